@@ -1,0 +1,30 @@
+"""The command line: one verb per file of this folder."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from gennape.errors import GennapeError
+
+app = typer.Typer(
+    name="gennape",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Neural architecture search across families. First search: [bold]gennape search --space ofa_mbv3[/bold]",
+    rich_markup_mode="rich",
+)
+
+
+def main() -> None:
+    """Run a verb; an expected error becomes one message on stderr and exit status 1, Ctrl-C 130."""
+    try:
+        app(standalone_mode=True)
+    except GennapeError as error:
+        sys.stderr.write(f"gennape: error: {error}\n")
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.stderr.write("gennape: interrupted\n")
+        sys.exit(130)

@@ -1,0 +1,26 @@
+"""The families that ship: one line each."""
+
+from __future__ import annotations
+
+from gennape.errors import ConfigError
+from gennape.search_spaces.families.hiaml import HiAML
+from gennape.search_spaces.families.nb101 import NasBench101
+from gennape.search_spaces.families.ofa_mbv3 import OfaMobileNetV3
+from gennape.search_spaces.families.ofa_resnet import OfaResNet
+from gennape.search_spaces.space import SearchSpace
+
+FAMILIES: tuple[SearchSpace, ...] = (
+    HiAML(),
+    NasBench101(),
+    OfaMobileNetV3(),
+    OfaResNet(),
+)
+
+
+def family(name: str) -> SearchSpace:
+    """The search space called ``name``; raises :class:`ConfigError` that lists the known ones."""
+    for space in FAMILIES:
+        if space.name == name:
+            return space
+    known = ", ".join(space.name for space in FAMILIES)
+    raise ConfigError(f"unknown search space {name!r}; known are {known}")

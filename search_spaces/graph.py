@@ -1,0 +1,267 @@
+"""The computation graph: one representation of any network, stored as flat arrays."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum, auto
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from gennape.errors import InvalidGraphError
+from gennape.search_spaces.ops import Op
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from jaxtyping import Float64, Int32, Int64
+
+
+class Column(IntEnum):
+    """Columns of :attr:`ComputationGraph.nodes`. Sizes are in channels and pixels; ``C_IN`` is of the first input."""
+
+    @staticmethod
+    def _generate_next_value_(name: str, start: int, count: int, last_values: list[int]) -> int:  # noqa: ARG004
+        return count
+
+    OP = auto()
+    C_IN = auto()
+    H_IN = auto()
+    W_IN = auto()
+    C_OUT = auto()
+    H_OUT = auto()
+    W_OUT = auto()
+    KERNEL_H = auto()
+    KERNEL_W = auto()
+    STRIDE_H = auto()
+    STRIDE_W = auto()
+    PAD_H = auto()
+    PAD_W = auto()
+    DILATION_H = auto()
+    DILATION_W = auto()
+    GROUPS = auto()
+    BIAS = auto()  # 1 where the operation adds a learnt bias
+    CEIL_MODE = auto()  # 1 where a pool rounds its output size up
+    COUNT_PAD = auto()  # 1 where an average pool counts padding
+    OFFSET_C = auto()  # first channel, row and column that a slice keeps
+    OFFSET_H = auto()
+    OFFSET_W = auto()
+
+
+N_COLUMNS = len(Column)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ComputationGraph:
+    """An executable network of primitive operations.
+
+    ``nodes``   int32 [n, a]: one row per operation, columns as in :class:`Column`.
+    ``scalars`` float64 [n]: the one real parameter an operation may have (epsilon of a batch normalisation), else 0.
+    ``edges``   int32 [e, 2]: (source, target); the edges into one node stand in the order of its inputs. The same pair
+    may stand twice (``x + x``).
+    """
+
+    nodes: Int32[np.ndarray, "n a"]
+    scalars: Float64[np.ndarray, " n"]
+    edges: Int32[np.ndarray, "e 2"]
+
+    @property
+    def n_nodes(self) -> int:
+        """Number of operations."""
+        return len(self.nodes)
+
+    def __eq__(self, other: object) -> bool:
+        """Equal arrays, node order included; see ``canonical.canonical_hashes`` for equality up to node order."""
+        if not isinstance(other, ComputationGraph):
+            return NotImplemented
+        return (
+            np.array_equal(self.nodes, other.nodes)
+            and np.array_equal(self.scalars, other.scalars)
+            and np.array_equal(self.edges, other.edges)
+        )
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def relabel(self, order: Int64[np.ndarray, " n"]) -> ComputationGraph:
+        """The same network with its nodes stored in ``order``: new node ``i`` is old node ``order[i]``."""
+        position = np.empty(self.n_nodes, np.int32)
+        position[order] = np.arange(self.n_nodes, dtype=np.int32)
+        return ComputationGraph(self.nodes[order], self.scalars[order], position[self.edges])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PackedGraphs:
+    """Many graphs in one set of arrays: the form that storage, cost, hashing and predictors take.
+
+    Node and edge arrays are concatenated; edges hold global node indices; graph ``g`` owns nodes
+    ``node_offsets[g]:node_offsets[g + 1]`` and edges ``edge_offsets[g]:edge_offsets[g + 1]``.
+    """
+
+    nodes: Int32[np.ndarray, "n a"]
+    scalars: Float64[np.ndarray, " n"]
+    edges: Int64[np.ndarray, "e 2"]
+    node_offsets: Int64[np.ndarray, " g1"]
+    edge_offsets: Int64[np.ndarray, " g1"]
+
+    def __len__(self) -> int:
+        return len(self.node_offsets) - 1
+
+    @property
+    def graph_index(self) -> Int64[np.ndarray, " n"]:
+        """For each node the graph that owns it."""
+        return np.repeat(np.arange(len(self)), np.diff(self.node_offsets))
+
+    def __getitem__(self, index: int) -> ComputationGraph:
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        n0, n1 = self.node_offsets[index : index + 2]
+        e0, e1 = self.edge_offsets[index : index + 2]
+        return ComputationGraph(self.nodes[n0:n1], self.scalars[n0:n1], (self.edges[e0:e1] - n0).astype(np.int32))
+
+    def take(self, indices: Int64[np.ndarray, " k"]) -> PackedGraphs:
+        """The graphs at ``indices``, in that order, repetitions allowed."""
+        n_count, e_count = np.diff(self.node_offsets)[indices], np.diff(self.edge_offsets)[indices]
+        node_offsets, edge_offsets = offsets_of(n_count), offsets_of(e_count)
+        node_rows = _ranges(self.node_offsets[indices], n_count, node_offsets)
+        edge_rows = _ranges(self.edge_offsets[indices], e_count, edge_offsets)
+        shift = np.repeat(node_offsets[:-1] - self.node_offsets[indices], e_count)
+        edges = self.edges[edge_rows] + shift[:, None]
+        return PackedGraphs(self.nodes[node_rows], self.scalars[node_rows], edges, node_offsets, edge_offsets)
+
+
+def offsets_of(counts: Int64[np.ndarray, " g"]) -> Int64[np.ndarray, " g1"]:
+    """Start of each run of ``counts`` and the end of the last."""
+    offsets = np.zeros(len(counts) + 1, np.int64)
+    np.cumsum(counts, out=offsets[1:])
+    return offsets
+
+
+def _ranges(
+    starts: Int64[np.ndarray, " k"], counts: Int64[np.ndarray, " k"], offsets: Int64[np.ndarray, " k1"]
+) -> Int64[np.ndarray, " m"]:
+    """``concatenate([arange(s, s + c) for s, c in zip(starts, counts)])`` without a loop."""
+    return np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], counts)
+
+
+def pack(graphs: Sequence[ComputationGraph]) -> PackedGraphs:
+    """Concatenate graphs into one packed set; an empty sequence gives an empty set."""
+    node_offsets = offsets_of(np.array([g.n_nodes for g in graphs], np.int64))
+    edge_counts = np.array([len(g.edges) for g in graphs], np.int64)
+    if not graphs:
+        empty = np.zeros((0, 2), np.int64)
+        return PackedGraphs(np.zeros((0, N_COLUMNS), np.int32), np.zeros(0), empty, node_offsets, offsets_of(edge_counts))
+    edges = np.concatenate([g.edges for g in graphs]).astype(np.int64)
+    edges += np.repeat(node_offsets[:-1], edge_counts)[:, None]
+    return PackedGraphs(
+        np.concatenate([g.nodes for g in graphs]),
+        np.concatenate([g.scalars for g in graphs]),
+        edges,
+        node_offsets,
+        offsets_of(edge_counts),
+    )
+
+
+def concatenate(sets: Sequence[PackedGraphs]) -> PackedGraphs:
+    """One packed set of the graphs of several, in order."""
+    if not sets:
+        return pack([])
+    node_counts = np.concatenate([np.diff(s.node_offsets) for s in sets])
+    edge_counts = np.concatenate([np.diff(s.edge_offsets) for s in sets])
+    starts = offsets_of(np.array([len(s.nodes) for s in sets], np.int64))
+    return PackedGraphs(
+        np.concatenate([s.nodes for s in sets]),
+        np.concatenate([s.scalars for s in sets]),
+        np.concatenate([s.edges + start for s, start in zip(sets, starts[:-1], strict=True)]),
+        offsets_of(node_counts),
+        offsets_of(edge_counts),
+    )
+
+
+def validate(graphs: PackedGraphs) -> None:
+    """Refuse arrays that are not executable networks.
+
+    Raises :class:`InvalidGraphError` naming the first offending graph and node: array shapes, unknown operations, edges
+    that leave their graph, other than one input or one output, cycles, or shapes that disagree along an edge.
+    """
+    _validate_arrays(graphs)
+    owner = graphs.graph_index
+    op = graphs.nodes[:, Column.OP]
+    _refuse(~np.isin(op, [int(o) for o in Op]), owner, op, "an unknown operation code")
+    for code, name in ((Op.INPUT, "input"), (Op.OUTPUT, "output")):
+        count = np.bincount(owner[op == code], minlength=len(graphs))
+        if (count != 1).any():
+            bad = int(np.flatnonzero(count != 1)[0])
+            raise InvalidGraphError(f"graph {bad} has {count[bad]} {name} nodes; a computation graph has exactly one")
+    source, target = graphs.edges.T
+    if (owner[source] != owner[target]).any():
+        bad = int(owner[target[owner[source] != owner[target]][0]])
+        raise InvalidGraphError(f"graph {bad} has an edge from another graph; edges join nodes of one graph")
+    fan_in = np.bincount(target, minlength=len(op))
+    _refuse((fan_in == 0) != (op == Op.INPUT), owner, fan_in, "inputs, but only the input node has none, got")
+    many = np.isin(op, (Op.ADD, Op.MUL, Op.CONCAT))
+    _refuse(~many & (fan_in > 1), owner, fan_in, "more than one input to a one-input operation:")
+    topological_levels(graphs)
+    _validate_shapes(graphs, owner, op)
+
+
+def _validate_arrays(graphs: PackedGraphs) -> None:
+    nodes, edges = graphs.nodes, graphs.edges
+    if nodes.ndim != 2 or nodes.shape[1] != N_COLUMNS or edges.ndim != 2 or edges.shape[1] != 2:
+        raise InvalidGraphError(f"nodes must be [n, {N_COLUMNS}] and edges [e, 2], got {nodes.shape} and {edges.shape}")
+    if graphs.scalars.shape != (len(nodes),) or not np.isfinite(graphs.scalars).all():
+        raise InvalidGraphError(f"scalars must be {len(nodes)} finite numbers, got shape {graphs.scalars.shape}")
+    for offsets, total, what in ((graphs.node_offsets, len(nodes), "node"), (graphs.edge_offsets, len(edges), "edge")):
+        if len(offsets) == 0 or offsets[0] != 0 or offsets[-1] != total or (np.diff(offsets) < 0).any():
+            raise InvalidGraphError(f"{what} offsets must rise from 0 to {total}, got {offsets[:5]}..{offsets[-1:]}")
+    if len(edges) and (edges.min() < 0 or edges.max() >= len(nodes)):
+        raise InvalidGraphError(f"edges name nodes {edges.min()}..{edges.max()}, but nodes are 0..{len(nodes) - 1}")
+
+
+def _validate_shapes(graphs: PackedGraphs, owner: Int64[np.ndarray, " n"], op: Int32[np.ndarray, " n"]) -> None:
+    nodes = graphs.nodes
+    sizes = nodes[:, Column.C_IN : Column.W_OUT + 1]
+    _refuse((sizes < 1).any(1), owner, sizes.min(1), "a channel, height or width below 1:")
+    source, target = graphs.edges.T
+    produced, taken = nodes[source, Column.C_OUT : Column.W_OUT + 1], nodes[target, Column.C_IN : Column.W_IN + 1]
+    # A gate of 1x1 multiplies every pixel; concatenated inputs may differ in channels.
+    loose = np.isin(op[target], (Op.MUL, Op.CONCAT))
+    agree = (produced == taken).all(1) | loose
+    bad = np.zeros(len(op), bool)
+    bad[target[~agree]] = True
+    _refuse(bad, owner, sizes[:, 0], "an input shape that its producer does not make; input channels")
+    joined = np.bincount(target, weights=produced[:, 0], minlength=len(op))
+    _refuse((op == Op.CONCAT) & (joined != nodes[:, Column.C_OUT]), owner, joined, "concatenated channels other than its own:")
+
+
+def _refuse(
+    bad: np.ndarray[tuple[int], np.dtype[np.bool_]], owner: Int64[np.ndarray, " n"], got: np.ndarray, what: str
+) -> None:
+    if bad.any():
+        node = int(np.flatnonzero(bad)[0])
+        first = int(np.searchsorted(owner, owner[node]))
+        raise InvalidGraphError(f"graph {owner[node]}, node {node - first}: {what} {got[node]}")
+
+
+def topological_levels(graphs: PackedGraphs) -> list[Int64[np.ndarray, " k"]]:
+    """Nodes grouped so that every edge goes from an earlier group to a later one; all graphs advance together.
+
+    Raises :class:`InvalidGraphError` if a graph has a cycle.
+    """
+    source, target = graphs.edges.T
+    n = len(graphs.nodes)
+    order = np.argsort(source, kind="stable")
+    successors, starts = target[order], offsets_of(np.bincount(source, minlength=n))
+    counts = np.diff(starts)
+    waiting = np.bincount(target, minlength=n)
+    level = np.flatnonzero(waiting == 0)
+    levels = []
+    while len(level):
+        levels.append(level)
+        k = counts[level]
+        reached = successors[_ranges(starts[level], k, offsets_of(k))]
+        np.subtract.at(waiting, reached, 1)
+        level = np.unique(reached[waiting[reached] == 0])
+    if sum(map(len, levels)) != n:
+        bad = int(graphs.graph_index[np.flatnonzero(waiting > 0)[0]])
+        raise InvalidGraphError(f"graph {bad} has a cycle; a computation graph is acyclic")
+    return levels

@@ -1,0 +1,174 @@
+"""The search space: genomes (arrays), architectures (JSON) and the graphs they stand for."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from gennape.errors import InvalidArchitectureError
+from gennape.search_spaces.graph import PackedGraphs, pack
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Mapping, Sequence
+
+    from jaxtyping import Bool, Int64
+
+    from gennape.search_spaces.graph import ComputationGraph
+
+#: An architecture as JSON: what people read, files hold and HTTP carries.
+Architecture = Any
+
+
+@dataclass(frozen=True, slots=True)
+class Gene:
+    """One position of a genome: the value at index ``i`` of ``values`` is written as the integer ``i``.
+
+    ``sampled`` restricts what sampling and mutation draw (indices); every value stays valid in a genome.
+    """
+
+    name: str
+    values: tuple[Hashable, ...]
+    sampled: tuple[int, ...] | None = None
+
+    @property
+    def drawn(self) -> tuple[int, ...]:
+        """Indices that sampling and mutation draw from."""
+        return tuple(range(len(self.values))) if self.sampled is None else self.sampled
+
+
+class SearchSpace(ABC):
+    """A family of architectures.
+
+    A new family gives ``name``, ``genes``, ``encode``, ``decode`` and ``graph``; where some genes do not matter under
+    others it overrides ``canonical``, and where not every genome is an architecture ``feasible``. Everything else is
+    derived. Genomes are int64 arrays [n, g]; every method that draws takes the generator.
+    """
+
+    #: Key of the family in files, on the command line and in tracking.
+    name: str
+    #: One entry per position of a genome.
+    genes: tuple[Gene, ...]
+
+    @abstractmethod
+    def encode(self, genome: Int64[np.ndarray, " g"]) -> Architecture:
+        """The architecture of a canonical genome, as JSON."""
+
+    @abstractmethod
+    def decode(self, architecture: Architecture) -> Int64[np.ndarray, " g"]:
+        """The canonical genome of an architecture; raises :class:`InvalidArchitectureError` naming what is wrong."""
+
+    @abstractmethod
+    def graph(self, genome: Int64[np.ndarray, " g"]) -> ComputationGraph:
+        """The computation graph of a valid genome."""
+
+    def canonical(self, genomes: Int64[np.ndarray, "n g"]) -> Int64[np.ndarray, "n g"]:
+        """The same architectures with genes that do not matter set to 0. Idempotent."""
+        return genomes
+
+    def feasible(self, genomes: Int64[np.ndarray, "n g"]) -> Bool[np.ndarray, " n"]:
+        """Which genomes, all genes being in range, are architectures of this space."""
+        return np.ones(len(genomes), bool)
+
+    # Derived -------------------------------------------------------------------------------------------------------
+
+    def graphs(self, genomes: Int64[np.ndarray, "n g"]) -> PackedGraphs:
+        """The graphs of many genomes, packed."""
+        return pack([self.graph(genome) for genome in genomes])
+
+    def validate(self, genomes: Int64[np.ndarray, "n g"]) -> None:
+        """Raise :class:`InvalidArchitectureError` naming the first genome and gene outside this space."""
+        genomes = np.asarray(genomes)
+        if genomes.ndim != 2 or genomes.shape[1] != len(self.genes) or genomes.dtype.kind not in "iu":
+            raise InvalidArchitectureError(
+                f"{self.name} takes integer genomes of shape [n, {len(self.genes)}], "
+                f"got {genomes.dtype} of shape {list(genomes.shape)}"
+            )
+        limits = np.array([len(gene.values) for gene in self.genes])
+        outside = (genomes < 0) | (genomes >= limits)
+        if outside.any():
+            row, column = np.argwhere(outside)[0]
+            raise InvalidArchitectureError(
+                f"{self.name} genome {row}: gene {column} ({self.genes[column].name}) is {genomes[row, column]}, "
+                f"must be 0..{limits[column] - 1}"
+            )
+        feasible = self.feasible(genomes)
+        if not feasible.all():
+            row = int(np.flatnonzero(~feasible)[0])
+            raise InvalidArchitectureError(
+                f"{self.name} genome {row} {genomes[row].tolist()} is not an architecture of this space"
+            )
+
+    def sample(self, rng: np.random.Generator, n: int) -> Int64[np.ndarray, "n g"]:
+        """``n`` canonical genomes, each gene uniform over its drawn values, infeasible ones redrawn."""
+        return self._redraw(lambda k: self._draw(rng, k), n)
+
+    def mutate(
+        self, genomes: Int64[np.ndarray, "n g"], rng: np.random.Generator, rate: float | None = None
+    ) -> Int64[np.ndarray, "n g"]:
+        """Redraw each gene with probability ``rate`` (default one per genome on average), at least one each.
+
+        Changes that leave the space are drawn again; a genome that finds no neighbour in 32 tries is kept.
+        """
+        probability = 1 / len(self.genes) if rate is None else rate
+        children = genomes.copy()
+        waiting = np.arange(len(genomes))
+        for _ in range(32):
+            if len(waiting) == 0:
+                break
+            parents = genomes[waiting]
+            chosen = rng.random(parents.shape) < probability
+            chosen[np.arange(len(parents)), rng.integers(parents.shape[1], size=len(parents))] = True
+            trial = self.canonical(np.where(chosen, self._draw(rng, len(parents)), parents))
+            good = self.feasible(trial) & (trial != parents).any(1)
+            children[waiting[good]] = trial[good]
+            waiting = waiting[~good]
+        return children
+
+    def crossover(
+        self, first: Int64[np.ndarray, "n g"], second: Int64[np.ndarray, "n g"], rng: np.random.Generator
+    ) -> Int64[np.ndarray, "n g"]:
+        """Uniform crossover: each gene from either parent; a child outside the space becomes its first parent."""
+        children = self.canonical(np.where(rng.random(first.shape) < 0.5, first, second))
+        return np.where(self.feasible(children)[:, None], children, first)
+
+    def _draw(self, rng: np.random.Generator, n: int) -> Int64[np.ndarray, "n g"]:
+        columns = [np.asarray(gene.drawn, np.int64)[rng.integers(len(gene.drawn), size=n)] for gene in self.genes]
+        return np.stack(columns, axis=1)
+
+    def _redraw(self, draw: Any, n: int) -> Int64[np.ndarray, "n g"]:
+        kept: list[np.ndarray] = []
+        missing = n
+        for _ in range(1000):
+            if missing <= 0:
+                break
+            genomes = draw(max(2 * missing, 16))
+            kept.append(genomes[self.feasible(genomes)][:missing])
+            missing -= len(kept[-1])
+        if missing > 0:
+            raise InvalidArchitectureError(f"{self.name}: sampling found too few architectures; check its genes")
+        return self.canonical(np.concatenate(kept)) if kept else np.zeros((0, len(self.genes)), np.int64)
+
+
+def index_of(gene: Gene, value: Hashable, family: str) -> int:
+    """Position of ``value`` in a gene; raises :class:`InvalidArchitectureError` that lists what is allowed."""
+    try:
+        return gene.values.index(value)
+    except ValueError:
+        raise InvalidArchitectureError(
+            f"{family}: {gene.name} is {value!r}, must be one of {list(gene.values)}"
+        ) from None
+
+
+def require_keys(architecture: Any, keys: Sequence[str], family: str) -> Mapping[str, Any]:
+    """The architecture as a mapping with exactly ``keys``; raises :class:`InvalidArchitectureError` otherwise."""
+    if not isinstance(architecture, dict):
+        raise InvalidArchitectureError(f"{family}: an architecture is an object with {list(keys)}, got {architecture!r}")
+    missing, unknown = set(keys) - set(architecture), set(architecture) - set(keys)
+    if missing or unknown:
+        raise InvalidArchitectureError(
+            f"{family}: an architecture has the keys {list(keys)}; missing {sorted(missing)}, unknown {sorted(unknown)}"
+        )
+    return architecture
