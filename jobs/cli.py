@@ -7,6 +7,10 @@ import sys
 import typer
 
 from gennape.errors import GennapeError
+from gennape.jobs.conform import conform
+from gennape.jobs.evaluate import evaluate
+from gennape.jobs.fit import fit
+from gennape.jobs.pretrain import pretrain
 
 app = typer.Typer(
     name="gennape",
@@ -16,6 +20,9 @@ app = typer.Typer(
     help="Neural architecture search across families. First search: [bold]gennape search --space ofa_mbv3[/bold]",
     rich_markup_mode="rich",
 )
+
+for verb in (pretrain, fit, evaluate, conform):
+    app.command()(verb)
 
 
 def main() -> None:

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    import numpy as np
-    from jaxtyping import Float64
+import numpy as np
+from jaxtyping import Float64
 
-    from gennape.search_spaces.graph import PackedGraphs
+from gennape.search_spaces.graph import PackedGraphs
 
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """One row per graph: ``accuracy`` [g] in percent, ``memberships`` [g, c] in the fuzzy clusters, rows summing to 1."""
+    """One row per graph: ``accuracy`` [g] in percent; ``memberships`` [g, c] in the fuzzy clusters, summing to 1."""
 
     accuracy: Float64[np.ndarray, " g"]
     memberships: Float64[np.ndarray, "g c"]

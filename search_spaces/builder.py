@@ -7,21 +7,17 @@ a graph of hundreds of nodes costs as many array copies as it has blocks.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, wraps
-from typing import TYPE_CHECKING, Any, Concatenate, NamedTuple, ParamSpec
+from typing import Any, Concatenate, NamedTuple, ParamSpec
 
 import numpy as np
+from jaxtyping import Float64, Int32
 
 from gennape.errors import InvalidGraphError
 from gennape.search_spaces.graph import N_COLUMNS, ComputationGraph
 from gennape.search_spaces.ops import Op
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from jaxtyping import Float64, Int32
 
 P = ParamSpec("P")
 Shape = tuple[int, int, int]
@@ -205,7 +201,7 @@ def fragment(
                 actual.append(Value(-ports, *arg))
             else:
                 actual.append(arg)
-        output = function(builder, *actual)  # type: ignore[call-arg]
+        output = function(builder, *actual)  # type: ignore[call-arg, arg-type]
         return Fragment(*builder._join(), output)
 
     @wraps(function)
@@ -280,9 +276,7 @@ def _linear(shape: Shape, c_out: int, bias: bool) -> Fragment:
 
 
 @lru_cache(maxsize=65536)
-def _pool(
-    op: Op, shape: Shape, kernel: int, stride: int, padding: int, ceil_mode: bool, count_pad: bool
-) -> Fragment:
+def _pool(op: Op, shape: Shape, kernel: int, stride: int, padding: int, ceil_mode: bool, count_pad: bool) -> Fragment:
     def size(n: int) -> int:
         span = n + 2 * padding - kernel
         out = (-(-span // stride) if ceil_mode else span // stride) + 1

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum, auto
-from typing import TYPE_CHECKING
 
 import numpy as np
+from jaxtyping import Bool, Float64, Int32, Int64, Shaped
 
 from gennape.errors import InvalidGraphError
 from gennape.search_spaces.ops import Op
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from jaxtyping import Float64, Int32, Int64
 
 
 class Column(IntEnum):
@@ -149,7 +145,9 @@ def pack(graphs: Sequence[ComputationGraph]) -> PackedGraphs:
     edge_counts = np.array([len(g.edges) for g in graphs], np.int64)
     if not graphs:
         empty = np.zeros((0, 2), np.int64)
-        return PackedGraphs(np.zeros((0, N_COLUMNS), np.int32), np.zeros(0), empty, node_offsets, offsets_of(edge_counts))
+        return PackedGraphs(
+            np.zeros((0, N_COLUMNS), np.int32), np.zeros(0), empty, node_offsets, offsets_of(edge_counts)
+        )
     edges = np.concatenate([g.edges for g in graphs]).astype(np.int64)
     edges += np.repeat(node_offsets[:-1], edge_counts)[:, None]
     return PackedGraphs(
@@ -197,7 +195,12 @@ def validate(graphs: PackedGraphs) -> None:
         bad = int(owner[target[owner[source] != owner[target]][0]])
         raise InvalidGraphError(f"graph {bad} has an edge from another graph; edges join nodes of one graph")
     fan_in = np.bincount(target, minlength=len(op))
-    _refuse((fan_in == 0) != (op == Op.INPUT), owner, fan_in, "inputs, but only the input node has none, got")
+    _refuse(
+        np.asarray(np.not_equal(fan_in == 0, op == Op.INPUT)),
+        owner,
+        fan_in,
+        "inputs, but only the input node has none, got",
+    )
     many = np.isin(op, (Op.ADD, Op.MUL, Op.CONCAT))
     _refuse(~many & (fan_in > 1), owner, fan_in, "more than one input to a one-input operation:")
     topological_levels(graphs)
@@ -225,16 +228,21 @@ def _validate_shapes(graphs: PackedGraphs, owner: Int64[np.ndarray, " n"], op: I
     produced, taken = nodes[source, Column.C_OUT : Column.W_OUT + 1], nodes[target, Column.C_IN : Column.W_IN + 1]
     # A gate of 1x1 multiplies every pixel; concatenated inputs may differ in channels.
     loose = np.isin(op[target], (Op.MUL, Op.CONCAT))
-    agree = (produced == taken).all(1) | loose
+    differ = (produced != taken).any(1) & ~loose
     bad = np.zeros(len(op), bool)
-    bad[target[~agree]] = True
+    bad[target[differ]] = True
     _refuse(bad, owner, sizes[:, 0], "an input shape that its producer does not make; input channels")
     joined = np.bincount(target, weights=produced[:, 0], minlength=len(op))
-    _refuse((op == Op.CONCAT) & (joined != nodes[:, Column.C_OUT]), owner, joined, "concatenated channels other than its own:")
+    _refuse(
+        (op == Op.CONCAT) & (joined != nodes[:, Column.C_OUT]),
+        owner,
+        joined,
+        "concatenated channels other than its own:",
+    )
 
 
 def _refuse(
-    bad: np.ndarray[tuple[int], np.dtype[np.bool_]], owner: Int64[np.ndarray, " n"], got: np.ndarray, what: str
+    bad: Bool[np.ndarray, " n"], owner: Int64[np.ndarray, " n"], got: Shaped[np.ndarray, " n"], what: str
 ) -> None:
     if bad.any():
         node = int(np.flatnonzero(bad)[0])

@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from jaxtyping import Bool, Int64
 
 from gennape.errors import InvalidArchitectureError
-from gennape.search_spaces.graph import PackedGraphs, pack
-
-if TYPE_CHECKING:
-    from collections.abc import Hashable, Mapping, Sequence
-
-    from jaxtyping import Bool, Int64
-
-    from gennape.search_spaces.graph import ComputationGraph
+from gennape.search_spaces.graph import ComputationGraph, PackedGraphs, pack
 
 #: An architecture as JSON: what people read, files hold and HTTP carries.
 Architecture = Any
@@ -165,7 +160,9 @@ def index_of(gene: Gene, value: Hashable, family: str) -> int:
 def require_keys(architecture: Any, keys: Sequence[str], family: str) -> Mapping[str, Any]:
     """The architecture as a mapping with exactly ``keys``; raises :class:`InvalidArchitectureError` otherwise."""
     if not isinstance(architecture, dict):
-        raise InvalidArchitectureError(f"{family}: an architecture is an object with {list(keys)}, got {architecture!r}")
+        raise InvalidArchitectureError(
+            f"{family}: an architecture is an object with {list(keys)}, got {architecture!r}"
+        )
     missing, unknown = set(keys) - set(architecture), set(architecture) - set(keys)
     if missing or unknown:
         raise InvalidArchitectureError(

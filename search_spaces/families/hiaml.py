@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 import numpy as np
+from jaxtyping import Int64
 
 from gennape.errors import InvalidArchitectureError
 from gennape.search_spaces.builder import GraphBuilder, Value, fragment
+from gennape.search_spaces.graph import ComputationGraph
 from gennape.search_spaces.space import Architecture, Gene, SearchSpace, index_of
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from jaxtyping import Int64
-
-    from gennape.search_spaces.graph import ComputationGraph
 
 STAGES = ((64, 1), (128, 2), (128, 1), (256, 2))  # output channels and stride of each stage's first block
 

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import hashlib
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from jaxtyping import Bool, Int64
 
 from gennape.errors import InvalidArchitectureError
 from gennape.search_spaces.builder import GraphBuilder, Value, conv_bn_relu, fragment, sequence_sum
+from gennape.search_spaces.graph import ComputationGraph
 from gennape.search_spaces.space import Architecture, Gene, SearchSpace
-
-if TYPE_CHECKING:
-    from jaxtyping import Bool, Int64
-
-    from gennape.search_spaces.graph import ComputationGraph
 
 OPERATIONS = ("conv3x3-bn-relu", "conv1x1-bn-relu", "maxpool3x3")
 MAX_VERTICES = 7
@@ -98,7 +95,9 @@ def _read(architecture: Architecture) -> tuple[Int64[np.ndarray, "v v"], tuple[i
             f"nb101: a cell has 2 to {MAX_VERTICES} vertices and a square matrix, got {v} ops and shape {matrix.shape}"
         )
     if matrix.dtype.kind not in "iub" or not np.isin(matrix, (0, 1)).all() or np.tril(matrix).any():
-        raise InvalidArchitectureError(f"nb101: the matrix must be strictly upper triangular 0/1, got {matrix.tolist()}")
+        raise InvalidArchitectureError(
+            f"nb101: the matrix must be strictly upper triangular 0/1, got {matrix.tolist()}"
+        )
     if ops[0] != "input" or ops[-1] != "output" or not all(op in OPERATIONS for op in ops[1:-1]):
         raise InvalidArchitectureError(f"nb101: ops must be input, any of {list(OPERATIONS)}, output; got {ops!r}")
     return matrix.astype(np.int64), tuple(OPERATIONS.index(op) for op in ops[1:-1])
@@ -122,7 +121,7 @@ def _genome(matrix: Int64[np.ndarray, "v v"], ops: tuple[int, ...]) -> Int64[np.
 
 def _prune(
     matrix: Int64[np.ndarray, "v v"], ops: tuple[int, ...]
-) -> tuple[Int64[np.ndarray, "v v"], tuple[int, ...]] | None:
+) -> tuple[Int64[np.ndarray, "k k"], tuple[int, ...]] | None:
     """The cell without vertices off every path from input to output; None when none joins them."""
     v = len(matrix)
     rows = matrix.tolist()
@@ -166,10 +165,8 @@ def _cell(b: GraphBuilder, x: Value, successors: Successors, ops: tuple[int, ...
     values: list[Value] = [x]
     for vertex in range(1, v - 1):
         c = channels[vertex]
-        terms = []
-        for u in range(1, vertex):
-            if vertex in successors[u]:
-                terms.append(values[u] if values[u].c == c else b.slice(values[u], c))
+        inner = [values[u] for u in range(1, vertex) if vertex in successors[u]]
+        terms = [value if value.c == c else b.slice(value, c) for value in inner]
         if vertex in successors[0]:
             terms.append(conv_bn_relu(b, x, c))
         values.append(_operation(b, sequence_sum(b, terms), ops[vertex - 1]))
@@ -189,10 +186,7 @@ def graph_hash(genome: Int64[np.ndarray, " g"]) -> str:
     matrix, ops = _unpack(genome)
     v = len(matrix)
     labels = [-1, *ops, -2]
-    hashes = [
-        _md5(str((int(matrix[x].sum()), int(matrix[:, x].sum()), labels[x])))
-        for x in range(v)
-    ]
+    hashes = [_md5(str((int(matrix[x].sum()), int(matrix[:, x].sum()), labels[x]))) for x in range(v)]
     for _ in range(v):
         hashes = [
             _md5(

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from jaxtyping import Int64
 
 from gennape.errors import InvalidArchitectureError
 from gennape.search_spaces.builder import GraphBuilder, Value, fragment, make_divisible
+from gennape.search_spaces.graph import ComputationGraph
 from gennape.search_spaces.space import Architecture, Gene, SearchSpace, index_of, require_keys
-
-if TYPE_CHECKING:
-    from jaxtyping import Int64
-
-    from gennape.search_spaces.graph import ComputationGraph
 
 LAYERS = tuple((e, k) for e in (3, 4, 6) for k in (3, 5, 7))
 DEPTHS = (2, 3, 4)
@@ -45,7 +42,7 @@ class OfaMobileNetV3(SearchSpace):
         return {"resolution": RESOLUTIONS[genome[0]], "units": units}
 
     def decode(self, architecture: Architecture) -> Int64[np.ndarray, " g"]:
-        """Reads what ``encode`` writes, and the published ``{"resolution", "blocks": [["mbconv3_e3_k3", ...], ...]}``."""
+        """Reads what ``encode`` writes, and the published ``{"resolution", "blocks": [["mbconv3_e3_k3", ...], …]}``."""
         if isinstance(architecture, dict) and "blocks" in architecture:
             architecture = _from_blocks(architecture)
         fields = require_keys(architecture, ("resolution", "units"), self.name)

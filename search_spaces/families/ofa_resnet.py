@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from jaxtyping import Int64
 
 from gennape.errors import InvalidArchitectureError
 from gennape.search_spaces.builder import GraphBuilder, Value, conv_bn, conv_bn_relu, fragment, make_divisible
+from gennape.search_spaces.graph import ComputationGraph
 from gennape.search_spaces.space import Architecture, Gene, SearchSpace, index_of, require_keys
-
-if TYPE_CHECKING:
-    from jaxtyping import Int64
-
-    from gennape.search_spaces.graph import ComputationGraph
 
 EXPANSIONS = (0.2, 0.25, 0.35)
 MULTIPLIERS = (0.65, 0.8, 1.0)

@@ -1,0 +1,67 @@
+"""``gennape conform DIR``: check the families against files of measured networks."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from gennape.errors import InvalidDataError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress
+
+
+def conform(
+    directory: Annotated[
+        Path, typer.Argument(metavar="DIR", help="Folder of <family>.jsonl files.", show_default=False)
+    ],
+) -> None:
+    """Check every family's networks against measured ones: parameters, MACs, layers, shapes and logits."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    from gennape.search_spaces.conformance import fixture_files, space_of
+
+    out, progress_out = Console(highlight=False, markup=False, soft_wrap=True), Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    known, passed, failed = 0, 0, 0
+    files = fixture_files(directory)
+    with Progress(*columns, console=progress_out, transient=True, disable=not progress_out.is_terminal) as progress:
+        for path in files:
+            if space_of(path) is None:
+                out.print(f"{path.stem}: no such family here, not checked")
+                continue
+            good, bad = _check_file(path, out, progress)
+            known, passed, failed = known + 1, passed + good, failed + bad
+    unknown = len(files) - known
+    if unknown:
+        out.print(f"{unknown} {'file' if unknown == 1 else 'files'} not checked")
+    if known == 0:
+        raise InvalidDataError(f"no family was checked: {directory} holds no file named after a family of this project")
+    out.print(f"{passed} passed, {failed} failed")
+    if failed:
+        raise typer.Exit(1)
+
+
+def _check_file(path: Path, out: Console, progress: Progress) -> tuple[int, int]:
+    """Check one file, print its failing rows and its line; returns (passed, failed)."""
+    from gennape.search_spaces.conformance import check_row, read_rows, space_of
+
+    space = space_of(path)
+    if space is None:
+        raise InvalidDataError(f"{path.name} is not named after a family of this project")
+    start = time.perf_counter()
+    rows = read_rows(path)
+    failed = 0
+    for row in progress.track(rows, description=space.name):
+        if differences := check_row(space, row):
+            failed += 1
+            out.print(f"FAILED {space.name} {row.identity}: {'; '.join(differences)}")
+    seconds = time.perf_counter() - start
+    passed = len(rows) - failed
+    out.print(f"{space.name}: {len(rows)} rows, {passed} passed, {failed} failed, {seconds:.1f} s")
+    return passed, failed

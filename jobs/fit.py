@@ -1,0 +1,93 @@
+"""``gennape fit``: fit the fuzzy ensemble on labelled architectures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from gennape.predictors.predictor import Predictor
+    from gennape.search_spaces.labels import LabelledArchitectures
+    from gennape.search_spaces.space import SearchSpace
+
+
+def fit(
+    encoder: Annotated[Path, typer.Option(help="Folder of a pretrained encoder.")],
+    data: Annotated[Path, typer.Option(help="Labelled file (CSV) to train on.")],
+    out: Annotated[Path, typer.Option(help="Folder to write the checkpoint to.")],
+    family: Annotated[str, typer.Option(help="Search space of the rows.")] = "nb101",
+    minimum_accuracy: Annotated[float, typer.Option(help="Leave rows below this percentage out of training.")] = 80.0,
+    epochs: Annotated[int, typer.Option(min=1)] = 24,
+    batch: Annotated[int, typer.Option(min=2)] = 128,
+    clusters: Annotated[int, typer.Option(min=1, help="Fuzzy clusters.")] = 6,
+    fuzzifier: Annotated[float, typer.Option(help="Softness of the clusters, above 1.")] = 1.5,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+) -> None:
+    """Fit clusters and heads on the training rows; report the held-out validation and test rows."""
+    from dataclasses import asdict
+
+    import numpy as np
+    from rich.console import Console
+
+    from gennape.errors import ConfigError
+    from gennape.jobs.progress import progress_bar
+    from gennape.jobs.provenance import provenance
+    from gennape.predictors import training
+    from gennape.predictors.checkpoint import load_checkpoint, load_encoder, save_ensemble
+    from gennape.predictors.fuzzy_ensemble import EnsembleConfig
+    from gennape.search_spaces.families.registry import family as family_named
+    from gennape.search_spaces.labels import read_labels, split
+
+    if fuzzifier <= 1:
+        raise ConfigError(f"--fuzzifier must be above 1, got {fuzzifier}")
+    rng = np.random.default_rng(seed)
+    space = family_named(family)
+    pretrained, encoder_sha256 = load_encoder(encoder)
+    labels = read_labels(data, space)
+    part = split(labels)
+    chosen = labels.take((part == 0) & (labels.accuracy >= minimum_accuracy))
+    if len(chosen.genomes) < max(batch, clusters):
+        raise ConfigError(f"{data}: {len(chosen.genomes)} rows to train on, fewer than --batch {batch}; lower it")
+    graphs = space.graphs(chosen.genomes)
+    config = EnsembleConfig(pretrained.config, clusters, fuzzifier)
+    settings = training.FitConfig(epochs=epochs, batch=batch)
+    with progress_bar("Fitting", epochs * (len(graphs) // batch) * batch) as advance:
+        network, target = training.fit(
+            pretrained, graphs, chosen.accuracy, config, settings, rng,
+            lambda n, loss: advance(n, f"loss {loss:.3f}"),
+        )  # fmt: skip
+    record = provenance(
+        data, seed, family=family, networks=len(graphs), minimum_accuracy=minimum_accuracy, fit=asdict(settings),
+        encoder=encoder_sha256,
+    )  # fmt: skip
+    save_ensemble(out, network, target, record)
+    predictor = load_checkpoint(out)
+    record["metrics"] = {
+        name: _figures(predictor, space, labels.take(part == index), minimum_accuracy)
+        for name, index in (("validation", 1), ("test", 2))
+    }
+    sha256 = save_ensemble(out, network, target, record)
+    Console().print(f"checkpoint {sha256[:12]} written to {out}")
+    Console().print_json(data=record["metrics"])
+
+
+def _figures(
+    predictor: Predictor, space: SearchSpace, rows: LabelledArchitectures, minimum_accuracy: float
+) -> dict[str, Any]:
+    """Rank correlation and mean absolute error on all rows, and on those that training would have kept."""
+    from gennape.predictors.metrics import mae, srcc
+
+    if len(rows.genomes) == 0:
+        return {"rows": 0}
+    predicted = predictor.predict(space.graphs(rows.genomes)).accuracy
+    kept = rows.accuracy >= minimum_accuracy
+    return {
+        "rows": len(predicted),
+        "srcc": round(srcc(rows.accuracy, predicted), 4),
+        "mae_percent": round(mae(rows.accuracy, predicted), 4),
+        "rows_kept": int(kept.sum()),
+        "srcc_kept": round(srcc(rows.accuracy[kept], predicted[kept]), 4),
+        "mae_percent_kept": round(mae(rows.accuracy[kept], predicted[kept]), 4),
+    }

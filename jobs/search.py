@@ -1,0 +1,226 @@
+"""``gennape search``: find the Pareto front of a search space."""
+
+from __future__ import annotations
+
+import shlex
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from gennape.errors import ConfigError, GennapeError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from gennape.platform.config import SearchConfig
+    from gennape.platform.search import GenerationRecord, SearchResult
+
+_TABLE_ROWS = 10
+
+
+def search(
+    *,
+    space: Annotated[str | None, typer.Option(help="Search space, e.g. ofa_mbv3.", show_default="required")] = None,
+    objectives: Annotated[
+        str | None, typer.Option(help="What to optimise.", show_default="accuracy:max,flops:min")
+    ] = None,
+    evaluations: Annotated[int | None, typer.Option(help="Unique networks to predict.", show_default="5000")] = None,
+    islands: Annotated[int | None, typer.Option(help="Populations side by side.", show_default="2")] = None,
+    population: Annotated[int | None, typer.Option(help="Networks per island.", show_default="100")] = None,
+    seed: Annotated[int | None, typer.Option(help="Same seed, same front.", show_default="0")] = None,
+    searcher: Annotated[str | None, typer.Option(help="Search algorithm.", show_default="nsga2")] = None,
+    migration_every: Annotated[
+        int | None, typer.Option(help="Generations between migrations; 0 for none.", show_default="5")
+    ] = None,
+    checkpoint: Annotated[Path | None, typer.Option(help="Predictor checkpoint.", show_default="shipped")] = None,
+    workspace: Annotated[
+        Path | None, typer.Option(help="Where results go.", show_default="$GENNAPE_WORKSPACE or ./gennape-workspace")
+    ] = None,
+    resume: Annotated[str | None, typer.Option(help="Continue this run, by name or its beginning.")] = None,
+    address: Annotated[str | None, typer.Option(help="Ray cluster to use.", show_default="one of its own")] = None,
+) -> None:
+    """Search for the networks that no other beats in all objectives, and continue searches that were cut off."""
+    from gennape.platform.workspace import open_workspace
+
+    settings = {
+        "space": space,
+        "objectives": objectives,
+        "evaluations": evaluations,
+        "islands": islands,
+        "population": population,
+        "seed": seed,
+        "searcher": searcher,
+        "migration_every": migration_every,
+    }
+    given = {name: value for name, value in settings.items() if value is not None}
+    root = open_workspace(workspace)
+    folder = _new_run(root, given, checkpoint) if resume is None else _stored_run(root, resume, given, checkpoint)
+    if folder is None:
+        return
+    options = [*(["--workspace", str(workspace)] if workspace else []), *(["--address", address] if address else [])]
+    _run_to_the_end(root, folder, address, shlex.join(["gennape", "search", "--resume", folder.name, *options]))
+
+
+def _new_run(workspace: Path, given: dict[str, Any], checkpoint: Path | None) -> Path:
+    """Check every setting, then make the run's folder."""
+    from gennape.platform.config import search_config
+    from gennape.platform.runs import create_run, describe_run
+    from gennape.search_spaces.families.registry import FAMILIES
+
+    if "space" not in given:
+        known = ", ".join(space.name for space in FAMILIES)
+        raise ConfigError(f"which search space? Give --space (one of {known}), or --resume to continue a run")
+    search_config(**given)  # before the checkpoint, which takes longer to read
+    path = None if checkpoint is None else str(checkpoint.absolute())
+    config = search_config(**given, checkpoint=path, checkpoint_sha256=_checkpoint_hash(path))
+    folder = create_run(workspace, config.space, config.seed)
+    describe_run(folder, config)
+    return folder
+
+
+def _stored_run(workspace: Path, name: str, given: dict[str, Any], checkpoint: Path | None) -> Path | None:
+    """The folder of a run that can go on with these settings; None, having said so, when it is finished."""
+    from gennape.platform.config import refuse_contradictions, search_config
+    from gennape.platform.runs import REPORT, config_of, find_run, status_of
+
+    folder = find_run(workspace, name)
+    config = config_of(folder)
+    if "objectives" in given:  # the same objectives may be written with other spaces
+        given["objectives"] = search_config(**given | {"space": config.space}).objectives
+    refuse_contradictions(config, given)
+    status = status_of(folder)
+    if status.get("status") == "finished":
+        typer.echo(f"{folder.name} is finished: {status['reason']}. Its front is in {folder / REPORT}")
+        return None
+    path = config.checkpoint if checkpoint is None else str(checkpoint.absolute())
+    if (found := _checkpoint_hash(path)) != config.checkpoint_sha256:
+        raise ConfigError(
+            f"{folder.name} was begun with the checkpoint {config.checkpoint_sha256[:12]}… "
+            f"({config.checkpoint or 'shipped'}), but {path or 'the shipped one'} is {found[:12]}…; "
+            "give the same one with --checkpoint, or start a new search"
+        )
+    return folder
+
+
+def _checkpoint_hash(path: str | None) -> str:
+    from gennape.predictors.checkpoint import load_checkpoint
+
+    return load_checkpoint(None if path is None else Path(path)).sha256
+
+
+def _run_to_the_end(workspace: Path, folder: Path, address: str | None, resume: str) -> None:
+    """Run, and whatever stops the search before its end, say how to go on."""
+    from gennape.platform.runs import lock_run, set_status
+
+    with lock_run(folder):
+        try:
+            set_status(folder, status="running", reason="")
+            _run(workspace, folder, address)
+        except KeyboardInterrupt:
+            set_status(folder, status="interrupted", reason="Ctrl-C")
+            typer.echo(f"interrupted; continue with: {resume}", err=True)
+            raise typer.Exit(130) from None
+        except GennapeError as error:
+            set_status(folder, status="failed", reason=str(error))
+            typer.echo(f"stopped; once mended, continue with: {resume}", err=True)
+            raise
+
+
+def _run(workspace: Path, folder: Path, address: str | None) -> None:
+    from rich.console import Console
+
+    from gennape.platform.cluster import local_ray
+    from gennape.platform.islands import RayIslands
+    from gennape.platform.report import write_report
+    from gennape.platform.runs import REPORT, config_of, set_status, status_of
+    from gennape.platform.search import run_search
+    from gennape.platform.serving import ServingConfig, serve_ensemble
+    from gennape.platform.tracking import track
+
+    config, screen = config_of(folder), Console(stderr=True, highlight=False)
+    parameters = {name: str(value) for name, value in config.model_dump().items()}
+    checkpoint = None if config.checkpoint is None else Path(config.checkpoint)
+    with ExitStack() as stack:
+        with screen.status("starting Ray and the predictor"):
+            stack.enter_context(local_ray(address))
+            # Tracking starts in the background, beside the predictor.
+            known = status_of(folder).get("tracking_run")
+            tracker = stack.enter_context(track(workspace, folder.name, parameters, run_id=known))
+            handle = stack.enter_context(serve_ensemble(ServingConfig(checkpoint)))
+            islands = stack.enter_context(RayIslands(config, handle))
+        live = stack.enter_context(_progress(screen))
+        line = _Line(live, screen, config)
+
+        def follow(record: GenerationRecord) -> None:
+            if "tracking_run" not in status_of(folder):
+                set_status(folder, tracking_run=tracker.run_id)
+            line.show(record)
+            tracker.metrics(record.generation, record.metrics())
+
+        result = run_search(config, folder, islands, follow)
+        (folder / REPORT).mkdir(exist_ok=True)
+        write_report(folder / REPORT, result.front, result.evaluations, config.directed)
+        tracker.artifacts(folder / REPORT)
+        set_status(folder, status="finished", reason=result.reason)
+    _summary(folder, config, result)
+
+
+def _progress(screen: Console) -> Progress:
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+    # Narrow enough for 80 columns.
+    columns = ("{task.description}", BarColumn(8), MofNCompleteColumn(), TextColumn("{task.fields[found]}"))
+    return Progress(*columns, console=screen, disable=not screen.is_terminal)
+
+
+class _Line:
+    """The live line of a search; where there is no terminal, a plain line at every tenth of the way."""
+
+    def __init__(self, live: Progress, screen: Console, config: SearchConfig) -> None:
+        self.live = live
+        self.screen = screen
+        self.task = live.add_task(config.space, total=config.evaluations, found="")
+        self.tenths = 0
+
+    def show(self, record: GenerationRecord) -> None:
+        """Bring the line up to date."""
+        found = (
+            f"{record.evaluations_per_second:,.0f} evals/s · front {record.front_size} · "
+            f"hypervolume {record.hypervolume:.4g}"
+        )
+        self.live.update(self.task, completed=record.evaluations, found=found)
+        tenths = 10 * record.evaluations // record.target
+        if not self.screen.is_terminal and tenths > self.tenths:
+            self.screen.print(f"{record.evaluations}/{record.target} evaluations · {found}", soft_wrap=True)
+        self.tenths = tenths
+
+
+def _summary(folder: Path, config: SearchConfig, result: SearchResult) -> None:
+    """The front in a few rows, where everything is, and what to do next."""
+    import numpy as np
+    from rich.console import Console
+    from rich.table import Table
+
+    from gennape.platform.runs import REPORT
+
+    front = result.front
+    rows = np.unique(np.linspace(0, len(front) - 1, min(_TABLE_ROWS, len(front))).round().astype(int))
+    table = Table(title=f"{len(rows)} of the {len(front)} networks of the front", title_justify="left")
+    measures = [c for c in front.columns if c not in ("index", "hash", "architecture")]
+    for name in ("index", *measures):
+        table.add_column(name, justify="right")
+    for _, row in front.iloc[rows].iterrows():
+        table.add_row(str(row["index"]), *(_readable(name, row[name]) for name in measures))
+    middle = int(front["index"].iloc[len(front) // 2])
+    out = Console(highlight=False, soft_wrap=True)
+    out.print(table)
+    out.print(f"{result.reason}; hypervolume {result.hypervolume:.6g} of {config.objectives}, seed {config.seed}")
+    out.print(f"results   {folder / REPORT}\nplots     gennape ui")
+    out.print(f"take home gennape export --run {folder.name} --index {middle} --to model.onnx", markup=False)
+
+
+def _readable(name: str, value: float) -> str:
+    return f"{value:.2f} %" if name == "accuracy" else f"{value / 1e6:,.1f} M"

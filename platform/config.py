@@ -1,0 +1,74 @@
+"""The settings of a search, checked at the border and stored with the run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from gennape.errors import ConfigError
+from gennape.platform.objectives import Objective, parse_objectives
+from gennape.platform.searchers.registry import searcher
+from gennape.search_spaces.families.registry import family
+
+
+class SearchConfig(BaseModel):
+    """Everything that decides a search's result. Frozen, JSON-able; build it with :func:`search_config`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    space: str = Field(description="search space, by name")
+    objectives: str = Field("accuracy:max,flops:min", description="what to optimise, as name:direction,...")
+    evaluations: int = Field(5000, ge=1, description="unique networks to predict, over all islands")
+    islands: int = Field(2, ge=1, le=1024, description="populations that evolve side by side")
+    population: int = Field(100, ge=2, le=100_000, description="networks asked per island and generation")
+    migration_every: int = Field(5, ge=0, description="generations between migrations; 0 for none")
+    migrants: int = Field(5, ge=0, description="elites that move on to the next island at a migration")
+    seed: int = Field(0, ge=0, description="decides every random choice")
+    searcher: str = Field("nsga2", description="search algorithm, by name")
+    patience: int = Field(25, ge=1, description="generations without any new network after which the search ends")
+    checkpoint: str | None = Field(None, description="predictor checkpoint; none for the shipped one")
+    checkpoint_sha256: str = Field("", description="hash of the predictor's weights")
+
+    @property
+    def directed(self) -> tuple[Objective, ...]:
+        """The objectives, parsed."""
+        return parse_objectives(self.objectives)
+
+
+def search_config(**settings: Any) -> SearchConfig:
+    """Check settings and the names in them.
+
+    Raises :class:`ConfigError` naming the setting, what it got and what it takes.
+    """
+    try:
+        config = SearchConfig(**settings)
+    except ValidationError as error:
+        raise ConfigError("; ".join(_explain(problem) for problem in error.errors())) from None
+    family(config.space)
+    searcher(config.searcher)
+    return config.model_copy(update={"objectives": ",".join(map(str, config.directed))})
+
+
+def refuse_contradictions(config: SearchConfig, given: dict[str, Any]) -> None:
+    """Raise :class:`ConfigError` naming every setting that is given and differs from a stored configuration."""
+    stored = config.model_dump()
+    differing = [
+        f"{name} is {stored[name]!r}, got {value!r}"
+        for name, value in given.items()
+        if value is not None and stored[name] != value
+    ]
+    if differing:
+        raise ConfigError(
+            f"a resumed search keeps its settings: {'; '.join(differing)}. "
+            "Leave these options out, or start a new search"
+        )
+
+
+def _explain(problem: Any) -> str:
+    name = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        return f"unknown setting {name!r}; known are {', '.join(SearchConfig.model_fields)}"
+    if problem["type"] == "missing":
+        return f"setting {name!r} is required"
+    return f"setting {name!r}: {problem['msg'][0].lower()}{problem['msg'][1:]}, got {problem['input']!r}"

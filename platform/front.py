@@ -1,0 +1,78 @@
+"""The Pareto front of a search, its hypervolume, and the elites that migrate."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import moocore
+import numpy as np
+
+from gennape.platform.archive import Evaluations, concatenate, to_frame
+from gennape.platform.objectives import NAMES, minimised
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import pandas as pd
+    from jaxtyping import Float64
+
+    from gennape.platform.objectives import Objective
+    from gennape.search_spaces.space import SearchSpace
+
+#: The reference point lies this part of the first population's range beyond its worst values.
+MARGIN = 0.1
+_REPORTED = ("accuracy", "flops", "params")
+
+
+def front_of(evaluations: Evaluations, objectives: Sequence[Objective]) -> Evaluations:
+    """The rows that no other dominates; of rows with equal objectives the first. Rows without an answer never count."""
+    rows = np.flatnonzero(evaluations.finite)
+    points = minimised(evaluations.values[rows], objectives)
+    return evaluations.take(rows[moocore.is_nondominated(points)] if len(rows) else rows)
+
+
+def extend_front(front: Evaluations, new: Evaluations, objectives: Sequence[Objective]) -> Evaluations:
+    """The front of all that ``front`` stands for and ``new``, without looking at the dominated again."""
+    return front_of(concatenate([front, new]), objectives)
+
+
+def reference_point(first: Evaluations, objectives: Sequence[Objective]) -> Float64[np.ndarray, " m"]:
+    """Worst values of the first population plus :data:`MARGIN` of its range, minimised.
+
+    Where all values are equal the margin is taken of the value itself, so that the volume is not flat.
+    """
+    points = minimised(first.values[first.finite], objectives)
+    worst, best = points.max(0), points.min(0)
+    span = np.where(worst > best, worst - best, np.maximum(np.abs(worst), 1))
+    reference: Float64[np.ndarray, " m"] = worst + MARGIN * span
+    return reference
+
+
+def hypervolume(front: Evaluations, objectives: Sequence[Objective], reference: Float64[np.ndarray, " m"]) -> float:
+    """Volume dominated by the front within the reference point, in the product of the objectives' units."""
+    if not len(front):
+        return 0.0
+    return float(moocore.hypervolume(minimised(front.values, objectives), ref=reference))
+
+
+def elites(evaluations: Evaluations, objectives: Sequence[Objective], count: int) -> Evaluations:
+    """Up to ``count`` rows of the front, evenly spaced along the first objective, both ends included."""
+    front = front_of(evaluations, objectives)
+    along = np.argsort(minimised(front.values, objectives)[:, 0], kind="stable")
+    picks = np.unique(np.linspace(0, len(front) - 1, min(count, len(front))).round().astype(np.int64))
+    return front.take(along[picks])
+
+
+def front_frame(front: Evaluations, objectives: Sequence[Objective], space: SearchSpace) -> pd.DataFrame:
+    """The front for people, best first by the objectives in their order, ties by hash; the order is reproducible.
+
+    Columns: ``index`` (0 ..), ``hash``, the objectives and always accuracy, flops and params in natural units, and
+    ``architecture`` (JSON).
+    """
+    points = minimised(front.values, objectives)
+    order = np.lexsort((front.hashes, *points.T[::-1]))
+    frame = to_frame(front.take(order), space)
+    frame.insert(0, "index", np.arange(len(frame)))
+    named = [o.name for o in objectives]
+    measures = [*named, *(name for name in NAMES if name in _REPORTED and name not in named)]
+    return frame[["index", "hash", *measures, "architecture"]]

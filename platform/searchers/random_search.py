@@ -1,0 +1,25 @@
+"""Random search: the baseline that every searcher has to beat."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from gennape.platform.searchers.searcher import Searcher
+
+if TYPE_CHECKING:
+    import numpy as np
+    from jaxtyping import Float64, Int64
+
+
+class RandomSearch(Searcher):
+    """Samples the space; learns nothing."""
+
+    name = "random"
+
+    def ask(self) -> Int64[np.ndarray, "n g"]:
+        """A fresh sample of the population's size."""
+        return self.space.sample(self.rng, self.population)
+
+    def tell(self, genomes: Int64[np.ndarray, "n g"], objectives: Float64[np.ndarray, "n m"]) -> None:
+        """Checks what it is told and forgets it."""
+        self.check(genomes, objectives)

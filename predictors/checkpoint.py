@@ -1,0 +1,183 @@
+"""Checkpoints: weights as safetensors, everything else as one JSON beside them. Loading executes no code."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import TypeAdapter, ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+
+from gennape.errors import CheckpointError
+from gennape.predictors.encoder import EncoderConfig, GraphEncoder
+from gennape.predictors.features import N_FEATURES
+from gennape.predictors.fuzzy_ensemble import EnsembleConfig, FuzzyEnsemble, FuzzyEnsembleNetwork
+from gennape.predictors.target import FlopsTarget
+
+#: Version of the files. Raise it when their meaning changes, and keep reading the old ones.
+FORMAT = 1
+WEIGHTS, DESCRIPTION = "weights.safetensors", "checkpoint.json"
+
+
+@dataclass(frozen=True, slots=True)
+class _Description:
+    """The JSON of a checkpoint."""
+
+    format: int
+    kind: str  # "encoder" or "ensemble"
+    features: int
+    config: dict[str, Any]
+    target: FlopsTarget | None
+    provenance: dict[str, Any]
+    weights_sha256: str
+
+
+def shipped_checkpoint() -> Path:
+    """The folder of the checkpoint that comes with the package, fitted on NAS-Bench-101."""
+    return Path(str(files("gennape.predictors") / "checkpoints" / "nb101"))
+
+
+def save_ensemble(
+    folder: Path, network: FuzzyEnsembleNetwork, target: FlopsTarget, provenance: Mapping[str, Any]
+) -> str:
+    """Write a fitted ensemble; returns its hash. The folder appears whole or not at all."""
+    return _save(folder, "ensemble", network, asdict(network.config), target, provenance)
+
+
+def save_encoder(folder: Path, encoder: GraphEncoder, provenance: Mapping[str, Any]) -> str:
+    """Write a pretrained encoder; returns its hash."""
+    return _save(folder, "encoder", encoder, asdict(encoder.config), None, provenance)
+
+
+def load_checkpoint(folder: Path | None = None) -> FuzzyEnsemble:
+    """The fitted ensemble in ``folder``, or the shipped one.
+
+    Raises :class:`CheckpointError` for a missing, unreadable, altered, older or newer checkpoint.
+    """
+    folder = shipped_checkpoint() if folder is None else folder
+    description, weights, sha256 = _load(folder, "ensemble")
+    config = _parse(EnsembleConfig, description.config, folder)
+    network = FuzzyEnsembleNetwork(config)
+    _fill(network, weights, folder)
+    if description.target is None:
+        raise CheckpointError(f"{folder}: the description of an ensemble lacks its target; make it anew: gennape fit")
+    return FuzzyEnsemble(network, description.target, sha256)
+
+
+def load_encoder(folder: Path) -> tuple[GraphEncoder, str]:
+    """The pretrained encoder in ``folder`` and its hash; raises :class:`CheckpointError` as above."""
+    description, weights, sha256 = _load(folder, "encoder")
+    encoder = GraphEncoder(_parse(EncoderConfig, description.config, folder))
+    _fill(encoder, weights, folder)
+    return encoder.eval(), sha256
+
+
+def provenance_of(folder: Path | None = None) -> dict[str, Any]:
+    """How a checkpoint was made: data, split, seed, settings, version and commit, metrics."""
+    folder = shipped_checkpoint() if folder is None else folder
+    return _describe(folder)[0].provenance
+
+
+def _save(
+    folder: Path,
+    kind: str,
+    module: torch.nn.Module,
+    config: dict[str, Any],
+    target: FlopsTarget | None,
+    provenance: Mapping[str, Any],
+) -> str:
+    tensors = {name: tensor.detach().float().cpu().contiguous() for name, tensor in module.state_dict().items()}
+    weights = save(tensors)
+    description = _Description(
+        FORMAT, kind, N_FEATURES, config, target, dict(provenance), hashlib.sha256(weights).hexdigest()
+    )
+    text = (json.dumps(asdict(description), indent=2, sort_keys=True) + "\n").encode()
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as parent:
+        fresh = Path(parent) / "new"
+        fresh.mkdir()
+        (fresh / WEIGHTS).write_bytes(weights)
+        (fresh / DESCRIPTION).write_bytes(text)
+        if folder.exists():
+            _refuse_foreign(folder)
+            os.replace(folder, Path(parent) / "old")
+        os.replace(fresh, folder)
+    return hashlib.sha256(text).hexdigest()
+
+
+def _refuse_foreign(folder: Path) -> None:
+    """Only a checkpoint may be overwritten by a checkpoint."""
+    foreign = {path.name for path in folder.iterdir()} - {WEIGHTS, DESCRIPTION} if folder.is_dir() else {folder.name}
+    if foreign:
+        raise CheckpointError(
+            f"{folder} holds {sorted(foreign)[:3]}, not a checkpoint; choose another place for this one"
+        )
+
+
+def _describe(folder: Path) -> tuple[_Description, bytes]:
+    try:
+        text = (folder / DESCRIPTION).read_bytes()
+        fields = json.loads(text)
+    except FileNotFoundError:
+        raise CheckpointError(
+            f"no checkpoint at {folder}: {DESCRIPTION} is missing; make one with: gennape fit"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"cannot read {folder / DESCRIPTION}: {error}") from error
+    version = fields.get("format") if isinstance(fields, dict) else None
+    if version != FORMAT:
+        raise CheckpointError(
+            f"{folder}: checkpoint format {version!r}, this version of gennape reads {FORMAT}; "
+            "make it anew with: gennape fit, or install the version that wrote it"
+        )
+    return _parse(_Description, fields, folder), text
+
+
+def _load(folder: Path, kind: str) -> tuple[_Description, dict[str, torch.Tensor], str]:
+    description, text = _describe(folder)
+    if description.kind != kind:
+        raise CheckpointError(f"{folder} holds an {description.kind}, but an {kind} is needed here")
+    if description.features != N_FEATURES:
+        raise CheckpointError(
+            f"{folder}: made for {description.features} features per step, this version computes {N_FEATURES}; "
+            "make it anew with: gennape fit"
+        )
+    try:
+        weights = (folder / WEIGHTS).read_bytes()
+    except OSError as error:
+        raise CheckpointError(f"cannot read {folder / WEIGHTS}: {error}") from error
+    found = hashlib.sha256(weights).hexdigest()
+    if found != description.weights_sha256:
+        raise CheckpointError(
+            f"{folder / WEIGHTS} is not what {DESCRIPTION} describes (SHA-256 {found[:12]}…, expected "
+            f"{description.weights_sha256[:12]}…): it was altered or damaged; copy the checkpoint again"
+        )
+    try:
+        return description, load(weights), hashlib.sha256(text).hexdigest()
+    except SafetensorError as error:
+        raise CheckpointError(f"cannot read {folder / WEIGHTS}: {error}") from error
+
+
+def _parse(kind: type[Any], fields: Any, folder: Path) -> Any:
+    try:
+        return TypeAdapter(kind).validate_python(fields)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise CheckpointError(f"{folder / DESCRIPTION}: {where}: {first['msg']}, got {first['input']!r}") from error
+
+
+def _fill(module: torch.nn.Module, weights: dict[str, torch.Tensor], folder: Path) -> None:
+    try:
+        module.load_state_dict(weights)
+    except RuntimeError as error:
+        raise CheckpointError(f"{folder / WEIGHTS} does not fit the sizes in {DESCRIPTION}: {error}") from error

@@ -1,0 +1,92 @@
+"""The graph encoder: computation graphs to embeddings."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+from torch_geometric.utils import segment
+
+from gennape.predictors.features import N_FEATURES, GraphBatch, Neighbours
+from gennape.search_spaces.ops import VOCABULARY_SIZE
+
+with warnings.catch_warnings():
+    # PyTorch says once per process that compressed sparse rows are young; the tests here cover what is used of them.
+    warnings.simplefilter("ignore")
+    torch.sparse_csr_tensor(torch.tensor([0, 1]), torch.tensor([0]), torch.ones(1), (1, 1), check_invariants=False)
+
+
+@dataclass(frozen=True, slots=True)
+class EncoderConfig:
+    """Sizes of a :class:`GraphEncoder`."""
+
+    hidden: int = 64
+    layers: int = 4
+    embedding: int = 32
+    dropout: float = 0.1
+
+
+class GraphEncoder(nn.Module):
+    """Message passing along and against the data flow, then mean and maximum over steps.
+
+    Each layer adds to a step what a ReLU layer makes of itself and of the means over its producers and over its
+    consumers (a two-directional variant of the k-GNN layer of Morris et al., 2019, that GENNAPE uses).
+    """
+
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.enter = nn.Linear(N_FEATURES, config.hidden)
+        # Weights of operations never seen in training stay 0: such an operation counts as its group.
+        nn.init.zeros_(self.enter.weight[:, :VOCABULARY_SIZE])
+        self.mix = nn.ModuleList(nn.Linear(3 * config.hidden, config.hidden) for _ in range(config.layers))
+        self.norm = nn.ModuleList(nn.LayerNorm(config.hidden) for _ in range(config.layers))
+        self.readout = nn.Linear(2 * config.hidden, config.embedding)
+        # Centred, so that what embeddings differ in is not small beside what they share; clusters and heads need that.
+        self.centre = nn.BatchNorm1d(config.embedding, affine=False)
+
+    def forward(self, batch: GraphBatch) -> Float[Tensor, "g d"]:
+        """Embeddings of a batch. In training, channels are dropped graph by graph."""
+        x = self.enter(batch.features.to(self.enter.weight.dtype))
+        for mix, norm in zip(self.mix, self.norm, strict=True):
+            y = norm(x)
+            messages = torch.cat([y, _gather(y, batch.producers), _gather(y, batch.consumers)], dim=1)
+            x = x + self._drop(torch.relu(mix(messages)), batch.offsets)
+        pooled = [segment(x, batch.offsets, reduce) for reduce in ("mean", "max")]
+        return self.centre(self.readout(torch.cat(pooled, dim=1)))
+
+    def _drop(self, x: Float[Tensor, "m h"], offsets: Int64[Tensor, " g1"]) -> Float[Tensor, "m h"]:
+        if not self.training or self.config.dropout == 0:
+            return x
+        kept = torch.full((len(offsets) - 1, x.shape[1]), 1 - self.config.dropout, dtype=x.dtype, device=x.device)
+        mask = torch.bernoulli(kept) / (1 - self.config.dropout)
+        return x * mask.repeat_interleave(offsets.diff(), dim=0)
+
+
+class _SparseMean(torch.autograd.Function):
+    """Sparse matrix times dense matrix; the gradient multiplies by the transposed matrix, which the batch brings."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, *sides: Tensor) -> Tensor:
+        ctx.save_for_backward(*sides[3:])
+        return _matmul(x, *sides[:3])
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        return (_matmul(gradients[0], *ctx.saved_tensors), *(None,) * 6)
+
+
+def _matmul(x: Tensor, offsets: Tensor, other: Tensor, weight: Tensor) -> Tensor:
+    n = len(offsets) - 1
+    matrix = torch.sparse_csr_tensor(offsets, other, weight.to(x.dtype), (n, n), check_invariants=False)
+    return matrix @ x
+
+
+def _gather(x: Float[Tensor, "m h"], side: Neighbours) -> Float[Tensor, "m h"]:
+    return _SparseMean.apply(  # type: ignore[no-untyped-call]
+        x, side.offsets, side.other, side.weight, side.back_offsets, side.back_other, side.back_weight
+    )

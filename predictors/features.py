@@ -1,0 +1,200 @@
+"""What a predictor sees of a graph: rows of numbers for its steps, and how the steps feed one another.
+
+A step is an operation together with the normalisations and activations that it alone feeds, one after another
+(conv-bn-relu is one step). Messages then pass between steps, at less than half the cost of passing them between nodes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float32, Int32, Int64
+from torch import Tensor
+
+from gennape.predictors.target import flops_scale
+from gennape.search_spaces.cost import flops
+from gennape.search_spaces.graph import Column, PackedGraphs, offsets_of
+from gennape.search_spaces.ops import VOCABULARY_SIZE, WEIGHTED, Op
+
+#: Operations that behave alike share a group, so that one never seen in training is read as its relatives are.
+GROUPS: tuple[tuple[Op, ...], ...] = (
+    (Op.INPUT,),
+    (Op.OUTPUT,),
+    (Op.CONV, Op.DEPTHWISE),
+    (Op.LINEAR,),
+    (Op.BATCHNORM,),
+    (Op.RELU, Op.RELU6, Op.SIGMOID, Op.TANH, Op.SWISH, Op.GELU, Op.HARDSIGMOID),
+    (Op.ADD, Op.MUL),
+    (Op.CONCAT,),
+    (Op.MAXPOOL, Op.AVGPOOL),
+    (Op.MEAN,),
+    (Op.IDENTITY, Op.SLICE, Op.ZERO, Op.UNKNOWN),
+)
+_ELEMENTWISE = (*GROUPS[4], *GROUPS[5], Op.IDENTITY)
+
+#: Names of the numeric features, in column order.
+NUMERIC = (
+    "channels in",
+    "channels out",
+    "height in",
+    "height out",
+    "width in",
+    "width out",
+    "weight input channels",
+    "weight output channels",
+    "kernel height",
+    "kernel width",
+    "stride height",
+    "stride width",
+    "bias",
+    "no bias",
+    "grouped",
+)
+#: Columns of :attr:`GraphBatch.features`: how often each operation occurs in a step, then each group, then the numbers.
+N_FEATURES = VOCABULARY_SIZE + len(GROUPS) + len(NUMERIC)
+
+_GROUP_OF = np.full(VOCABULARY_SIZE, len(GROUPS) - 1, np.int64)
+for _index, _members in enumerate(GROUPS):
+    _GROUP_OF[[int(op) for op in _members]] = _index
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbours:
+    """Edges as rows of a sparse matrix: step ``i`` hears ``other[offsets[i]:offsets[i + 1]]``, each ``weight`` strong.
+
+    ``back_*`` is the transposed matrix, which gradients flow through.
+    """
+
+    offsets: Int64[Tensor, " m1"]
+    other: Int64[Tensor, " e"]
+    weight: Float32[Tensor, " e"]
+    back_offsets: Int64[Tensor, " m1"]
+    back_other: Int64[Tensor, " e"]
+    back_weight: Float32[Tensor, " e"]
+
+
+@dataclass(frozen=True, slots=True)
+class GraphBatch:
+    """A packed set of graphs as tensors.
+
+    ``features`` float32 [m, f], a row per step; ``producers`` and ``consumers``, whom a step hears along and against
+    the data flow (weights sum to 1 per step); ``offsets`` int64 [g + 1], the steps of each graph; ``cost`` float32 [g],
+    1 / (log10(GFLOPs + 1) + 1), which the target of each graph was multiplied by.
+    """
+
+    features: Float32[Tensor, "m f"]
+    producers: Neighbours
+    consumers: Neighbours
+    offsets: Int64[Tensor, " g1"]
+    cost: Float32[Tensor, " g"]
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def to(self, device: torch.device) -> GraphBatch:
+        """The batch on a device."""
+        sides = [
+            Neighbours(*(getattr(side, name).to(device, non_blocking=True) for name in Neighbours.__slots__))
+            for side in (self.producers, self.consumers)
+        ]
+        features, offsets, cost = (t.to(device) for t in (self.features, self.offsets, self.cost))
+        return GraphBatch(features, sides[0], sides[1], offsets, cost)
+
+
+def featurize(graphs: PackedGraphs) -> GraphBatch:
+    """The features of published computation graphs (operation, shapes, kernel, weight shape, bias), by step.
+
+    Sizes are logarithms: channels as log2(c) / 8, kernels as log2(k), heights and widths relative to the graph's own
+    input image, since a family of 224 pixels would otherwise lie outside all that a family of 32 pixels teaches.
+    """
+    op = graphs.nodes[:, Column.OP].astype(np.int64)
+    op = np.where((op >= 0) & (op < VOCABULARY_SIZE), op, int(Op.UNKNOWN))
+    leads, step_of = _steps(graphs, op)
+    owner = graphs.graph_index
+    features = np.zeros((len(leads), N_FEATURES), np.float32)
+    size = features.size
+    columns = (op, VOCABULARY_SIZE + _GROUP_OF[op])
+    for column in columns:
+        features += (
+            np.bincount(step_of * N_FEATURES + column, minlength=size).reshape(features.shape).astype(np.float32)
+        )
+    features[:, -len(NUMERIC) :] = _numeric(graphs.nodes[leads], op[leads], owner[leads], _images(graphs, op, owner))
+    source, target = step_of[graphs.edges[:, 0]], step_of[graphs.edges[:, 1]]
+    between = source != target
+    source, target = source[between], target[between]
+    return GraphBatch(
+        torch.from_numpy(features),
+        _neighbours(target, source, len(leads)),
+        _neighbours(source, target, len(leads)),
+        torch.from_numpy(offsets_of(np.bincount(owner[leads], minlength=len(graphs)))),
+        torch.from_numpy((1 / flops_scale(flops(graphs))).astype(np.float32)),
+    )
+
+
+def _steps(
+    graphs: PackedGraphs, op: Int64[np.ndarray, " n"]
+) -> tuple[Int64[np.ndarray, " m"], Int64[np.ndarray, " n"]]:
+    """The first node of each step, and for each node the step that it belongs to."""
+    n = len(op)
+    source, target = graphs.edges.T
+    producer = np.arange(n)
+    follows: Bool[np.ndarray, " e"] = np.isin(op[target], _ELEMENTWISE) & (
+        np.bincount(source, minlength=n)[source] == 1
+    )
+    producer[target[follows]] = source[follows]
+    while not np.array_equal(producer, further := producer[producer]):
+        producer = further
+    leads = np.flatnonzero(producer == np.arange(n))
+    position = np.empty(n, np.int64)
+    position[leads] = np.arange(len(leads))
+    return leads, position[producer]
+
+
+def _images(
+    graphs: PackedGraphs, op: Int64[np.ndarray, " n"], owner: Int64[np.ndarray, " n"]
+) -> Float32[np.ndarray, "g 2"]:
+    image = np.ones((len(graphs), 2), np.float32)
+    is_input = op == Op.INPUT
+    image[owner[is_input]] = graphs.nodes[is_input][:, [Column.H_OUT, Column.W_OUT]]
+    return image
+
+
+def _numeric(
+    nodes: Int32[np.ndarray, "m a"],
+    op: Int64[np.ndarray, " m"],
+    owner: Int64[np.ndarray, " m"],
+    image: Float32[np.ndarray, "g 2"],
+) -> Float32[np.ndarray, "m k"]:
+    out = np.zeros((len(nodes), len(NUMERIC)), np.float32)
+    channels = nodes[:, [Column.C_IN, Column.C_OUT]].astype(np.float32)
+    out[:, 0:2] = np.log2(channels) / 8
+    sizes = nodes[:, [Column.H_IN, Column.H_OUT, Column.W_IN, Column.W_OUT]].astype(np.float32)
+    out[:, 2:6] = np.log2(sizes / image[owner][:, [0, 0, 1, 1]]) / 4
+    weighted = np.isin(op, WEIGHTED)
+    fan = channels[:, 0] / np.maximum(nodes[:, Column.GROUPS], 1)
+    out[:, 6] = np.where(weighted, np.log2(np.maximum(fan, 1)) / 8, 0)
+    out[:, 7] = np.where(weighted, out[:, 1], 0)
+    window = nodes[:, [Column.KERNEL_H, Column.KERNEL_W, Column.STRIDE_H, Column.STRIDE_W]].astype(np.float32)
+    out[:, 8:12] = np.log2(np.maximum(window, 1))
+    out[:, 12] = weighted & (nodes[:, Column.BIAS] == 1)
+    out[:, 13] = weighted & (nodes[:, Column.BIAS] == 0)
+    out[:, 14] = nodes[:, Column.GROUPS] > 1
+    return out
+
+
+def _neighbours(at: Int64[np.ndarray, " e"], other: Int64[np.ndarray, " e"], n: int) -> Neighbours:
+    """Row ``at`` averages over its ``other``s."""
+    count = np.bincount(at, minlength=n)
+    weight = (1 / np.maximum(count, 1)).astype(np.float32)[at]
+    order, back = np.argsort(at, kind="stable"), np.argsort(other, kind="stable")
+    arrays = (
+        offsets_of(count),
+        other[order],
+        weight[order],
+        offsets_of(np.bincount(other, minlength=n)),
+        at[back],
+        weight[back],
+    )
+    return Neighbours(*(torch.from_numpy(array) for array in arrays))

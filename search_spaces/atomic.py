@@ -1,0 +1,33 @@
+"""Write files so that a reader sees the old one or the whole new one, never a part."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from gennape.errors import WorkspaceError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A path beside ``path``, of the same suffix, that replaces it when the block ends well and vanishes when not.
+
+    Raises :class:`WorkspaceError` where the folder cannot be written.
+    """
+    temporary = path.with_name(f".{path.stem}.{secrets.token_hex(4)}{path.suffix}")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise WorkspaceError(
+            f"cannot write {path}: {reason}; choose a folder that exists and can be written"
+        ) from error
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,164 @@
+"""Data sets of computation graphs as Parquet: one row per graph, Arrow list columns, any number of shards.
+
+Every attribute of the nodes is a list column ``node.<attribute>`` (int32), their real parameter ``node.scalar``
+(float64), the edges ``edge.source`` and ``edge.target`` (int32, indices within the graph). Columns of the user, such as
+family, architecture or accuracy, stand beside them. The version of this layout is in the file's metadata.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from gennape.errors import InvalidDataError, InvalidGraphError
+from gennape.search_spaces.atomic import replacing
+from gennape.search_spaces.graph import Column, PackedGraphs, concatenate, offsets_of, validate
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from jaxtyping import Int64
+
+    UserColumn = pa.Array | pa.ChunkedArray | np.ndarray | Sequence[Any]
+
+SCHEMA_KEY = b"gennape.graph.schema"
+SCHEMA_VERSION = b"1"
+NODE_COLUMNS = tuple(f"node.{column.name.lower()}" for column in Column)
+SCALAR_COLUMN = "node.scalar"
+EDGE_COLUMNS = ("edge.source", "edge.target")
+GRAPH_COLUMNS = (*NODE_COLUMNS, SCALAR_COLUMN, *EDGE_COLUMNS)
+_TYPES = {name: pa.list_(pa.float64() if name == SCALAR_COLUMN else pa.int32()) for name in GRAPH_COLUMNS}
+
+
+def write_graphs(path: Path, graphs: PackedGraphs, columns: Mapping[str, UserColumn]) -> None:
+    """Write one file of graphs and what else is known of each, replacing ``path`` when complete.
+
+    ``columns`` hold one value per graph; their names must not be those of graph columns.
+    Raises :class:`InvalidDataError` for columns that do not fit, :class:`WorkspaceError` where ``path`` cannot be
+    written.
+    """
+    fields = {name: _user_column(name, values, len(graphs)) for name, values in columns.items()}
+    node_offsets, edge_offsets = _arrow_offsets(graphs.node_offsets), _arrow_offsets(graphs.edge_offsets)
+    for index, name in enumerate(NODE_COLUMNS):
+        fields[name] = pa.ListArray.from_arrays(node_offsets, np.ascontiguousarray(graphs.nodes[:, index]))
+    fields[SCALAR_COLUMN] = pa.ListArray.from_arrays(node_offsets, graphs.scalars)
+    local = graphs.edges - np.repeat(graphs.node_offsets[:-1], np.diff(graphs.edge_offsets))[:, None]
+    for index, name in enumerate(EDGE_COLUMNS):
+        fields[name] = pa.ListArray.from_arrays(edge_offsets, np.ascontiguousarray(local[:, index], np.int32))
+    table = pa.table(fields).replace_schema_metadata({SCHEMA_KEY: SCHEMA_VERSION})
+    with replacing(path) as temporary:
+        pq.write_table(table, temporary, compression="zstd", compression_level=9, row_group_size=8192)
+
+
+def write_shards(
+    folder: Path, graphs: PackedGraphs, columns: Mapping[str, UserColumn], graphs_per_shard: int = 16384
+) -> list[Path]:
+    """Write a data set as ``part-00000.parquet``, ``part-00001.parquet``, ... in ``folder``; returns their paths.
+
+    Raises as :func:`write_graphs` does, and :class:`InvalidDataError` where the folder already holds shards.
+    """
+    if next(folder.glob("*.parquet"), None) is not None:
+        raise InvalidDataError(f"{folder} already holds Parquet files; write the data set into an empty folder")
+    arrays = {name: _user_column(name, values, len(graphs)) for name, values in columns.items()}
+    paths = []
+    for start in range(0, max(len(graphs), 1), graphs_per_shard):
+        indices = np.arange(start, min(start + graphs_per_shard, len(graphs)))
+        part = {name: array.slice(start, len(indices)) for name, array in arrays.items()}
+        paths.append(folder / f"part-{len(paths):05d}.parquet")
+        write_graphs(paths[-1], graphs.take(indices), part)
+    return paths
+
+
+def read_graphs(path: Path, check: bool = True) -> tuple[PackedGraphs, pa.Table]:
+    """Read one file, or every ``*.parquet`` in a folder in order of name: the graphs and the user's columns.
+
+    ``check`` False skips :func:`graph.validate`, for files that this process has read before.
+    Raises :class:`InvalidDataError` naming the file, for one that is missing, unreadable, of another version of the
+    layout, without its columns, or with graphs that are not executable.
+    """
+    shards = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
+    if not shards:
+        raise InvalidDataError(f"{path} holds no *.parquet file")
+    parts = [_read_shard(shard, check) for shard in shards]
+    tables = [table for _, table in parts]
+    for shard, table in zip(shards, tables, strict=True):
+        if not table.schema.equals(tables[0].schema):
+            raise InvalidDataError(
+                f"{shard} has the columns {table.schema.names} and {shards[0]} others; mixed data sets"
+            )
+    return concatenate([graphs for graphs, _ in parts]), pa.concat_tables(tables)
+
+
+def _read_shard(path: Path, check: bool) -> tuple[PackedGraphs, pa.Table]:
+    try:
+        table = pq.read_table(path, partitioning=None)
+    except (OSError, pa.ArrowException) as error:
+        raise InvalidDataError(f"cannot read {path} as Parquet: {error}") from None
+    version = (table.schema.metadata or {}).get(SCHEMA_KEY)
+    if version != SCHEMA_VERSION:
+        got = "no version" if version is None else f"version {version.decode(errors='replace')}"
+        raise InvalidDataError(
+            f"{path} has {got} of the graph layout, this reads {SCHEMA_VERSION.decode()}; write it anew"
+        )
+    for name, kind in _TYPES.items():
+        kinds = [field.type for field in table.schema if field.name == name]
+        if kinds != [kind]:
+            raise InvalidDataError(
+                f"{path}: column {name} must be {kind}, got {kinds or 'nothing'}; write the file anew"
+            )
+    graphs = _graphs(path, table)
+    if check:
+        try:
+            validate(graphs)
+        except InvalidGraphError as error:
+            raise InvalidDataError(f"{path}: {error}") from None
+    return graphs, table.drop_columns(list(GRAPH_COLUMNS)).replace_schema_metadata(None)
+
+
+def _graphs(path: Path, table: pa.Table) -> PackedGraphs:
+    flat = {name: _flatten(path, name, table.column(name)) for name in GRAPH_COLUMNS}
+    node_offsets, edge_offsets = flat[NODE_COLUMNS[0]][0], flat[EDGE_COLUMNS[0]][0]
+    for name, (offsets, _) in flat.items():
+        expected = edge_offsets if name in EDGE_COLUMNS else node_offsets
+        if not np.array_equal(offsets, expected):
+            bad = int(np.flatnonzero(np.diff(offsets) != np.diff(expected))[0])
+            raise InvalidDataError(f"{path}: in row {bad} the list {name} differs in length from its companions")
+    edges = np.stack([flat[name][1] for name in EDGE_COLUMNS], axis=1).astype(np.int64)
+    edges += np.repeat(node_offsets[:-1], np.diff(edge_offsets))[:, None]
+    nodes = np.stack([flat[name][1] for name in NODE_COLUMNS], axis=1)
+    return PackedGraphs(nodes, flat[SCALAR_COLUMN][1], edges, node_offsets, edge_offsets)
+
+
+def _flatten(path: Path, name: str, column: pa.ChunkedArray) -> tuple[Int64[np.ndarray, " g1"], np.ndarray]:
+    """Offsets of the rows and all values of a list column, in one array each."""
+    if column.null_count or any(chunk.flatten().null_count for chunk in column.chunks):
+        raise InvalidDataError(f"{path}: column {name} has missing values; every graph needs all of its lists")
+    lengths = [np.diff(chunk.offsets.to_numpy()).astype(np.int64) for chunk in column.chunks]
+    dtype = np.float64 if name == SCALAR_COLUMN else np.int32
+    values = [chunk.flatten().to_numpy() for chunk in column.chunks]
+    return (
+        offsets_of(np.concatenate([np.zeros(0, np.int64), *lengths])),
+        np.concatenate([np.zeros(0, dtype), *values]),
+    )
+
+
+def _user_column(name: str, values: UserColumn, n: int) -> pa.Array:
+    if name in GRAPH_COLUMNS:
+        raise InvalidDataError(f"column {name} is part of the graph; choose another name")
+    try:
+        array = values if isinstance(values, pa.Array | pa.ChunkedArray) else pa.array(values)
+    except pa.ArrowException as error:
+        raise InvalidDataError(f"column {name} cannot be stored: {error}") from None
+    if len(array) != n:
+        raise InvalidDataError(f"column {name} has {len(array)} values for {n} graphs")
+    return array
+
+
+def _arrow_offsets(offsets: Int64[np.ndarray, " g1"]) -> pa.Array:
+    if offsets[-1] > np.iinfo(np.int32).max:
+        raise InvalidDataError(f"{offsets[-1]} nodes or edges are too many for one file; write shards")
+    return pa.array(offsets.astype(np.int32))

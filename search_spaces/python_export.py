@@ -1,0 +1,182 @@
+"""Write a network as a readable Python file that needs PyTorch alone."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from gennape.search_spaces.atomic import replacing
+from gennape.search_spaces.graph import Column
+from gennape.search_spaces.module import ELEMENTWISE, LAYERS, execution_plan
+from gennape.search_spaces.ops import Op
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from gennape.search_spaces.graph import ComputationGraph
+    from gennape.search_spaces.module import Step
+
+_HEAD = '''"""A network of {layers} layers, written by gennape: takes [batch, {shape}], gives [batch, {out}]."""
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+
+class Network(nn.Module):
+    """Layers are named by kind, number and kernel in order of execution; ``load_state_dict`` takes weights by them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+'''
+_FORWARD = """
+    def forward(self, {name}: torch.Tensor) -> torch.Tensor:
+"""
+_NAMES = ("x", "y", "z", "u", "v", "w")
+
+
+def to_python(graph: ComputationGraph, path: Path) -> None:
+    """Write a module that defines ``class Network(torch.nn.Module)``: the network of ``graph``, without weights.
+
+    It takes the ``state_dict`` of :func:`compile_graph`'s module and then gives the same outputs.
+    Raises :class:`WorkspaceError` where ``path`` cannot be written.
+    """
+    source = "".join(_source(execution_plan(graph)))
+    with replacing(path) as temporary:
+        temporary.write_text(source, encoding="utf-8")
+
+
+def _source(plan: list[Step]) -> Iterator[str]:
+    (first,) = (step for step in plan if step.op is Op.INPUT)
+    (last,) = (step for step in plan if step.op is Op.OUTPUT)
+    layers = [step for step in plan if step.op in LAYERS]
+    out = last.row[Column.C_OUT : Column.C_OUT + (1 if last.flat else 3)]
+    shape = first.row[Column.C_IN : Column.W_IN + 1]
+    yield _HEAD.format(layers=len(layers), shape=", ".join(map(str, shape)), out=", ".join(map(str, out)))
+    for step in layers:
+        yield f"        self.{step.name} = {_LAYER[step.op](step)}\n"
+    statements = _statements(plan)
+    variables = _variables(statements)
+    yield _FORWARD.format(name=variables[first.node])
+    flat = {step.node: step.flat for step in plan}
+    for statement in statements:
+        expressions = dict(variables)
+        for step in statement:
+            expressions[step.node] = _expression(step, expressions, flat)
+        node = statement[-1].node
+        if expressions[node] != variables[node]:
+            yield f"        {variables[node]} = {expressions[node]}\n"
+    yield f"        return {variables[last.node]}\n"
+
+
+def _expression(step: Step, expressions: dict[int, str], flat: dict[int, bool]) -> str:
+    taken = [expressions[node] for node in step.inputs] or [expressions[step.node]]
+    if not step.flat and step.op is not Op.LINEAR:
+        taken = [
+            f"{v}[:, :, None, None]" if flat[n] else v for v, n in zip(taken, step.inputs or (step.node,), strict=True)
+        ]
+    if step.op is Op.LINEAR and not flat[step.inputs[0]]:
+        taken = [f"{taken[0]}.flatten(1)"]
+    return f"self.{step.name}({taken[0]})" if step.op in LAYERS else _CALL[step.op](step, taken)
+
+
+def _statements(plan: list[Step]) -> list[list[Step]]:
+    """Steps that make one line: a layer with the normalisation and the activation that alone take its value."""
+    statements: list[list[Step]] = []
+    for step in plan:
+        before = statements[-1][-1] if statements else step
+        follows = step.inputs == (before.node,) and before.node in step.release and before.op in LAYERS
+        if follows and (step.op is Op.BATCHNORM or step.op in ELEMENTWISE):
+            statements[-1].append(step)
+        else:
+            statements.append([step])
+    return statements
+
+
+def _variables(statements: list[list[Step]]) -> dict[int, str]:
+    """A variable for each line's value; one that is no longer needed gives its name, and memory, to the next."""
+    names: dict[int, str] = {}
+    free = list(_NAMES)
+    for statement in statements:
+        released = [names[node] for step in statement for node in step.release if node in names]
+        free = [*released, *free] or [f"t{len(names)}"]
+        names[statement[-1].node] = free.pop(0)
+    return names
+
+
+def _conv(step: Step) -> str:
+    row = step.row
+    kernel, stride, padding, dilation = (
+        step.pair(c) for c in (Column.KERNEL_H, Column.STRIDE_H, Column.PAD_H, Column.DILATION_H)
+    )
+    options = [f"stride={_short(stride)}"] * (stride != (1, 1)) + [f"padding={_short(padding)}"] * (padding != (0, 0))
+    options += [f"dilation={_short(dilation)}"] * (dilation != (1, 1))
+    options += [f"groups={row[Column.GROUPS]}"] * (row[Column.GROUPS] != 1) + ["bias=False"] * (not row[Column.BIAS])
+    sizes = [str(row[Column.C_IN]), str(row[Column.C_OUT]), _short(kernel)]
+    return f"nn.Conv2d({', '.join([*sizes, *options])})"
+
+
+def _linear(step: Step) -> str:
+    bias = "" if step.row[Column.BIAS] else ", bias=False"
+    return f"nn.Linear({step.row[Column.C_IN]}, {step.row[Column.C_OUT]}{bias})"
+
+
+def _pool(step: Step, xs: list[str]) -> str:
+    kernel, stride, padding = (_short(step.pair(c)) for c in (Column.KERNEL_H, Column.STRIDE_H, Column.PAD_H))
+    options = [xs[0], kernel, f"stride={stride}"] + [f"padding={padding}"] * (padding != "0")
+    options += ["ceil_mode=True"] * step.row[Column.CEIL_MODE]
+    if step.op is Op.AVGPOOL:
+        options += [f"count_include_pad={bool(step.row[Column.COUNT_PAD])}"] * (padding != "0")
+        return f"F.avg_pool2d({', '.join(options)})"
+    return f"F.max_pool2d({', '.join(options)})"
+
+
+def _slice(step: Step, xs: list[str]) -> str:
+    row = step.row
+    parts = []
+    for i in range(3):
+        start, size, whole = row[Column.OFFSET_C + i], row[Column.C_OUT + i], row[Column.C_IN + i]
+        parts.append(f"{start or ''}:{'' if start + size == whole else start + size}")
+    while parts[-1] == ":":
+        parts.pop()
+        if not parts:
+            return xs[0]
+    return f"{xs[0]}[:, {', '.join(parts)}]"
+
+
+def _short(pair: tuple[int, int]) -> str:
+    return str(pair[0]) if pair[0] == pair[1] else str(pair)
+
+
+def _of(template: str) -> Callable[[Step, list[str]], str]:
+    return lambda _, xs: template.format(xs[0])
+
+
+#: The constructor of an operation's layer.
+_LAYER: dict[Op, Callable[[Step], str]] = {
+    Op.CONV: _conv,
+    Op.DEPTHWISE: _conv,
+    Op.LINEAR: _linear,
+    Op.BATCHNORM: lambda step: f"nn.BatchNorm2d({step.row[Column.C_OUT]}, eps={step.scalar!r})",
+}
+#: The expression of an operation without weights.
+_CALL: dict[Op, Callable[[Step, list[str]], str]] = {
+    Op.INPUT: _of("{}"),
+    Op.OUTPUT: _of("{}"),
+    Op.RELU: _of("F.relu({})"),
+    Op.RELU6: _of("F.relu6({})"),
+    Op.SIGMOID: _of("torch.sigmoid({})"),
+    Op.TANH: _of("torch.tanh({})"),
+    Op.SWISH: _of("F.silu({})"),
+    Op.GELU: _of("F.gelu({})"),
+    Op.HARDSIGMOID: _of("F.hardsigmoid({})"),
+    Op.IDENTITY: _of("{}"),
+    Op.ZERO: _of("{} * 0"),
+    Op.ADD: lambda _, xs: " + ".join(xs),
+    Op.MUL: lambda _, xs: " * ".join(xs),
+    Op.CONCAT: lambda _, xs: f"torch.cat([{', '.join(xs)}], 1)",
+    Op.MEAN: _of("{}.mean((2, 3), keepdim=True)"),
+    Op.MAXPOOL: _pool,
+    Op.AVGPOOL: _pool,
+    Op.SLICE: _slice,
+}

@@ -1,0 +1,244 @@
+"""The conformance suite of search spaces: what any :class:`SearchSpace`, shipped or third-party, must hold.
+
+With pytest, a space needs three lines::
+
+    class TestMySpace(SearchSpaceConformance):
+        @pytest.fixture
+        def space(self):
+            return MySpace()
+
+Without it, ``check_search_space(MySpace())`` runs the same checks once. Needs the ``test`` extra.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from gennape.errors import InvalidArchitectureError
+from gennape.search_spaces import cost, graph
+from gennape.search_spaces.canonical import canonical_hashes
+from gennape.search_spaces.graph import Column, pack
+from gennape.search_spaces.module import compile_graph
+from gennape.search_spaces.ops import Op
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from jaxtyping import Int64
+
+    from gennape.search_spaces.space import Architecture, SearchSpace
+
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-3, 300) | st.floats(allow_nan=False) | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=6) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+def _property(examples: int) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Settings of the suite: no deadline, as a graph may take long, and any class may inherit the tests."""
+    allowed = (HealthCheck.differing_executors, HealthCheck.function_scoped_fixture, HealthCheck.too_slow)
+    return settings(max_examples=examples, deadline=None, suppress_health_check=allowed)
+
+
+_SEEDS = st.integers(0, 2**32 - 1)
+
+
+class SearchSpaceConformance:
+    """Tests to inherit; the fixture ``space`` gives the search space under test."""
+
+    @pytest.fixture
+    def space(self) -> SearchSpace:
+        """The search space under test."""
+        raise NotImplementedError("override the fixture `space` to return the search space under test")
+
+    @_property(examples=15)
+    @given(seed=_SEEDS, n=st.integers(0, 40))
+    def test_samples(self, space: SearchSpace, seed: int, n: int) -> None:
+        """See :func:`check_samples`."""
+        check_samples(space, seed, n)
+
+    @_property(examples=15)
+    @given(seed=_SEEDS)
+    def test_variation(self, space: SearchSpace, seed: int) -> None:
+        """See :func:`check_variation`."""
+        check_variation(space, seed, 24)
+
+    @_property(examples=15)
+    @given(seed=_SEEDS)
+    def test_bad_genomes(self, space: SearchSpace, seed: int) -> None:
+        """See :func:`check_bad_genomes`."""
+        check_bad_genomes(space, seed)
+
+    @_property(examples=50)
+    @given(junk=_JSON, seed=_SEEDS)
+    def test_bad_architectures(self, space: SearchSpace, junk: Any, seed: int) -> None:
+        """See :func:`check_bad_architecture`."""
+        check_bad_architecture(space, junk)
+        check_bad_architecture(space, _corrupt(space, junk, seed))
+
+    @_property(examples=8)
+    @given(seed=_SEEDS)
+    def test_graphs(self, space: SearchSpace, seed: int) -> None:
+        """See :func:`check_graphs`."""
+        check_graphs(space, seed, 4)
+
+    def test_module(self, space: SearchSpace) -> None:
+        """See :func:`check_module`."""
+        check_module(space, 0, 64)
+
+
+def check_search_space(space: SearchSpace, seed: int = 0, n: int = 64) -> None:
+    """Run every check once on ``n`` architectures drawn from ``seed``; raises AssertionError that names what failed."""
+    check_samples(space, seed, n)
+    check_variation(space, seed, n)
+    check_bad_genomes(space, seed)
+    for junk in (None, 1, "x", [], {}, [[]], {"a": 1}):
+        check_bad_architecture(space, junk)
+        check_bad_architecture(space, _corrupt(space, junk, seed))
+    check_graphs(space, seed, min(n, 8))
+    check_module(space, seed, n)
+
+
+def check_samples(space: SearchSpace, seed: int, n: int) -> None:
+    """Samples are valid, canonical, repeatable, and survive a trip through JSON."""
+    genomes = space.sample(np.random.default_rng(seed), n)
+    _require(genomes.shape == (n, len(space.genes)), f"sample({n}) has shape {genomes.shape}")
+    _require(genomes.dtype == np.int64, f"genomes are {genomes.dtype}, must be int64")
+    _valid(space, genomes, "samples")
+    again = space.sample(np.random.default_rng(seed), n)
+    _require(np.array_equal(genomes, again), "two samples from one seed differ")
+    for genome in genomes:
+        text = json.dumps(space.encode(genome), allow_nan=False)
+        decoded = space.decode(json.loads(text))
+        _require(decoded.dtype == np.int64, f"decode gives {decoded.dtype}, must be int64")
+        _require(np.array_equal(decoded, genome), f"{genome} became {decoded} through {text}")
+
+
+def check_variation(space: SearchSpace, seed: int, n: int) -> None:
+    """Mutants and children are valid, canonical and repeatable; parents stay as they are; mutation mutates."""
+    first, second = np.split(space.sample(np.random.default_rng(seed), 2 * n), 2)
+    kept = first.copy(), second.copy()
+    mutants = space.mutate(first, np.random.default_rng(seed))
+    children = space.crossover(first, second, np.random.default_rng(seed))
+    _require(np.array_equal(first, kept[0]) and np.array_equal(second, kept[1]), "parents were changed in place")
+    _valid(space, mutants, "mutants")
+    _valid(space, children, "children")
+    _require(mutants.shape == children.shape == first.shape, "there is not one child per parent")
+    # A genome without a neighbour may stay, which is the exception.
+    changed = (mutants != first).any(axis=1)
+    _require(2 * changed.sum() >= n, f"only {changed.sum()} of {n} mutants differ from their parents")
+    _require(np.array_equal(mutants, space.mutate(first, np.random.default_rng(seed))), "mutation is not repeatable")
+    again = space.crossover(first, second, np.random.default_rng(seed))
+    _require(np.array_equal(children, again), "crossover is not repeatable")
+    clones = space.crossover(first, first, np.random.default_rng(seed))
+    _require(np.array_equal(clones, first), "a genome crossed with itself becomes another")
+
+
+def check_bad_genomes(space: SearchSpace, seed: int) -> None:
+    """``validate`` refuses wrong shapes, real numbers and genes out of range."""
+    rng = np.random.default_rng(seed)
+    genomes = space.sample(rng, 3)
+    gene = int(rng.integers(len(space.genes)))
+    low, high = genomes.copy(), genomes.copy()
+    low[1, gene], high[2, gene] = -1, len(space.genes[gene].values)
+    bad = {
+        "a single genome, not [n, g]": genomes[0],
+        "a missing gene": genomes[:, 1:],
+        "a gene too many": np.concatenate([genomes, genomes[:, :1]], axis=1),
+        "real numbers": genomes.astype(np.float64),
+        f"gene {gene} below 0": low,
+        f"gene {gene} beyond its values": high,
+    }
+    for what, wrong in bad.items():
+        _require(_refuses(space.validate, wrong), f"validate accepts {what}")
+
+
+def check_bad_architecture(space: SearchSpace, architecture: Architecture) -> None:
+    """``decode`` of any JSON raises InvalidArchitectureError or gives a valid genome."""
+    shown = copy.deepcopy(architecture)
+    try:
+        genome = space.decode(architecture)
+    except InvalidArchitectureError as error:
+        _require(bool(str(error)), f"decode refuses {shown!r} without a message")
+        return
+    _valid(space, genome[None], f"the decoding of {shown!r}")
+
+
+def check_graphs(space: SearchSpace, seed: int, n: int) -> None:
+    """Graphs are executable and repeatable; their cost is positive; their hash does not depend on node order."""
+    rng = np.random.default_rng(seed)
+    genomes = space.sample(rng, n)
+    packed = space.graphs(genomes)
+    graph.validate(packed)
+    for i, genome in enumerate(genomes):
+        _require(packed[i] == space.graph(genome), f"two graphs of {genome} differ")
+    _require(bool((cost.macs(packed) > 0).all() and (cost.params(packed) > 0).all()), "a network costs nothing")
+    _require(np.array_equal(cost.flops(packed), 2 * cost.macs(packed)), "FLOPs are not 2 x MACs")
+    shuffled = pack([packed[i].relabel(rng.permutation(packed[i].n_nodes)) for i in range(n)])
+    _require(canonical_hashes(packed) == canonical_hashes(shuffled), "a hash depends on the order of nodes")
+
+
+def check_module(space: SearchSpace, seed: int, n: int) -> None:
+    """The cheapest of ``n`` samples compiles, has the parameters of its graph and gives the graph's output shape."""
+    genomes = space.sample(np.random.default_rng(seed), n)
+    packed = space.graphs(genomes)
+    cheapest = int(np.argmin(cost.macs(packed)))
+    module = compile_graph(packed[cheapest]).eval()
+    params = sum(parameter.numel() for parameter in module.parameters())
+    _require(params == cost.params(packed)[cheapest], "the module and its graph count different parameters")
+    nodes = packed[cheapest].nodes
+    shape = nodes[nodes[:, Column.OP] == Op.OUTPUT][0, Column.C_OUT : Column.W_OUT + 1].tolist()
+    with torch.inference_mode():
+        result = module(torch.zeros(2, *module.image_shape))
+    _require(
+        result.flatten(1).shape == (2, np.prod(shape)), f"the module gives {list(result.shape)}, its graph {shape}"
+    )
+    _require(bool(torch.isfinite(result).all()), "the module gives values that are not finite")
+
+
+def _valid(space: SearchSpace, genomes: Int64[np.ndarray, "n g"], what: str) -> None:
+    try:
+        space.validate(genomes)
+    except InvalidArchitectureError as error:
+        raise AssertionError(f"{space.name}: {what} are not valid: {error}") from error
+    _require(np.array_equal(space.canonical(genomes), genomes), f"{what} are not canonical")
+
+
+def _refuses(function: Callable[[Any], object], value: Any) -> bool:
+    try:
+        function(value)
+    except InvalidArchitectureError:
+        return True
+    return False
+
+
+def _corrupt(space: SearchSpace, junk: Any, seed: int) -> Architecture:
+    """An architecture of the space with one part of it replaced by ``junk``."""
+    rng = np.random.default_rng(seed)
+    architecture = json.loads(json.dumps([space.encode(space.sample(rng, 1)[0])]))
+    places = list(_places(architecture))
+    container, key = places[int(rng.integers(len(places)))]
+    container[key] = junk
+    return architecture[0]
+
+
+def _places(value: Any) -> Iterator[tuple[Any, Any]]:
+    """Every (container, key) within a JSON value."""
+    if isinstance(value, list | dict):
+        for key in value if isinstance(value, dict) else range(len(value)):
+            yield value, key
+            yield from _places(value[key])
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise AssertionError(message)

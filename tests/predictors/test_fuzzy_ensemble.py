@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from gennape.errors import InvalidGraphError
+from gennape.predictors.fuzzy_ensemble import FuzzyEnsemble, FuzzyEnsembleNetwork, batches_of_nodes
+from gennape.predictors.heads import ClusterHeads
+from gennape.predictors.target import FlopsTarget
+from gennape.search_spaces.families.registry import FAMILIES
+from gennape.search_spaces.graph import ComputationGraph, PackedGraphs, pack
+
+
+@pytest.fixture
+def predictor(network: FuzzyEnsembleNetwork) -> FuzzyEnsemble:
+    return FuzzyEnsemble(network, FlopsTarget(60.0, 10.0), "0" * 64)
+
+
+def test_heads_weigh_each_mlp_by_membership() -> None:
+    torch.manual_seed(0)
+    heads = ClusterHeads(clusters=2, embedding=3, hidden=4)
+    x = torch.randn(5, 3)
+    heads.cost_statistics.copy_(torch.tensor([0.5, 0.25]))
+    known = torch.cat([x, torch.full((5, 1), 2.0)], dim=1)  # (1.0 - 0.5) / 0.25
+    each = [
+        (torch.relu(known @ heads.first[c] + heads.first_bias[c]) @ heads.second[c] + heads.second_bias[c])[:, 0] + 2.0
+        for c in range(2)
+    ]
+    membership = torch.tensor([[0.25, 0.75]]).expand(5, 2)
+    torch.testing.assert_close(heads(x, membership, torch.ones(5)), 0.25 * each[0] + 0.75 * each[1])
+
+
+def test_answers_do_not_depend_on_the_batch(predictor: FuzzyEnsemble, cells: PackedGraphs) -> None:
+    together = predictor.predict(cells)
+    order = np.random.default_rng(0).permutation(len(cells))
+    shuffled = predictor.predict(cells.take(order))
+    alone = np.concatenate([predictor.predict(cells.take(np.array([i]))).accuracy for i in range(12)])
+    assert together.accuracy[order].tobytes() == shuffled.accuracy.tobytes()
+    assert together.memberships[order].tobytes() == shuffled.memberships.tobytes()
+    assert together.accuracy[:12].tobytes() == alone.tobytes()
+
+
+def test_every_family_is_predicted(predictor: FuzzyEnsemble) -> None:
+    for space in FAMILIES:
+        prediction = predictor.predict(space.graphs(space.sample(np.random.default_rng(0), 3)))
+        assert np.isfinite(prediction.accuracy).all()
+        np.testing.assert_allclose(prediction.memberships.sum(1), 1, atol=1e-8)
+
+
+def test_no_graphs_no_rows(predictor: FuzzyEnsemble) -> None:
+    prediction = predictor.predict(pack([]))
+    assert prediction.accuracy.shape == (0,)
+    assert prediction.memberships.shape == (0, 3)
+
+
+def test_an_empty_graph_is_refused(predictor: FuzzyEnsemble, cells: PackedGraphs) -> None:
+    empty = ComputationGraph(cells.nodes[:0], np.zeros(0), np.zeros((0, 2), np.int32))
+    with pytest.raises(InvalidGraphError, match="graph 1 holds no nodes"):
+        predictor.predict(pack([cells[0], empty]))
+
+
+def test_batches_cover_all_graphs_once(cells: PackedGraphs) -> None:
+    parts = list(batches_of_nodes(cells, 500))
+    assert np.concatenate(parts).tolist() == list(range(len(cells)))
+    assert len(parts) > 1

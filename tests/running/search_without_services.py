@@ -1,0 +1,88 @@
+"""``gennape search`` with its predictor, serving and tracking replaced by stand-ins; run as a script, or in a test.
+
+    python search_without_services.py actors|inline SECONDS_PER_CALL ARGUMENTS...
+
+The islands are Ray actors or objects of this process; the predictor is a formula that takes a while.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from contextlib import contextmanager, nullcontext
+
+import gennape.platform.cluster
+import gennape.platform.islands
+import gennape.platform.serving
+import gennape.platform.tracking
+import gennape.predictors.checkpoint
+from gennape.jobs import cli
+from gennape.jobs.search import search
+from gennape.platform.islands import LocalIslands
+from gennape.platform.searchers.testing import SyntheticPredictor
+
+
+class Tracker:
+    """Remembers what it is told."""
+
+    run_id = "tracked-1"
+
+    def __init__(self):
+        self.steps = []
+        self.folders = []
+        self.continued = None
+
+    def metrics(self, step, values):
+        self.steps.append((step, dict(values)))
+
+    def artifacts(self, folder):
+        self.folders.append(folder)
+
+
+class Slow:
+    """A predictor that takes its time."""
+
+    def __init__(self, seconds):
+        self.seconds = seconds
+
+    def predict(self, graphs):
+        time.sleep(self.seconds)
+        return SyntheticPredictor().predict(graphs)
+
+
+class InlineIslands(LocalIslands):
+    """Islands of this process, used as those on Ray are."""
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+
+def replace(set_attribute, islands, seconds, tracker):
+    """Put the stand-ins in place by ``set_attribute(module, name, value)``."""
+
+    @contextmanager
+    def track(_workspace, _name, _parameters, run_id=None):
+        tracker.continued = run_id
+        yield tracker
+
+    set_attribute(gennape.predictors.checkpoint, "load_checkpoint", lambda _path=None: SyntheticPredictor())
+    set_attribute(gennape.platform.serving, "serve_ensemble", lambda _config: nullcontext(Slow(seconds)))
+    set_attribute(gennape.platform.tracking, "track", track)
+    if islands == "inline":
+        set_attribute(gennape.platform.cluster, "local_ray", lambda _address=None: nullcontext())
+        set_attribute(gennape.platform.islands, "RayIslands", InlineIslands)
+
+
+if __name__ == "__main__":
+    replace(setattr, sys.argv[1], float(sys.argv[2]), Tracker())
+    if "search" not in [command.name or command.callback.__name__ for command in cli.app.registered_commands]:
+        cli.app.command()(search)
+    sys.argv[1:] = sys.argv[3:]
+    # The predictor must reach the actors by value: they cannot import this file.
+    import ray.cloudpickle
+
+    ray.cloudpickle.register_pickle_by_value(sys.modules["__main__"])
+    cli.main()

@@ -1,0 +1,218 @@
+"""``gennape search`` as people use it: checks before anything starts, Ctrl-C, kill, and continuing."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from gennape.errors import CheckpointError, ConfigError, WorkspaceError
+from gennape.jobs.search import search
+from gennape.platform.cluster import local_ray
+from gennape.platform.config import SearchConfig, search_config
+from gennape.platform.islands import LocalIslands, RayIslands
+from gennape.platform.runs import list_runs, lock_run, status_of
+from gennape.platform.search import run_search
+from gennape.platform.searchers.testing import SyntheticPredictor
+
+SCRIPT = Path(__file__).with_name("search_without_services.py")
+SMALL = ["--space", "hiaml", "--evaluations", "200", "--population", "20", "--migration-every", "2"]
+
+app = typer.Typer()
+app.command("search")(search)
+app.command("other")(lambda: None)
+
+
+def stand_ins():
+    spec = importlib.util.spec_from_file_location("search_without_services", SCRIPT)
+    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def tracker(monkeypatch):
+    module = stand_ins()
+    tracker = module.Tracker()
+    module.replace(monkeypatch.setattr, "inline", 0, tracker)
+    return tracker
+
+
+def call(workspace, *arguments):
+    """Run the verb in this process; expected errors come out as exceptions."""
+    result = CliRunner().invoke(app, ["search", *arguments, "--workspace", str(workspace)])
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result
+
+
+def front_bytes(workspace):
+    (run,) = list_runs(workspace)
+    return (run / "report" / "front.csv").read_bytes()
+
+
+def test_a_search_leaves_its_results_and_says_where(tmp_path, tracker):
+    result = call(tmp_path, *SMALL)
+    (run,) = list_runs(tmp_path)
+    assert result.exit_code == 0
+    assert run.name.startswith("hiaml-")
+    assert run.name.endswith("-s0")
+    assert str(run / "report") in result.output
+    assert f"gennape export --run {run.name} --index" in result.output
+    front = pd.read_csv(run / "report" / "front.csv")
+    assert front["index"].tolist() == list(range(len(front)))
+    assert len(pd.read_parquet(run / "report" / "evaluations.parquet")) == 200
+    assert status_of(run) == {
+        "status": "finished",
+        "reason": "all 200 evaluations are done",
+        "tracking_run": "tracked-1",
+    }
+    assert tracker.folders == [run / "report"]
+    assert [step for step, _ in tracker.steps] == list(range(len(tracker.steps)))
+    assert tracker.steps[-1][1]["evaluations"] == 200
+    assert not list(run.rglob(".partial-*"))
+
+
+@pytest.mark.usefixtures("tracker")
+@pytest.mark.parametrize(
+    ("arguments", "error", "says"),
+    [
+        ([], ConfigError, "which search space.*hiaml.*--resume"),
+        (["--space", "resnet"], ConfigError, "unknown search space 'resnet'"),
+        (["--space", "hiaml", "--evaluations", "-5"], ConfigError, "'evaluations'.*got -5"),
+        (["--space", "hiaml", "--objectives", "accuracy:best"], ConfigError, "needs a direction"),
+        (["--space", "hiaml", "--searcher", "luck"], ConfigError, "known are nsga2, random"),
+        (["--resume", "yesterday"], WorkspaceError, "recent runs: none yet"),
+    ],
+)
+def test_bad_settings_end_before_anything_is_made(tmp_path, arguments, error, says):
+    with pytest.raises(error, match=says):
+        call(tmp_path, *arguments)
+    assert list_runs(tmp_path) == []
+
+
+def test_a_missing_checkpoint_ends_before_anything_is_made(tmp_path):
+    with pytest.raises(CheckpointError, match="absent"):
+        call(tmp_path, "--space", "hiaml", "--checkpoint", str(tmp_path / "absent"))
+    assert list_runs(tmp_path) == []
+
+
+def test_help_states_the_defaults_that_hold():
+    config = search_config(space="hiaml")
+    parameters = {p.name: p for p in typer.main.get_command(app).commands["search"].params}
+    for name in set(SearchConfig.model_fields) & set(parameters) - {"space", "checkpoint"}:
+        assert parameters[name].show_default == str(getattr(config, name)), name
+
+
+def interrupt_at(monkeypatch, generation):
+    original = LocalIslands.advance
+
+    def advance(self, tasks):
+        if tasks[0].generation == generation:
+            raise KeyboardInterrupt
+        return original(self, tasks)
+
+    monkeypatch.setattr(LocalIslands, "advance", advance)
+
+
+@pytest.mark.parametrize("generation", [0, 3])
+def test_ctrl_c_says_how_to_go_on_and_going_on_gives_the_same_front(tmp_path, tracker, monkeypatch, generation):
+    call(tmp_path / "whole", *SMALL)
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, generation)
+        result = call(tmp_path / "cut", *SMALL)
+    (run,) = list_runs(tmp_path / "cut")
+    assert result.exit_code == 130
+    command = f"gennape search --resume {run.name} --workspace {tmp_path / 'cut'}"
+    assert [line for line in result.output.splitlines() if "interrupted" in line] == [
+        f"interrupted; continue with: {command}"
+    ]
+    assert status_of(run)["status"] == "interrupted"
+    resumed = call(tmp_path / "cut", "--resume", run.name[:10], "--objectives", "accuracy:max, flops:min")
+    assert resumed.exit_code == 0
+    assert front_bytes(tmp_path / "cut") == front_bytes(tmp_path / "whole")
+    assert tracker.continued == ("tracked-1" if generation else None)
+    again = call(tmp_path / "cut", "--resume", run.name)
+    assert again.exit_code == 0
+    assert f"{run.name} is finished: all 200 evaluations are done" in again.output
+
+
+@pytest.mark.usefixtures("tracker")
+def test_contradictions_and_another_checkpoint_are_refused(tmp_path, monkeypatch):
+    interrupt_at(monkeypatch, 1)
+    call(tmp_path, *SMALL, "--seed", "4")
+    (run,) = list_runs(tmp_path)
+    with pytest.raises(ConfigError, match=r"seed is 4, got 5; searcher is 'nsga2', got 'random'"):
+        call(tmp_path, "--resume", run.name, "--seed", "5", "--searcher", "random")
+    monkeypatch.setattr(SyntheticPredictor, "sha256", "f" * 64)
+    with pytest.raises(
+        ConfigError, match=r"begun with the checkpoint 0{12}… \(shipped\), but the shipped one is f{12}…"
+    ):
+        call(tmp_path, "--resume", run.name)
+    monkeypatch.undo()
+    stored = json.loads((run / "config.json").read_text())
+    (run / "config.json").write_text(json.dumps(stored | {"search": stored["search"] | {"luck": 7}}))
+    with pytest.raises(ConfigError, match="unknown setting 'luck'"):
+        call(tmp_path, "--resume", run.name)
+
+
+@pytest.mark.usefixtures("tracker")
+def test_a_run_at_work_cannot_be_resumed_beside_it(tmp_path, monkeypatch):
+    interrupt_at(monkeypatch, 1)
+    call(tmp_path, *SMALL)
+    (run,) = list_runs(tmp_path)
+    with lock_run(run), pytest.raises(WorkspaceError, match="another process"):
+        call(tmp_path, "--resume", run.name)
+
+
+@pytest.mark.cluster
+def test_actors_find_what_islands_of_one_process_find_even_when_one_is_killed(tmp_path):
+    import ray
+
+    config = search_config(space="hiaml", evaluations=200, population=20, migration_every=2, seed=5)
+    (tmp_path / "inline").mkdir()
+    expected = run_search(config, tmp_path / "inline", LocalIslands(config, SyntheticPredictor()))
+    with local_ray(), RayIslands(config, SyntheticPredictor()) as islands:
+
+        def kill_one(record):
+            if record.generation == 1:
+                ray.kill(islands.actors[1])
+
+        (tmp_path / "actors").mkdir()
+        result = run_search(config, tmp_path / "actors", islands, kill_one)
+    pd.testing.assert_frame_equal(result.front, expected.front)
+    pd.testing.assert_frame_equal(result.evaluations, expected.evaluations)
+
+
+@pytest.mark.usefixtures("tracker")
+@pytest.mark.cluster
+@pytest.mark.parametrize(("how", "status"), [(signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)])
+def test_a_driver_ended_in_mid_search_is_continued_to_the_same_front(tmp_path, how, status):
+    call(tmp_path / "whole", *SMALL)
+    cut = tmp_path / "cut"
+    command = [sys.executable, str(SCRIPT), "actors", "0.5", "search", *SMALL, "--workspace", str(cut)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as driver:
+        deadline = time.monotonic() + 120
+        while not list(cut.glob("runs/*/evaluations/000001.parquet")):
+            assert driver.poll() is None, driver.stdout.read()
+            assert time.monotonic() < deadline, "no second generation in two minutes"
+            time.sleep(0.05)
+        driver.send_signal(how)
+        output, _ = driver.communicate(timeout=60)
+    (run,) = list_runs(cut)
+    assert driver.returncode == status, output
+    if how == signal.SIGINT:
+        assert f"continue with: gennape search --resume {run.name} --workspace {cut}" in output
+        assert "Traceback" not in output
+    assert not (run / "report").exists()
+    call(cut, "--resume", run.name)
+    assert front_bytes(cut) == front_bytes(tmp_path / "whole")

@@ -1,0 +1,218 @@
+"""The ensemble on Ray Serve, with a predictor whose answers are known."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import socket
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+import ray
+
+from gennape.errors import CheckpointError, InvalidGraphError, ServiceError
+from gennape.platform.cluster import local_ray
+from gennape.platform.http_api import example
+from gennape.platform.serving import ServingConfig, predict_sets, probe_graphs, serve_ensemble
+from gennape.predictors.predictor import Prediction, Predictor
+from gennape.search_spaces.families.registry import family
+from gennape.search_spaces.graph import N_COLUMNS, PackedGraphs, offsets_of, validate
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from gennape.platform.serving import EnsembleHandle
+
+# Ray workers cannot import test modules.
+ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+
+REFUSED, SLOW, DEADLY = 1, 3, 5  # numbers of nodes that the predictor below reacts to
+
+
+class NodeCounter(Predictor):
+    """Accuracy is the number of nodes; the second membership tells how many graphs were predicted together."""
+
+    sha256 = "c" * 64
+
+    def __init__(self, grave: Path | None) -> None:
+        self.grave = grave
+
+    def predict(self, graphs: PackedGraphs) -> Prediction:
+        sizes = np.diff(graphs.node_offsets).astype(np.float64)
+        if (sizes == REFUSED).any():
+            raise InvalidGraphError(f"graph {int(np.argmax(sizes == REFUSED))} is a single node")
+        if (sizes == SLOW).any():
+            time.sleep(1)
+        if (sizes == DEADLY).any() and self.grave is not None and not self.grave.exists():
+            self.grave.touch()
+            os._exit(1)
+        together = len(sizes) / 1000
+        return Prediction(sizes, np.tile([1 - together, together], (len(sizes), 1)))
+
+
+def load_counter(path: Path | None) -> Predictor:
+    """``path`` names the file that records that a replica died, so that it dies once."""
+    if path is not None and not path.parent.exists():
+        raise CheckpointError("no such checkpoint")
+    return NodeCounter(path)
+
+
+def graphs_of(*sizes: int) -> PackedGraphs:
+    """Graphs of these numbers of nodes, without edges: all that the predictor above looks at."""
+    n = sum(sizes)
+    offsets = offsets_of(np.array(sizes, np.int64))
+    edges = np.zeros((0, 2), np.int64)
+    return PackedGraphs(np.zeros((n, N_COLUMNS), np.int32), np.zeros(n), edges, offsets, np.zeros_like(offsets))
+
+
+def test_probe_is_a_network() -> None:
+    validate(probe_graphs())
+
+
+def test_sets_predicted_together_are_split_again() -> None:
+    first, second, third = predict_sets(NodeCounter(None), [graphs_of(4, 6), graphs_of(), graphs_of(7)])
+    assert isinstance(first, Prediction)
+    assert isinstance(second, Prediction)
+    assert isinstance(third, Prediction)
+    assert first.accuracy.tolist() == [4, 6]
+    assert second.memberships.shape == (0, 2)
+    assert third.memberships.tolist() == [[0.997, 0.003]]
+
+
+def test_a_refused_set_does_not_spoil_the_others() -> None:
+    good, bad = predict_sets(NodeCounter(None), [graphs_of(4), graphs_of(6, REFUSED)])
+    assert isinstance(good, Prediction)
+    assert good.accuracy.tolist() == [4]
+    assert isinstance(bad, InvalidGraphError)
+    assert "graph 1" in str(bad)  # counted within its own request
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"min_replicas": 0}, "replicas"),
+        ({"min_replicas": 3}, "got 3 and 2"),
+        ({"http_port": 70000}, "got 70000"),
+    ],
+)
+def test_bad_setting(settings: dict[str, Any], says: str) -> None:
+    with pytest.raises(ServiceError, match=says):
+        ServingConfig(**settings)
+
+
+def test_port_in_use_is_refused_before_anything_starts() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        config = ServingConfig(http_port=port)
+        with pytest.raises(ServiceError, match=f"port {port}: .*pass another"), serve_ensemble(config, load_counter):
+            pass
+    assert not ray.is_initialized()
+
+
+def test_bad_checkpoint_is_refused_before_anything_starts(tmp_path: Path) -> None:
+    config = ServingConfig(tmp_path / "absent" / "checkpoint")
+    with pytest.raises(CheckpointError), serve_ensemble(config, load_counter):
+        pass
+    assert not ray.is_initialized()
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EnsembleHandle]:
+    grave = tmp_path_factory.mktemp("served") / "grave"
+    config = ServingConfig(grave, http_port=0, max_batch_graphs=50, batch_wait_s=0.05, timeout_s=30)
+    with local_ray(None, num_cpus=2):
+        with serve_ensemble(config, load_counter) as handle:
+            yield handle
+        with pytest.raises(ServiceError, match="not being served"):
+            handle.predict(graphs_of(2))
+
+
+def _ask(served: EnsembleHandle, body: str, method: str = "POST", path: str = "/predict") -> tuple[int, Any]:
+    assert served.url is not None
+    connection = http.client.HTTPConnection(served.url.removeprefix("http://"), timeout=60)
+    try:
+        connection.request(method, path, body, {"content-type": "application/json"})
+        answer = connection.getresponse()
+        return answer.status, json.loads(answer.read())
+    finally:
+        connection.close()
+
+
+@pytest.mark.cluster
+def test_arrays_in_arrays_out(served: EnsembleHandle) -> None:
+    answer = served.predict(graphs_of(4, 6, 7))
+    assert answer.accuracy.tolist() == [4, 6, 7]
+    assert answer.memberships.shape == (3, 2)
+    assert served.sha256 == NodeCounter.sha256
+    assert len(served.predict(graphs_of()).accuracy) == 0
+
+
+@pytest.mark.cluster
+def test_more_graphs_than_a_batch_travel_in_pieces(served: EnsembleHandle) -> None:
+    sizes = np.random.default_rng(0).integers(10, 20, 120)
+    assert served.predict(graphs_of(*sizes)).accuracy.tolist() == sizes.tolist()
+
+
+@pytest.mark.cluster
+def test_requests_that_arrive_together_are_predicted_together(served: EnsembleHandle) -> None:
+    with ThreadPoolExecutor(16) as pool:
+        answers = list(pool.map(served.predict, [graphs_of(10 + i) for i in range(16)]))
+    assert [answer.accuracy.tolist() for answer in answers] == [[10 + i] for i in range(16)]
+    assert max(answer.memberships[0, 1] for answer in answers) >= 0.002
+
+
+@pytest.mark.cluster
+def test_usable_inside_an_actor_and_a_refusal_keeps_its_type(served: EnsembleHandle) -> None:
+    @ray.remote(num_cpus=0.5)
+    def worker(handle: EnsembleHandle) -> tuple[list[float], str]:
+        try:
+            handle.predict(graphs_of(8, REFUSED))
+        except InvalidGraphError as error:
+            return handle.predict(graphs_of(8)).accuracy.tolist(), str(error)
+        raise AssertionError("not refused")
+
+    assert ray.get(worker.remote(served)) == ([8], "graph 1 is a single node")
+
+
+@pytest.mark.cluster
+def test_http_answers_and_survives_bad_requests(served: EnsembleHandle) -> None:
+    space = family("hiaml")
+    good = json.dumps({"space": space.name, "architecture": example(space)})
+    nodes = space.graph(space.decode(example(space))).n_nodes
+    for bad in ("{", "[]", '{"space": "nope", "architecture": {}}', '{"space": "hiaml", "architecture": 3}'):
+        status, body = _ask(served, bad)
+        assert 400 <= status < 500
+        assert set(body) == {"error"}
+    status, body = _ask(served, " " * (2 << 20))
+    assert status == 413
+    status, body = _ask(served, good)
+    assert (status, body["predictions"][0]["accuracy"], body["checkpoint"]) == (200, nodes, served.sha256)
+    assert _ask(served, "", "GET", "/health") == (200, {"status": "ok", "checkpoint": served.sha256})
+
+
+@pytest.mark.cluster
+def test_a_second_service_with_http_is_refused(served: EnsembleHandle) -> None:
+    config = ServingConfig(http_port=0)
+    with pytest.raises(ServiceError, match="already runs"), serve_ensemble(config, load_counter):
+        pass
+    assert served.predict(graphs_of(2)).accuracy.tolist() == [2]
+
+
+@pytest.mark.cluster
+def test_slow_prediction_is_a_service_error(served: EnsembleHandle) -> None:
+    with pytest.raises(ServiceError, match=r"within 0\.2 s"):
+        replace(served, timeout_s=0.2).predict(graphs_of(SLOW))
+
+
+@pytest.mark.cluster
+def test_a_lost_replica_is_replaced_and_the_call_repeated(served: EnsembleHandle) -> None:
+    assert served.predict(graphs_of(DEADLY)).accuracy.tolist() == [DEADLY]

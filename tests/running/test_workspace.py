@@ -1,0 +1,91 @@
+"""Workspaces, whole-or-absent files, and run folders."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import pytest
+
+from gennape.errors import WorkspaceError
+from gennape.platform.runs import create_run, find_run, lock_run, read_json, set_status, status_of, write_json
+from gennape.platform.workspace import atomic_path, atomic_write_bytes, open_workspace
+
+NOON = datetime(2026, 11, 22, 12, 0, 5)
+
+
+def test_workspace_is_the_argument_then_the_variable_then_the_default(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("GENNAPE_WORKSPACE", raising=False)
+    assert open_workspace() == tmp_path / "gennape-workspace"
+    monkeypatch.setenv("GENNAPE_WORKSPACE", str(tmp_path / "b"))
+    assert open_workspace() == tmp_path / "b"
+    assert open_workspace(tmp_path / "c" / "d") == tmp_path / "c" / "d"
+    assert list((tmp_path / "c" / "d").iterdir()) == []
+
+
+def test_unwritable_workspace_says_so(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(WorkspaceError, match=r"cannot write to the workspace .*file/x .*--workspace"):
+        open_workspace(tmp_path / "file" / "x")
+    with pytest.raises(WorkspaceError, match="cannot write to the workspace /proc"):
+        open_workspace(__import__("pathlib").Path("/proc/1/gennape"))
+
+
+def fail_half_way(path, failure):
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(b"half of the n")
+        raise failure
+
+
+def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path):
+    path = tmp_path / "value"
+    atomic_write_bytes(path, b"old")
+    for failure in (ValueError, KeyboardInterrupt):
+        with pytest.raises(failure):
+            fail_half_way(path, failure)
+    assert path.read_bytes() == b"old"
+    assert [p.name for p in tmp_path.iterdir()] == ["value"]
+    with pytest.raises(WorkspaceError, match="cannot write"):
+        atomic_write_bytes(tmp_path / "absent" / "value", b"")
+
+
+def test_run_names_are_readable_and_unique(tmp_path):
+    names = [create_run(tmp_path, "ofa_mbv3", 7, NOON).name for _ in range(3)]
+    assert names == ["ofa_mbv3-20261122-120005-s7", "ofa_mbv3-20261122-120005-s7-2", "ofa_mbv3-20261122-120005-s7-3"]
+
+
+def test_runs_are_found_by_name_unique_beginning_or_path(tmp_path):
+    with pytest.raises(WorkspaceError, match="recent runs: none yet"):
+        find_run(tmp_path, "hiaml")
+    first = create_run(tmp_path, "hiaml", 0, NOON)
+    second = create_run(tmp_path, "hiaml", 0, NOON)
+    other = create_run(tmp_path, "nb101", 0, NOON)
+    assert find_run(tmp_path, "nb") == other
+    assert find_run(tmp_path, first.name) == first, "an exact name wins over the longer names that begin so"
+    assert find_run(tmp_path, str(second)) == second
+    with pytest.raises(WorkspaceError, match="names 2 runs"):
+        find_run(tmp_path, "hiaml")
+    for unknown in ("ofa", ""):
+        with pytest.raises(WorkspaceError, match=rf"no run '{unknown}'.*recent runs: .*{other.name}"):
+            find_run(tmp_path, unknown)
+
+
+def test_status_is_kept_and_damaged_json_is_reported(tmp_path):
+    assert status_of(tmp_path) == {}
+    set_status(tmp_path, status="running", tracking_run="7")
+    set_status(tmp_path, status="finished")
+    assert status_of(tmp_path) == {"status": "finished", "tracking_run": "7"}
+    (tmp_path / "bad.json").write_text("{")
+    with pytest.raises(WorkspaceError, match=r"cannot read .*bad\.json"):
+        read_json(tmp_path / "bad.json")
+    with pytest.raises(WorkspaceError, match="does not exist"):
+        read_json(tmp_path / "none.json")
+    write_json(tmp_path / "bad.json", [1])
+    assert read_json(tmp_path / "bad.json") == [1]
+
+
+def test_two_processes_cannot_work_in_one_run(tmp_path):
+    with lock_run(tmp_path), pytest.raises(WorkspaceError, match="another process"), lock_run(tmp_path):
+        pass
+    with lock_run(tmp_path):
+        pass

@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from gennape.search_spaces.builder import GraphBuilder, Value
+from gennape.search_spaces.graph import Column, ComputationGraph
+from gennape.search_spaces.module import ELEMENTWISE
+from gennape.search_spaces.ops import Op
+
+RandomGraph = Callable[[int], ComputationGraph]
+
+
+def _convolution(b: GraphBuilder, x: Value, rng: np.random.Generator) -> Value:
+    kernel = (int(rng.integers(1, 4)), int(rng.integers(1, 4)))
+    groups = int(rng.choice([g for g in (1, 2, 3) if x.c % g == 0]))
+    c_out = groups * int(rng.integers(1, 5))
+    stride = (int(rng.integers(1, 3)), int(rng.integers(1, 3)))
+    return b.conv(x, c_out, kernel, stride, None, int(rng.integers(1, 3)), groups, bool(rng.integers(2)))
+
+
+def _pool(b: GraphBuilder, x: Value, rng: np.random.Generator) -> Value:
+    kernel, stride, ceil_mode = int(rng.integers(1, 4)), int(rng.integers(1, 4)), bool(rng.integers(2))
+    if kernel > min(x.h, x.w):
+        return b.relu(x)
+    padding = int(rng.integers(kernel // 2 + 1))
+    if rng.integers(2):
+        return b.maxpool(x, kernel, stride, padding, ceil_mode)
+    return b.avgpool(x, kernel, stride, padding, ceil_mode, bool(rng.integers(2)))
+
+
+def _slice(b: GraphBuilder, x: Value, rng: np.random.Generator) -> Value:
+    offset = int(rng.integers(x.c))
+    c = int(rng.integers(1, x.c - offset + 1))
+    return b.slice(x, c, int(rng.integers(min(2, x.h))), int(rng.integers(min(2, x.w))), offset)
+
+
+def _step(b: GraphBuilder, values: list[Value], rng: np.random.Generator) -> Value:
+    x = values[int(rng.integers(max(0, len(values) - 3), len(values)))]
+    alike = [v for v in values if v.shape == x.shape]
+    joinable = [v for v in values if v.shape[1:] == x.shape[1:]]
+    choices = [
+        lambda: _convolution(b, x, rng),
+        lambda: _pool(b, x, rng),
+        lambda: _slice(b, x, rng),
+        lambda: b.batchnorm(x, 1e-3),
+        lambda: b.depthwise(x, 3, int(rng.integers(1, 3))),
+        lambda: b.relu(x),
+        lambda: b.relu(x),
+        lambda: b.add(x, *(alike[int(i)] for i in rng.integers(len(alike), size=rng.integers(1, 3)))),
+        lambda: b.mul(x, alike[int(rng.integers(len(alike)))]),
+        lambda: b.mul(x, b.linear(b.mean(x), x.c)),
+        lambda: b.concat(x, *(joinable[int(i)] for i in rng.integers(len(joinable), size=rng.integers(0, 3)))),
+        lambda: b.mean(x),
+    ]
+    return choices[int(rng.integers(len(choices)))]()
+
+
+@pytest.fixture(scope="session")
+def random_graph() -> RandomGraph:
+    """Small networks that use every operation, by seed."""
+
+    def make(seed: int) -> ComputationGraph:
+        rng = np.random.default_rng(seed)
+        b = GraphBuilder()
+        values = [b.input(3, int(rng.integers(5, 11)), int(rng.integers(5, 11)))]
+        for _ in range(int(rng.integers(1, 14))):
+            values.append(_step(b, values, rng))
+        last = values[-1]
+        b.output(b.relu(b.linear(b.mean(last), 5)) if rng.integers(2) else last)
+        graph = b.build()
+        relus = np.flatnonzero(graph.nodes[:, Column.OP] == Op.RELU)
+        graph.nodes[relus, Column.OP] = rng.choice([int(op) for op in ELEMENTWISE], size=len(relus))
+        return graph
+
+    return make

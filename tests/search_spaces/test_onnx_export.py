@@ -1,0 +1,176 @@
+from __future__ import annotations
+
+import importlib.util
+import sys
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from gennape.errors import ConfigError, WorkspaceError
+from gennape.jobs.export import export_graph
+from gennape.search_spaces.conformance import fill_weights
+from gennape.search_spaces.families.registry import FAMILIES, family
+from gennape.search_spaces.module import GraphModule, compile_graph, initialise
+from gennape.search_spaces.onnx_export import to_onnx, to_pt2, to_python
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from gennape.search_spaces.graph import ComputationGraph
+    from gennape.search_spaces.space import SearchSpace
+
+SEEDS = st.integers(0, 2**32 - 1)
+EACH = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+def _module(graph: ComputationGraph) -> GraphModule:
+    module = compile_graph(graph).eval()
+    fill_weights(module)
+    return module
+
+
+def _image(module: GraphModule, seed: int, batch: int = 2) -> torch.Tensor:
+    image = np.random.default_rng(seed).standard_normal((batch, *module.image_shape), np.float32)
+    return torch.from_numpy(image)
+
+
+def _output(module: torch.nn.Module, image: torch.Tensor) -> np.ndarray[Any, np.dtype[np.float32]]:
+    with torch.no_grad():
+        result: np.ndarray[Any, np.dtype[np.float32]] = module(image).numpy()
+    return result
+
+
+def _run_onnx(path: Path, image: torch.Tensor) -> np.ndarray[Any, np.dtype[np.float32]]:
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    result: np.ndarray[Any, np.dtype[np.float32]] = session.run(None, {"image": image.numpy()})[0]
+    return result
+
+
+def _load_python(path: Path) -> torch.nn.Module:
+    spec = importlib.util.spec_from_file_location("exported_network", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert "gennape" not in vars(module)
+    network: torch.nn.Module = module.Network().eval()
+    return network
+
+
+@EACH
+@given(seed=SEEDS)
+def test_onnx_of_any_network(seed: int, random_graph: Callable[[int], ComputationGraph], tmp_path: Path) -> None:
+    graph = random_graph(seed)
+    module = _module(graph)
+    path = tmp_path / "model.onnx"
+    to_onnx(graph, module, path)
+    image = _image(module, seed)
+    expected = _output(module, image)
+    np.testing.assert_allclose(_run_onnx(path, image), expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())
+
+
+@EACH
+@given(seed=SEEDS)
+def test_python_of_any_network(seed: int, random_graph: Callable[[int], ComputationGraph], tmp_path: Path) -> None:
+    graph = random_graph(seed)
+    module = _module(graph)
+    path = tmp_path / f"network_{seed}.py"
+    to_python(graph, path)
+    network = _load_python(path)
+    network.load_state_dict(module.state_dict())
+    image = _image(module, seed)
+    np.testing.assert_array_equal(_output(network, image), _output(module, image))
+
+
+@pytest.mark.parametrize("space", FAMILIES, ids=lambda space: space.name)
+def test_onnx_of_families(space: SearchSpace, tmp_path: Path) -> None:
+    graph = space.graph(space.sample(np.random.default_rng(5), 1)[0])
+    path = tmp_path / "model.onnx"
+    export_graph(graph, path, seed=11)
+    onnx.checker.check_model(path, full_check=True)
+    module = compile_graph(graph).eval()
+    initialise(module, np.random.default_rng(11))
+    for batch in (1, 3):
+        image = _image(module, batch, batch)
+        np.testing.assert_allclose(_run_onnx(path, image), _output(module, image), rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("space", FAMILIES, ids=lambda space: space.name)
+def test_python_of_families(space: SearchSpace, tmp_path: Path) -> None:
+    graph = space.graph(space.sample(np.random.default_rng(6), 1)[0])
+    path = tmp_path / "network.py"
+    export_graph(graph, path, seed=0)
+    module = compile_graph(graph).eval()
+    network = _load_python(path)
+    network.load_state_dict(module.state_dict())
+    image = _image(module, 0, 1)
+    np.testing.assert_array_equal(_output(network, image), _output(module, image))
+    lines = path.read_text().splitlines()
+    assert "import torch" in lines
+    assert max(map(len, lines)) <= 120
+
+
+def test_python_file_reads_like_one_written_by_hand(tmp_path: Path) -> None:
+    space = family("hiaml")
+    path = tmp_path / "network.py"
+    to_python(space.graph(space.decode(["hiaml_l20"] * 4)), path)
+    source = path.read_text()
+    assert "        self.conv1_3x3 = nn.Conv2d(3, 64, 3, stride=2, padding=1, bias=False)\n" in source
+    assert "        x = F.relu(self.batchnorm1(self.conv1_3x3(x)))\n" in source
+    assert source.endswith("        x = self.linear1(x.flatten(1))\n        return x\n")
+    assert "y" not in source.split("def forward", 1)[1].split(), "a chain needs one variable"
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_pt2_takes_any_batch(tmp_path: Path) -> None:
+    space = family("hiaml")
+    graph = space.graph(space.decode(["hiaml_l20"] * 4))
+    path = tmp_path / "model.pt2"
+    export_graph(graph, path, seed=3)
+    module = compile_graph(graph).eval()
+    initialise(module, np.random.default_rng(3))
+    program = torch.export.load(path).module()
+    for batch in (1, 5):
+        image = _image(module, batch, batch)
+        np.testing.assert_allclose(_output(program, image), _output(module, image), rtol=0, atol=1e-6)
+
+
+def test_double_precision_and_later_opsets(tmp_path: Path, random_graph: Callable[[int], ComputationGraph]) -> None:
+    graph = random_graph(1)
+    module = _module(graph).double()
+    to_onnx(graph, module, tmp_path / "double.onnx", opset=21)
+    model = onnx.load(tmp_path / "double.onnx")
+    assert model.opset_import[0].version == 21
+    assert model.graph.input[0].type.tensor_type.elem_type == onnx.TensorProto.DOUBLE
+
+
+def test_bad_requests_say_what_is_wrong(tmp_path: Path) -> None:
+    space = family("hiaml")
+    graph = space.graph(space.decode(["hiaml_l20"] * 4))
+    with pytest.raises(ConfigError, match=r"'model\.h5': its suffix must be one of \.onnx, \.pt2, \.py"):
+        export_graph(graph, tmp_path / "model.h5", seed=0)
+    with pytest.raises(WorkspaceError, match="cannot write"):
+        export_graph(graph, tmp_path / "missing" / "model.py", seed=0)
+    module = compile_graph(graph)
+    with pytest.raises(ConfigError, match="opset is 5"):
+        to_onnx(graph, module, tmp_path / "model.onnx", opset=5)
+    with pytest.raises(ConfigError, match="float16"):
+        to_onnx(graph, module.half(), tmp_path / "model.onnx")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_exports_leave_the_module_as_it_is(tmp_path: Path, random_graph: Callable[[int], ComputationGraph]) -> None:
+    graph = random_graph(2)
+    module = compile_graph(graph)
+    assert module.training
+    to_pt2(graph, module, tmp_path / "model.pt2")
+    assert module.training
+    assert all(parameter.requires_grad for parameter in module.parameters())
+    assert "exported_network" not in sys.modules
