@@ -9,8 +9,13 @@ import typer
 from gennape.errors import GennapeError
 from gennape.jobs.conform import conform
 from gennape.jobs.evaluate import evaluate
+from gennape.jobs.export import export
 from gennape.jobs.fit import fit
 from gennape.jobs.pretrain import pretrain
+from gennape.jobs.search import search
+from gennape.jobs.serve import serve
+from gennape.jobs.submit import submit
+from gennape.jobs.ui import ui
 
 app = typer.Typer(
     name="gennape",
@@ -21,7 +26,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 
-for verb in (pretrain, fit, evaluate, conform):
+for verb in (search, ui, export, serve, submit, pretrain, fit, evaluate, conform):
     app.command()(verb)
 
 

@@ -11,7 +11,7 @@ import ray
 
 from gennape.errors import GennapeError, ServiceError
 from gennape.platform.archive import Archive, Evaluations, none_evaluated
-from gennape.platform.objectives import NAMES, measure, minimised
+from gennape.platform.objectives import measure, minimised
 from gennape.platform.searchers.registry import searcher
 from gennape.search_spaces.canonical import canonical_hashes
 from gennape.search_spaces.families.registry import family
@@ -127,8 +127,8 @@ class Island:
         values = measure(graphs, prediction)
         if not np.isfinite(values).all(1).any():
             raise ServiceError(
-                f"the predictor gave no finite {' and '.join(NAMES[:1])} for any of {len(hashes)} networks of "
-                f"{self.space.name}, first {self.space.encode(genomes[0])}; check its checkpoint"
+                f"the predictor gave no finite accuracy for any of {len(hashes)} networks of {self.space.name}, "
+                f"first {self.space.encode(genomes[0])}; check its checkpoint"
             )
         memberships = np.asarray(prediction.memberships, np.float64)
         island, born = np.full(len(hashes), self.index, np.int64), np.full(len(hashes), generation, np.int64)

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import tempfile
 import time
 import uuid
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from http.client import HTTPConnection
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import ray
 from ray import serve
 from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
 from ray.serve.config import HTTPOptions, ProxyLocation
@@ -26,8 +29,7 @@ from gennape.search_spaces.builder import GraphBuilder
 from gennape.search_spaces.graph import PackedGraphs, concatenate, pack
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-    from pathlib import Path
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from fastapi import FastAPI
     from ray.serve.handle import DeploymentHandle
@@ -139,11 +141,11 @@ def _brief(error: BaseException) -> str:
 class Ensemble:
     """What a replica runs: one predictor, loaded once, asked in batches."""
 
-    def __init__(self, config: ServingConfig, load: Load) -> None:
+    def __init__(self, config: ServingConfig, files: Mapping[str, bytes], load: Load) -> None:
         import torch  # noqa: PLC0415 (only replicas need it)
 
         torch.set_num_threads(config.torch_threads)
-        self.predictor = load(config.checkpoint)
+        self.predictor = _load_files(files, load) if files else load(config.checkpoint)
         self.probe = probe_graphs()
         self.answer_many.set_max_batch_size(config.max_batch_graphs)  # type: ignore[attr-defined]
         self.answer_many.set_batch_wait_timeout_s(config.batch_wait_s)  # type: ignore[attr-defined]
@@ -189,6 +191,20 @@ def probe_graphs() -> PackedGraphs:
     return pack([b.build()])
 
 
+def _read_files(checkpoint: Path | None) -> dict[str, bytes]:
+    """What a checkpoint's folder holds, for replicas on machines that do not have it."""
+    if checkpoint is None or not checkpoint.is_dir():
+        return {}
+    return {path.name: path.read_bytes() for path in sorted(checkpoint.iterdir()) if path.is_file()}
+
+
+def _load_files(files: Mapping[str, bytes], load: Load) -> Predictor:
+    with tempfile.TemporaryDirectory(prefix="gennape-checkpoint-") as folder:
+        for name, content in files.items():
+            (Path(folder) / name).write_bytes(content)
+        return load(Path(folder))
+
+
 def _load_checkpoint(path: Path | None) -> Predictor:
     from gennape.predictors.checkpoint import load_checkpoint  # noqa: PLC0415 (it imports torch)
 
@@ -201,18 +217,18 @@ def serve_ensemble(config: ServingConfig, load: Load = _load_checkpoint) -> Iter
 
     ``load`` makes the predictor from the checkpoint's path, in this process once (so that a bad checkpoint stops
     before anything starts) and in each replica. Yields when a replica has made its first prediction; leaving the
-    context stops the replicas, and Ray Serve with them unless something else is served.
+    context stops the replicas, and on a shared cluster Ray Serve with them unless something else is served.
 
     Raises :class:`CheckpointError` for a bad checkpoint and :class:`ServiceError` for a port in use or a service
     that does not start.
     """
+    logging.getLogger("ray.serve").setLevel(logging.ERROR)
+    if config.http_port is not None and ray.is_initialized():
+        _make_way()
     port = None if config.http_port is None else claim_port(config.host, config.http_port)
     checkpoint = None if config.checkpoint is None else config.checkpoint.resolve()
     config = replace(config, checkpoint=checkpoint, http_port=port)
     sha256 = load(checkpoint).sha256
-    logging.getLogger("ray.serve").setLevel(logging.ERROR)
-    if port is not None and serve.status().applications:
-        raise ServiceError("Ray Serve already runs on this cluster; stop what it serves, or serve without HTTP")
     name = f"gennape-{uuid.uuid4().hex[:8]}"
     url = None if port is None else f"http://{config.host}:{port}"
     try:
@@ -250,7 +266,11 @@ def _start(config: ServingConfig, load: Load, name: str) -> DeploymentHandle[Any
             else HTTPOptions(host=config.host, port=port, request_timeout_s=config.timeout_s),
             logging_config=QUIET,
         )
-        return serve.run(deployment.bind(config, load), name=name, route_prefix=None if port is None else "/")
+        return serve.run(
+            deployment.bind(config, _read_files(config.checkpoint), load),
+            name=name,
+            route_prefix=None if port is None else "/",
+        )
     except (RayError, RayServeException, RuntimeError, TimeoutError) as error:
         raise ServiceError(f"the ensemble did not start: {error}") from error
 
@@ -271,10 +291,21 @@ def _expect_answer(host: str, port: int | None, sha256: str) -> None:
         raise ServiceError(f"something else answers on {host} port {port}: {answer[:80]!r}; pass another port")
 
 
+def _make_way() -> None:
+    """End a Ray Serve that serves nothing: a running one does not take new HTTP settings."""
+    if serve.status().applications:
+        raise ServiceError("Ray Serve already runs on this cluster; stop what it serves, or serve without HTTP")
+    serve.shutdown()  # type: ignore[no-untyped-call]
+
+
 def _stop(name: str) -> None:
-    """Stop our application, and Serve itself when it was the last one."""
+    """Stop our application, and on a cluster that outlives us Serve itself when nothing else is served."""
     try:
-        if set(serve.status().applications) <= {name}:
+        node = ray._private.worker._global_node
+        outlives_us = (
+            node is None or not node.head
+        )  # on our own, ending Serve only fills the screen with its complaints
+        if outlives_us and set(serve.status().applications) <= {name}:
             serve.shutdown()  # type: ignore[no-untyped-call]
         else:
             serve.delete(name)

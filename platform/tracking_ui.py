@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from contextlib import contextmanager
 from http.client import HTTPConnection, HTTPException
@@ -18,6 +19,7 @@ from gennape.platform.tracking import ENVIRONMENT, open_store, store_uri
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+    from typing import IO
 
 HOST = "127.0.0.1"
 START_TIMEOUT_S = 120.0
@@ -35,22 +37,23 @@ def serve_ui(workspace: Path, port: int) -> Iterator[tuple[str, subprocess.Popen
     open_store(workspace)
     command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", store_uri(workspace)]
     command += ["--host", HOST, "--port", str(port), "--workers", "1"]
-    # MLflow would make its own folders where it is started.
-    process = subprocess.Popen(  # noqa: S603 (our own arguments)
-        command,
-        cwd=workspace,
-        env={**os.environ, **ENVIRONMENT, "PYTHONWARNINGS": "ignore"},
-        stdout=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    try:
-        _await_answer(process, port)
-        yield f"http://{HOST}:{port}", process
-    finally:
-        _end(process)
+    with tempfile.TemporaryFile() as words:
+        process = subprocess.Popen(  # noqa: S603 (our own arguments)
+            command,
+            cwd=workspace,  # MLflow may make folders where it is started
+            env={**os.environ, **ENVIRONMENT},
+            stdout=words,
+            stderr=words,
+            start_new_session=True,
+        )
+        try:
+            _await_answer(process, port, words)
+            yield f"http://{HOST}:{port}", process
+        finally:
+            _end(process)
 
 
-def _await_answer(process: subprocess.Popen[bytes], port: int) -> None:
+def _await_answer(process: subprocess.Popen[bytes], port: int, words: IO[bytes]) -> None:
     deadline = time.monotonic() + START_TIMEOUT_S
     while process.poll() is None and time.monotonic() < deadline:
         connection = HTTPConnection(HOST, port, timeout=5)
@@ -63,7 +66,9 @@ def _await_answer(process: subprocess.Popen[bytes], port: int) -> None:
         finally:
             connection.close()
     status = "does not answer" if process.returncode is None else f"ended with status {process.returncode}"
-    raise ServiceError(f"MLflow's interface {status} on port {port}; its last words are above")
+    words.seek(0)
+    last = " / ".join(words.read().decode(errors="replace").strip().splitlines()[-3:])
+    raise ServiceError(f"MLflow's interface {status} on port {port}; its last words: {last}")
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gennape.errors import WorkspaceError
+from gennape.search_spaces.atomic import replacing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 DEFAULT = "gennape-workspace"
 VARIABLE = "GENNAPE_WORKSPACE"
-_TEMPORARY = ".partial-"
+_PARTIAL = re.compile(r"\..+\.[0-9a-f]{8}(\.\w+)?")  # the names that atomic.replacing makes
 
 
 def open_workspace(path: Path | None = None) -> Path:
@@ -26,7 +28,7 @@ def open_workspace(path: Path | None = None) -> Path:
     folder = (path or Path(os.environ.get(VARIABLE) or DEFAULT)).expanduser().absolute()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder, prefix=_TEMPORARY):
+        with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
         raise WorkspaceError(
@@ -38,20 +40,13 @@ def open_workspace(path: Path | None = None) -> Path:
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """A temporary path beside ``path`` that takes its place when the block ends, and vanishes when it fails.
+    """``atomic.replacing`` that holds across a power cut too: the content reaches the disk before the name does.
 
-    A reader sees the old file or the whole new one, also after a crash. Raises :class:`WorkspaceError` when the file
-    cannot be written.
+    Raises :class:`WorkspaceError` when the file cannot be written.
     """
-    temporary = path.with_name(f"{_TEMPORARY}{os.getpid()}-{path.name}")
-    try:
+    with replacing(path) as temporary:
         yield temporary
         _flush(temporary)
-        os.replace(temporary, path)
-    except OSError as error:
-        raise WorkspaceError(f"cannot write {path} ({error.strerror or error})") from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def atomic_write_bytes(path: Path, data: bytes) -> None:
@@ -62,11 +57,11 @@ def atomic_write_bytes(path: Path, data: bytes) -> None:
 
 def remove_partial_files(folder: Path) -> None:
     """Delete what writers that were killed left in a folder; no writer may be at work in it."""
-    for path in folder.glob(f"{_TEMPORARY}*"):
-        path.unlink(missing_ok=True)
+    for path in folder.iterdir():
+        if _PARTIAL.fullmatch(path.name):
+            path.unlink(missing_ok=True)
 
 
 def _flush(path: Path) -> None:
-    """Bring a file's content to the disk before its name, or a power cut could leave a name without content."""
     with path.open("rb") as file:
         os.fsync(file.fileno())

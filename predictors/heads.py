@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Float64
 from torch import Tensor, nn
 
 
@@ -11,30 +12,40 @@ class ClusterHeads(nn.Module):
     """``clusters`` MLPs of one hidden layer each, evaluated together.
 
     The prediction of a graph is sum_c membership_c x MLP_c(embedding, cost) (GENNAPE, "FCM-based ensemble"). The cost
-    is 1 / (log10(GFLOPs + 1) + 1), standardised: the target is nearly proportional to it, and an embedding, being made
-    of means over the graph, does not know how large the graph is.
+    is 1 / (log10(GFLOPs + 1) + 1), standardised. The target is nearly proportional to it, and an embedding, being made
+    of means over the graph, does not know how large the graph is; so each head is a line in the cost plus an MLP on the
+    scale of what that line leaves unexplained.
     """
 
     cost_statistics: Tensor
 
     def __init__(self, clusters: int, embedding: int, hidden: int) -> None:
         super().__init__()
-        self.register_buffer("cost_statistics", torch.tensor([0.0, 1.0]))  # mean and deviation in training
+        self.register_buffer("cost_statistics", torch.tensor([0.0, 1.0, 1.0]))  # mean, deviation; deviation left
         self.first = nn.Parameter(torch.empty(clusters, embedding + 1, hidden))
         self.first_bias = nn.Parameter(torch.zeros(clusters, 1, hidden))
         self.second = nn.Parameter(torch.empty(clusters, hidden, 1))
         self.second_bias = nn.Parameter(torch.zeros(clusters, 1, 1))
-        self.direct = nn.Parameter(torch.ones(clusters, 1, 1))  # of the cost; 1 where all accuracies are alike
+        self.slope = nn.Parameter(torch.ones(clusters, 1, 1))
         nn.init.normal_(self.first, std=(2 / (embedding + 1)) ** 0.5)
         nn.init.normal_(self.second, std=(1 / hidden) ** 0.5)
+
+    def start(self, cost: Float64[np.ndarray, " g"], target: Float64[np.ndarray, " g"]) -> None:
+        """Begin with the line that fits standardised targets best."""
+        standard = (cost - cost.mean()) / max(cost.std(), 1e-6)
+        slope = float((standard * target).mean())
+        left = max(float((target - slope * standard).std()), 1e-6)
+        with torch.no_grad():
+            self.cost_statistics.copy_(torch.tensor([cost.mean(), max(cost.std(), 1e-6), left]))
+            self.slope.fill_(slope)
 
     def forward(
         self, embedding: Float[Tensor, "g d"], membership: Float[Tensor, "g c"], cost: Float[Tensor, " g"]
     ) -> Float[Tensor, " g"]:
         """Membership-weighted predictions on the scale of the target."""
-        mean, deviation = self.cost_statistics
+        mean, deviation, left = self.cost_statistics
         standard = ((cost - mean) / deviation)[:, None]
         known = torch.cat([embedding, standard], dim=1)
         hidden = torch.relu(torch.baddbmm(self.first_bias, known.expand(len(self.first), -1, -1), self.first))
-        each = torch.baddbmm(self.second_bias, hidden, self.second).add(self.direct * standard).squeeze(2)
+        each = (self.slope * standard + left * torch.baddbmm(self.second_bias, hidden, self.second)).squeeze(2)
         return (each.T * membership).sum(1)

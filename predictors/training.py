@@ -86,7 +86,8 @@ def fit(
     """Heads on fuzzy clusters of the encoder's embeddings, trained together with the encoder.
 
     The clusters are found on the pretrained embeddings and follow them epoch by epoch until ``settle`` of the training
-    is over. The loss is the absolute error in accuracy: the error in the target times what the target was divided by.
+    is over. Dropout made views for pretraining; here it would only blur the target, so the encoder stays in evaluation
+    mode, with the statistics of its embeddings as pretraining left them. The loss is the absolute error in accuracy: the error in the target times what the target was divided by.
     """
     torch.manual_seed(int(rng.integers(2**31)))
     target = fit_target(accuracy, flops(graphs))
@@ -94,8 +95,7 @@ def fit(
     unit = torch.from_numpy(target.unit(flops(graphs))).float()
     network = FuzzyEnsembleNetwork(config)
     network.encoder.load_state_dict(encoder.state_dict())
-    cost = 1 / flops_scale(flops(graphs))
-    network.heads.cost_statistics.copy_(torch.tensor([cost.mean(), max(cost.std(), 1e-6)]))
+    network.heads.start(1 / flops_scale(flops(graphs)), wanted.double().numpy())
     # Clusters of a few thousand graphs are those of all.
     sample = graphs.take(np.sort(rng.permutation(len(graphs))[:4096]))
     network.centroids.copy_(fuzzy_c_means(_embed(network.encoder, sample), config.clusters, config.fuzzifier, rng))
@@ -106,8 +106,8 @@ def fit(
     per_epoch = max(1, len(graphs) // settings.batch)
     optimizer, schedule = _optimizer(rates, settings.learning_rate, settings.weight_decay, settings.epochs * per_epoch)
     parameters = list(network.parameters())
+    network.eval()
     for step, chosen in enumerate(_shuffled(len(graphs), settings.batch, settings.epochs, rng), start=1):
-        network.train()
         predicted, _ = network(featurize(graphs.take(chosen)))
         rows = torch.from_numpy(chosen)
         error = (predicted - wanted[rows]) * unit[rows]
@@ -121,18 +121,15 @@ def fit(
                 moved = fuzzy_c_means(embeddings, config.clusters, config.fuzzifier, rng, 1e-3, 50, network.centroids)
                 network.centroids.copy_(moved)
             if after_epoch is not None:
-                after_epoch(epoch, network.eval(), target)
-    return network.eval(), target
+                after_epoch(epoch, network, target)
+    return network, target
 
 
 def _embed(encoder: GraphEncoder, graphs: PackedGraphs) -> Tensor:
     """Single-precision embeddings for clustering during training."""
-    training = encoder.training
-    encoder.eval()
     with torch.inference_mode():
         starts = range(0, len(graphs), 64)
         rows = [encoder(featurize(graphs.take(np.arange(s, min(s + 64, len(graphs)))))) for s in starts]
-    encoder.train(training)
     return torch.cat(rows).clone()
 
 

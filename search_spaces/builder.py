@@ -333,7 +333,7 @@ def sequence_sum(b: GraphBuilder, xs: Sequence[Value]) -> Value:
     return xs[0] if len(xs) == 1 else b.add(*xs)
 
 
-def make_divisible(value: float) -> int:
+def make_divisible(value: int | float) -> int:
     """Nearest multiple of 8, at least 8 and never below 90 % of ``value`` (the MobileNet rule)."""
     rounded = max(8, int(value + 4) // 8 * 8)
     return rounded + 8 if rounded < 0.9 * value else rounded

@@ -223,7 +223,7 @@ def _validate_arrays(graphs: PackedGraphs) -> None:
 def _validate_shapes(graphs: PackedGraphs, owner: Int64[np.ndarray, " n"], op: Int32[np.ndarray, " n"]) -> None:
     nodes = graphs.nodes
     sizes = nodes[:, Column.C_IN : Column.W_OUT + 1]
-    _refuse((sizes < 1).any(1), owner, sizes.min(1), "a channel, height or width below 1:")
+    _refuse(np.asarray((sizes < 1).any(1)), owner, sizes.min(1), "a channel, height or width below 1:")
     source, target = graphs.edges.T
     produced, taken = nodes[source, Column.C_OUT : Column.W_OUT + 1], nodes[target, Column.C_IN : Column.W_IN + 1]
     # A gate of 1x1 multiplies every pixel; concatenated inputs may differ in channels.

@@ -21,10 +21,14 @@ def test_heads_weigh_each_mlp_by_membership() -> None:
     torch.manual_seed(0)
     heads = ClusterHeads(clusters=2, embedding=3, hidden=4)
     x = torch.randn(5, 3)
-    heads.cost_statistics.copy_(torch.tensor([0.5, 0.25]))
+    heads.cost_statistics.copy_(torch.tensor([0.5, 0.25, 0.1]))
     known = torch.cat([x, torch.full((5, 1), 2.0)], dim=1)  # (1.0 - 0.5) / 0.25
+    with torch.no_grad():
+        heads.slope.fill_(3.0)
     each = [
-        (torch.relu(known @ heads.first[c] + heads.first_bias[c]) @ heads.second[c] + heads.second_bias[c])[:, 0] + 2.0
+        6.0
+        + 0.1
+        * (torch.relu(known @ heads.first[c] + heads.first_bias[c]) @ heads.second[c] + heads.second_bias[c])[:, 0]
         for c in range(2)
     ]
     membership = torch.tensor([[0.25, 0.75]]).expand(5, 2)

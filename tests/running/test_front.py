@@ -123,7 +123,7 @@ def test_shards_give_back_every_bit_and_later_ones_are_dropped(tmp_path):
     write_shard(tmp_path, 0, odd, SPACE)
     write_shard(tmp_path, 1, none_evaluated(4), SPACE)
     write_shard(tmp_path, 2, evaluations([[5, 5]], generation=2), SPACE)
-    (tmp_path / "evaluations" / ".partial-1-x").write_bytes(b"half")
+    (tmp_path / "evaluations" / ".000002.0a1b2c3d.parquet").write_bytes(b"half")
     got = read_shards(tmp_path, 2, 4)
     for name in ("hashes", "genomes", "memberships", "island", "generation"):
         np.testing.assert_array_equal(getattr(got, name), getattr(odd, name))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,22 +10,22 @@ import ray
 
 from gennape.platform.cluster import local_ray
 
+# Ray workers cannot import test modules.
+ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+
 
 def _where() -> tuple[str, str]:
-    import platform  # noqa: PLC0415 (what a worker imports)
+    import platform
 
-    import gennape.platform.workspace  # noqa: PLC0415
+    import gennape.platform.workspace
 
     return platform.__file__, f"{platform.python_version()} {gennape.platform.workspace.__name__}"
 
 
 @pytest.mark.cluster
 def test_a_worker_imports_the_standard_platform() -> None:
-    # By value: a worker cannot import test modules.
-    source = _where
-    source.__module__ = "__main__"
     with local_ray(None, num_cpus=1):
-        file, told = ray.get(ray.remote(source).remote())
+        file, told = ray.get(ray.remote(_where).remote())
     assert Path(file).name == "platform.py"
     assert told.startswith("3.")
     assert told.endswith("gennape.platform.workspace")

@@ -77,8 +77,8 @@ def stop_after(generations):
     return follow
 
 
-@settings(max_examples=15, deadline=None)
-@given(st.integers(1, 130), st.integers(1, 4), st.integers(2, 25), st.sampled_from(["nsga2", "random"]))
+@settings(max_examples=8, deadline=None)
+@given(st.integers(1, 130), st.integers(1, 4), st.integers(8, 25), st.sampled_from(["nsga2", "random"]))
 def test_exactly_the_evaluations_asked_for(tmp_path_factory, evaluations, islands, population, searcher):
     config = small(evaluations=evaluations, islands=islands, population=population, searcher=searcher)
     evaluator = Counting()

@@ -79,7 +79,7 @@ def test_a_search_leaves_its_results_and_says_where(tmp_path, tracker):
     assert tracker.folders == [run / "report"]
     assert [step for step, _ in tracker.steps] == list(range(len(tracker.steps)))
     assert tracker.steps[-1][1]["evaluations"] == 200
-    assert not list(run.rglob(".partial-*"))
+    assert {path.name for path in run.rglob(".*")} == {".lock"}
 
 
 @pytest.mark.usefixtures("tracker")

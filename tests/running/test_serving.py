@@ -9,27 +9,33 @@ import socket
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 import ray
+from ray.serve.exceptions import BackPressureError
 
 from gennape.errors import CheckpointError, InvalidGraphError, ServiceError
 from gennape.platform.cluster import local_ray
 from gennape.platform.http_api import example
-from gennape.platform.serving import ServingConfig, predict_sets, probe_graphs, serve_ensemble
+from gennape.platform.serving import (
+    EnsembleHandle,
+    ServingConfig,
+    _load_files,
+    _read_files,
+    predict_sets,
+    probe_graphs,
+    serve_ensemble,
+)
 from gennape.predictors.predictor import Prediction, Predictor
 from gennape.search_spaces.families.registry import family
 from gennape.search_spaces.graph import N_COLUMNS, PackedGraphs, offsets_of, validate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from gennape.platform.serving import EnsembleHandle
-
 # Ray workers cannot import test modules.
 ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
@@ -62,6 +68,18 @@ def load_counter(path: Path | None) -> Predictor:
     if path is not None and not path.parent.exists():
         raise CheckpointError("no such checkpoint")
     return NodeCounter(path)
+
+
+def test_replicas_get_the_files_of_a_checkpoint_not_its_place(tmp_path: Path) -> None:
+    def load_size(path: Path | None) -> Predictor:
+        assert path is not None
+        assert path != tmp_path
+        return NodeCounter(Path((path / "checkpoint.json").read_text()))
+
+    (tmp_path / "checkpoint.json").write_text("told")
+    predictor = _load_files(_read_files(tmp_path), load_size)
+    assert isinstance(predictor, NodeCounter)
+    assert predictor.grave == Path("told")
 
 
 def graphs_of(*sizes: int) -> PackedGraphs:
@@ -123,6 +141,40 @@ def test_bad_checkpoint_is_refused_before_anything_starts(tmp_path: Path) -> Non
     with pytest.raises(CheckpointError), serve_ensemble(config, load_counter):
         pass
     assert not ray.is_initialized()
+
+
+@dataclass
+class Busy:
+    """Stands in for Serve's handle: refuses so often, then answers."""
+
+    refusals: int
+
+    @property
+    def predict(self) -> Busy:
+        return self
+
+    def remote(self, graphs: PackedGraphs) -> Busy:
+        self.graphs = graphs
+        return self
+
+    def result(self, timeout_s: float) -> Prediction:
+        assert timeout_s > 0
+        self.refusals -= 1
+        if self.refusals >= 0:
+            raise BackPressureError(9, 8)
+        return NodeCounter(None).predict(self.graphs)
+
+
+def test_a_full_queue_is_tried_again_and_then_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    waits: list[float] = []
+    monkeypatch.setattr(time, "sleep", waits.append)
+    patient: Any = Busy(3)
+    assert EnsembleHandle("c", None, patient, 50, 60).predict(graphs_of(4)).accuracy.tolist() == [4]
+    assert len(waits) == 3
+    assert waits == sorted(waits)
+    hopeless: Any = Busy(10**6)
+    with pytest.raises(ServiceError, match=r"did not take 1 graphs.*replicas"):
+        EnsembleHandle("c", None, hopeless, 50, 60).predict(graphs_of(4))
 
 
 @pytest.fixture(scope="module")

@@ -176,7 +176,7 @@ def test_files_are_named_after_families(tmp_path: Path) -> None:
     (tmp_path / "graphs").mkdir()
     (tmp_path / "graphs" / "hiaml.jsonl").touch()
     (tmp_path / "README.md").touch()
-    with pytest.raises(InvalidDataError, match="no <family>.jsonl file"):
+    with pytest.raises(InvalidDataError, match=r"no <family>\.jsonl file"):
         fixture_files(tmp_path)
     with pytest.raises(InvalidDataError, match="not a folder"):
         fixture_files(tmp_path / "missing")

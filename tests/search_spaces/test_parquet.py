@@ -86,7 +86,7 @@ def test_writing_replaces_all_or_nothing(graphs: PackedGraphs, tmp_path: Path, m
     write_graphs(path, graphs, {})
     before = path.read_bytes()
 
-    def half(table: pa.Table, where: Path, **_: object) -> None:
+    def half(_table: pa.Table, where: Path, **_: object) -> None:
         where.write_bytes(b"PAR1 half")
         raise KeyboardInterrupt
 
