@@ -19,7 +19,8 @@ def fit(
     out: Annotated[Path, typer.Option(help="Folder to write the checkpoint to.")],
     family: Annotated[str, typer.Option(help="Search space of the rows.")] = "nb101",
     minimum_accuracy: Annotated[float, typer.Option(help="Leave rows below this percentage out of training.")] = 80.0,
-    epochs: Annotated[int, typer.Option(min=1)] = 24,
+    epochs: Annotated[int, typer.Option(min=1, help="Of the encoder.")] = 24,
+    head_epochs: Annotated[int, typer.Option(min=0, help="Of the heads, on fixed embeddings.")] = 20,
     batch: Annotated[int, typer.Option(min=2)] = 128,
     clusters: Annotated[int, typer.Option(min=1, help="Fuzzy clusters.")] = 6,
     fuzzifier: Annotated[float, typer.Option(help="Softness of the clusters, above 1.")] = 1.5,
@@ -52,8 +53,8 @@ def fit(
         raise ConfigError(f"{data}: {len(chosen.genomes)} rows to train on, fewer than --batch {batch}; lower it")
     graphs = space.graphs(chosen.genomes)
     config = EnsembleConfig(pretrained.config, clusters, fuzzifier)
-    settings = training.FitConfig(epochs=epochs, batch=batch)
-    with progress_bar("Fitting", epochs * (len(graphs) // batch) * batch) as advance:
+    settings = training.FitConfig(epochs=epochs, head_epochs=head_epochs, batch=batch)
+    with progress_bar("Fitting", (epochs + head_epochs) * (len(graphs) // batch) * batch) as advance:
         network, target = training.fit(
             pretrained, graphs, chosen.accuracy, config, settings, rng,
             lambda n, loss: advance(n, f"loss {loss:.3f}"),

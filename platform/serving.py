@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import tempfile
+import threading
 import time
 import uuid
 from contextlib import contextmanager
@@ -217,7 +218,7 @@ def serve_ensemble(config: ServingConfig, load: Load = _load_checkpoint) -> Iter
 
     ``load`` makes the predictor from the checkpoint's path, in this process once (so that a bad checkpoint stops
     before anything starts) and in each replica. Yields when a replica has made its first prediction; leaving the
-    context stops the replicas, and on a shared cluster Ray Serve with them unless something else is served.
+    context stops the replicas, and Ray Serve with them unless something else is served.
 
     Raises :class:`CheckpointError` for a bad checkpoint and :class:`ServiceError` for a port in use or a service
     that does not start.
@@ -295,19 +296,28 @@ def _make_way() -> None:
     """End a Ray Serve that serves nothing: a running one does not take new HTTP settings."""
     if serve.status().applications:
         raise ServiceError("Ray Serve already runs on this cluster; stop what it serves, or serve without HTTP")
-    serve.shutdown()  # type: ignore[no-untyped-call]
+    _end_serve()
 
 
 def _stop(name: str) -> None:
-    """Stop our application, and on a cluster that outlives us Serve itself when nothing else is served."""
+    """Stop our application, and Ray Serve itself when nothing else is served.
+
+    Serve left behind would go on listening, and its threads here would start a new Ray when this one has ended.
+    """
     try:
-        node = ray._private.worker._global_node
-        outlives_us = (
-            node is None or not node.head
-        )  # on our own, ending Serve only fills the screen with its complaints
-        if outlives_us and set(serve.status().applications) <= {name}:
-            serve.shutdown()  # type: ignore[no-untyped-call]
+        if set(serve.status().applications) <= {name}:
+            _end_serve()
         else:
             serve.delete(name)
     except (RayError, RayServeException) as error:
         logging.getLogger(__name__).warning("the served ensemble may still run: %s", _brief(error))
+
+
+def _end_serve() -> None:
+    """End Ray Serve. Ray reports what its controller leaves undone as failures; they are not shown, for nothing failed."""
+    worker = ray._private.worker
+    worker._worker_logs_enabled = False
+    serve.shutdown()  # type: ignore[no-untyped-call]
+    again = threading.Timer(5, setattr, (worker, "_worker_logs_enabled", True))  # the reports come late
+    again.daemon = True
+    again.start()

@@ -46,8 +46,8 @@ class GraphEncoder(nn.Module):
         self.mix = nn.ModuleList(nn.Linear(3 * config.hidden, config.hidden) for _ in range(config.layers))
         self.norm = nn.ModuleList(nn.LayerNorm(config.hidden) for _ in range(config.layers))
         self.readout = nn.Linear(2 * config.hidden, config.embedding)
-        # Centred, so that what embeddings differ in is not small beside what they share; clusters and heads need that.
-        self.centre = nn.BatchNorm1d(config.embedding, affine=False)
+        # Centred first: what graphs differ in is small beside what they share, and would drown in it.
+        self.centre = nn.BatchNorm1d(2 * config.hidden, affine=False)
 
     def forward(self, batch: GraphBatch) -> Float[Tensor, "g d"]:
         """Embeddings of a batch. In training, channels are dropped graph by graph."""
@@ -57,7 +57,7 @@ class GraphEncoder(nn.Module):
             messages = torch.cat([y, _gather(y, batch.producers), _gather(y, batch.consumers)], dim=1)
             x = x + self._drop(torch.relu(mix(messages)), batch.offsets)
         pooled = [segment(x, batch.offsets, reduce) for reduce in ("mean", "max")]
-        return self.centre(self.readout(torch.cat(pooled, dim=1)))
+        return self.readout(self.centre(torch.cat(pooled, dim=1)))
 
     def _drop(self, x: Float[Tensor, "m h"], offsets: Int64[Tensor, " g1"]) -> Float[Tensor, "m h"]:
         if not self.training or self.config.dropout == 0:

@@ -39,6 +39,13 @@ class ClusterHeads(nn.Module):
             self.cost_statistics.copy_(torch.tensor([cost.mean(), max(cost.std(), 1e-6), left]))
             self.slope.fill_(slope)
 
+    def copy_from(self, single: ClusterHeads) -> None:
+        """Begin all clusters as copies of heads of one cluster."""
+        with torch.no_grad():
+            for mine, theirs in zip(self.parameters(), single.parameters(), strict=True):
+                mine.copy_(theirs.expand_as(mine))
+            self.cost_statistics.copy_(single.cost_statistics)
+
     def forward(
         self, embedding: Float[Tensor, "g d"], membership: Float[Tensor, "g c"], cost: Float[Tensor, " g"]
     ) -> Float[Tensor, " g"]:

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from jaxtyping import Float64, Int64
+from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 from torch.nn import functional
 
 from gennape.predictors.contrastive import ProjectionHead, contrastive_loss
 from gennape.predictors.encoder import EncoderConfig, GraphEncoder
 from gennape.predictors.features import featurize
-from gennape.predictors.fuzzy import fuzzy_c_means
-from gennape.predictors.fuzzy_ensemble import EnsembleConfig, FuzzyEnsembleNetwork
+from gennape.predictors.fuzzy import fuzzy_c_means, memberships
+from gennape.predictors.fuzzy_ensemble import EnsembleConfig, FuzzyEnsembleNetwork, batches_of_nodes
 from gennape.predictors.target import FlopsTarget, fit_target, flops_scale
 from gennape.search_spaces.cost import flops
 from gennape.search_spaces.graph import PackedGraphs
@@ -28,7 +28,7 @@ Progress = Callable[[int, float], None]
 class PretrainConfig:
     """Contrastive pretraining: ``eigenvalues`` is q; the two temperatures are of embeddings and of spectra."""
 
-    epochs: int = 8
+    epochs: int = 3
     batch: int = 256
     learning_rate: float = 1e-3
     weight_decay: float = 1e-4
@@ -39,14 +39,22 @@ class PretrainConfig:
 
 @dataclass(frozen=True, slots=True)
 class FitConfig:
-    """Supervised fitting of encoder and heads; ``settle`` is the share of epochs after which centroids stand still."""
+    """Supervised fitting: ``epochs`` of the encoder, then ``head_epochs`` of the heads on fixed embeddings."""
 
-    epochs: int = 40
+    epochs: int = 24
+    head_epochs: int = 20
     batch: int = 128
-    learning_rate: float = 2e-3
-    encoder_rate: float = 1.0  # relative to learning_rate
+    learning_rate: float = 1e-3
     weight_decay: float = 1e-4
-    settle: float = 0.6
+
+
+@dataclass(frozen=True, slots=True)
+class _Labels:
+    """Standardised targets, what a graph's cost is, and percent of accuracy per unit of target, all [g]."""
+
+    target: Float[Tensor, " g"]
+    cost: Float[Tensor, " g"]
+    unit: Float[Tensor, " g"]
 
 
 def pretrain(
@@ -62,7 +70,7 @@ def pretrain(
     encoder, head = GraphEncoder(encoder_config), ProjectionHead(encoder_config.embedding)
     parameters = [*encoder.parameters(), *head.parameters()]
     steps = config.epochs * max(1, len(graphs) // config.batch)
-    optimizer, schedule = _optimizer([{"params": parameters}], config.learning_rate, config.weight_decay, steps)
+    optimizer, schedule = _optimizer(parameters, config.learning_rate, config.weight_decay, steps)
     encoder.train()
     for chosen in _shuffled(len(graphs), config.batch, config.epochs, rng):
         batch = featurize(graphs.take(np.tile(chosen, 2)))
@@ -81,56 +89,90 @@ def fit(
     settings: FitConfig,
     rng: np.random.Generator,
     progress: Progress,
-    after_epoch: Callable[[int, FuzzyEnsembleNetwork, FlopsTarget], None] | None = None,
 ) -> tuple[FuzzyEnsembleNetwork, FlopsTarget]:
-    """Heads on fuzzy clusters of the encoder's embeddings, trained together with the encoder.
+    """An ensemble fitted to labelled graphs, in three stages.
 
-    The clusters are found on the pretrained embeddings and follow them epoch by epoch until ``settle`` of the training
-    is over. Dropout made views for pretraining; here it would only blur the target, so the encoder stays in evaluation
-    mode, with the statistics of its embeddings as pretraining left them. The loss is the absolute error in accuracy: the error in the target times what the target was divided by.
+    The encoder is trained with one head; fuzzy c-means splits the embeddings that it ends with; each cluster gets a
+    copy of the head, and the copies are trained apart, weighted by membership. The loss is the absolute error in
+    accuracy: the error in the target times what the target was divided by. ``progress`` counts the graphs of both
+    trainings: ``epochs + head_epochs`` times all of them, but for incomplete batches.
     """
     torch.manual_seed(int(rng.integers(2**31)))
     target = fit_target(accuracy, flops(graphs))
-    wanted = torch.from_numpy(target.transform(accuracy, flops(graphs))).float()
-    unit = torch.from_numpy(target.unit(flops(graphs))).float()
+    labels = _Labels(
+        *(
+            torch.from_numpy(values).float()
+            for values in (
+                target.transform(accuracy, flops(graphs)),
+                1 / flops_scale(flops(graphs)),
+                target.unit(flops(graphs)),
+            )
+        )
+    )
+    # Dropout made the views of pretraining; here it would only blur the target.
+    config = replace(config, encoder=replace(config.encoder, dropout=0.0))
+    single = FuzzyEnsembleNetwork(replace(config, clusters=1))
+    single.encoder.load_state_dict(encoder.state_dict())
+    single.heads.start(labels.cost.double().numpy(), labels.target.double().numpy())
+    _train_encoder(single, graphs, labels, settings, rng, progress)
+
     network = FuzzyEnsembleNetwork(config)
-    network.encoder.load_state_dict(encoder.state_dict())
-    network.heads.start(1 / flops_scale(flops(graphs)), wanted.double().numpy())
-    # Clusters of a few thousand graphs are those of all.
-    sample = graphs.take(np.sort(rng.permutation(len(graphs))[:4096]))
-    network.centroids.copy_(fuzzy_c_means(_embed(network.encoder, sample), config.clusters, config.fuzzifier, rng))
-    rates = [
-        {"params": list(network.encoder.parameters()), "lr": settings.learning_rate * settings.encoder_rate},
-        {"params": list(network.heads.parameters()), "lr": settings.learning_rate},
-    ]
-    per_epoch = max(1, len(graphs) // settings.batch)
-    optimizer, schedule = _optimizer(rates, settings.learning_rate, settings.weight_decay, settings.epochs * per_epoch)
+    network.encoder.load_state_dict(single.encoder.state_dict())
+    embeddings = _embed(network.encoder.eval(), graphs)
+    network.centroids.copy_(fuzzy_c_means(embeddings, config.clusters, config.fuzzifier, rng))
+    network.heads.copy_from(single.heads)
+    _train_heads(network, embeddings, labels, settings, rng, progress)
+    return network.eval(), target
+
+
+def _train_encoder(
+    network: FuzzyEnsembleNetwork,
+    graphs: PackedGraphs,
+    labels: _Labels,
+    settings: FitConfig,
+    rng: np.random.Generator,
+    progress: Progress,
+) -> None:
     parameters = list(network.parameters())
-    network.eval()
-    for step, chosen in enumerate(_shuffled(len(graphs), settings.batch, settings.epochs, rng), start=1):
+    steps = settings.epochs * max(1, len(graphs) // settings.batch)
+    optimizer, schedule = _optimizer(parameters, settings.learning_rate, settings.weight_decay, steps)
+    network.train()
+    for chosen in _shuffled(len(graphs), settings.batch, settings.epochs, rng):
         predicted, _ = network(featurize(graphs.take(chosen)))
-        rows = torch.from_numpy(chosen)
-        error = (predicted - wanted[rows]) * unit[rows]
-        loss = functional.smooth_l1_loss(error, torch.zeros_like(error), beta=0.5)
+        loss = _loss(predicted, labels, torch.from_numpy(chosen))
         _step(loss, parameters, optimizer, schedule)
         progress(len(chosen), float(loss.detach()))
-        epoch, position = divmod(step, per_epoch)
-        if position == 0:
-            if epoch <= settings.settle * settings.epochs:
-                embeddings = _embed(network.encoder, sample)
-                moved = fuzzy_c_means(embeddings, config.clusters, config.fuzzifier, rng, 1e-3, 50, network.centroids)
-                network.centroids.copy_(moved)
-            if after_epoch is not None:
-                after_epoch(epoch, network, target)
-    return network, target
 
 
-def _embed(encoder: GraphEncoder, graphs: PackedGraphs) -> Tensor:
-    """Single-precision embeddings for clustering during training."""
-    with torch.inference_mode():
-        starts = range(0, len(graphs), 64)
-        rows = [encoder(featurize(graphs.take(np.arange(s, min(s + 64, len(graphs)))))) for s in starts]
-    return torch.cat(rows).clone()
+def _train_heads(
+    network: FuzzyEnsembleNetwork,
+    embeddings: Float[Tensor, "g d"],
+    labels: _Labels,
+    settings: FitConfig,
+    rng: np.random.Generator,
+    progress: Progress,
+) -> None:
+    membership = memberships(embeddings, network.centroids, network.config.fuzzifier)
+    parameters = list(network.heads.parameters())
+    steps = settings.head_epochs * max(1, len(embeddings) // settings.batch)
+    optimizer, schedule = _optimizer(parameters, settings.learning_rate, settings.weight_decay, steps)
+    for chosen in _shuffled(len(embeddings), settings.batch, settings.head_epochs, rng):
+        rows = torch.from_numpy(chosen)
+        predicted = network.heads(embeddings[rows], membership[rows], labels.cost[rows])
+        loss = _loss(predicted, labels, rows)
+        _step(loss, parameters, optimizer, schedule)
+        progress(len(chosen), float(loss.detach()))
+
+
+def _loss(predicted: Float[Tensor, " b"], labels: _Labels, rows: Int64[Tensor, " b"]) -> Float[Tensor, ""]:
+    """Absolute error in percent of accuracy, rounded off below half a percent."""
+    error = (predicted - labels.target[rows]) * labels.unit[rows]
+    return functional.smooth_l1_loss(error, torch.zeros_like(error), beta=0.5)
+
+
+def _embed(encoder: GraphEncoder, graphs: PackedGraphs) -> Float[Tensor, "g d"]:
+    with torch.no_grad():
+        return torch.cat([encoder(featurize(graphs.take(rows))) for rows in batches_of_nodes(graphs, 8192)])
 
 
 def _shuffled(n: int, batch: int, epochs: int, rng: np.random.Generator) -> Iterator[Int64[np.ndarray, " b"]]:
@@ -142,15 +184,14 @@ def _shuffled(n: int, batch: int, epochs: int, rng: np.random.Generator) -> Iter
 
 
 def _optimizer(
-    groups: list[dict[str, object]], rate: float, weight_decay: float, steps: int
+    parameters: list[torch.nn.Parameter], rate: float, weight_decay: float, steps: int
 ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
-    optimizer = torch.optim.AdamW(groups, lr=rate, weight_decay=weight_decay)
-    rates = [float(group["lr"]) for group in optimizer.param_groups]
-    return optimizer, torch.optim.lr_scheduler.OneCycleLR(optimizer, rates, total_steps=steps + 1, pct_start=0.1)
+    optimizer = torch.optim.AdamW(parameters, lr=rate, weight_decay=weight_decay)
+    return optimizer, torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=steps + 1, pct_start=0.1)
 
 
 def _step(
-    loss: Tensor,
+    loss: Float[Tensor, ""],
     parameters: list[torch.nn.Parameter],
     optimizer: torch.optim.Optimizer,
     schedule: torch.optim.lr_scheduler.LRScheduler,

@@ -9,7 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -225,10 +226,22 @@ def measure(graph: ComputationGraph) -> Measurement:
             layer.register_forward_hook(record)
     shape = (1, *module.image_shape)
     image = torch.from_numpy(2 * uniform(math.prod(shape), 7 * _BLOCK) - 1).view(shape)
-    with torch.inference_mode():
+    with torch.inference_mode(), _one_thread():
         logits = module(image)
     params = sum(parameter.numel() for parameter in module.parameters())
     return Measurement(params, sum(macs), list(logits.shape), sorted(layers), logits.flatten().numpy())
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Let PyTorch compute in one thread: in float64 a depthwise convolution is a parallel region per channel, which on
+    busy cores takes twenty times as long in two threads."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _describe(layer: nn.Module, output: Tensor) -> str:

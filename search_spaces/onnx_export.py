@@ -117,7 +117,7 @@ def _model(graph: ComputationGraph, module: nn.Module, dtype: torch.dtype, opset
     (source,) = (step for step in plan if step.op is Op.INPUT)
     (sink,) = (step for step in plan if step.op is Op.OUTPUT)
     c, h, w = source.row[Column.C_IN : Column.W_IN + 1]
-    shape = ["batch", *sink.row[Column.C_OUT : Column.C_OUT + (1 if sink.flat else 3)]]
+    shape: list[str | int | None] = ["batch", *sink.row[Column.C_OUT : Column.C_OUT + (1 if sink.flat else 3)]]
     proto = helper.make_graph(
         emitter.nodes,
         "gennape",

@@ -18,12 +18,10 @@ from gennape.search_spaces.atomic import replacing
 from gennape.search_spaces.graph import Column, PackedGraphs, concatenate, offsets_of, validate
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
     from pathlib import Path
 
     from jaxtyping import Int64
-
-    UserColumn = pa.Array | pa.ChunkedArray | np.ndarray | Sequence[Any]
 
 SCHEMA_KEY = b"gennape.graph.schema"
 SCHEMA_VERSION = b"1"
@@ -34,10 +32,10 @@ GRAPH_COLUMNS = (*NODE_COLUMNS, SCALAR_COLUMN, *EDGE_COLUMNS)
 _TYPES = {name: pa.list_(pa.float64() if name == SCALAR_COLUMN else pa.int32()) for name in GRAPH_COLUMNS}
 
 
-def write_graphs(path: Path, graphs: PackedGraphs, columns: Mapping[str, UserColumn]) -> None:
+def write_graphs(path: Path, graphs: PackedGraphs, columns: Mapping[str, Any]) -> None:
     """Write one file of graphs and what else is known of each, replacing ``path`` when complete.
 
-    ``columns`` hold one value per graph; their names must not be those of graph columns.
+    ``columns`` are Arrow arrays, NumPy arrays or lists of one value per graph; their names must not be those of graph columns.
     Raises :class:`InvalidDataError` for columns that do not fit, :class:`WorkspaceError` where ``path`` cannot be
     written.
     """
@@ -55,7 +53,7 @@ def write_graphs(path: Path, graphs: PackedGraphs, columns: Mapping[str, UserCol
 
 
 def write_shards(
-    folder: Path, graphs: PackedGraphs, columns: Mapping[str, UserColumn], graphs_per_shard: int = 16384
+    folder: Path, graphs: PackedGraphs, columns: Mapping[str, Any], graphs_per_shard: int = 16384
 ) -> list[Path]:
     """Write a data set as ``part-00000.parquet``, ``part-00001.parquet``, ... in ``folder``; returns their paths.
 
@@ -64,7 +62,7 @@ def write_shards(
     if next(folder.glob("*.parquet"), None) is not None:
         raise InvalidDataError(f"{folder} already holds Parquet files; write the data set into an empty folder")
     arrays = {name: _user_column(name, values, len(graphs)) for name, values in columns.items()}
-    paths = []
+    paths: list[Path] = []
     for start in range(0, max(len(graphs), 1), graphs_per_shard):
         indices = np.arange(start, min(start + graphs_per_shard, len(graphs)))
         part = {name: array.slice(start, len(indices)) for name, array in arrays.items()}
@@ -146,7 +144,7 @@ def _flatten(path: Path, name: str, column: pa.ChunkedArray) -> tuple[Int64[np.n
     )
 
 
-def _user_column(name: str, values: UserColumn, n: int) -> pa.Array:
+def _user_column(name: str, values: Any, n: int) -> pa.Array:
     if name in GRAPH_COLUMNS:
         raise InvalidDataError(f"column {name} is part of the graph; choose another name")
     try:

@@ -101,6 +101,7 @@ def check_search_space(space: SearchSpace, seed: int = 0, n: int = 64) -> None:
     check_samples(space, seed, n)
     check_variation(space, seed, n)
     check_bad_genomes(space, seed)
+    junk: Any
     for junk in (None, 1, "x", [], {}, [[]], {"a": 1}):
         check_bad_architecture(space, junk)
         check_bad_architecture(space, _corrupt(space, junk, seed))
@@ -181,7 +182,7 @@ def check_graphs(space: SearchSpace, seed: int, n: int) -> None:
     graph.validate(packed)
     for i, genome in enumerate(genomes):
         _require(packed[i] == space.graph(genome), f"two graphs of {genome} differ")
-    _require(bool((cost.macs(packed) > 0).all() and (cost.params(packed) > 0).all()), "a network costs nothing")
+    _require((cost.macs(packed) > 0).all() and (cost.params(packed) > 0).all(), "a network costs nothing")
     _require(np.array_equal(cost.flops(packed), 2 * cost.macs(packed)), "FLOPs are not 2 x MACs")
     shuffled = pack([packed[i].relabel(rng.permutation(packed[i].n_nodes)) for i in range(n)])
     _require(canonical_hashes(packed) == canonical_hashes(shuffled), "a hash depends on the order of nodes")
@@ -239,6 +240,6 @@ def _places(value: Any) -> Iterator[tuple[Any, Any]]:
             yield from _places(value[key])
 
 
-def _require(condition: bool, message: str) -> None:
+def _require(condition: bool | np.bool_, message: str) -> None:
     if not condition:
         raise AssertionError(message)

@@ -220,9 +220,10 @@ def test_verb_refuses_a_folder_without_known_families(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not FIXTURES.is_dir(), reason="the measured fixtures are not beside this checkout")
-@pytest.mark.parametrize("name", ["hiaml", "nb101", "ofa_mbv3", "ofa_resnet"])
-def test_given_fixtures(name: str) -> None:
+@pytest.mark.parametrize(("name", "every"), [("hiaml", 1), ("nb101", 1), ("ofa_mbv3", 3), ("ofa_resnet", 3)])
+def test_given_fixtures(name: str, every: int) -> None:
+    """All rows of the small families, every third of the ImageNet ones; ``gennape conform`` checks every row."""
     rows = read_rows(FIXTURES / f"{name}.jsonl")
-    failures = {row.identity: problems for row in rows if (problems := check_row(family(name), row))}
+    failures = {row.identity: problems for row in rows[::every] if (problems := check_row(family(name), row))}
     assert len(rows) > 20
     assert failures == {}
