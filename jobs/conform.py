@@ -28,9 +28,16 @@ def conform(
 
     out, progress_out = Console(highlight=False, markup=False, soft_wrap=True), Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    bar = Progress(
+        *columns,
+        console=progress_out,
+        transient=True,
+        disable=not progress_out.is_terminal,
+        redirect_stdout=out.is_terminal,  # else the lines of a redirected stdout would end up beside the bar
+    )
     known, passed, failed = 0, 0, 0
     files = fixture_files(directory)
-    with Progress(*columns, console=progress_out, transient=True, disable=not progress_out.is_terminal) as progress:
+    with bar as progress:
         for path in files:
             if space_of(path) is None:
                 out.print(f"{path.stem}: no such family here, not checked")

@@ -19,6 +19,7 @@ ENVIRONMENT = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_DEDUP_LOGS": "0",
 }
+START_ATTEMPTS = 3
 OBJECT_STORE_BYTES = 256 * 2**20  # populations and reports are megabytes; Ray would take 30 % of memory
 
 
@@ -37,22 +38,38 @@ def local_ray(address: str | None = None, num_cpus: int | None = None) -> Iterat
     if ray.is_initialized():
         yield
         return
+    if address is None:
+        _start(num_cpus or max(2, os.cpu_count() or 2))
+    else:
+        try:
+            ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
+        except (ConnectionError, RuntimeError, TimeoutError, ValueError, OSError) as error:
+            raise ServiceError(f"cannot reach the Ray cluster at {address!r}: {error}") from error
     try:
-        if address is None:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _start(num_cpus: int) -> None:
+    """Start a local Ray. On a busy machine its processes can miss Ray's own limit of 30 s, so try a few times."""
+    import ray  # noqa: PLC0415
+
+    for attempt in range(START_ATTEMPTS):
+        try:
             ray.init(
                 address="local",
-                num_cpus=num_cpus or max(2, os.cpu_count() or 2),
+                num_cpus=num_cpus,
                 object_store_memory=OBJECT_STORE_BYTES,
                 include_dashboard=False,
                 logging_level=logging.ERROR,
                 log_to_driver=False,
             )
+        except Exception as error:  # Ray raises bare exceptions here
+            ray.shutdown()
+            if attempt == START_ATTEMPTS - 1:
+                raise ServiceError(
+                    f"cannot start Ray on this machine, tried {START_ATTEMPTS} times: {error}"
+                ) from error
         else:
-            ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
-    except (ConnectionError, RuntimeError, TimeoutError, ValueError, OSError) as error:
-        where = f"reach the Ray cluster at {address!r}" if address else "start Ray on this machine"
-        raise ServiceError(f"cannot {where}: {error}") from error
-    try:
-        yield
-    finally:
-        ray.shutdown()
+            return

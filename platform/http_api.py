@@ -18,7 +18,6 @@ from starlette.responses import JSONResponse
 
 from gennape.errors import ConfigError, GennapeError, InvalidArchitectureError, ServiceError
 from gennape.search_spaces import cost
-from gennape.search_spaces.canonical import canonical_hashes
 from gennape.search_spaces.families.registry import FAMILIES, family
 
 if TYPE_CHECKING:
@@ -59,17 +58,13 @@ class PredictRequest(BaseModel):
 
 
 class PredictionBody(BaseModel):
-    """One architecture's answer: ``accuracy`` in percent, ``memberships`` summing to 1, ``flops`` = 2 x ``macs``.
-
-    ``hash`` is the canonical hash of its computation graph: equal for equal networks, whatever their family.
-    """
+    """One architecture's answer: ``accuracy`` in percent, ``memberships`` summing to 1, ``flops`` = 2 x ``macs``."""
 
     accuracy: float
     memberships: list[float]
     flops: int
     macs: int
     params: int
-    hash: str
 
 
 class PredictResponse(BaseModel):
@@ -113,12 +108,12 @@ def example(space: SearchSpace) -> Architecture:
     return space.encode(space.sample(np.random.default_rng(0), 1)[0])
 
 
-def _build(name: str, architectures: list[Architecture]) -> tuple[PackedGraphs, dict[str, list[Any]]]:
+def _build(name: str, architectures: list[Architecture]) -> tuple[PackedGraphs, dict[str, list[int]]]:
     space = family(name)
     genomes = np.stack([_decode(space, i, architecture) for i, architecture in enumerate(architectures)])
     graphs = space.graphs(genomes)
     columns = {"flops": cost.flops(graphs), "macs": cost.macs(graphs), "params": cost.params(graphs)}
-    return graphs, {**{key: column.tolist() for key, column in columns.items()}, "hash": canonical_hashes(graphs)}
+    return graphs, {key: column.tolist() for key, column in columns.items()}
 
 
 def _decode(space: SearchSpace, position: int, architecture: Architecture) -> np.ndarray:
@@ -130,7 +125,7 @@ def _decode(space: SearchSpace, position: int, architecture: Architecture) -> np
     return genome
 
 
-def _bodies(prediction: Prediction, costs: dict[str, list[Any]]) -> list[PredictionBody]:
+def _bodies(prediction: Prediction, costs: dict[str, list[int]]) -> list[PredictionBody]:
     columns = {"accuracy": prediction.accuracy.tolist(), "memberships": prediction.memberships.tolist(), **costs}
     return [PredictionBody(**dict(zip(columns, row, strict=True))) for row in zip(*columns.values(), strict=True)]
 

@@ -314,7 +314,7 @@ def _stop(name: str) -> None:
 
 
 def _end_serve() -> None:
-    """End Ray Serve. Ray reports what its controller leaves undone as failures; they are not shown, for nothing failed."""
+    """End Ray Serve. Ray reports what its controller leaves undone as failures: not shown, for nothing failed."""
     worker = ray._private.worker
     worker._worker_logs_enabled = False
     serve.shutdown()  # type: ignore[no-untyped-call]

@@ -171,7 +171,9 @@ def _numeric(
     channels = nodes[:, [Column.C_IN, Column.C_OUT]].astype(np.float32)
     out[:, 0:2] = np.log2(channels) / 8
     sizes = nodes[:, [Column.H_IN, Column.H_OUT, Column.W_IN, Column.W_OUT]].astype(np.float32)
-    out[:, 2:6] = np.log2(sizes / image[owner][:, [0, 0, 1, 1]]) / 4
+    # A map of 1x1 is a vector, whatever the image was; 1/32 is what it is in networks for images of 32 pixels.
+    share = np.where(sizes == 1, np.float32(1 / 32), sizes / image[owner][:, [0, 0, 1, 1]])
+    out[:, 2:6] = np.log2(share) / 4
     weighted = np.isin(op, WEIGHTED)
     fan = channels[:, 0] / np.maximum(nodes[:, Column.GROUPS], 1)
     out[:, 6] = np.where(weighted, np.log2(np.maximum(fan, 1)) / 8, 0)

@@ -14,10 +14,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float64, Int64
 from torch import Tensor, nn
 
 from gennape.errors import GennapeError, InvalidDataError
@@ -26,11 +27,7 @@ from gennape.search_spaces.families import nb101
 from gennape.search_spaces.families.registry import FAMILIES
 from gennape.search_spaces.graph import ComputationGraph, pack
 from gennape.search_spaces.module import compile_graph
-
-if TYPE_CHECKING:
-    from jaxtyping import Float64, Int64
-
-    from gennape.search_spaces.space import SearchSpace
+from gennape.search_spaces.space import SearchSpace
 
 #: Names that fixture files use for a family besides its own.
 ALIASES = {"pn": "proxylessnas"}

@@ -99,8 +99,16 @@ def read_architectures(path: Path, space: SearchSpace, column: str = "acc") -> L
 
 def read_labels(path: Path, space: SearchSpace, column: str = "acc") -> LabelledArchitectures:
     """Labelled rows of ``space`` in either form, told apart by the columns of the file."""
-    reads_cells = space.name == NasBench101.name and "adj_bits" in _read_csv(path, {}, ()).columns
-    return read_nb101(path) if reads_cells else read_architectures(path, space, column)
+    if space.name == NasBench101.name and "adj_bits" in _columns(path):
+        return read_nb101(path)
+    return read_architectures(path, space, column)
+
+
+def _columns(path: Path) -> list[str]:
+    try:
+        return list(pd.read_csv(path, nrows=0).columns)
+    except (OSError, ValueError) as error:
+        raise InvalidDataError(f"cannot read {path} as CSV: {error}") from error
 
 
 def _read_csv(path: Path, types: dict[str, type], needed: tuple[str, ...]) -> pd.DataFrame:

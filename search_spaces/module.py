@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter
+from collections.abc import Callable
 from functools import reduce
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from gennape.errors import InvalidGraphError
 from gennape.search_spaces.graph import Column, ComputationGraph, pack, validate
 from gennape.search_spaces.ops import WEIGHTED, Op
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from jaxtyping import Float
 
 #: Operations that keep the shape of their one input and act on every number alone.
 ELEMENTWISE = (

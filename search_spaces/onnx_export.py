@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -13,17 +15,10 @@ from torch import nn
 
 from gennape.errors import ConfigError
 from gennape.search_spaces.atomic import replacing
-from gennape.search_spaces.graph import Column
-from gennape.search_spaces.module import LAYERS, execution_plan
+from gennape.search_spaces.graph import Column, ComputationGraph
+from gennape.search_spaces.module import LAYERS, Step, execution_plan
 from gennape.search_spaces.ops import Op
 from gennape.search_spaces.python_export import to_python
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
-
-    from gennape.search_spaces.graph import ComputationGraph
-    from gennape.search_spaces.module import Step
 
 __all__ = ["to_onnx", "to_pt2", "to_python"]
 

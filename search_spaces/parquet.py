@@ -7,21 +7,18 @@ family, architecture or accuracy, stand beside them. The version of this layout 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from jaxtyping import Int64, Shaped
 
 from gennape.errors import InvalidDataError, InvalidGraphError
 from gennape.search_spaces.atomic import replacing
 from gennape.search_spaces.graph import Column, PackedGraphs, concatenate, offsets_of, validate
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
-
-    from jaxtyping import Int64
 
 SCHEMA_KEY = b"gennape.graph.schema"
 SCHEMA_VERSION = b"1"
@@ -35,7 +32,8 @@ _TYPES = {name: pa.list_(pa.float64() if name == SCALAR_COLUMN else pa.int32()) 
 def write_graphs(path: Path, graphs: PackedGraphs, columns: Mapping[str, Any]) -> None:
     """Write one file of graphs and what else is known of each, replacing ``path`` when complete.
 
-    ``columns`` are Arrow arrays, NumPy arrays or lists of one value per graph; their names must not be those of graph columns.
+    ``columns`` are Arrow arrays, NumPy arrays or lists of one value per graph; their names must not be those of graph
+    columns.
     Raises :class:`InvalidDataError` for columns that do not fit, :class:`WorkspaceError` where ``path`` cannot be
     written.
     """
@@ -131,7 +129,9 @@ def _graphs(path: Path, table: pa.Table) -> PackedGraphs:
     return PackedGraphs(nodes, flat[SCALAR_COLUMN][1], edges, node_offsets, edge_offsets)
 
 
-def _flatten(path: Path, name: str, column: pa.ChunkedArray) -> tuple[Int64[np.ndarray, " g1"], np.ndarray]:
+def _flatten(
+    path: Path, name: str, column: pa.ChunkedArray
+) -> tuple[Int64[np.ndarray, " g1"], Shaped[np.ndarray, " n"]]:
     """Offsets of the rows and all values of a list column, in one array each."""
     if column.null_count or any(chunk.flatten().null_count for chunk in column.chunks):
         raise InvalidDataError(f"{path}: column {name} has missing values; every graph needs all of its lists")

@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 from gennape.search_spaces.atomic import replacing
-from gennape.search_spaces.graph import Column
-from gennape.search_spaces.module import ELEMENTWISE, LAYERS, execution_plan
+from gennape.search_spaces.graph import Column, ComputationGraph
+from gennape.search_spaces.module import ELEMENTWISE, LAYERS, Step, execution_plan
 from gennape.search_spaces.ops import Op
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from pathlib import Path
-
-    from gennape.search_spaces.graph import ComputationGraph
-    from gennape.search_spaces.module import Step
 
 _HEAD = '''"""A network of {layers} layers, written by gennape: takes [batch, {shape}], gives [batch, {out}]."""
 

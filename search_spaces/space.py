@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Int64
+from jaxtyping import Bool, Int64, Shaped
 
 from gennape.errors import InvalidArchitectureError
 from gennape.search_spaces.graph import ComputationGraph, PackedGraphs, pack
@@ -73,7 +73,7 @@ class SearchSpace(ABC):
         """The graphs of many genomes, packed."""
         return pack([self.graph(genome) for genome in genomes])
 
-    def validate(self, genomes: Int64[np.ndarray, "n g"]) -> None:
+    def validate(self, genomes: Shaped[np.ndarray, "..."]) -> None:
         """Raise :class:`InvalidArchitectureError` naming the first genome and gene outside this space."""
         genomes = np.asarray(genomes)
         if genomes.ndim != 2 or genomes.shape[1] != len(self.genes) or genomes.dtype.kind not in "iu":
@@ -147,7 +147,7 @@ class SearchSpace(ABC):
         return self.canonical(np.concatenate(kept)) if kept else np.zeros((0, len(self.genes)), np.int64)
 
 
-def index_of(gene: Gene, value: Hashable, family: str) -> int:
+def index_of(gene: Gene, value: object, family: str) -> int:
     """Position of ``value`` in a gene; raises :class:`InvalidArchitectureError` that lists what is allowed."""
     try:
         return gene.values.index(value)

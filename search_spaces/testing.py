@@ -14,13 +14,15 @@ from __future__ import annotations
 
 import copy
 import json
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from jaxtyping import Int64
 
 from gennape.errors import InvalidArchitectureError
 from gennape.search_spaces import cost, graph
@@ -28,13 +30,7 @@ from gennape.search_spaces.canonical import canonical_hashes
 from gennape.search_spaces.graph import Column, pack
 from gennape.search_spaces.module import compile_graph
 from gennape.search_spaces.ops import Op
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from jaxtyping import Int64
-
-    from gennape.search_spaces.space import Architecture, SearchSpace
+from gennape.search_spaces.space import Architecture, SearchSpace
 
 _JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-3, 300) | st.floats(allow_nan=False) | st.text(max_size=8),

@@ -23,7 +23,9 @@ def test_gradient_of_neighbour_means_is_that_of_a_dense_product(cells: PackedGra
     side = featurize(cells.take(np.arange(3))).consumers
     n = len(side.offsets) - 1
     x = torch.randn(n, 4, dtype=torch.float64, requires_grad=True)
-    dense = torch.sparse_csr_tensor(side.offsets, side.other, side.weight.double(), (n, n)).to_dense()
+    dense = torch.sparse_csr_tensor(
+        side.offsets, side.other, side.weight.double(), (n, n), check_invariants=True
+    ).to_dense()
     weights = torch.randn(n, 4, dtype=torch.float64)
     (expected,) = torch.autograd.grad(((dense @ x) * weights).sum(), x)
     (found,) = torch.autograd.grad((_gather(x, side) * weights).sum(), x)

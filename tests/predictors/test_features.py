@@ -41,9 +41,11 @@ def test_numeric_features_by_hand() -> None:
 def test_messages_average_over_producers() -> None:
     batch = featurize(_small_graph())
     side = batch.producers
-    dense = torch.sparse_csr_tensor(side.offsets, side.other, side.weight, (8, 8)).to_dense()
+    dense = torch.sparse_csr_tensor(side.offsets, side.other, side.weight, (8, 8), check_invariants=True).to_dense()
     assert dense[4].tolist() == [0, 0.5, 0, 0.5, 0, 0, 0, 0]  # add hears the convolution and the product
-    back = torch.sparse_csr_tensor(side.back_offsets, side.back_other, side.back_weight, (8, 8)).to_dense()
+    back = torch.sparse_csr_tensor(
+        side.back_offsets, side.back_other, side.back_weight, (8, 8), check_invariants=True
+    ).to_dense()
     assert torch.equal(back, dense.T)
 
 
