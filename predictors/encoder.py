@@ -11,7 +11,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch_geometric.utils import segment
 
-from gennape.predictors.features import N_FEATURES, GraphBatch, Neighbours
+from gennape.predictors.features import N_FEATURES, NUMERIC, GraphBatch, Neighbours
 from gennape.search_spaces.ops import VOCABULARY_SIZE
 
 with warnings.catch_warnings():
@@ -41,10 +41,12 @@ class GraphEncoder(nn.Module):
         super().__init__()
         self.config = config
         self.enter = nn.Linear(N_FEATURES, config.hidden)
-        # Weights of operations never seen in training stay 0: such an operation counts as its group.
+        # Weights of operations and properties never seen in training stay 0: an unknown operation counts as its group.
         nn.init.zeros_(self.enter.weight[:, :VOCABULARY_SIZE])
+        nn.init.zeros_(self.enter.weight[:, N_FEATURES - len(NUMERIC) + NUMERIC.index("grouped")])
         self.mix = nn.ModuleList(nn.Linear(3 * config.hidden, config.hidden) for _ in range(config.layers))
         self.norm = nn.ModuleList(nn.LayerNorm(config.hidden) for _ in range(config.layers))
+        self.last_norm = nn.LayerNorm(config.hidden)
         self.readout = nn.Linear(2 * config.hidden, config.embedding)
         # Centred first: what graphs differ in is small beside what they share, and would drown in it.
         self.centre = nn.BatchNorm1d(2 * config.hidden, affine=False)
@@ -56,6 +58,7 @@ class GraphEncoder(nn.Module):
             y = norm(x)
             messages = torch.cat([y, _gather(y, batch.producers), _gather(y, batch.consumers)], dim=1)
             x = x + self._drop(torch.relu(mix(messages)), batch.offsets)
+        x = self.last_norm(x)  # bounded, so that pooled values of unknown families are too
         pooled = [segment(x, batch.offsets, reduce) for reduce in ("mean", "max")]
         return self.readout(self.centre(torch.cat(pooled, dim=1)))
 

@@ -34,9 +34,16 @@ class EnsembleConfig:
 
 
 class FuzzyEnsembleNetwork(nn.Module):
-    """Graphs to standardised targets. Centroids are a buffer: fuzzy c-means sets them, gradients do not."""
+    """Graphs to standardised targets.
+
+    Centroids [c, d] are a buffer: fuzzy c-means sets them, gradients do not. So is the reach, the distance from the
+    nearest centroid within which the training graphs lie. Memberships sum to one however far away a graph is; so that
+    heads are not believed where they never saw a graph, what they add fades as (reach / distance)^2 outside the reach,
+    and a network unlike any seen is answered by its cost alone.
+    """
 
     centroids: Tensor
+    reach: Tensor
 
     def __init__(self, config: EnsembleConfig) -> None:
         super().__init__()
@@ -45,11 +52,18 @@ class FuzzyEnsembleNetwork(nn.Module):
         self.heads = ClusterHeads(config.clusters, config.encoder.embedding, config.head_hidden)
         self.register_buffer("centroids", torch.zeros(config.clusters, config.encoder.embedding))
 
+        self.register_buffer("reach", torch.tensor(torch.inf))
+
+    def trust(self, embedding: Float[Tensor, "g d"]) -> Float[Tensor, " g"]:
+        """1 within the reach of the nearest centroid, then falling with the square of the distance."""
+        distance = torch.cdist(embedding.detach(), self.centroids, compute_mode="donot_use_mm_for_euclid_dist").amin(1)
+        return torch.where(distance <= self.reach, 1.0, (self.reach / distance).square())
+
     def forward(self, batch: GraphBatch) -> tuple[Float[Tensor, " g"], Float[Tensor, "g c"]]:
         """Standardised targets and memberships."""
         embedding = self.encoder(batch)
         membership = memberships(embedding, self.centroids, self.config.fuzzifier)
-        return self.heads(embedding, membership, batch.cost.to(embedding.dtype)), membership
+        return self.heads(embedding, membership, batch.cost.to(embedding.dtype), self.trust(embedding)), membership
 
 
 class FuzzyEnsemble(Predictor):

@@ -11,33 +11,37 @@ from torch import Tensor, nn
 class ClusterHeads(nn.Module):
     """``clusters`` MLPs of one hidden layer each, evaluated together.
 
-    The prediction of a graph is sum_c membership_c x MLP_c(embedding, cost) (GENNAPE, "FCM-based ensemble"). The cost
-    is 1 / (log10(GFLOPs + 1) + 1), standardised. The target is nearly proportional to it, and an embedding, being made
-    of means over the graph, does not know how large the graph is; so each head is a line in the cost plus an MLP on the
-    scale of what that line leaves unexplained.
+    The prediction of a graph is a line in its cost plus sum_c membership_c x MLP_c(embedding, cost) on the scale of what
+    the line leaves unexplained (GENNAPE, "FCM-based ensemble"). The cost is 1 / (log10(GFLOPs + 1) + 1), standardised:
+    the target is nearly proportional to it, and an embedding, being made of means over the graph, does not know how
+    large the graph is. In accuracy the line reads a + b x (log10(GFLOPs + 1) + 1).
     """
 
+    #: Mean and deviation of the cost in training; slope and intercept of the line; deviation from the line.
     cost_statistics: Tensor
 
     def __init__(self, clusters: int, embedding: int, hidden: int) -> None:
         super().__init__()
-        self.register_buffer("cost_statistics", torch.tensor([0.0, 1.0, 1.0]))  # mean, deviation; deviation left
+        self.register_buffer("cost_statistics", torch.tensor([0.0, 1.0, 1.0, 0.0, 1.0]))
         self.first = nn.Parameter(torch.empty(clusters, embedding + 1, hidden))
         self.first_bias = nn.Parameter(torch.zeros(clusters, 1, hidden))
         self.second = nn.Parameter(torch.empty(clusters, hidden, 1))
         self.second_bias = nn.Parameter(torch.zeros(clusters, 1, 1))
-        self.slope = nn.Parameter(torch.ones(clusters, 1, 1))
         nn.init.normal_(self.first, std=(2 / (embedding + 1)) ** 0.5)
         nn.init.normal_(self.second, std=(1 / hidden) ** 0.5)
 
-    def start(self, cost: Float64[np.ndarray, " g"], target: Float64[np.ndarray, " g"]) -> None:
-        """Begin with the line that fits standardised targets best."""
-        standard = (cost - cost.mean()) / max(cost.std(), 1e-6)
-        slope = float((standard * target).mean())
-        left = max(float((target - slope * standard).std()), 1e-6)
-        with torch.no_grad():
-            self.cost_statistics.copy_(torch.tensor([cost.mean(), max(cost.std(), 1e-6), left]))
-            self.slope.fill_(slope)
+    def start(
+        self,
+        cost: Float64[np.ndarray, " g"],
+        target: Float64[np.ndarray, " g"],
+        unit: Float64[np.ndarray, " g"],
+    ) -> None:
+        """Set the line to the least squared error in accuracy, ``unit`` being percent per unit of target."""
+        mean, deviation = cost.mean(), max(cost.std(), 1e-6)
+        standard = (cost - mean) / deviation
+        slope, intercept = np.polyfit(standard, target, 1, w=unit)
+        left = max((target - slope * standard - intercept).std(), 1e-6)
+        self.cost_statistics.copy_(torch.tensor([mean, deviation, slope, intercept, left]))
 
     def copy_from(self, single: ClusterHeads) -> None:
         """Begin all clusters as copies of heads of one cluster."""
@@ -47,12 +51,16 @@ class ClusterHeads(nn.Module):
             self.cost_statistics.copy_(single.cost_statistics)
 
     def forward(
-        self, embedding: Float[Tensor, "g d"], membership: Float[Tensor, "g c"], cost: Float[Tensor, " g"]
+        self,
+        embedding: Float[Tensor, "g d"],
+        membership: Float[Tensor, "g c"],
+        cost: Float[Tensor, " g"],
+        trust: Float[Tensor, " g"],
     ) -> Float[Tensor, " g"]:
-        """Membership-weighted predictions on the scale of the target."""
-        mean, deviation, left = self.cost_statistics
+        """Membership-weighted predictions on the scale of the target; ``trust`` (0 to 1) scales what the MLPs add."""
+        mean, deviation, slope, intercept, left = self.cost_statistics
         standard = ((cost - mean) / deviation)[:, None]
         known = torch.cat([embedding, standard], dim=1)
         hidden = torch.relu(torch.baddbmm(self.first_bias, known.expand(len(self.first), -1, -1), self.first))
-        each = (self.slope * standard + left * torch.baddbmm(self.second_bias, hidden, self.second)).squeeze(2)
-        return (each.T * membership).sum(1)
+        each = torch.baddbmm(self.second_bias, hidden, self.second).squeeze(2)
+        return slope * standard[:, 0] + intercept + trust * left * (each.T * membership).sum(1)

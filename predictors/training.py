@@ -113,13 +113,15 @@ def fit(
     config = replace(config, encoder=replace(config.encoder, dropout=0.0))
     single = FuzzyEnsembleNetwork(replace(config, clusters=1))
     single.encoder.load_state_dict(encoder.state_dict())
-    single.heads.start(labels.cost.double().numpy(), labels.target.double().numpy())
+    single.heads.start(*(values.double().numpy() for values in (labels.cost, labels.target, labels.unit)))
     _train_encoder(single, graphs, labels, settings, rng, progress)
 
     network = FuzzyEnsembleNetwork(config)
     network.encoder.load_state_dict(single.encoder.state_dict())
     embeddings = _embed(network.encoder.eval(), graphs)
     network.centroids.copy_(fuzzy_c_means(embeddings, config.clusters, config.fuzzifier, rng))
+    nearest = torch.cdist(embeddings, network.centroids).amin(1)
+    network.reach.copy_(torch.quantile(nearest, 0.999))
     network.heads.copy_from(single.heads)
     _train_heads(network, embeddings, labels, settings, rng, progress)
     return network.eval(), target
@@ -153,12 +155,13 @@ def _train_heads(
     progress: Progress,
 ) -> None:
     membership = memberships(embeddings, network.centroids, network.config.fuzzifier)
+    trust = network.trust(embeddings)
     parameters = list(network.heads.parameters())
     steps = settings.head_epochs * max(1, len(embeddings) // settings.batch)
     optimizer, schedule = _optimizer(parameters, settings.learning_rate, settings.weight_decay, steps)
     for chosen in _shuffled(len(embeddings), settings.batch, settings.head_epochs, rng):
         rows = torch.from_numpy(chosen)
-        predicted = network.heads(embeddings[rows], membership[rows], labels.cost[rows])
+        predicted = network.heads(embeddings[rows], membership[rows], labels.cost[rows], trust[rows])
         loss = _loss(predicted, labels, rows)
         _step(loss, parameters, optimizer, schedule)
         progress(len(chosen), float(loss.detach()))

@@ -7,7 +7,7 @@ import torch
 from gennape.errors import InvalidGraphError
 from gennape.predictors.fuzzy_ensemble import FuzzyEnsemble, FuzzyEnsembleNetwork, batches_of_nodes
 from gennape.predictors.heads import ClusterHeads
-from gennape.predictors.target import FlopsTarget
+from gennape.predictors.target import FlopsTarget, fit_target, flops_scale
 from gennape.search_spaces.families.registry import FAMILIES
 from gennape.search_spaces.graph import ComputationGraph, PackedGraphs, pack
 
@@ -17,22 +17,43 @@ def predictor(network: FuzzyEnsembleNetwork) -> FuzzyEnsemble:
     return FuzzyEnsemble(network, FlopsTarget(60.0, 10.0), "0" * 64)
 
 
-def test_heads_weigh_each_mlp_by_membership() -> None:
+def test_heads_weigh_each_mlp_by_membership_and_trust() -> None:
     torch.manual_seed(0)
     heads = ClusterHeads(clusters=2, embedding=3, hidden=4)
     x = torch.randn(5, 3)
-    heads.cost_statistics.copy_(torch.tensor([0.5, 0.25, 0.1]))
+    heads.cost_statistics.copy_(torch.tensor([0.5, 0.25, 3.0, 1.0, 0.1]))
     known = torch.cat([x, torch.full((5, 1), 2.0)], dim=1)  # (1.0 - 0.5) / 0.25
-    with torch.no_grad():
-        heads.slope.fill_(3.0)
     each = [
-        6.0
-        + 0.1
-        * (torch.relu(known @ heads.first[c] + heads.first_bias[c]) @ heads.second[c] + heads.second_bias[c])[:, 0]
+        (torch.relu(known @ heads.first[c] + heads.first_bias[c]) @ heads.second[c] + heads.second_bias[c])[:, 0]
         for c in range(2)
     ]
     membership = torch.tensor([[0.25, 0.75]]).expand(5, 2)
-    torch.testing.assert_close(heads(x, membership, torch.ones(5)), 0.25 * each[0] + 0.75 * each[1])
+    found = heads(x, membership, torch.ones(5), torch.full((5,), 0.5))
+    torch.testing.assert_close(found, 3.0 * 2.0 + 1.0 + 0.5 * 0.1 * (0.25 * each[0] + 0.75 * each[1]))
+
+
+def test_the_line_is_the_least_squared_error_in_accuracy() -> None:
+    """Accuracies that are exactly 80 + 5 (log10(GFLOPs + 1) + 1) are the line, whatever the heads' weights."""
+    flops = np.array([10**8, 10**9, 3 * 10**9, 10**10])
+    accuracy = 80 + 5 * flops_scale(flops)
+    target = fit_target(accuracy, flops)
+    heads = ClusterHeads(clusters=1, embedding=1, hidden=1)
+    cost = 1 / flops_scale(flops)
+    heads.start(cost, target.transform(accuracy, flops), target.unit(flops))
+    nothing = torch.zeros(4)
+    line = heads.double()(nothing[:, None], torch.ones(4, 1).double(), torch.from_numpy(cost), nothing.double())
+    np.testing.assert_allclose(target.invert(line.detach().numpy(), flops), accuracy, atol=1e-4)
+
+
+def test_heads_are_believed_less_the_further_a_graph_is_from_all_seen(network: FuzzyEnsembleNetwork) -> None:
+    network.reach.fill_(2.0)
+    centroid = network.centroids[0]
+    away = torch.zeros_like(centroid)
+    away[0] = 1
+    network.centroids.copy_(centroid.expand_as(network.centroids))
+    distances = torch.tensor([0.0, 1.0, 2.0, 4.0, 20.0])
+    trust = network.trust(centroid + distances[:, None] * away)
+    torch.testing.assert_close(trust, torch.tensor([1.0, 1.0, 1.0, 0.25, 0.01]))
 
 
 def test_answers_do_not_depend_on_the_batch(predictor: FuzzyEnsemble, cells: PackedGraphs) -> None:
