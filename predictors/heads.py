@@ -11,10 +11,10 @@ from torch import Tensor, nn
 class ClusterHeads(nn.Module):
     """``clusters`` MLPs of one hidden layer each, evaluated together.
 
-    The prediction of a graph is a line in its cost plus sum_c membership_c x MLP_c(embedding, cost) on the scale of what
-    the line leaves unexplained (GENNAPE, "FCM-based ensemble"). The cost is 1 / (log10(GFLOPs + 1) + 1), standardised:
-    the target is nearly proportional to it, and an embedding, being made of means over the graph, does not know how
-    large the graph is. In accuracy the line reads a + b x (log10(GFLOPs + 1) + 1).
+    The prediction of a graph is a line in its cost plus sum_c membership_c x MLP_c(embedding, cost) on the scale of
+    what the line leaves unexplained (GENNAPE, "FCM-based ensemble"). The cost is 1 / (log10(GFLOPs + 1) + 1),
+    standardised: the target is nearly proportional to it, and an embedding, being made of means over the graph, does
+    not know how large the graph is. In accuracy the line reads a + b x (log10(GFLOPs + 1) + 1).
     """
 
     #: Mean and deviation of the cost in training; slope and intercept of the line; deviation from the line.
