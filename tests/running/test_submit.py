@@ -183,3 +183,18 @@ def test_a_changed_wheel_of_the_same_name_arrives(dashboard: str, wheel: Path, t
             new.writestr(name, old.read(name) + extra)
     status, heard = _run(dashboard, changed, "python", "-P", "-c", "import gennape.errors as e; print(e.CHANGED)")
     assert (status, "yes" in heard) == (0, True), heard
+
+
+@pytest.mark.cluster
+def test_a_search_submitted_from_the_command_line_leaves_its_front_on_the_head(
+    dashboard: str, wheel: Path, tmp_path: Path
+) -> None:
+    command = [sys.executable, "-m", "gennape", "submit", "--address", dashboard, "--wheel", str(wheel), "--wait"]
+    command += ["--workspace", str(tmp_path), "--", "search", "--space", "hiaml", "--evaluations", "60"]
+    command += ["--population", "20"]
+    environment = {**os.environ, "RAY_AUTH_MODE": "disabled"}
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=300)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert "all 60 evaluations are done" in ended.stdout
+    (front,) = tmp_path.glob("runs/*/report/front.csv")
+    assert front.read_text().startswith("index,hash,architecture,accuracy,flops")
