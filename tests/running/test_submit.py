@@ -197,4 +197,4 @@ def test_a_search_submitted_from_the_command_line_leaves_its_front_on_the_head(
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert "all 60 evaluations are done" in ended.stdout
     (front,) = tmp_path.glob("runs/*/report/front.csv")
-    assert front.read_text().startswith("index,hash,architecture,accuracy,flops")
+    assert {"hash", "architecture", "accuracy", "flops"} <= set(front.read_text().partition("\n")[0].split(","))
