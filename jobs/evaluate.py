@@ -33,9 +33,9 @@ def evaluate(
     from rich.console import Console
 
     from gennape.errors import InvalidDataError
-    from gennape.jobs.provenance import commit
     from gennape.platform.workspace import atomic_write_bytes
     from gennape.predictors.checkpoint import load_checkpoint, provenance_of
+    from gennape.source import commit
 
     present = [table for table in TABLES if (data / table[0]).is_file()]
     if not present:

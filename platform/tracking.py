@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import shutil
-import subprocess
 import time
 from contextlib import contextmanager
 from functools import partial
@@ -20,6 +18,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 import gennape
 from gennape.errors import GennapeError, WorkspaceError
 from gennape.platform.workspace import atomic_write_bytes
+from gennape.source import commit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -240,14 +239,8 @@ def track(
 def provenance() -> dict[str, str]:
     """Tags that tell which code ran: the version, and in a checkout the git commit (``-dirty`` when changed)."""
     tags = {"gennape.version": gennape.__version__, "mlflow.source.name": "gennape"}
-    git, source = shutil.which("git"), Path(gennape.__file__)
-    if git is None:
-        return tags
-    ask = partial(subprocess.run, cwd=source.parent, capture_output=True, text=True, check=False, timeout=10)
-    # A virtual environment may lie inside somebody's own repository: only one that tracks this file is ours.
-    if ask([git, "ls-files", "--error-unmatch", source.name]).returncode == 0:
-        commit = ask([git, "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty"]).stdout.strip()
-        tags["mlflow.source.git.commit"] = commit
+    if (found := commit()) is not None:
+        tags["mlflow.source.git.commit"] = found
     return tags
 
 
