@@ -55,7 +55,9 @@ def _measure(data: Path, name: str, family: str, held_out: bool, predictor: Pred
 
     from gennape.search_spaces.cost import flops
     from gennape.search_spaces.families.registry import family as family_named
+    from gennape.search_spaces.graph import Column
     from gennape.search_spaces.labels import read_labels, split
+    from gennape.search_spaces.ops import Op
 
     space = family_named(family)
     labels = read_labels(data / name, space)
@@ -63,7 +65,7 @@ def _measure(data: Path, name: str, family: str, held_out: bool, predictor: Pred
         labels = labels.take(split(labels) == 2)
     graphs = space.graphs(labels.genomes)
     predicted, cost = predictor.predict(graphs).accuracy, flops(graphs).astype(np.float64)
-    resolution = np.array([graphs[i].nodes[0, 2] for i in range(len(graphs))])
+    resolution = graphs.nodes[graphs.nodes[:, Column.OP] == Op.INPUT, Column.H_OUT]  # one input a graph, in their order
     subsets = [("all", np.ones(len(predicted), bool))]
     if held_out:
         subsets.append(("at least 80 %", labels.accuracy >= 80))

@@ -90,18 +90,6 @@ class GraphBatch:
     offsets: Int64[Tensor, " g1"]
     cost: Float32[Tensor, " g"]
 
-    def __len__(self) -> int:
-        return len(self.offsets) - 1
-
-    def to(self, device: torch.device) -> GraphBatch:
-        """The batch on a device."""
-        sides = [
-            Neighbours(*(getattr(side, name).to(device, non_blocking=True) for name in Neighbours.__slots__))
-            for side in (self.producers, self.consumers)
-        ]
-        features, offsets, cost = (t.to(device) for t in (self.features, self.offsets, self.cost))
-        return GraphBatch(features, sides[0], sides[1], offsets, cost)
-
 
 def featurize(graphs: PackedGraphs) -> GraphBatch:
     """The features of published computation graphs (operation, shapes, kernel, weight shape, bias), by step.

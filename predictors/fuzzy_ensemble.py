@@ -39,7 +39,7 @@ class FuzzyEnsembleNetwork(nn.Module):
     Centroids [c, d] are a buffer: fuzzy c-means sets them, gradients do not. So is the reach, the distance from the
     nearest centroid within which the training graphs lie. Memberships sum to one however far away a graph is; so that
     heads are not believed where they never saw a graph, what they add fades as (reach / distance)^2 outside the reach,
-    and a network unlike any seen is answered by its cost alone.
+    and a network infinitely far from all seen would be answered by its cost alone.
     """
 
     centroids: Tensor
@@ -51,7 +51,6 @@ class FuzzyEnsembleNetwork(nn.Module):
         self.encoder = GraphEncoder(config.encoder)
         self.heads = ClusterHeads(config.clusters, config.encoder.embedding, config.head_hidden)
         self.register_buffer("centroids", torch.zeros(config.clusters, config.encoder.embedding))
-
         self.register_buffer("reach", torch.tensor(torch.inf))
 
     def trust(self, embedding: Float[Tensor, "g d"]) -> Float[Tensor, " g"]:

@@ -46,11 +46,6 @@ class Fragment:
     edges: Int32[np.ndarray, "e 2"]
     output: Value  # node may be an input (below 0) when the fragment is the identity
 
-    @property
-    def n_nodes(self) -> int:
-        """Number of operations."""
-        return len(self.nodes)
-
 
 class GraphBuilder:
     """Collects fragments and joins them into one graph. Nodes are stored in the order in which they are added."""

@@ -12,7 +12,7 @@ import pandas as pd
 from jaxtyping import Bool, Float64, Int64
 
 from gennape.errors import InvalidArchitectureError, InvalidDataError
-from gennape.search_spaces.families.nb101 import MAX_VERTICES, N_EDGES, NasBench101
+from gennape.search_spaces.families.nb101 import MAX_VERTICES, N_EDGES, PAIRS, NasBench101
 from gennape.search_spaces.space import SearchSpace
 
 
@@ -59,31 +59,37 @@ def split(labels: LabelledArchitectures) -> Int64[np.ndarray, " n"]:
 def read_nb101(path: Path) -> LabelledArchitectures:
     """NAS-Bench-101 rows: ``n_vertices``, ``adj_bits`` (bit x + y(y-1)/2 is the edge x -> y), ``ops``, ``val108``.
 
-    Rows without the accuracy after 108 epochs are left out; ``src`` says which samples a row is
-    in: T uniform, E and P picked by optimisers. Raises :class:`InvalidDataError` naming a bad row.
+    Rows without the accuracy after 108 epochs are left out; ``src`` says which samples a row is in: T uniform, E and P
+    picked by optimisers. Raises :class:`InvalidDataError` naming a bad row.
     """
     table = _read_csv(path, {"ops": str, "hash": str, "src": str}, ("hash", "n_vertices", "adj_bits", "ops", "val108"))
-    table = table[table["val108"].notna()].reset_index(drop=True)
-    ops = table["ops"].fillna("").tolist()
+    table = table[table["val108"].notna()].copy()
+    accuracy = 100 * _numbers(path, table, "val108")
+    table["ops"] = table["ops"].fillna("")
+    _refuse_row(path, table, "ops", ~table["ops"].str.fullmatch(r"[0-9]*"), "must be a digit per inner vertex")
+    _refuse_row(path, table, "hash", ~table["hash"].str.fullmatch(r"[0-9a-f]{8,}", na=False), "must be hexadecimal")
+    vertices = table["n_vertices"].to_numpy()
+    _refuse_row(path, table, "ops", table["ops"].str.len() != vertices - 2, "its digits do not fit its n_vertices")
     inner = MAX_VERTICES - 2
     bits = table["adj_bits"].to_numpy(np.int64)[:, None] >> np.arange(N_EDGES) & 1
-    if any(len(o) != v - 2 for o, v in zip(ops, table["n_vertices"], strict=True)):
-        raise InvalidDataError(f"{path}: a row's ops do not fit its n_vertices; expected one digit per inner vertex")
-    operations = np.array([[int(digit) for digit in o.ljust(inner, "0")] for o in ops], np.int64).reshape(-1, inner)
-    genomes = np.concatenate([bits, operations], axis=1)
+    last = (bits * np.array([y for _, y in PAIRS])).max(1, initial=0)
+    _refuse_row(path, table, "adj_bits", last != vertices - 1, "no edge ends at its last vertex, or one ends beyond")
+    operations = np.array([[int(digit) for digit in o.ljust(inner, "0")] for o in table["ops"]], np.int64)
+    genomes = np.concatenate([bits, operations.reshape(-1, inner)], axis=1)
     try:
         NasBench101().validate(genomes)
     except InvalidArchitectureError as error:
         raise InvalidDataError(f"{path}: {error}") from error
-    accuracy = 100 * table["val108"].to_numpy(np.float64)
-    source = table["src"] if "src" in table else pd.Series("T", index=table.index)
+    source = table["src"].fillna("") if "src" in table else pd.Series("T", index=table.index)
     sampled, picked = (source.str.contains(letters).to_numpy(bool) for letters in ("T", "[EP]"))
+    table = table.reset_index(drop=True)
     return LabelledArchitectures(genomes, accuracy, table["hash"].tolist(), sampled, picked, table)
 
 
 def read_architectures(path: Path, space: SearchSpace, column: str = "acc") -> LabelledArchitectures:
     """Rows with the architecture as JSON in ``architecture`` and the accuracy in percent in ``column``."""
     table = _read_csv(path, {}, ("architecture", column))
+    accuracy = _numbers(path, table, column)
     genomes = []
     for row, text in enumerate(table["architecture"]):
         try:
@@ -91,7 +97,6 @@ def read_architectures(path: Path, space: SearchSpace, column: str = "acc") -> L
         except (InvalidArchitectureError, json.JSONDecodeError, TypeError) as error:
             raise InvalidDataError(f"{path}, row {row + 1}: {error}") from error
     identity = [hashlib.sha256(genome.tobytes()).hexdigest() for genome in genomes]
-    accuracy = table[column].to_numpy(np.float64)
     return LabelledArchitectures(
         np.stack(genomes), accuracy, identity, np.ones(len(table), bool), np.zeros(len(table), bool), table
     )
@@ -120,3 +125,18 @@ def _read_csv(path: Path, types: dict[str, type], needed: tuple[str, ...]) -> pd
     if missing or len(table) == 0:
         raise InvalidDataError(f"{path}: needs columns {list(needed)} and rows; missing {missing}, {len(table)} rows")
     return table
+
+
+def _numbers(path: Path, table: pd.DataFrame, column: str) -> Float64[np.ndarray, " n"]:
+    """A column that must hold finite numbers."""
+    numbers = pd.to_numeric(table[column], errors="coerce").to_numpy(np.float64)
+    _refuse_row(path, table, column, ~np.isfinite(numbers), "must be a finite number")
+    return numbers
+
+
+def _refuse_row(path: Path, table: pd.DataFrame, column: str, bad: object, why: str) -> None:
+    rows = np.flatnonzero(np.asarray(bad, bool))
+    if len(rows):
+        raise InvalidDataError(
+            f"{path}, row {table.index[rows[0]] + 1}: {column} is {table[column].iloc[rows[0]]!r}; {why}"
+        )
