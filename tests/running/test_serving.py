@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 import ray
+from ray import serve
 from ray.serve.exceptions import BackPressureError
 
 from gennape.errors import CheckpointError, InvalidGraphError, ServiceError
@@ -268,3 +269,26 @@ def test_slow_prediction_is_a_service_error(served: EnsembleHandle) -> None:
 @pytest.mark.cluster
 def test_a_lost_replica_is_replaced_and_the_call_repeated(served: EnsembleHandle) -> None:
     assert served.predict(graphs_of(DEADLY)).accuracy.tolist() == [DEADLY]
+
+
+@pytest.mark.cluster
+def test_replicas_grow_under_load_and_not_beyond_their_bound(served: EnsembleHandle) -> None:
+    before = set(serve.status().applications)
+    config = ServingConfig(min_replicas=1, max_replicas=2, max_batch_graphs=1)
+    with serve_ensemble(config, load_counter) as busy:
+        (name,) = set(serve.status().applications) - before
+
+        def running() -> int:
+            return serve.status().applications[name].deployments["ensemble"].replica_states.get("RUNNING", 0)
+
+        assert running() == config.min_replicas
+        seen = []
+        with ThreadPoolExecutor(12) as pool:  # each call takes a replica a second
+            for _ in range(6):
+                calls = [pool.submit(busy.predict, graphs_of(SLOW)) for _ in range(12)]
+                assert [call.result().accuracy.tolist() for call in calls] == [[SLOW]] * 12
+                seen.append(running())
+                if seen[-1] == config.max_replicas and len(seen) > 2:
+                    break
+        assert max(seen) == config.max_replicas, seen
+    assert served.predict(graphs_of(4)).accuracy.tolist() == [4]  # what else is served goes on
