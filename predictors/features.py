@@ -1,7 +1,8 @@
 """What a predictor sees of a graph: rows of numbers for its steps, and how the steps feed one another.
 
 A step is an operation together with the normalisations and activations that it alone feeds, one after another
-(conv-bn-relu is one step). Messages then pass between steps, at less than half the cost of passing them between nodes.
+(conv-bn-relu is one step); a sum of many terms is one step too. Messages then pass between steps, at less than half
+the cost of passing them between nodes.
 """
 
 from __future__ import annotations
@@ -22,17 +23,17 @@ from gennape.search_spaces.ops import VOCABULARY_SIZE, WEIGHTED, Op
 GROUPS: tuple[tuple[Op, ...], ...] = (
     (Op.INPUT,),
     (Op.OUTPUT,),
-    (Op.CONV, Op.DEPTHWISE),
-    (Op.LINEAR,),
-    (Op.BATCHNORM,),
-    (Op.RELU, Op.RELU6, Op.SIGMOID, Op.TANH, Op.SWISH, Op.GELU, Op.HARDSIGMOID),
+    (Op.CONV, Op.DEPTHWISE, Op.CONVTRANSPOSE),
+    (Op.LINEAR, Op.MATMUL),
+    (Op.BATCHNORM, Op.LAYERNORM, Op.GROUPNORM),
+    (Op.RELU, Op.RELU6, Op.SIGMOID, Op.TANH, Op.SWISH, Op.GELU, Op.HARDSIGMOID, Op.LEAKYRELU, Op.SOFTMAX),
     (Op.ADD, Op.MUL),
     (Op.CONCAT,),
     (Op.MAXPOOL, Op.AVGPOOL),
-    (Op.MEAN,),
-    (Op.IDENTITY, Op.SLICE, Op.ZERO, Op.UNKNOWN),
+    (Op.MEAN, Op.GLOBAL),
+    (Op.IDENTITY, Op.SLICE, Op.ZERO, Op.SCALE, Op.SHIFT, Op.PAD, Op.RESIZE, Op.RESHAPE, Op.PERMUTE, Op.UNKNOWN),
 )
-_ELEMENTWISE = (*GROUPS[4], *GROUPS[5], Op.IDENTITY)
+_ELEMENTWISE = (*GROUPS[4], *GROUPS[5], Op.IDENTITY, Op.SCALE, Op.SHIFT)
 
 #: Names of the numeric features, in column order.
 NUMERIC = (
@@ -102,12 +103,11 @@ def featurize(graphs: PackedGraphs) -> GraphBatch:
     leads, step_of = _steps(graphs, op)
     owner = graphs.graph_index
     features = np.zeros((len(leads), N_FEATURES), np.float32)
-    size = features.size
-    columns = (op, VOCABULARY_SIZE + _GROUP_OF[op])
-    for column in columns:
-        features += (
-            np.bincount(step_of * N_FEATURES + column, minlength=size).reshape(features.shape).astype(np.float32)
-        )
+    # A sum is one operation, in whatever order its terms are added.
+    counted = np.flatnonzero((op != Op.ADD) | (leads[step_of] == np.arange(len(op))))
+    for column in (op[counted], VOCABULARY_SIZE + _GROUP_OF[op[counted]]):
+        place = step_of[counted] * N_FEATURES + column
+        features += np.bincount(place, minlength=features.size).reshape(features.shape).astype(np.float32)
     features[:, -len(NUMERIC) :] = _numeric(graphs.nodes[leads], op[leads], owner[leads], _images(graphs, op, owner))
     source, target = step_of[graphs.edges[:, 0]], step_of[graphs.edges[:, 1]]
     between = source != target
@@ -128,9 +128,10 @@ def _steps(
     n = len(op)
     source, target = graphs.edges.T
     producer = np.arange(n)
-    follows: Bool[np.ndarray, " e"] = np.isin(op[target], _ELEMENTWISE) & (
-        np.bincount(source, minlength=n)[source] == 1
-    )
+    alone = np.bincount(source, minlength=n)[source] == 1
+    follows: Bool[np.ndarray, " e"] = np.isin(op[target], _ELEMENTWISE) & alone
+    terms = (op[target] == Op.ADD) & (op[source] == Op.ADD) & alone
+    producer[source[terms]] = target[terms]  # the last addition leads, whatever the order of the others
     producer[target[follows]] = source[follows]
     while not np.array_equal(producer, further := producer[producer]):
         producer = further

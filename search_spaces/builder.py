@@ -7,53 +7,34 @@ a graph of hundreds of nodes costs as many array copies as it has blocks.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from functools import lru_cache, wraps
-from typing import Any, Concatenate, NamedTuple, ParamSpec
+from typing import Any, Concatenate, ParamSpec
 
 import numpy as np
 from jaxtyping import Float64, Int32
 
 from gennape.errors import InvalidGraphError
+from gennape.search_spaces import operations as ops
 from gennape.search_spaces.graph import N_COLUMNS, ComputationGraph
+from gennape.search_spaces.operations import Fragment, Pair, Shape, Value
 from gennape.search_spaces.ops import Op
 
+__all__ = ["Fragment", "GraphBuilder", "Value", "conv_bn", "conv_bn_relu", "fragment", "make_divisible"]
+
 P = ParamSpec("P")
-Shape = tuple[int, int, int]
-
-
-class Value(NamedTuple):
-    """The output of a node: its index and its channels, height and width."""
-
-    node: int
-    c: int
-    h: int
-    w: int
-
-    @property
-    def shape(self) -> Shape:
-        """Channels, height, width."""
-        return self[1:]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Fragment:
-    """Rows of a sub-network. Edge sources below 0 are its inputs: ``-1`` the first, ``-2`` the second, ..."""
-
-    nodes: Int32[np.ndarray, "n a"]
-    scalars: Float64[np.ndarray, " n"]
-    edges: Int32[np.ndarray, "e 2"]
-    output: Value  # node may be an input (below 0) when the fragment is the identity
 
 
 class GraphBuilder:
     """Collects fragments and joins them into one graph. Nodes are stored in the order in which they are added."""
 
-    def __init__(self) -> None:
+    def __init__(self, published: bool = False) -> None:
+        #: Whether a family should emit the graph that was published of a network where it differs from the network.
+        self.published = published
         self._parts: list[Fragment] = []
+        self._starts: list[int] = []
         self._inputs: list[int] = []
-        self._input_counts: list[int] = []
+        self._first_inputs: list[int] = []
         self._size = 0
 
     def append(self, part: Fragment, *inputs: Value) -> Value:
@@ -63,8 +44,9 @@ class GraphBuilder:
             return Value(inputs[-1 - node].node, c, h, w)
         start = self._size
         self._parts.append(part)
+        self._starts.append(start)
+        self._first_inputs.append(len(self._inputs))
         self._inputs += [value[0] for value in inputs]
-        self._input_counts.append(len(inputs))
         self._size = start + len(part.nodes)
         return Value(start + node, c, h, w)
 
@@ -73,13 +55,12 @@ class GraphBuilder:
         if not parts:
             return np.zeros((0, N_COLUMNS), np.int32), np.zeros(0), np.zeros((0, 2), np.int32)
         edges = np.concatenate([part.edges for part in parts])
-        edge_counts = [len(part.edges) for part in parts]
-        starts = np.cumsum([0] + [len(part.nodes) for part in parts[:-1]], dtype=np.int32)
-        first_inputs = np.cumsum([0, *self._input_counts[:-1]], dtype=np.int32)
+        counts = [len(part.edges) for part in parts]
+        starts, first_inputs = np.array([self._starts, self._first_inputs], np.int32).repeat(counts, axis=1)
         source = edges[:, 0]
-        outside = source < 0
-        port = np.repeat(first_inputs, edge_counts)[outside] - 1 - source[outside]
-        edges += np.repeat(starts, edge_counts)[:, None]
+        outside = np.flatnonzero(source < 0)
+        port = first_inputs[outside] - 1 - source[outside]
+        edges += starts[:, None]
         if len(port):
             edges[outside, 0] = np.array(self._inputs, np.int32)[port]
         return np.concatenate([part.nodes for part in parts]), np.concatenate([part.scalars for part in parts]), edges
@@ -92,89 +73,231 @@ class GraphBuilder:
 
     def input(self, c: int, h: int, w: int) -> Value:
         """The image; every graph has one."""
-        return self.append(_node(Op.INPUT, (c, h, w), (c, h, w)))
+        return self.append(ops.node(Op.INPUT, (c, h, w), (c, h, w)))
 
     def output(self, x: Value) -> Value:
         """The result; every graph has one."""
-        return self.append(_node(Op.OUTPUT, x[1:], x[1:]), x)
+        return self.elementwise(Op.OUTPUT, x)
+
+    def elementwise(self, op: Op, x: Value, scalar: float = 0.0, kind: int = 0) -> Value:
+        """An operation that keeps the shape of its one input; for those that have no method of their own."""
+        return self.append(ops.node(op, x[1:], x[1:], scalar=scalar, kind=kind), x)
 
     def conv(
         self,
         x: Value,
         c_out: int,
-        kernel: int | tuple[int, int] = 1,
-        stride: int | tuple[int, int] = 1,
-        padding: int | tuple[int, int] | None = None,
-        dilation: int = 1,
+        kernel: Pair = 1,
+        stride: Pair = 1,
+        padding: Pair | None = None,
+        dilation: Pair = 1,
         groups: int = 1,
         bias: bool = False,
     ) -> Value:
         """2-D convolution; ``padding`` None keeps the size of an odd kernel at stride 1."""
-        return self.append(_conv(x[1:], c_out, kernel, stride, padding, dilation, groups, bias), x)
+        return self.append(ops.conv(x[1:], c_out, kernel, stride, padding, dilation, groups, bias), x)
 
     def depthwise(self, x: Value, kernel: int, stride: int = 1, dilation: int = 1, bias: bool = False) -> Value:
         """One filter per channel."""
-        return self.append(_conv(x[1:], x[1], kernel, stride, None, dilation, x[1], bias), x)
+        return self.append(ops.conv(x[1:], x[1], kernel, stride, None, dilation, x[1], bias), x)
 
-    def batchnorm(self, x: Value, eps: float = 1e-5) -> Value:
-        """Affine batch normalisation with running statistics."""
-        return self.append(_node(Op.BATCHNORM, x[1:], x[1:], scalar=eps), x)
+    def conv_transpose(
+        self,
+        x: Value,
+        c_out: int,
+        kernel: Pair,
+        stride: Pair = 1,
+        padding: Pair = 0,
+        output_padding: Pair = 0,
+        dilation: Pair = 1,
+        groups: int = 1,
+        bias: bool = False,
+    ) -> Value:
+        """2-D transposed convolution."""
+        part = ops.conv_transpose(x[1:], c_out, kernel, stride, padding, output_padding, dilation, groups, bias)
+        return self.append(part, x)
+
+    def linear(self, x: Value, c_out: int, bias: bool = True) -> Value:
+        """Fully connected layer on the channels, the same for every pixel."""
+        return self.append(ops.linear(x[1:], c_out, bias), x)
+
+    def matmul(self, x: Value, y: Value, transposed: bool = False) -> Value:
+        """For each channel the product of two matrices [height, width]; ``transposed`` turns the second."""
+        return self.append(ops.matmul(x[1:], y[1:], transposed), x, y)
+
+    def batchnorm(self, x: Value, eps: float = 1e-5, affine: bool = True) -> Value:
+        """Batch normalisation with running statistics; ``affine`` with learnt scale and shift (else ``kind`` 1)."""
+        return self.append(ops.node(Op.BATCHNORM, x[1:], x[1:], scalar=eps, kind=int(not affine)), x)
+
+    def layernorm(self, x: Value, eps: float = 1e-5, weight: bool = True, bias: bool = True, axis: int = 0) -> Value:
+        """Normalises the channels of each pixel (``axis`` 0) or all numbers (``axis`` 3), then scales and shifts."""
+        size = x.c if axis == 0 else x.c * x.h * x.w
+        part = ops.node(
+            Op.LAYERNORM,
+            x[1:],
+            x[1:],
+            flags=(int(bias), 0, 0),
+            scalar=eps,
+            axis=axis,
+            params=size * (int(weight) + int(bias)),
+        )
+        return self.append(part, x)
+
+    def groupnorm(self, x: Value, groups: int, eps: float = 1e-5, affine: bool = True) -> Value:
+        """Normalises groups of channels over all pixels, then scales and shifts each channel."""
+        if groups < 1 or x.c % groups:
+            raise InvalidGraphError(f"groups must divide the channels, got {groups} groups for {x.c}")
+        params, bias = 2 * x.c * affine, (int(affine), 0, 0)
+        return self.append(
+            ops.node(Op.GROUPNORM, x[1:], x[1:], groups=groups, flags=bias, scalar=eps, params=params), x
+        )
 
     def relu(self, x: Value) -> Value:
         """max(x, 0)."""
-        return self.append(_node(Op.RELU, x[1:], x[1:]), x)
+        return self.elementwise(Op.RELU, x)
 
     def relu6(self, x: Value) -> Value:
         """min(max(x, 0), 6)."""
-        return self.append(_node(Op.RELU6, x[1:], x[1:]), x)
+        return self.elementwise(Op.RELU6, x)
+
+    def leakyrelu(self, x: Value, slope: float = 0.01, params: int = 0) -> Value:
+        """max(x, 0) + slope · min(x, 0); with ``params`` the slope is learnt, for all channels or each."""
+        return self.append(ops.node(Op.LEAKYRELU, x[1:], x[1:], scalar=slope, params=params), x)
+
+    def gelu(self, x: Value, tanh: bool = False) -> Value:
+        """x · Φ(x), exactly or by the usual ``tanh`` (``kind`` 1)."""
+        return self.elementwise(Op.GELU, x, kind=int(tanh))
 
     def hardsigmoid(self, x: Value) -> Value:
         """relu6(x + 3) / 6."""
-        return self.append(_node(Op.HARDSIGMOID, x[1:], x[1:]), x)
+        return self.elementwise(Op.HARDSIGMOID, x)
 
     def hardswish(self, x: Value) -> Value:
         """x · hardsigmoid(x), as two nodes."""
         return self.append(_hardswish(x[1:]), x)
 
-    def linear(self, x: Value, c_out: int, bias: bool = True) -> Value:
-        """Fully connected layer on the channels of a 1x1 map."""
-        return self.append(_linear(x[1:], c_out, bias), x)
+    def softmax(self, x: Value, axis: int = 0) -> Value:
+        """Exponentials that sum to 1 along ``axis`` (0 channels, 1 height, 2 width)."""
+        return self.append(ops.node(Op.SOFTMAX, x[1:], x[1:], axis=axis), x)
+
+    def zero(self, x: Value) -> Value:
+        """x · 0."""
+        return self.elementwise(Op.ZERO, x)
+
+    def identity(self, x: Value) -> Value:
+        """x itself, as a node: only published graphs hold such nodes."""
+        return self.elementwise(Op.IDENTITY, x)
+
+    def scale(self, x: Value, axes: tuple[int, ...] = (), value: float = 1.0) -> Value:
+        """x times a learnt tensor that spans ``axes`` (0 channels, 1 height, 2 width), or times the constant."""
+        return self.append(ops.learnt(Op.SCALE, x[1:], axes, value), x)
+
+    def shift(self, x: Value, axes: tuple[int, ...] = (), value: float = 0.0) -> Value:
+        """x plus a learnt tensor that spans ``axes``, or plus the constant."""
+        return self.append(ops.learnt(Op.SHIFT, x[1:], axes, value), x)
 
     def add(self, *xs: Value) -> Value:
-        """Sum of equally shaped values."""
-        if any(x[1:] != xs[0][1:] for x in xs):
-            raise InvalidGraphError(f"add takes equal shapes, got {[x.shape for x in xs]}")
-        return self.append(_merge(Op.ADD, tuple(x[1:] for x in xs)), *xs)
+        """Sum of one or more values, two at a time from the left as it is executed; one is passed on.
+
+        All have the shape of the first, or 1 where it is broadcast.
+        """
+        total = xs[0]
+        for x in xs[1:]:
+            self._broadcast("add", total, x)
+            total = self.append(ops.merge(Op.ADD, (total[1:], x[1:])), total, x)
+        return total
+
+    def add_n(self, *xs: Value) -> Value:
+        """Sum as one node, whatever the number of terms: only published graphs hold such nodes."""
+        return self.append(ops.merge(Op.ADD, tuple(x[1:] for x in xs)), *xs)
 
     def mul(self, x: Value, gate: Value) -> Value:
-        """Product; the gate may be 1x1 and then multiplies every pixel."""
-        if gate.c != x.c or gate[2:] not in {x[2:], (1, 1)}:
-            raise InvalidGraphError(f"mul takes equal shapes or a 1x1 gate, got {x.shape} and {gate.shape}")
-        return self.append(_merge(Op.MUL, (x[1:], gate[1:])), x, gate)
+        """Product; where the gate's channels, height or width are 1 it is broadcast."""
+        self._broadcast("mul", x, gate)
+        return self.append(ops.merge(Op.MUL, (x[1:], gate[1:])), x, gate)
 
-    def concat(self, *xs: Value) -> Value:
-        """Channels one after another, in the order given."""
-        if any(x[2:] != xs[0][2:] for x in xs):
-            raise InvalidGraphError(f"concat takes equal heights and widths, got {[x.shape for x in xs]}")
-        return self.append(_merge(Op.CONCAT, tuple(x[1:] for x in xs)), *xs)
+    @staticmethod
+    def _broadcast(what: str, x: Value, y: Value) -> None:
+        if x[1:] != y[1:] and any(b not in (a, 1) for a, b in zip(x[1:], y[1:], strict=True)):
+            raise InvalidGraphError(f"{what} takes equal shapes, or 1 where the second spreads; got {x[1:]}, {y[1:]}")
 
-    def maxpool(self, x: Value, kernel: int, stride: int, padding: int = 0, ceil_mode: bool = False) -> Value:
+    def concat(self, *xs: Value, axis: int = 0) -> Value:
+        """Values one after another along channels (0), height (1) or width (2), in the order given."""
+        rest = [tuple(n for i, n in enumerate(x[1:]) if i != axis) for x in xs]
+        if any(shape != rest[0] for shape in rest):
+            raise InvalidGraphError(f"concat takes equal sizes but along axis {axis}, got {[x.shape for x in xs]}")
+        return self.append(ops.merge(Op.CONCAT, tuple(x[1:] for x in xs), axis), *xs)
+
+    def maxpool(self, x: Value, kernel: Pair, stride: Pair, padding: Pair = 0, ceil_mode: bool = False) -> Value:
         """Maximum over windows."""
-        return self.append(_pool(Op.MAXPOOL, x[1:], kernel, stride, padding, ceil_mode, False), x)
+        return self.append(ops.pool(Op.MAXPOOL, x[1:], kernel, stride, padding, ceil_mode, False), x)
 
     def avgpool(
-        self, x: Value, kernel: int, stride: int, padding: int = 0, ceil_mode: bool = False, count_pad: bool = False
+        self, x: Value, kernel: Pair, stride: Pair, padding: Pair = 0, ceil_mode: bool = False, count_pad: bool = False
     ) -> Value:
         """Mean over windows; ``count_pad`` counts padding as zeros."""
-        return self.append(_pool(Op.AVGPOOL, x[1:], kernel, stride, padding, ceil_mode, count_pad), x)
+        return self.append(ops.pool(Op.AVGPOOL, x[1:], kernel, stride, padding, ceil_mode, count_pad), x)
 
-    def mean(self, x: Value) -> Value:
-        """Global average over height and width, keeping 1x1."""
-        return self.append(_node(Op.MEAN, x[1:], (x[1], 1, 1)), x)
+    def mean(self, x: Value, op: Op = Op.MEAN) -> Value:
+        """Global average over height and width, keeping 1x1; some published graphs call it ``Op.GLOBAL``."""
+        return self.append(ops.node(op, x[1:], (x[1], 1, 1)), x)
 
-    def slice(self, x: Value, c: int, offset_h: int = 0, offset_w: int = 0, offset_c: int = 0) -> Value:
-        """``c`` channels from ``offset_c``, rows from ``offset_h`` and columns from ``offset_w`` to the end."""
-        return self.append(_slice(x[1:], c, offset_h, offset_w, offset_c), x)
+    def pad(self, x: Value, before: Shape, after: Shape, mode: str = "constant", value: float = 0.0) -> Value:
+        """Channels, rows and columns added ``before`` and ``after``; modes are ``operations.PAD_MODES``."""
+        return self.append(ops.pad(x[1:], before, after, mode, value), x)
+
+    def resize(self, x: Value, h: int, w: int, mode: str = "nearest") -> Value:
+        """Interpolation to another height and width; modes are ``operations.RESIZE_MODES``."""
+        return self.append(ops.node(Op.RESIZE, x[1:], (x.c, h, w), kind=ops.RESIZE_MODES.index(mode)), x)
+
+    def slice(
+        self,
+        x: Value,
+        c: int,
+        offset_h: int = 0,
+        offset_w: int = 0,
+        offset_c: int = 0,
+        h: int | None = None,
+        w: int | None = None,
+        step: tuple[int, int] = (1, 1),
+    ) -> Value:
+        """``c`` channels from ``offset_c``, ``h`` rows and ``w`` columns (None: to the end) in steps."""
+        rows, columns = (
+            -(-(whole - offset) // jump) if size is None else size
+            for size, whole, offset, jump in zip((h, w), x[2:], (offset_h, offset_w), step, strict=True)
+        )
+        return self.append(ops.cut(x[1:], (offset_c, offset_h, offset_w), (c, rows, columns), step), x)
+
+    def reshape(self, x: Value, c: int, h: int, w: int) -> Value:
+        """The same numbers in the same order, channels outermost."""
+        if c * h * w != x.c * x.h * x.w:
+            raise InvalidGraphError(f"a reshape keeps the count of numbers; {x.shape} has not that of {(c, h, w)}")
+        return self.append(ops.node(Op.RESHAPE, x[1:], (c, h, w)), x)
+
+    def permute(self, x: Value, axes: Shape) -> Value:
+        """Channels, height and width (0, 1, 2) in another order: axis ``i`` of the result is ``axes[i]`` of x."""
+        return self.append(ops.permute(x[1:], axes), x)
+
+    def space_to_depth(self, x: Value, block: int) -> Value:
+        """Pixels of square blocks become channels (PyTorch's pixel unshuffle)."""
+        return self.append(ops.blocks(Op.SPACETODEPTH, x[1:], block), x)
+
+    def depth_to_space(self, x: Value, block: int) -> Value:
+        """Channels become the pixels of square blocks (PyTorch's pixel shuffle)."""
+        return self.append(ops.blocks(Op.DEPTHTOSPACE, x[1:], block), x)
+
+    def other(self, name: str, out: Shape, *xs: Value, macs: int = 0, params: int = 0) -> Value:
+        """An operation outside the vocabulary: priced and hashed by its name, but not executable."""
+        part = ops.node(
+            Op.OTHER,
+            xs[0][1:],
+            out,
+            scalar=float(macs),
+            inputs=len(xs),
+            params=params,
+            kind=ops.other_kind(name),
+        )
+        return self.append(part, *xs)
 
 
 def fragment(
@@ -186,8 +309,8 @@ def fragment(
     """
 
     @lru_cache(maxsize=4096)
-    def make(*args: Any) -> Fragment:
-        builder = GraphBuilder()
+    def make(published: bool, *args: Any) -> Fragment:
+        builder = GraphBuilder(published)
         ports = 0
         actual = []
         for arg in args:
@@ -202,7 +325,7 @@ def fragment(
     @wraps(function)
     def wrapper(builder: GraphBuilder, *args: Any) -> Value:
         key = [_Port(arg[1:]) if type(arg) is Value else arg for arg in args]
-        return builder.append(make(*key), *[arg for arg in args if type(arg) is Value])
+        return builder.append(make(builder.published, *key), *[arg for arg in args if type(arg) is Value])
 
     return wrapper  # type: ignore[return-value]
 
@@ -211,93 +334,6 @@ class _Port(tuple[int, ...]):
     """The shape of a value in a cache key, apart from tuples that are plain arguments."""
 
     __slots__ = ()
-
-
-def _pair(value: int | tuple[int, int]) -> tuple[int, int]:
-    return (value, value) if isinstance(value, int) else value
-
-
-@lru_cache(maxsize=65536)
-def _node(
-    op: Op,
-    shape: Shape,
-    out: Shape,
-    window: tuple[int, ...] = (0, 0, 1, 1, 0, 0, 1, 1),
-    groups: int = 1,
-    flags: tuple[int, int, int] = (0, 0, 0),
-    offset: Shape = (0, 0, 0),
-    scalar: float = 0.0,
-    inputs: int = 1,
-) -> Fragment:
-    """One node; ``window`` is kernel, stride, padding, dilation (each h, w), ``flags`` bias, ceil mode, count pad."""
-    row = np.array([[op, *shape, *out, *window, groups, *flags, *offset]], np.int32)
-    ports = 0 if op is Op.INPUT else inputs
-    edges = np.array([[-1 - i, 0] for i in range(ports)], np.int32).reshape(ports, 2)
-    return Fragment(row, np.array([scalar]), edges, Value(0, *out))
-
-
-@lru_cache(maxsize=65536)
-def _conv(
-    shape: Shape,
-    c_out: int,
-    kernel: int | tuple[int, int],
-    stride: int | tuple[int, int],
-    padding: int | tuple[int, int] | None,
-    dilation: int,
-    groups: int,
-    bias: bool,
-) -> Fragment:
-    (kh, kw), (sh, sw) = _pair(kernel), _pair(stride)
-    ph, pw = (dilation * (kh // 2), dilation * (kw // 2)) if padding is None else _pair(padding)
-    c, h, w = shape
-    if c % groups or c_out % groups:
-        raise InvalidGraphError(f"groups must divide both channel counts, got {groups} groups for {c} -> {c_out}")
-    out = (
-        c_out,
-        (h + 2 * ph - dilation * (kh - 1) - 1) // sh + 1,
-        (w + 2 * pw - dilation * (kw - 1) - 1) // sw + 1,
-    )
-    if min(out) < 1:
-        raise InvalidGraphError(f"a {kh}x{kw} convolution with padding {ph},{pw} does not fit an input of {h}x{w}")
-    op = Op.DEPTHWISE if groups == c and groups > 1 else Op.CONV
-    return _node(op, shape, out, (kh, kw, sh, sw, ph, pw, dilation, dilation), groups, (int(bias), 0, 0))
-
-
-@lru_cache(maxsize=4096)
-def _linear(shape: Shape, c_out: int, bias: bool) -> Fragment:
-    if shape[1:] != (1, 1):
-        raise InvalidGraphError(f"linear takes a 1x1 map, got {shape}; average or pool it first")
-    return _node(Op.LINEAR, shape, (c_out, 1, 1), flags=(int(bias), 0, 0))
-
-
-@lru_cache(maxsize=65536)
-def _pool(op: Op, shape: Shape, kernel: int, stride: int, padding: int, ceil_mode: bool, count_pad: bool) -> Fragment:
-    def size(n: int) -> int:
-        span = n + 2 * padding - kernel
-        out = (-(-span // stride) if ceil_mode else span // stride) + 1
-        # A window that would start in the right-hand padding is dropped (PyTorch's rule).
-        return out - 1 if ceil_mode and (out - 1) * stride >= n + padding else out
-
-    c, h, w = shape
-    out = (c, size(h), size(w))
-    if min(out) < 1:
-        raise InvalidGraphError(f"a {kernel}x{kernel} pool with padding {padding} does not fit an input of {h}x{w}")
-    window = (kernel, kernel, stride, stride, padding, padding, 1, 1)
-    return _node(op, shape, out, window, flags=(0, int(ceil_mode), int(count_pad)))
-
-
-@lru_cache(maxsize=65536)
-def _slice(shape: Shape, c: int, offset_h: int, offset_w: int, offset_c: int) -> Fragment:
-    if not (0 < c <= shape[0] - offset_c and 0 <= offset_h < shape[1] and 0 <= offset_w < shape[2]):
-        raise InvalidGraphError(f"a slice of {c} channels at {offset_c, offset_h, offset_w} leaves its input {shape}")
-    out = (c, shape[1] - offset_h, shape[2] - offset_w)
-    return _node(Op.SLICE, shape, out, offset=(offset_c, offset_h, offset_w))
-
-
-@lru_cache(maxsize=65536)
-def _merge(op: Op, shapes: tuple[Shape, ...]) -> Fragment:
-    c = sum(s[0] for s in shapes) if op is Op.CONCAT else shapes[0][0]
-    return _node(op, shapes[0], (c, *shapes[0][1:]), inputs=len(shapes))
 
 
 @lru_cache(maxsize=4096)
@@ -321,11 +357,6 @@ def conv_bn_relu(
 ) -> Value:
     """Convolution without bias, batch normalisation, ReLU."""
     return b.relu(b.batchnorm(b.conv(x, c_out, kernel, stride)))
-
-
-def sequence_sum(b: GraphBuilder, xs: Sequence[Value]) -> Value:
-    """Sum of one or more values; a single one is passed through."""
-    return xs[0] if len(xs) == 1 else b.add(*xs)
 
 
 def make_divisible(value: int | float) -> int:

@@ -9,7 +9,7 @@ from gennape.search_spaces.graph import Column, PackedGraphs, offsets_of, topolo
 from gennape.search_spaces.ops import ORDERED
 
 # Two independent 64-bit lanes make 128 bits: with 10^9 distinct graphs a collision has a chance of about 10^-21.
-_LANES = (np.uint64(0x9E3779B97F4A7C15), np.uint64(0xD1B54A32D192ED03))
+_LANES = np.array([0x9E3779B97F4A7C15, 0xD1B54A32D192ED03], np.uint64)
 
 
 def canonical_hashes(graphs: PackedGraphs) -> list[str]:
@@ -20,9 +20,7 @@ def canonical_hashes(graphs: PackedGraphs) -> list[str]:
     """
     if len(graphs) == 0:
         return []
-    edges = _EdgeOrder(graphs)
-    lanes = [_hash_lane(graphs, edges, key) for key in _LANES]
-    return [f"{a:016x}{b:016x}" for a, b in zip(*(lane.tolist() for lane in lanes), strict=True)]
+    return [f"{a:016x}{b:016x}" for a, b in _hashes(graphs, _EdgeOrder(graphs)).tolist()]
 
 
 class _EdgeOrder:
@@ -60,33 +58,31 @@ def _ports(graphs: PackedGraphs) -> UInt64[np.ndarray, " e"]:
     return np.where(ordered, port + 1, 0).astype(np.uint64)
 
 
-def _hash_lane(graphs: PackedGraphs, edges: _EdgeOrder, key: np.uint64) -> UInt64[np.ndarray, " g"]:
-    own = np.empty(len(graphs.nodes), np.uint64)
-    own[edges.rank] = _attributes(graphs, key)
-    forward = _sweep(own, edges.incoming, edges.levels, key, reverse=False)
-    both = _sweep(_mix(forward + key), edges.outgoing, edges.levels, key, reverse=True)
-    totals = np.add.reduceat(both[edges.rank], graphs.node_offsets[:-1])
-    return _mix(totals + np.diff(graphs.node_offsets).astype(np.uint64) * key)
+def _hashes(graphs: PackedGraphs, edges: _EdgeOrder) -> UInt64[np.ndarray, "g 2"]:
+    own = np.empty((len(graphs.nodes), 2), np.uint64)
+    own[edges.rank] = _attributes(graphs)
+    forward = _sweep(own, edges.incoming, edges.levels, reverse=False)
+    both = _sweep(_mix(forward + _LANES), edges.outgoing, edges.levels, reverse=True)
+    totals = np.add.reduceat(both[edges.rank], graphs.node_offsets[:-1], axis=0)
+    return _mix(totals + np.diff(graphs.node_offsets).astype(np.uint64)[:, None] * _LANES)
 
 
-def _attributes(graphs: PackedGraphs, key: np.uint64) -> UInt64[np.ndarray, " n"]:
-    columns = _mix(np.arange(1, graphs.nodes.shape[1] + 1, dtype=np.uint64) * key)
+def _attributes(graphs: PackedGraphs) -> UInt64[np.ndarray, "n 2"]:
+    columns = _mix(np.arange(1, graphs.nodes.shape[1] + 1, dtype=np.uint64)[:, None] * _LANES)
     words = graphs.nodes.astype(np.int64).view(np.uint64)
-    scalars = np.ascontiguousarray(graphs.scalars).view(np.uint64)
-    mixed: UInt64[np.ndarray, " n"] = _mix((words * columns).sum(1, dtype=np.uint64) ^ _mix(scalars + key))
-    return mixed
+    scalars = np.ascontiguousarray(graphs.scalars).view(np.uint64)[:, None]
+    return _mix((words @ columns) ^ _mix(scalars + _LANES))
 
 
 def _sweep(
-    own: UInt64[np.ndarray, " n"],
+    own: UInt64[np.ndarray, "n 2"],
     runs: tuple[Int64[np.ndarray, " e"], UInt64[np.ndarray, " e"], Int64[np.ndarray, " n1"]],
     levels: Int64[np.ndarray, " l1"],
-    key: np.uint64,
     reverse: bool,
-) -> UInt64[np.ndarray, " n"]:
-    """Hash each node with the hashes of its neighbours on one side, depth by depth."""
+) -> UInt64[np.ndarray, "n 2"]:
+    """Hash each node with the hashes of its neighbours on one side, depth by depth; both lanes at once."""
     other, port, starts = runs
-    salt = port * key
+    salt = port[:, None] * _LANES
     out = _mix(own)
     spans = list(zip(levels[:-1].tolist(), levels[1:].tolist(), strict=True))
     bounds = starts[levels].tolist()
@@ -97,12 +93,12 @@ def _sweep(
             continue
         messages = _mix(out[other[edge_first:edge_last]] + salt[edge_first:edge_last])
         fed = first + np.flatnonzero(counts[first:last])
-        sums = np.add.reduceat(messages, starts[fed] - edge_first)
+        sums = np.add.reduceat(messages, starts[fed] - edge_first, axis=0)
         out[fed] = _mix(own[fed] + sums)
     return out
 
 
-def _mix(x: UInt64[np.ndarray, " n"]) -> UInt64[np.ndarray, " n"]:
+def _mix(x: UInt64[np.ndarray, "*n"]) -> UInt64[np.ndarray, "*n"]:
     """The finaliser of splitmix64: every input bit changes every output bit with probability about one half."""
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)

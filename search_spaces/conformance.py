@@ -6,34 +6,30 @@ weights that a counter generates. See :func:`check_row` for what must agree.
 
 from __future__ import annotations
 
-import hashlib
 import json
-import math
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from jaxtyping import Float64, Int64
-from torch import Tensor, nn
 
 from gennape.errors import GennapeError, InvalidDataError
 from gennape.search_spaces import cost
-from gennape.search_spaces.families import nb101
+from gennape.search_spaces.families import nb101, nb201, nb301
 from gennape.search_spaces.families.registry import FAMILIES
-from gennape.search_spaces.graph import ComputationGraph, pack
-from gennape.search_spaces.module import compile_graph
+from gennape.search_spaces.graph import pack
+from gennape.search_spaces.oracle import fill_weights, measure, uniform
 from gennape.search_spaces.space import SearchSpace
+
+__all__ = ["check_row", "fill_weights", "fixture_files", "measure", "read_rows", "space_of", "uniform"]
 
 #: Names that fixture files use for a family besides its own.
 ALIASES = {"pn": "proxylessnas"}
 #: Tolerance on logits, times the norm of the expected logits.
 TOLERANCE = 1e-6
-_BLOCK = 1 << 20  # the streams of a layer's tensors start this far apart
 _REQUIRED: dict[str, type | tuple[type, ...]] = {
     "params": int,
     "macs": int,
@@ -42,23 +38,6 @@ _REQUIRED: dict[str, type | tuple[type, ...]] = {
     "logits8": list,
     "logits_l2": (int, float),
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Measurement:
-    """What one forward pass of a network under the oracle's weights shows."""
-
-    params: int
-    macs: int
-    out_shape: list[int]
-    #: One string per executed convolution and fully connected layer, sorted.
-    layers: list[str]
-    logits: Float64[np.ndarray, " classes"]
-
-    @property
-    def conv_linear_sha256(self) -> str:
-        """SHA-256 of the layers, one a line."""
-        return hashlib.sha256("\n".join(self.layers).encode()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,35 +98,56 @@ def _parse(line: str, number: int) -> FixtureRow:
 
 
 def check_row(space: SearchSpace, row: FixtureRow) -> list[str]:
-    """What differs between a row and the network that ``space`` makes of its ``config``; empty where all agrees.
+    """What differs between a row and the networks that ``space`` makes of its ``config``; empty where all agrees.
 
     Compared exactly: parameters and MACs of the module (and of the graph), output shape, hash of the executed layers,
-    and what the family itself can tell (:data:`EXTRA`). Compared in float64 to 1e-6 of their norm: logits.
+    and what the family itself can tell (:data:`EXTRA`). Compared in float64 to 1e-6 of their norm: logits. A row that
+    holds measurements under several settings of the family (:data:`SETTINGS`) is checked under each.
     """
-    problems = [row.problem] if row.problem else _malformed(space, row.content)
-    if problems:
-        return problems
+    if row.problem:
+        return [row.problem]
+    family = str(row.content.get("family", space.name))
+    if ALIASES.get(family, family) != space.name:
+        return [f"belongs to family {family!r}, but its file is named after {space.name}"]
     try:
-        genome = space.decode(_architecture(space, row.content))
-        graph = space.graph(genome)
-        measured = measure(graph)
+        settings = SETTINGS[space.name](space, row.content) if space.name in SETTINGS else [Setting(space, row.content)]
+        return [setting.label + problem for setting in settings for problem in _check(setting)]
     except GennapeError as error:
         return [str(error)]
-    packed = pack([graph])
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What was measured of an architecture as a member of ``space``.
+
+    ``unseen`` parameters are those of layers that only training runs; ``label`` tells settings of one row apart.
+    """
+
+    space: SearchSpace
+    content: Mapping[str, Any]
+    unseen: int = 0
+    label: str = ""
+
+
+def _check(setting: Setting) -> list[str]:
+    space, content = setting.space, setting.content
+    if problems := _malformed(content):
+        return problems
+    genome = space.decode(_architecture(space, content))
+    graph = space.graph(genome)
+    measured, packed = measure(graph), pack([graph])
     exact: dict[str, tuple[Any, Any]] = {
-        key: (getattr(measured, key), row.content[key]) for key in ("params", "macs", "out_shape", "conv_linear_sha256")
+        key: (getattr(measured, key), content[key]) for key in ("macs", "out_shape", "conv_linear_sha256")
     }
+    exact["params"] = (measured.params + setting.unseen, content["params"])
     exact["params of the graph"] = (int(cost.params(packed)[0]), measured.params)
     exact["macs of the graph"] = (int(cost.macs(packed)[0]), measured.macs)
     differ = [f"{key} is {got}, expected {wanted}" for key, (got, wanted) in exact.items() if got != wanted]
     extra = EXTRA.get(space.name)
-    return differ + _logits_differ(measured.logits, row.content) + (extra(genome, row.content) if extra else [])
+    return differ + _logits_differ(measured.logits, content) + (extra(genome, content) if extra else [])
 
 
-def _malformed(space: SearchSpace, content: Mapping[str, Any]) -> list[str]:
-    family = str(content.get("family", space.name))
-    if ALIASES.get(family, family) != space.name:
-        return [f"belongs to family {family!r}, but its file is named after {space.name}"]
+def _malformed(content: Mapping[str, Any]) -> list[str]:
     if missing := [key for key in ("config", *_REQUIRED) if key not in content]:
         return [f"lacks {', '.join(missing)}"]
     problems = [
@@ -195,101 +195,40 @@ def _check_nb101(genome: Int64[np.ndarray, " g"], content: Mapping[str, Any]) ->
     return problems
 
 
+def _check_nb201(genome: Int64[np.ndarray, " g"], content: Mapping[str, Any]) -> list[str]:
+    got = {"unique_str": nb201.isomorphism_string(genome), "valid": nb201.reaches_output(genome)}
+    return [
+        f"{key} is {value!r}, expected {content[key]!r}"
+        for key, value in got.items()
+        if key in content and content[key] != value
+    ]
+
+
 #: Checks of what a family knows besides its graph: (genome, row) -> differences.
-EXTRA: dict[str, Callable[[Int64[np.ndarray, " g"], Mapping[str, Any]], list[str]]] = {"nb101": _check_nb101}
+EXTRA: dict[str, Callable[[Int64[np.ndarray, " g"], Mapping[str, Any]], list[str]]] = {
+    "nb101": _check_nb101,
+    "nb201": _check_nb201,
+}
 
 
-# The oracle -----------------------------------------------------------------------------------------------------------
+def _settings_nb301(space: SearchSpace, content: Mapping[str, Any]) -> list[Setting]:
+    """One for each ``c<channels>_l<cells>_<aux or noaux>`` of the row, and one where it is itself a measurement."""
+    settings = []
+    for key, measured in content.items():
+        match = _MACRO.fullmatch(key)
+        if isinstance(measured, dict) and (match or not _REQUIRED.keys().isdisjoint(measured)):
+            if match is None:
+                raise InvalidDataError(f"{key} is not a setting such as c32_l8_noaux; rename or remove it")
+            channels, cells = int(match[1]), int(match[2])
+            unseen = nb301.auxiliary_params(channels) if match[3] == "aux" else 0
+            row = {"config": content.get("config"), **measured}
+            settings.append(Setting(nb301.NasBench301(channels, cells), row, unseen, f"{key}: "))
+        elif match:
+            raise InvalidDataError(f"{key} is {measured!r}, not an object of measurements")
+    itself = not settings or not _REQUIRED.keys().isdisjoint(content)
+    return [*settings, Setting(space, content)] if itself else settings
 
 
-def measure(graph: ComputationGraph) -> Measurement:
-    """Run the compiled network once in float64 under the oracle's weights and input (batch of one).
-
-    Convolutions and fully connected layers are recorded as they execute.
-    """
-    with torch.device("meta"):  # the default initial weights would be drawn in vain
-        module = compile_graph(graph)
-    module = module.double().to_empty(device="cpu").eval()
-    fill_weights(module)
-    layers: list[str] = []
-    macs: list[int] = []
-
-    def record(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        layers.append(_describe(layer, output))
-        macs.append(_macs(layer, inputs[0], output))
-
-    for layer in module.modules():
-        if isinstance(layer, nn.Conv2d | nn.Linear):
-            layer.register_forward_hook(record)
-    shape = (1, *module.image_shape)
-    image = torch.from_numpy(2 * uniform(math.prod(shape), 7 * _BLOCK) - 1).view(shape)
-    with torch.inference_mode(), _one_thread():
-        logits = module(image)
-    params = sum(parameter.numel() for parameter in module.parameters())
-    return Measurement(params, sum(macs), list(logits.shape), sorted(layers), logits.flatten().numpy())
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Let PyTorch compute in one thread: in float64 a depthwise convolution is a parallel region per channel, which on
-    busy cores takes twenty times as long in two threads."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-
-
-def _describe(layer: nn.Module, output: Tensor) -> str:
-    if isinstance(layer, nn.Conv2d):
-        pairs = {"k": layer.kernel_size, "s": layer.stride, "p": layer.padding, "d": layer.dilation}
-        window = " ".join(f"{key}{pair[0]}x{pair[1]}" for key, pair in pairs.items())
-        h, w = output.shape[2:]
-        bias = int(layer.bias is not None)
-        return f"conv i{layer.in_channels} o{layer.out_channels} {window} g{layer.groups} b{bias} @{h}x{w}"
-    return f"linear i{layer.in_features} o{layer.out_features} b{int(layer.bias is not None)}"
-
-
-def _macs(layer: nn.Module, x: Tensor, output: Tensor) -> int:
-    """Multiply-accumulates of one executed layer, bias not counted."""
-    if isinstance(layer, nn.Conv2d):
-        return output.numel() * layer.weight[0].numel()
-    return x.shape[-1] * output.numel()
-
-
-def fill_weights(module: nn.Module) -> None:
-    """Set all weights, biases and statistics to the oracle's, which depend on their shapes alone."""
-    with torch.no_grad():
-        for layer in module.modules():
-            if isinstance(layer, nn.Conv2d | nn.Linear):
-                bound = math.sqrt((6 if isinstance(layer, nn.Conv2d) else 3) / layer.weight[0].numel())
-                _fill(layer.weight, -bound, 2 * bound, 0)
-                if layer.bias is not None:
-                    _fill(layer.bias, -0.1, 0.2, 1)
-            elif isinstance(layer, nn.BatchNorm2d):
-                tensors = (layer.weight, layer.bias, layer.running_mean, layer.running_var)
-                ranges = ((0.8, 0.4), (-0.1, 0.2), (-0.1, 0.2), (1.0, 0.5))
-                for stream, (tensor, (low, width)) in enumerate(zip(tensors, ranges, strict=True)):
-                    _fill(tensor, low, width, stream)
-
-
-def _fill(tensor: Tensor | None, low: float, width: float, stream: int) -> None:
-    if tensor is not None:
-        values = uniform(tensor.numel(), stream * _BLOCK) * width + low
-        tensor.copy_(torch.from_numpy(values).view(tensor.shape))
-
-
-def uniform(n: int, offset: int) -> Float64[np.ndarray, " n"]:
-    """Numbers ``offset`` to ``offset + n`` of the oracle's stream in [0, 1): splitmix64 of the counter (Steele et al.,
-    2014)."""
-    return _stream(max(16, (n - 1).bit_length()), offset)[:n]
-
-
-@lru_cache(maxsize=32)
-def _stream(bits: int, offset: int) -> Float64[np.ndarray, " n"]:
-    z = (np.arange(1 << bits, dtype=np.uint64) + np.uint64(offset + 1)) * np.uint64(0x9E3779B97F4A7C15)
-    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    z = z ^ (z >> np.uint64(31))
-    return (z >> np.uint64(11)).astype(np.float64) * 2.0**-53
+#: How the rows of a family hold measurements under several settings of it.
+SETTINGS: dict[str, Callable[[SearchSpace, Mapping[str, Any]], list[Setting]]] = {"nb301": _settings_nb301}
+_MACRO = re.compile(r"c([0-9]{1,4})_l([0-9]{1,3})_(aux|noaux)")

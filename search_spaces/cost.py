@@ -6,13 +6,13 @@ import numpy as np
 from jaxtyping import Int64
 
 from gennape.search_spaces.graph import Column, PackedGraphs
-from gennape.search_spaces.ops import Op
+from gennape.search_spaces.ops import WEIGHTED, Op
 
 
 def macs(graphs: PackedGraphs) -> Int64[np.ndarray, " g"]:
-    """Multiply-accumulates of each graph's convolutions and linear layers for one image; biases and the rest are 0."""
-    nodes = graphs.nodes.astype(np.int64)
-    return _per_graph(graphs, _kernel_weights(nodes) * nodes[:, Column.H_OUT] * nodes[:, Column.W_OUT])
+    """Multiply-accumulates of each graph for one image: of convolutions, fully connected layers, matrix products, and
+    what operations outside the vocabulary declare; biases and the rest are 0."""
+    return _per_graph(graphs, node_macs(graphs))
 
 
 def flops(graphs: PackedGraphs) -> Int64[np.ndarray, " g"]:
@@ -21,20 +21,38 @@ def flops(graphs: PackedGraphs) -> Int64[np.ndarray, " g"]:
 
 
 def params(graphs: PackedGraphs) -> Int64[np.ndarray, " g"]:
-    """Learnt parameters of each graph: weights, biases, and scale and shift of batch normalisations."""
+    """Learnt parameters of each graph: weights, biases, scales and shifts, and what other operations declare."""
+    return _per_graph(graphs, node_params(graphs))
+
+
+def node_macs(graphs: PackedGraphs) -> Int64[np.ndarray, " n"]:
+    """Multiply-accumulates of each node."""
     nodes = graphs.nodes.astype(np.int64)
-    c_out = nodes[:, Column.C_OUT]
-    norms = np.where(nodes[:, Column.OP] == Op.BATCHNORM, 2 * c_out, 0)
-    return _per_graph(graphs, _kernel_weights(nodes) + nodes[:, Column.BIAS] * c_out + norms)
+    op = nodes[:, Column.OP]
+    turned = op == Op.CONVTRANSPOSE  # each number of its input is spread over a window
+    pixels = np.where(
+        turned, nodes[:, Column.H_IN] * nodes[:, Column.W_IN], nodes[:, Column.H_OUT] * nodes[:, Column.W_OUT]
+    )
+    product = nodes[:, Column.C_OUT] * pixels * nodes[:, Column.W_IN]
+    declared = np.where(op == Op.OTHER, graphs.scalars, 0).astype(np.int64)
+    return np.where(op == Op.MATMUL, product, _kernel_weights(nodes) * pixels + declared)
+
+
+def node_params(graphs: PackedGraphs) -> Int64[np.ndarray, " n"]:
+    """Learnt parameters of each node."""
+    nodes = graphs.nodes.astype(np.int64)
+    op, c_out = nodes[:, Column.OP], nodes[:, Column.C_OUT]
+    norms = np.where((op == Op.BATCHNORM) & (nodes[:, Column.KIND] == 0), 2 * c_out, 0)
+    biases = np.where(np.isin(op, WEIGHTED), nodes[:, Column.BIAS] * c_out, 0)
+    return _kernel_weights(nodes) + biases + norms + nodes[:, Column.PARAMS]
 
 
 def _kernel_weights(nodes: Int64[np.ndarray, "n a"]) -> Int64[np.ndarray, " n"]:
     op, c_in, c_out = nodes[:, Column.OP], nodes[:, Column.C_IN], nodes[:, Column.C_OUT]
     window = nodes[:, Column.KERNEL_H] * nodes[:, Column.KERNEL_W]
-    conv = (op == Op.CONV) | (op == Op.DEPTHWISE)
-    return np.where(
-        conv, c_out * (c_in // nodes[:, Column.GROUPS]) * window, np.where(op == Op.LINEAR, c_in * c_out, 0)
-    )
+    conv = (op == Op.CONV) | (op == Op.DEPTHWISE) | (op == Op.CONVTRANSPOSE)
+    weights = c_out * (c_in // np.maximum(nodes[:, Column.GROUPS], 1)) * window
+    return np.where(conv, weights, np.where(op == Op.LINEAR, c_in * c_out, 0))
 
 
 def _per_graph(graphs: PackedGraphs, values: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, " g"]:

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Float64, Int32, Int64, Shaped
 
 from gennape.errors import InvalidGraphError
-from gennape.search_spaces.ops import Op
+from gennape.search_spaces.ops import MERGES, Op
 
 
 class Column(IntEnum):
@@ -39,12 +39,16 @@ class Column(IntEnum):
     BIAS = auto()  # 1 where the operation adds a learnt bias
     CEIL_MODE = auto()  # 1 where a pool rounds its output size up
     COUNT_PAD = auto()  # 1 where an average pool counts padding
-    OFFSET_C = auto()  # first channel, row and column that a slice keeps
+    OFFSET_C = auto()  # first channel, row and column that a slice keeps; channels, rows and columns padded before
     OFFSET_H = auto()
     OFFSET_W = auto()
+    AXIS = auto()  # along which is concatenated or normalised: 0 channels, 1 height, 2 width, 3 all of them
+    PARAMS = auto()  # learnt numbers that the other attributes do not tell, of a scale, a normalisation, an other
+    KIND = auto()  # variant of the operation, see the builder; of an other, a checksum of its name
 
 
 N_COLUMNS = len(Column)
+_MOST_WORK = 2.0**56  # an upper bound of a node's multiply-accumulates, so that sums over a graph stay within 64 bits
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -52,7 +56,8 @@ class ComputationGraph:
     """An executable network of primitive operations.
 
     ``nodes``   int32 [n, a]: one row per operation, columns as in :class:`Column`.
-    ``scalars`` float64 [n]: the one real parameter an operation may have (epsilon of a batch normalisation), else 0.
+    ``scalars`` float64 [n]: the one real parameter an operation may have (epsilon of a normalisation, slope of a leaky
+    ReLU, constant of a scale, shift or padding, multiply-accumulates of an other), else 0.
     ``edges``   int32 [e, 2]: (source, target); the edges into one node stand in the order of its inputs. The same pair
     may stand twice (``x + x``).
     """
@@ -201,8 +206,7 @@ def validate(graphs: PackedGraphs) -> None:
         fan_in,
         "inputs, but only the input node has none, got",
     )
-    many = np.isin(op, (Op.ADD, Op.MUL, Op.CONCAT))
-    _refuse(~many & (fan_in > 1), owner, fan_in, "more than one input to a one-input operation:")
+    _refuse(~np.isin(op, MERGES) & (fan_in > 1), owner, fan_in, "more than one input to a one-input operation:")
     topological_levels(graphs)
     _validate_shapes(graphs, owner, op)
 
@@ -224,21 +228,31 @@ def _validate_shapes(graphs: PackedGraphs, owner: Int64[np.ndarray, " n"], op: I
     nodes = graphs.nodes
     sizes = nodes[:, Column.C_IN : Column.W_OUT + 1]
     _refuse(np.asarray((sizes < 1).any(1)), owner, sizes.min(1), "a channel, height or width below 1:")
+    _refuse(np.asarray((nodes < 0).any(1)), owner, nodes.min(1), "an attribute below 0:")
+    _refuse(nodes[:, Column.AXIS] > 3, owner, nodes[:, Column.AXIS], "an axis beyond 3:")
+    _refuse(nodes[:, Column.GROUPS] < 1, owner, nodes[:, Column.GROUPS], "groups below 1:")
+    c_in, h_in, w_in, c_out, h_out, w_out, kernel_h, kernel_w = nodes[:, Column.C_IN : Column.KERNEL_W + 1].T * 1.0
+    filters = np.maximum(kernel_h * kernel_w, 1) * c_in * np.maximum(h_in * w_in, h_out * w_out)
+    work = c_out * np.maximum(filters, h_out * w_out * w_in)
+    _refuse(work > _MOST_WORK, owner, work, "more work than can be counted:")
+    other = np.where(op == Op.OTHER, graphs.scalars, 0.0)
+    _refuse((other < 0) | (other > _MOST_WORK), owner, other, "declared multiply-accumulates out of range:")
     source, target = graphs.edges.T
     produced, taken = nodes[source, Column.C_OUT : Column.W_OUT + 1], nodes[target, Column.C_IN : Column.W_IN + 1]
-    # A gate of 1x1 multiplies every pixel; concatenated inputs may differ in channels.
-    loose = np.isin(op[target], (Op.MUL, Op.CONCAT))
-    differ = (produced != taken).any(1) & ~loose
+    differ = produced != taken
+    # A gate of 1x1 multiplies every pixel; joined inputs may differ along the axis; an other's may be of any shape.
+    differ &= ~(np.isin(op[target], (Op.ADD, Op.MUL))[:, None] & (produced == 1))
+    axis = np.clip(nodes[:, Column.AXIS], 0, 2)
+    differ &= ~((op[target] == Op.CONCAT)[:, None] & (axis[target, None] == np.arange(3)))
+    first = np.zeros(len(source), bool)
+    first[np.unique(target, return_index=True)[1]] = True
+    differ &= ~(np.isin(op[target], (Op.MATMUL, Op.OTHER)) & ~first)[:, None]
     bad = np.zeros(len(op), bool)
-    bad[target[differ]] = True
+    bad[target[differ.any(1)]] = True
     _refuse(bad, owner, sizes[:, 0], "an input shape that its producer does not make; input channels")
-    joined = np.bincount(target, weights=produced[:, 0], minlength=len(op))
-    _refuse(
-        (op == Op.CONCAT) & (joined != nodes[:, Column.C_OUT]),
-        owner,
-        joined,
-        "concatenated channels other than its own:",
-    )
+    joined = np.bincount(target, weights=produced[np.arange(len(target)), axis[target]], minlength=len(op))
+    made = nodes[np.arange(len(op)), Column.C_OUT + axis]
+    _refuse((op == Op.CONCAT) & (joined != made), owner, joined, "a joined size other than its own:")
 
 
 def _refuse(

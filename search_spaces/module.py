@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import heapq
-from collections import Counter
 from collections.abc import Callable
 from functools import reduce
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -14,142 +11,10 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from gennape.errors import InvalidGraphError
-from gennape.search_spaces.graph import Column, ComputationGraph, pack, validate
-from gennape.search_spaces.ops import WEIGHTED, Op
-
-#: Operations that keep the shape of their one input and act on every number alone.
-ELEMENTWISE = (
-    *(Op.RELU, Op.RELU6, Op.SIGMOID, Op.TANH, Op.SWISH, Op.GELU, Op.HARDSIGMOID),
-    *(Op.IDENTITY, Op.ZERO),
-)
-_MERGES = (Op.ADD, Op.MUL, Op.CONCAT)
-_WINDOWS = (Op.CONV, Op.DEPTHWISE, Op.MAXPOOL, Op.AVGPOOL)
-
-
-class Step(NamedTuple):
-    """One operation of an execution plan."""
-
-    #: Index of the node in its graph.
-    node: int
-    op: Op
-    #: Name of the layer or of the value, unique in the plan: ``conv1_3x3``, ``relu4``.
-    name: str
-    #: Nodes whose values this step takes, in order.
-    inputs: tuple[int, ...]
-    #: True where the value is [batch, channels], False where it is [batch, channels, height, width].
-    flat: bool
-    #: Nodes whose values no later step takes.
-    release: tuple[int, ...]
-    #: The node's attributes, to be read by :class:`Column`.
-    row: tuple[int, ...]
-    scalar: float
-
-    def pair(self, first: Column) -> tuple[int, int]:
-        """The attribute for height and the next one, for width."""
-        return self.row[first], self.row[first + 1]
-
-
-def execution_plan(graph: ComputationGraph) -> list[Step]:
-    """The nodes in an order in which they can run: that of the graph, where it is already such an order.
-
-    A value that comes from a fully connected layer stays [batch, channels] through activations, sums, products and
-    concatenations with its like, and becomes a 1x1 map where another operation takes it.
-
-    Raises :class:`InvalidGraphError` for a graph that :func:`graph.validate` refuses, an operation that cannot be
-    executed, or attributes that do not give the output size that a node claims.
-    """
-    validate(pack([graph]))
-    inputs: list[list[int]] = [[] for _ in range(graph.n_nodes)]
-    for source, target in graph.edges.tolist():
-        inputs[target].append(source)
-    order = _topological_order(inputs)
-    last_use = {source: node for node in order for source in inputs[node]}
-    flat: dict[int, bool] = {}
-    kinds: Counter[str] = Counter()
-    steps = []
-    for node in order:
-        row, op, sources = tuple(graph.nodes[node].tolist()), Op(graph.nodes[node, Column.OP]), tuple(inputs[node])
-        _check(node, op, row, [tuple(graph.nodes[s, Column.C_OUT : Column.W_OUT + 1].tolist()) for s in sources])
-        same = op is Op.OUTPUT or op in ELEMENTWISE or op in _MERGES
-        flat[node] = op is Op.LINEAR or (same and all(flat[s] for s in sources))
-        kinds[op.name] += 1
-        release = tuple(s for s in dict.fromkeys(sources) if last_use[s] == node)
-        name = _name(op, kinds[op.name], row)
-        steps.append(Step(node, op, name, sources, flat[node], release, row, float(graph.scalars[node])))
-    return steps
-
-
-def _topological_order(inputs: list[list[int]]) -> list[int]:
-    consumers: list[list[int]] = [[] for _ in inputs]
-    for node, sources in enumerate(inputs):
-        for source in sources:
-            consumers[source].append(node)
-    waiting = [len(sources) for sources in inputs]
-    ready = [node for node, count in enumerate(waiting) if count == 0]
-    order = []
-    while ready:
-        node = heapq.heappop(ready)
-        order.append(node)
-        for consumer in consumers[node]:
-            waiting[consumer] -= 1
-            if waiting[consumer] == 0:
-                heapq.heappush(ready, consumer)
-    return order
-
-
-def _name(op: Op, number: int, row: tuple[int, ...]) -> str:
-    kernel = f"_{row[Column.KERNEL_H]}x{row[Column.KERNEL_W]}" if op in _WINDOWS else ""
-    return f"{op.name.lower()}{number}{kernel}"
-
-
-def _check(node: int, op: Op, row: tuple[int, ...], taken: list[tuple[int, ...]]) -> None:
-    shape, out = row[Column.C_IN : Column.W_IN + 1], row[Column.C_OUT : Column.W_OUT + 1]
-    if op is Op.UNKNOWN:
-        raise InvalidGraphError(f"node {node} is an unknown operation; a graph with one cannot be executed")
-    if op in _WINDOWS:
-        fits = out[1:] == (_windows(op, row, 0), _windows(op, row, 1)) and _channels_fit(op, row)
-    elif op is Op.LINEAR:
-        fits = shape[1:] == out[1:] == (1, 1)
-    elif op is Op.MEAN:
-        fits = out == (shape[0], 1, 1)
-    elif op is Op.SLICE:
-        offsets = row[Column.OFFSET_C : Column.OFFSET_W + 1]
-        fits = all(o >= 0 and o + n <= size for o, n, size in zip(offsets, out, shape, strict=True))
-    elif op is Op.CONCAT:
-        fits = all(t[1:] == out[1:] for t in taken)
-    elif op is Op.MUL:
-        fits = taken[0] == out and all(t in (out, (out[0], 1, 1)) for t in taken)
-    else:
-        fits = shape == out
-    if not fits:
-        raise InvalidGraphError(
-            f"node {node} ({op.name.lower()}) claims to make {list(out)} of {[list(t) for t in taken] or list(shape)} "
-            "(channels, height, width), which its attributes do not give; rebuild the graph with the builder"
-        )
-
-
-def _windows(op: Op, row: tuple[int, ...], axis: int) -> int:
-    """Output size along height (0) or width (1); -1 where no window fits."""
-    kernel, stride, pad, dilation = (
-        row[first + axis] for first in (Column.KERNEL_H, Column.STRIDE_H, Column.PAD_H, Column.DILATION_H)
-    )
-    size = row[Column.H_IN + axis]
-    if kernel < 1 or stride < 1 or pad < 0 or dilation < 1 or (op in (Op.MAXPOOL, Op.AVGPOOL) and 2 * pad > kernel):
-        return -1
-    span = size + 2 * pad - dilation * (kernel - 1) - 1
-    if span < 0:
-        return -1
-    out = (-(-span // stride) if row[Column.CEIL_MODE] else span // stride) + 1
-    # PyTorch drops a window that would start in the padding on the far side.
-    return out - 1 if row[Column.CEIL_MODE] and (out - 1) * stride >= size + pad else out
-
-
-def _channels_fit(op: Op, row: tuple[int, ...]) -> bool:
-    c_in, c_out, groups = row[Column.C_IN], row[Column.C_OUT], row[Column.GROUPS]
-    if op in (Op.MAXPOOL, Op.AVGPOOL):
-        return c_in == c_out and row[Column.DILATION_H] == row[Column.DILATION_W] == 1
-    return groups >= 1 and c_in % groups == 0 and c_out % groups == 0 and (op is Op.CONV or groups == c_in)
+from gennape.search_spaces.graph import Column, ComputationGraph
+from gennape.search_spaces.operations import PAD_MODES, RESIZE_MODES, learnt_shape, permutation
+from gennape.search_spaces.ops import Op
+from gennape.search_spaces.plan import Step, execution_plan
 
 
 class GraphModule(nn.Module):
@@ -164,7 +29,7 @@ class GraphModule(nn.Module):
         super().__init__()
         self.plan = execution_plan(graph)
         for step in self.plan:
-            if step.op in LAYERS:
+            if has_weights(step):
                 self.add_module(step.name, LAYERS[step.op](step))
 
     @property
@@ -180,11 +45,12 @@ class GraphModule(nn.Module):
             taken = [values[node] for node in step.inputs] or [x]
             for node in step.release:
                 del values[node]
-            if not step.flat and step.op not in (Op.LINEAR, Op.INPUT):
+            if not step.flat and step.op is not Op.INPUT:
                 taken = [t[:, :, None, None] if t.dim() == 2 else t for t in taken]
-            if step.op in LAYERS:
+            if has_weights(step):
                 layer = self.get_submodule(step.name)
-                values[step.node] = layer(taken[0].flatten(1) if step.op is Op.LINEAR else taken[0])
+                x = taken[0]
+                values[step.node] = layer(x.flatten(1) if step.op is Op.LINEAR and step.flat else x)
             else:
                 values[step.node] = FUNCTIONS[step.op](step, taken)
             del taken
@@ -245,12 +111,82 @@ def _conv(step: Step) -> nn.Module:
     )
 
 
+class PixelLinear(nn.Linear):
+    """A fully connected layer on the channels of every pixel of [batch, c, h, w]."""
+
+    def forward(self, x: Float[Tensor, "batch c h w"]) -> Float[Tensor, "batch o h w"]:
+        """The same matrix for each pixel."""
+        return super().forward(x.movedim(1, -1)).movedim(-1, 1)
+
+
+class PixelNorm(nn.LayerNorm):
+    """Layer normalisation of the channels of every pixel of [batch, c, h, w]."""
+
+    def forward(self, x: Float[Tensor, "batch c h w"]) -> Float[Tensor, "batch c h w"]:
+        """Normalised, scaled and shifted."""
+        return super().forward(x.movedim(1, -1)).movedim(-1, 1)
+
+
+class Learnt(nn.Module):
+    """A learnt tensor that a map is multiplied by or that is added to it."""
+
+    def __init__(self, op: Op, shape: tuple[int, ...], start: float) -> None:
+        super().__init__()
+        self.combine = torch.mul if op is Op.SCALE else torch.add
+        self.weight = nn.Parameter(torch.full(shape, start))
+
+    def forward(self, x: Float[Tensor, "batch c h w"]) -> Float[Tensor, "batch c h w"]:
+        """x times, or plus, the tensor."""
+        return self.combine(x, self.weight)
+
+
 def _linear(step: Step) -> nn.Module:
-    return nn.Linear(step.row[Column.C_IN], step.row[Column.C_OUT], bool(step.row[Column.BIAS]))
+    layer = nn.Linear if step.flat else PixelLinear
+    return layer(step.row[Column.C_IN], step.row[Column.C_OUT], bool(step.row[Column.BIAS]))
+
+
+def _conv_transpose(step: Step) -> nn.Module:
+    row = step.row
+    kernel, stride, padding, dilation = (
+        step.pair(c) for c in (Column.KERNEL_H, Column.STRIDE_H, Column.PAD_H, Column.DILATION_H)
+    )
+    bias, groups = bool(row[Column.BIAS]), row[Column.GROUPS]
+    sizes = (row[Column.C_IN], row[Column.C_OUT], kernel, stride, padding)
+    return nn.ConvTranspose2d(*sizes, output_padding(step), groups, bias, dilation)
+
+
+def output_padding(step: Step) -> tuple[int, int]:
+    """What a transposed convolution adds to the size that its other attributes give."""
+    kernel, stride, padding, dilation, size, out = (
+        step.pair(c)
+        for c in (Column.KERNEL_H, Column.STRIDE_H, Column.PAD_H, Column.DILATION_H, Column.H_IN, Column.H_OUT)
+    )
+    plain = [(size[i] - 1) * stride[i] - 2 * padding[i] + dilation[i] * (kernel[i] - 1) + 1 for i in range(2)]
+    return out[0] - plain[0], out[1] - plain[1]
+
+
+def _layernorm(step: Step) -> nn.Module:
+    row = step.row
+    shape = [row[Column.C_OUT]] if row[Column.AXIS] == 0 else list(row[Column.C_OUT : Column.W_OUT + 1])
+    layer = PixelNorm if row[Column.AXIS] == 0 else nn.LayerNorm
+    return layer(shape, eps=step.scalar, elementwise_affine=row[Column.PARAMS] > 0, bias=bool(row[Column.BIAS]))
+
+
+def _groupnorm(step: Step) -> nn.Module:
+    row = step.row
+    return nn.GroupNorm(row[Column.GROUPS], row[Column.C_OUT], step.scalar, affine=row[Column.PARAMS] > 0)
+
+
+def _learnt(step: Step) -> nn.Module:
+    return Learnt(step.op, learnt_shape(step.row), 1.0 if step.op is Op.SCALE else 0.0)
+
+
+def _leakyrelu(step: Step) -> nn.Module:
+    return nn.PReLU(step.row[Column.PARAMS], step.scalar) if step.row[Column.PARAMS] else nn.LeakyReLU(step.scalar)
 
 
 def _batchnorm(step: Step) -> nn.Module:
-    return nn.BatchNorm2d(step.row[Column.C_OUT], eps=step.scalar)
+    return nn.BatchNorm2d(step.row[Column.C_OUT], eps=step.scalar, affine=step.row[Column.KIND] == 0)
 
 
 def _maxpool(step: Step, xs: list[Tensor]) -> Tensor:
@@ -265,15 +201,65 @@ def _avgpool(step: Step, xs: list[Tensor]) -> Tensor:
 
 
 def _slice(step: Step, xs: list[Tensor]) -> Tensor:
-    (c, h, w), (n, rows, columns) = (step.row[first : first + 3] for first in (Column.OFFSET_C, Column.C_OUT))
-    return xs[0][:, c : c + n, h : h + rows, w : w + columns]
+    row, (sh, sw) = step.row, step.pair(Column.STRIDE_H)
+    (c, h, w), (n, rows, columns) = (row[first : first + 3] for first in (Column.OFFSET_C, Column.C_OUT))
+    return xs[0][:, c : c + n, h : h + (rows - 1) * sh + 1 : sh, w : w + (columns - 1) * sw + 1 : sw]
+
+
+def _pad(step: Step, xs: list[Tensor]) -> Tensor:
+    widths, mode = pad_widths(step.row), PAD_MODES[step.row[Column.KIND]]
+    if mode == "constant":
+        return F.pad(xs[0], widths, value=step.scalar)
+    return F.pad(xs[0], widths[:4], mode=mode)
+
+
+def pad_widths(row: tuple[int, ...]) -> list[int]:
+    """Before and after of width, height and channels: PyTorch names the last axis first."""
+    widths: list[int] = []
+    for axis in (2, 1, 0):
+        before = row[Column.OFFSET_C + axis]
+        widths += [before, row[Column.C_OUT + axis] - row[Column.C_IN + axis] - before]
+    return widths
+
+
+def _resize(step: Step, xs: list[Tensor]) -> Tensor:
+    mode, _, aligned = RESIZE_MODES[step.row[Column.KIND]].partition("-aligned")
+    size = step.row[Column.H_OUT : Column.W_OUT + 1]
+    smooth = mode in ("bilinear", "bicubic")
+    return F.interpolate(xs[0], size, mode=mode, align_corners=bool(aligned) if smooth else None)
+
+
+def _permute(step: Step, xs: list[Tensor]) -> Tensor:
+    return xs[0].permute(0, *(axis + 1 for axis in permutation(step.row)))
+
+
+def _matmul(step: Step, xs: list[Tensor]) -> Tensor:
+    return xs[0] @ (xs[1].transpose(2, 3) if step.row[Column.KIND] else xs[1])
+
+
+def _constant(step: Step, xs: list[Tensor]) -> Tensor:
+    return xs[0] * step.scalar if step.op is Op.SCALE else xs[0] + step.scalar
+
+
+def has_weights(step: Step) -> bool:
+    """Whether the step is a layer of its own: a scale or a leaky ReLU by a constant is not."""
+    if step.op in (Op.SCALE, Op.SHIFT):
+        return step.row[Column.KIND] > 0
+    return step.op in LAYERS
 
 
 #: The layer with weights of an operation.
 LAYERS: dict[Op, Callable[[Step], nn.Module]] = {
-    **dict.fromkeys((op for op in WEIGHTED if op is not Op.LINEAR), _conv),
+    Op.CONV: _conv,
+    Op.DEPTHWISE: _conv,
+    Op.CONVTRANSPOSE: _conv_transpose,
     Op.LINEAR: _linear,
     Op.BATCHNORM: _batchnorm,
+    Op.LAYERNORM: _layernorm,
+    Op.GROUPNORM: _groupnorm,
+    Op.SCALE: _learnt,
+    Op.SHIFT: _learnt,
+    Op.LEAKYRELU: _leakyrelu,
 }
 
 #: What an operation without weights computes of its inputs.
@@ -286,14 +272,24 @@ FUNCTIONS: dict[Op, Callable[[Step, list[Tensor]], Tensor]] = {
     Op.SIGMOID: lambda _, xs: torch.sigmoid(xs[0]),
     Op.TANH: lambda _, xs: torch.tanh(xs[0]),
     Op.SWISH: lambda _, xs: F.silu(xs[0]),
-    Op.GELU: lambda _, xs: F.gelu(xs[0]),
+    Op.GELU: lambda step, xs: F.gelu(xs[0], approximate="tanh" if step.row[Column.KIND] else "none"),
     Op.HARDSIGMOID: lambda _, xs: F.hardsigmoid(xs[0]),
+    Op.SOFTMAX: lambda step, xs: xs[0].softmax(step.row[Column.AXIS] + 1),
     Op.ZERO: lambda _, xs: xs[0] * 0,
     Op.ADD: lambda _, xs: reduce(torch.add, xs),
     Op.MUL: lambda _, xs: reduce(torch.mul, xs),
-    Op.CONCAT: lambda _, xs: torch.cat(xs, 1),
+    Op.CONCAT: lambda step, xs: torch.cat(xs, step.row[Column.AXIS] + 1),
+    Op.MATMUL: _matmul,
     Op.MEAN: lambda _, xs: xs[0].mean((2, 3), keepdim=True),
     Op.MAXPOOL: _maxpool,
     Op.AVGPOOL: _avgpool,
     Op.SLICE: _slice,
+    Op.PAD: _pad,
+    Op.RESIZE: _resize,
+    Op.RESHAPE: lambda step, xs: xs[0].reshape(-1, *step.row[Column.C_OUT : Column.W_OUT + 1]),
+    Op.PERMUTE: _permute,
+    Op.SCALE: _constant,
+    Op.SHIFT: _constant,
+    Op.SPACETODEPTH: lambda step, xs: F.pixel_unshuffle(xs[0], step.row[Column.KERNEL_H]),
+    Op.DEPTHTOSPACE: lambda step, xs: F.pixel_shuffle(xs[0], step.row[Column.KERNEL_H]),
 }

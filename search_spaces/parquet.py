@@ -21,7 +21,7 @@ from gennape.search_spaces.atomic import replacing
 from gennape.search_spaces.graph import Column, PackedGraphs, concatenate, offsets_of, validate
 
 SCHEMA_KEY = b"gennape.graph.schema"
-SCHEMA_VERSION = b"1"
+SCHEMA_VERSION = b"2"
 NODE_COLUMNS = tuple(f"node.{column.name.lower()}" for column in Column)
 SCALAR_COLUMN = "node.scalar"
 EDGE_COLUMNS = ("edge.source", "edge.target")
@@ -29,11 +29,13 @@ GRAPH_COLUMNS = (*NODE_COLUMNS, SCALAR_COLUMN, *EDGE_COLUMNS)
 _TYPES = {name: pa.list_(pa.float64() if name == SCALAR_COLUMN else pa.int32()) for name in GRAPH_COLUMNS}
 
 
-def write_graphs(path: Path, graphs: PackedGraphs, columns: Mapping[str, Any]) -> None:
+def write_graphs(
+    path: Path, graphs: PackedGraphs, columns: Mapping[str, Any], notes: Mapping[str, str] | None = None
+) -> None:
     """Write one file of graphs and what else is known of each, replacing ``path`` when complete.
 
     ``columns`` are Arrow arrays, NumPy arrays or lists of one value per graph; their names must not be those of graph
-    columns.
+    columns. ``notes`` are texts about the file as a whole, kept in its footer.
     Raises :class:`InvalidDataError` for columns that do not fit, :class:`WorkspaceError` where ``path`` cannot be
     written.
     """
@@ -45,9 +47,25 @@ def write_graphs(path: Path, graphs: PackedGraphs, columns: Mapping[str, Any]) -
     local = graphs.edges - np.repeat(graphs.node_offsets[:-1], np.diff(graphs.edge_offsets))[:, None]
     for index, name in enumerate(EDGE_COLUMNS):
         fields[name] = pa.ListArray.from_arrays(edge_offsets, np.ascontiguousarray(local[:, index], np.int32))
-    table = pa.table(fields).replace_schema_metadata({SCHEMA_KEY: SCHEMA_VERSION})
+    footer = {name.encode(): text.encode() for name, text in (notes or {}).items()} | {SCHEMA_KEY: SCHEMA_VERSION}
     with replacing(path) as temporary:
-        pq.write_table(table, temporary, compression="zstd", compression_level=9, row_group_size=8192)
+        _write_table(pa.table(fields).replace_schema_metadata(footer), temporary)
+
+
+def _write_table(table: pa.Table, path: Path) -> None:
+    """Bytes per graph count: attributes of nodes repeat (dictionaries), edges advance in small steps (differences)."""
+    plain = [field.name for field in table.schema if not pa.types.is_nested(field.type)]
+    pq.write_table(
+        table,
+        path,
+        compression="zstd",
+        compression_level=9,
+        row_group_size=8192,
+        data_page_size=8 * 2**20,
+        write_statistics=plain,
+        use_dictionary=[*plain, *(f"{name}.list.element" for name in (*NODE_COLUMNS, SCALAR_COLUMN))],
+        column_encoding={f"{name}.list.element": "DELTA_BINARY_PACKED" for name in EDGE_COLUMNS},
+    )
 
 
 def write_shards(
@@ -87,6 +105,18 @@ def read_graphs(path: Path, check: bool = True) -> tuple[PackedGraphs, pa.Table]
                 f"{shard} has the columns {table.schema.names} and {shards[0]} others; mixed data sets"
             )
     return concatenate([graphs for graphs, _ in parts]), pa.concat_tables(tables)
+
+
+def read_notes(path: Path) -> tuple[int, dict[str, str]]:
+    """How many graphs a file holds, and its notes; reads no graph. Raises :class:`InvalidDataError` as others do."""
+    try:
+        footer = pq.read_metadata(path)
+    except (OSError, pa.ArrowException) as error:
+        raise InvalidDataError(f"cannot read {path} as Parquet: {error}") from None
+    notes = {
+        name.decode(errors="replace"): text.decode(errors="replace") for name, text in (footer.metadata or {}).items()
+    }
+    return footer.num_rows, notes
 
 
 def _read_shard(path: Path, check: bool) -> tuple[PackedGraphs, pa.Table]:

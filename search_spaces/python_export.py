@@ -7,8 +7,10 @@ from pathlib import Path
 
 from gennape.search_spaces.atomic import replacing
 from gennape.search_spaces.graph import Column, ComputationGraph
-from gennape.search_spaces.module import ELEMENTWISE, LAYERS, Step, execution_plan
+from gennape.search_spaces.module import has_weights, output_padding, pad_widths
+from gennape.search_spaces.operations import PAD_MODES, RESIZE_MODES, learnt_shape, permutation
 from gennape.search_spaces.ops import Op
+from gennape.search_spaces.plan import ELEMENTWISE, Step, execution_plan
 
 _HEAD = '''"""A network of {layers} layers, written by gennape: takes [batch, {shape}], gives [batch, {out}]."""
 
@@ -43,7 +45,7 @@ def to_python(graph: ComputationGraph, path: Path) -> None:
 def _source(plan: list[Step]) -> Iterator[str]:
     (first,) = (step for step in plan if step.op is Op.INPUT)
     (last,) = (step for step in plan if step.op is Op.OUTPUT)
-    layers = [step for step in plan if step.op in LAYERS]
+    layers = [step for step in plan if has_weights(step)]
     out = last.row[Column.C_OUT : Column.C_OUT + (1 if last.flat else 3)]
     shape = first.row[Column.C_IN : Column.W_IN + 1]
     yield _HEAD.format(layers=len(layers), shape=", ".join(map(str, shape)), out=", ".join(map(str, out)))
@@ -65,13 +67,20 @@ def _source(plan: list[Step]) -> Iterator[str]:
 
 def _expression(step: Step, expressions: dict[int, str], flat: dict[int, bool]) -> str:
     taken = [expressions[node] for node in step.inputs] or [expressions[step.node]]
-    if not step.flat and step.op is not Op.LINEAR:
+    if not step.flat:
         taken = [
             f"{v}[:, :, None, None]" if flat[n] else v for v, n in zip(taken, step.inputs or (step.node,), strict=True)
         ]
-    if step.op is Op.LINEAR and not flat[step.inputs[0]]:
+    if step.op is Op.LINEAR and step.flat and not flat[step.inputs[0]]:
         taken = [f"{taken[0]}.flatten(1)"]
-    return f"self.{step.name}({taken[0]})" if step.op in LAYERS else _CALL[step.op](step, taken)
+    if not has_weights(step):
+        return _CALL[step.op](step, taken)
+    return _APPLY.get(step.op, _apply)(step, taken[0])
+
+
+def _apply(step: Step, x: str) -> str:
+    by_pixel = (step.op is Op.LINEAR and not step.flat) or (step.op is Op.LAYERNORM and step.row[Column.AXIS] == 0)
+    return f"self.{step.name}({x}.movedim(1, -1)).movedim(-1, 1)" if by_pixel else f"self.{step.name}({x})"
 
 
 def _statements(plan: list[Step]) -> list[list[Step]]:
@@ -79,7 +88,7 @@ def _statements(plan: list[Step]) -> list[list[Step]]:
     statements: list[list[Step]] = []
     for step in plan:
         before = statements[-1][-1] if statements else step
-        follows = step.inputs == (before.node,) and before.node in step.release and before.op in LAYERS
+        follows = step.inputs == (before.node,) and before.node in step.release and has_weights(before)
         if follows and (step.op is Op.BATCHNORM or step.op in ELEMENTWISE):
             statements[-1].append(step)
         else:
@@ -110,6 +119,58 @@ def _conv(step: Step) -> str:
     return f"nn.Conv2d({', '.join([*sizes, *options])})"
 
 
+def _conv_transpose(step: Step) -> str:
+    row = step.row
+    stride, padding, dilation = (_short(step.pair(c)) for c in (Column.STRIDE_H, Column.PAD_H, Column.DILATION_H))
+    extra = _short(output_padding(step))
+    sizes = [str(row[Column.C_IN]), str(row[Column.C_OUT]), _short(step.pair(Column.KERNEL_H)), stride, padding, extra]
+    return f"nn.ConvTranspose2d({', '.join(sizes)}, {row[Column.GROUPS]}, {bool(row[Column.BIAS])}, {dilation})"
+
+
+def _layernorm(step: Step) -> str:
+    row = step.row
+    shape = row[Column.C_OUT] if row[Column.AXIS] == 0 else list(row[Column.C_OUT : Column.W_OUT + 1])
+    options = f"eps={step.scalar!r}, elementwise_affine={row[Column.PARAMS] > 0}, bias={bool(row[Column.BIAS])}"
+    return f"nn.LayerNorm({shape}, {options})"
+
+
+def _groupnorm(step: Step) -> str:
+    affine = "" if step.row[Column.PARAMS] else ", affine=False"
+    return f"nn.GroupNorm({step.row[Column.GROUPS]}, {step.row[Column.C_OUT]}, eps={step.scalar!r}{affine})"
+
+
+def _learnt(step: Step) -> str:
+    make = "ones" if step.op is Op.SCALE else "zeros"
+    shape = ", ".join(map(str, learnt_shape(step.row)))
+    return f'nn.ParameterDict({{"weight": torch.{make}({shape})}})'
+
+
+def _leakyrelu(step: Step) -> str:
+    params = step.row[Column.PARAMS]
+    return f"nn.PReLU({params}, {step.scalar!r})" if params else f"nn.LeakyReLU({step.scalar!r})"
+
+
+def _pad(step: Step, xs: list[str]) -> str:
+    widths = pad_widths(step.row)
+    if step.row[Column.KIND] == 0:
+        return f"F.pad({xs[0]}, {widths}, value={step.scalar!r})"
+    return f"F.pad({xs[0]}, {widths[:4]}, mode={PAD_MODES[step.row[Column.KIND]]!r})"
+
+
+def _resize(step: Step, xs: list[str]) -> str:
+    mode, _, aligned = RESIZE_MODES[step.row[Column.KIND]].partition("-aligned")
+    corners = f", align_corners={bool(aligned)}" if mode in ("bilinear", "bicubic") else ""
+    return f"F.interpolate({xs[0]}, {step.pair(Column.H_OUT)}, mode={mode!r}{corners})"
+
+
+def _matmul(step: Step, xs: list[str]) -> str:
+    return f"{xs[0]} @ {xs[1]}.transpose(2, 3)" if step.row[Column.KIND] else f"{xs[0]} @ {xs[1]}"
+
+
+def _permute(step: Step, xs: list[str]) -> str:
+    return f"{xs[0]}.permute(0, {', '.join(str(axis + 1) for axis in permutation(step.row))})"
+
+
 def _linear(step: Step) -> str:
     bias = "" if step.row[Column.BIAS] else ", bias=False"
     return f"nn.Linear({step.row[Column.C_IN]}, {step.row[Column.C_OUT]}{bias})"
@@ -130,7 +191,10 @@ def _slice(step: Step, xs: list[str]) -> str:
     parts = []
     for i in range(3):
         start, size, whole = row[Column.OFFSET_C + i], row[Column.C_OUT + i], row[Column.C_IN + i]
-        parts.append(f"{start or ''}:{'' if start + size == whole else start + size}")
+        step_size = row[Column.STRIDE_H + i - 1] if i else 1
+        end = start + (size - 1) * step_size + 1
+        jump = f":{step_size}" * (step_size != 1)
+        parts.append(f"{start or ''}:{'' if end == whole else end}{jump}")
     while parts[-1] == ":":
         parts.pop()
         if not parts:
@@ -151,7 +215,20 @@ _LAYER: dict[Op, Callable[[Step], str]] = {
     Op.CONV: _conv,
     Op.DEPTHWISE: _conv,
     Op.LINEAR: _linear,
-    Op.BATCHNORM: lambda step: f"nn.BatchNorm2d({step.row[Column.C_OUT]}, eps={step.scalar!r})",
+    Op.BATCHNORM: lambda step: (
+        f"nn.BatchNorm2d({step.row[Column.C_OUT]}, eps={step.scalar!r}{', affine=False' * step.row[Column.KIND]})"
+    ),
+    Op.CONVTRANSPOSE: _conv_transpose,
+    Op.LAYERNORM: _layernorm,
+    Op.GROUPNORM: _groupnorm,
+    Op.SCALE: _learnt,
+    Op.SHIFT: _learnt,
+    Op.LEAKYRELU: _leakyrelu,
+}
+#: How a layer is applied, where that is not a call.
+_APPLY: dict[Op, Callable[[Step, str], str]] = {
+    Op.SCALE: lambda step, x: f'{x} * self.{step.name}["weight"]',
+    Op.SHIFT: lambda step, x: f'({x} + self.{step.name}["weight"])',
 }
 #: The expression of an operation without weights.
 _CALL: dict[Op, Callable[[Step, list[str]], str]] = {
@@ -162,15 +239,27 @@ _CALL: dict[Op, Callable[[Step, list[str]], str]] = {
     Op.SIGMOID: _of("torch.sigmoid({})"),
     Op.TANH: _of("torch.tanh({})"),
     Op.SWISH: _of("F.silu({})"),
-    Op.GELU: _of("F.gelu({})"),
+    Op.GELU: lambda step, xs: f"F.gelu({xs[0]}{', approximate=' + repr('tanh') if step.row[Column.KIND] else ''})",
     Op.HARDSIGMOID: _of("F.hardsigmoid({})"),
     Op.IDENTITY: _of("{}"),
     Op.ZERO: _of("{} * 0"),
     Op.ADD: lambda _, xs: " + ".join(xs),
     Op.MUL: lambda _, xs: " * ".join(xs),
-    Op.CONCAT: lambda _, xs: f"torch.cat([{', '.join(xs)}], 1)",
+    Op.CONCAT: lambda step, xs: f"torch.cat([{', '.join(xs)}], {step.row[Column.AXIS] + 1})",
     Op.MEAN: _of("{}.mean((2, 3), keepdim=True)"),
     Op.MAXPOOL: _pool,
     Op.AVGPOOL: _pool,
     Op.SLICE: _slice,
+    Op.SOFTMAX: lambda step, xs: f"{xs[0]}.softmax({step.row[Column.AXIS] + 1})",
+    Op.MATMUL: _matmul,
+    Op.PAD: _pad,
+    Op.RESIZE: _resize,
+    Op.RESHAPE: lambda step, xs: (
+        f"{xs[0]}.reshape(-1, {', '.join(map(str, step.row[Column.C_OUT : Column.W_OUT + 1]))})"
+    ),
+    Op.PERMUTE: _permute,
+    Op.SCALE: lambda step, xs: f"{xs[0]} * {step.scalar!r}",
+    Op.SHIFT: lambda step, xs: f"({xs[0]} + {step.scalar!r})",
+    Op.SPACETODEPTH: lambda step, xs: f"F.pixel_unshuffle({xs[0]}, {step.row[Column.KERNEL_H]})",
+    Op.DEPTHTOSPACE: lambda step, xs: f"F.pixel_shuffle({xs[0]}, {step.row[Column.KERNEL_H]})",
 }

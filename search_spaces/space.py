@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Int64, Shaped
 
 from gennape.errors import InvalidArchitectureError
+from gennape.search_spaces.builder import GraphBuilder, Value
 from gennape.search_spaces.graph import ComputationGraph, PackedGraphs, pack
 
 #: An architecture as JSON: what people read, files hold and HTTP carries.
@@ -37,7 +38,7 @@ class Gene:
 class SearchSpace(ABC):
     """A family of architectures.
 
-    A new family gives ``name``, ``genes``, ``encode``, ``decode`` and ``graph``; where some genes do not matter under
+    A new family gives ``name``, ``genes``, ``encode``, ``decode`` and ``emit``; where some genes do not matter under
     others it overrides ``canonical``, and where not every genome is an architecture ``feasible``. Everything else is
     derived. Genomes are int64 arrays [n, g]; every method that draws takes the generator.
     """
@@ -56,8 +57,11 @@ class SearchSpace(ABC):
         """The canonical genome of an architecture; raises :class:`InvalidArchitectureError` naming what is wrong."""
 
     @abstractmethod
-    def graph(self, genome: Int64[np.ndarray, " g"]) -> ComputationGraph:
-        """The computation graph of a valid genome."""
+    def emit(self, b: GraphBuilder, genome: Int64[np.ndarray, " g"]) -> Value:
+        """Put the network of a valid genome into ``b``, from its input on, and return its result.
+
+        Where the graph that was published of a network differs from the network, ``b.published`` asks for the former.
+        """
 
     def canonical(self, genomes: Int64[np.ndarray, "n g"]) -> Int64[np.ndarray, "n g"]:
         """The same architectures with genes that do not matter set to 0. Idempotent."""
@@ -68,6 +72,12 @@ class SearchSpace(ABC):
         return np.ones(len(genomes), bool)
 
     # Derived -------------------------------------------------------------------------------------------------------
+
+    def graph(self, genome: Int64[np.ndarray, " g"], published: bool = False) -> ComputationGraph:
+        """The computation graph of a valid genome: of the network, or as it was ``published``."""
+        b = GraphBuilder(published)
+        b.output(self.emit(b, genome))
+        return b.build()
 
     def graphs(self, genomes: Int64[np.ndarray, "n g"]) -> PackedGraphs:
         """The graphs of many genomes, packed."""

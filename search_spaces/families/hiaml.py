@@ -9,7 +9,6 @@ from jaxtyping import Int64
 
 from gennape.errors import InvalidArchitectureError
 from gennape.search_spaces.builder import GraphBuilder, Value, fragment
-from gennape.search_spaces.graph import ComputationGraph
 from gennape.search_spaces.space import Architecture, Gene, SearchSpace, index_of
 
 STAGES = ((64, 1), (128, 2), (128, 1), (256, 2))  # output channels and stride of each stage's first block
@@ -20,7 +19,9 @@ def _conv(b: GraphBuilder, x: Value, c: int, k: int, s: int = 1) -> Value:
 
 
 def _conv6(b: GraphBuilder, x: Value, c: int, k: int, s: int = 1) -> Value:
-    return b.relu6(_conv(b, x, c, k, s))
+    y = _conv(b, x, c, k, s)
+    # The networks have ReLU6 here, the published graphs ReLU.
+    return b.relu(y) if b.published else b.relu6(y)
 
 
 def _split(b: GraphBuilder, x: Value, c: int, s: int = 1) -> Value:
@@ -121,15 +122,12 @@ BLOCKS: dict[str, Callable[[GraphBuilder, Value, int, int], tuple[Value, ...]]] 
     "hiaml_src8": _src8,
 }
 NAMES = tuple(BLOCKS)
+_PREFIX = "hiaml_"
 
 
 @fragment
 def _block(b: GraphBuilder, x: Value, name: str, c: int, stride: int) -> Value:
-    terms = BLOCKS[name](b, x, c, stride)
-    total = terms[0]
-    for term in terms[1:]:
-        total = b.add(total, term)
-    return b.relu(total)
+    return b.relu(b.add(*BLOCKS[name](b, x, c, stride)))
 
 
 class HiAML(SearchSpace):
@@ -143,18 +141,23 @@ class HiAML(SearchSpace):
         return [NAMES[g] for g in genome]
 
     def decode(self, architecture: Architecture) -> Int64[np.ndarray, " g"]:
-        """Reads what ``encode`` writes."""
+        """Reads what ``encode`` and :func:`original_string` write."""
+        if isinstance(architecture, str):
+            architecture = [f"{_PREFIX}{part}" for part in architecture.split("_")[1:]]
         if not isinstance(architecture, list) or len(architecture) != 4:
             raise InvalidArchitectureError(f"{self.name}: an architecture is 4 block names, got {architecture!r}")
         indices = [index_of(gene, name, self.name) for gene, name in zip(self.genes, architecture, strict=True)]
         return np.array(indices, np.int64)
 
-    def graph(self, genome: Int64[np.ndarray, " g"]) -> ComputationGraph:
+    def emit(self, b: GraphBuilder, genome: Int64[np.ndarray, " g"]) -> Value:
         """Stem at stride 2, four stages of two blocks, classifier."""
-        b = GraphBuilder()
         x = b.relu(_conv(b, b.input(3, 32, 32), 64, 3, 2))
         for gene, (c, stride) in zip(genome.tolist(), STAGES, strict=True):
             x = _block(b, x, NAMES[gene], c, stride)
             x = _block(b, x, NAMES[gene], c, 1)
-        b.output(b.linear(b.mean(x), 10))
-        return b.build()
+        return b.linear(b.mean(x), 10)
+
+
+def original_string(genome: Int64[np.ndarray, " g"]) -> str:
+    """The architecture as the family's own code writes it: ``_z_a22_src0_l20``."""
+    return "".join("_" + NAMES[g].removeprefix(_PREFIX) for g in genome.tolist())

@@ -10,8 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Int64
 
 from gennape.errors import InvalidArchitectureError
-from gennape.search_spaces.builder import GraphBuilder, Value, conv_bn_relu, fragment, sequence_sum
-from gennape.search_spaces.graph import ComputationGraph
+from gennape.search_spaces.builder import GraphBuilder, Value, conv_bn_relu, fragment
 from gennape.search_spaces.space import Architecture, Gene, SearchSpace
 
 OPERATIONS = ("conv3x3-bn-relu", "conv1x1-bn-relu", "maxpool3x3")
@@ -64,19 +63,17 @@ class NasBench101(SearchSpace):
             raise InvalidArchitectureError(f"nb101: a cell has at most {MAX_EDGES} edges after pruning, got {edges}")
         return _genome(*cell)
 
-    def graph(self, genome: Int64[np.ndarray, " g"]) -> ComputationGraph:
+    def emit(self, b: GraphBuilder, genome: Int64[np.ndarray, " g"]) -> Value:
         """Stem, three stacks of three cells with pools between, classifier."""
         matrix, ops = _unpack(genome)
         successors = tuple(tuple(np.flatnonzero(row).tolist()) for row in matrix)
-        b = GraphBuilder()
         x = conv_bn_relu(b, b.input(3, 32, 32), 128, 3)
         for stack in range(3):
             if stack:
                 x = b.maxpool(x, 2, 2)
             for _ in range(3):
                 x = _cell(b, x, successors, ops, 128 << stack)
-        b.output(b.linear(b.mean(x), 10))
-        return b.build()
+        return b.linear(b.mean(x), 10)
 
 
 def _read(architecture: Architecture) -> tuple[Int64[np.ndarray, "v v"], tuple[int, ...]]:
@@ -169,7 +166,9 @@ def _cell(b: GraphBuilder, x: Value, successors: Successors, ops: tuple[int, ...
         terms = [value if value.c == c else b.slice(value, c) for value in inner]
         if vertex in successors[0]:
             terms.append(conv_bn_relu(b, x, c))
-        values.append(_operation(b, sequence_sum(b, terms), ops[vertex - 1]))
+        # TensorFlow sums all terms at once.
+        total = b.add_n(*terms) if b.published and len(terms) > 1 else b.add(*terms)
+        values.append(_operation(b, total, ops[vertex - 1]))
     ends = [values[u] for u in range(1, v - 1) if v - 1 in successors[u]]
     out = ends[0] if len(ends) == 1 else b.concat(*ends)
     return b.add(out, conv_bn_relu(b, x, c_out)) if v - 1 in successors[0] else out

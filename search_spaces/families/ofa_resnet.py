@@ -9,7 +9,7 @@ from jaxtyping import Int64
 
 from gennape.errors import InvalidArchitectureError
 from gennape.search_spaces.builder import GraphBuilder, Value, conv_bn, conv_bn_relu, fragment, make_divisible
-from gennape.search_spaces.graph import ComputationGraph
+from gennape.search_spaces.families.ofa_units import RESOLUTION_GENE, RESOLUTIONS, ofa_resolution
 from gennape.search_spaces.space import Architecture, Gene, SearchSpace, index_of, require_keys
 
 EXPANSIONS = (0.2, 0.25, 0.35)
@@ -19,8 +19,6 @@ SLOTS = (4, 4, 6, 4)  # blocks of a unit at its greatest depth
 STARTS = (0, 4, 8, 14)
 CHANNELS = (256, 512, 1024, 2048)
 STRIDES = (1, 2, 2, 2)
-RESOLUTIONS = tuple(range(128, 257, 4))
-STUDIED = (192, 208, 224)
 
 
 class OfaResNet(SearchSpace):
@@ -28,7 +26,7 @@ class OfaResNet(SearchSpace):
 
     name = "ofa_resnet"
     genes = (
-        Gene("resolution", RESOLUTIONS, tuple(RESOLUTIONS.index(r) for r in STUDIED)),
+        RESOLUTION_GENE,
         Gene("stem residual", (False, True)),
         *(Gene(f"extra depth of unit {u + 1}", (0, 1, 2)) for u in range(4)),
         *(Gene(f"width of {part}", (0, 1, 2)) for part in ("stem middle", "stem", *(f"unit {u}" for u in range(1, 5)))),
@@ -55,7 +53,7 @@ class OfaResNet(SearchSpace):
         }
 
     def decode(self, architecture: Architecture) -> Int64[np.ndarray, " g"]:
-        """Reads what ``encode`` writes, and OFA's ``{"resolution", "d", "e", "w"}``."""
+        """Reads what ``encode`` writes, and OFA's ``{"d", "e", "w"}`` with ``"r"`` or ``"resolution"``."""
         if isinstance(architecture, dict) and "d" in architecture:
             architecture = _from_ofa(architecture)
         fields = require_keys(architecture, ("resolution", "stem_residual", "width", "expand"), self.name)
@@ -76,9 +74,8 @@ class OfaResNet(SearchSpace):
         canonical: Int64[np.ndarray, " g"] = self.canonical(genome[None])[0]
         return canonical
 
-    def graph(self, genome: Int64[np.ndarray, " g"]) -> ComputationGraph:
+    def emit(self, b: GraphBuilder, genome: Int64[np.ndarray, " g"]) -> Value:
         """Stem with an optional residual convolution, max pool, four units of bottlenecks, classifier."""
-        b = GraphBuilder()
         r = RESOLUTIONS[genome[0]]
         stem_out = make_divisible(64 * MULTIPLIERS[genome[7]])
         stem_mid = make_divisible(make_divisible(64 * MULTIPLIERS[genome[6]]) // 2)
@@ -87,8 +84,16 @@ class OfaResNet(SearchSpace):
             c_out = make_divisible(CHANNELS[u] * MULTIPLIERS[genome[8 + u]])
             for i, expansion in enumerate(blocks):
                 x = _bottleneck(b, x, c_out, STRIDES[u] if i == 0 else 1, EXPANSIONS[expansion])
-        b.output(b.linear(b.mean(x), 1000))
-        return b.build()
+        return b.linear(b.mean(x), 1000)
+
+
+def ofa_dict(genome: Int64[np.ndarray, " g"]) -> dict[str, list[Any]]:
+    """The network as OFA writes it: ``{"d", "e", "w", "r"}``, one expansion per possible block, absent blocks 0."""
+    e: list[float] = [0] * sum(SLOTS)
+    for start, blocks in zip(STARTS, _blocks(genome), strict=True):
+        e[start : start + len(blocks)] = [EXPANSIONS[gene] for gene in blocks]
+    depths = [2 if genome[1] else 0, *genome[2:6].tolist()]
+    return {"d": depths, "e": e, "w": genome[6:12].tolist(), "r": [RESOLUTIONS[genome[0]]]}
 
 
 def _blocks(genome: Int64[np.ndarray, " g"]) -> list[list[int]]:
@@ -97,14 +102,15 @@ def _blocks(genome: Int64[np.ndarray, " g"]) -> list[list[int]]:
 
 
 def _from_ofa(architecture: dict[str, Any]) -> Architecture:
-    fields = require_keys(architecture, ("resolution", "d", "e", "w"), OfaResNet.name)
+    fields = require_keys(architecture, ("r" if "r" in architecture else "resolution", "d", "e", "w"), OfaResNet.name)
+    resolution = ofa_resolution(fields["r"]) if "r" in fields else fields["resolution"]
     d, e, w = fields["d"], fields["e"], fields["w"]
     if not (isinstance(d, list) and len(d) == 5 and isinstance(e, list) and len(e) == 18 and isinstance(w, list)):
         raise InvalidArchitectureError(f"ofa_resnet: d, e, w must hold 5, 18 and 6 entries, got {architecture!r}")
     if not all(extra in (0, 1, 2) for extra in d):
         raise InvalidArchitectureError(f"ofa_resnet: depths d must be 0, 1 or 2, got {d!r}")
     expand = [e[STARTS[u] : STARTS[u] + BASE_DEPTHS[u] + d[1 + u]] for u in range(4)]
-    return {"resolution": fields["resolution"], "stem_residual": d[0] == 2, "width": w, "expand": expand}
+    return {"resolution": resolution, "stem_residual": d[0] == 2, "width": w, "expand": expand}
 
 
 @fragment

@@ -4,16 +4,26 @@ from __future__ import annotations
 
 from gennape.errors import ConfigError
 from gennape.search_spaces.families.hiaml import HiAML
+from gennape.search_spaces.families.inception import Inception
 from gennape.search_spaces.families.nb101 import NasBench101
+from gennape.search_spaces.families.nb201 import NasBench201
+from gennape.search_spaces.families.nb301 import NasBench301
 from gennape.search_spaces.families.ofa_mbv3 import OfaMobileNetV3
 from gennape.search_spaces.families.ofa_resnet import OfaResNet
+from gennape.search_spaces.families.proxylessnas import ProxylessNAS
+from gennape.search_spaces.families.two_path import TwoPath
 from gennape.search_spaces.space import SearchSpace
 
 FAMILIES: tuple[SearchSpace, ...] = (
     HiAML(),
+    Inception(),
     NasBench101(),
+    NasBench201(),
+    NasBench301(),
     OfaMobileNetV3(),
     OfaResNet(),
+    ProxylessNAS(),
+    TwoPath(),
 )
 
 

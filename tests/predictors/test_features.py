@@ -56,3 +56,25 @@ def test_resolution_does_not_leave_the_scale() -> None:
         return pack([b.build()])
 
     assert torch.equal(featurize(image(32)).features, featurize(image(224)).features)
+
+
+def test_order_of_additions_does_not_matter() -> None:
+    batches = []
+    for association in range(3):
+        b = GraphBuilder()
+        x = b.input(3, 8, 8)
+        p, q, r, s = (b.relu(b.conv(x, 4, kernel)) for kernel in (1, 3, 5, 7))
+        if association == 0:
+            total = b.add(p, q, r, s)
+        elif association == 1:
+            total = b.add(b.add(p, q), b.add(r, s))
+        else:
+            total = b.add(s, b.add(q, b.add(p, r)))
+        b.output(total)
+        batches.append(featurize(pack([b.build()])))
+    for batch in batches:
+        assert len(batch.features) == 7  # input, four convolutions with their activations, the sum, the output
+        assert sorted(batch.features.tolist()) == sorted(batches[0].features.tolist())
+        sums = batch.features[:, Op.ADD].nonzero().item()
+        assert batch.producers.offsets[sums + 1] - batch.producers.offsets[sums] == 4
+        assert batch.features[sums, Op.ADD] == 1

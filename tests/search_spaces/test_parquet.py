@@ -53,8 +53,8 @@ def test_families_in_shards(tmp_path: Path) -> None:
     names = [space.name for space in FAMILIES for _ in range(3)]
     folder = tmp_path / "shards"
     folder.mkdir()
-    paths = write_shards(folder, packed, {"family": names, "accuracy": pa.array(np.linspace(80, 90, 12))}, 5)
-    assert [path.name for path in paths] == ["part-00000.parquet", "part-00001.parquet", "part-00002.parquet"]
+    paths = write_shards(folder, packed, {"family": names, "accuracy": pa.array(np.linspace(80, 90, len(names)))}, 7)
+    assert [path.name for path in paths] == [f"part-{i:05d}.parquet" for i in range(-(-len(names) // 7))]
     read, table = read_graphs(folder)
     assert _same(packed, read)
     assert table.column("family").to_pylist() == names
