@@ -37,16 +37,13 @@ class NasBench101(SearchSpace):
 
     def canonical(self, genomes: Int64[np.ndarray, "n g"]) -> Int64[np.ndarray, "n g"]:
         """Prune vertices that are not on a path from input to output; infeasible genomes are returned unchanged."""
-        out = np.zeros_like(genomes)
-        for row, genome in enumerate(genomes):
-            cell = _prune(*_unpack(genome))
-            out[row] = genome if cell is None else _genome(*cell)
-        return out
+        pruned, joined = _pruned(genomes)
+        return np.where(joined[:, None], pruned, genomes)
 
     def feasible(self, genomes: Int64[np.ndarray, "n g"]) -> Bool[np.ndarray, " n"]:
         """Input and output are joined, and at most nine edges remain after pruning."""
-        cells = [_prune(*_unpack(genome)) for genome in genomes]
-        return np.array([c is not None and int(c[0].sum()) <= MAX_EDGES for c in cells], bool)
+        pruned, joined = _pruned(genomes)
+        return joined & (pruned[:, :N_EDGES].sum(1) <= MAX_EDGES)
 
     def encode(self, genome: Int64[np.ndarray, " g"]) -> Architecture:
         """``{"matrix": [[0 or 1]], "ops": ["input", ..., "output"]}``, pruned."""
@@ -56,12 +53,15 @@ class NasBench101(SearchSpace):
     def decode(self, architecture: Architecture) -> Int64[np.ndarray, " g"]:
         """Reads what ``encode`` writes, unpruned cells too; ``pruned_matrix`` and ``pruned_ops`` are ignored."""
         matrix, ops = _read(architecture)
-        cell = _prune(matrix, ops)
-        if cell is None:
+        if not matrix[:, -1].any():
+            raise InvalidArchitectureError("nb101: no edge leads to the output; add one")
+        pruned, joined = _pruned(_genome(matrix, ops)[None])
+        if not joined[0]:
             raise InvalidArchitectureError("nb101: no path joins the input to the output; add an edge")
-        if (edges := int(cell[0].sum())) > MAX_EDGES:
+        if (edges := int(pruned[0, :N_EDGES].sum())) > MAX_EDGES:
             raise InvalidArchitectureError(f"nb101: a cell has at most {MAX_EDGES} edges after pruning, got {edges}")
-        return _genome(*cell)
+        genome: Int64[np.ndarray, " g"] = pruned[0]
+        return genome
 
     def emit(self, b: GraphBuilder, genome: Int64[np.ndarray, " g"]) -> Value:
         """Stem, three stacks of three cells with pools between, classifier."""
@@ -116,23 +116,32 @@ def _genome(matrix: Int64[np.ndarray, "v v"], ops: tuple[int, ...]) -> Int64[np.
     return np.array([*bits, *ops, *(0,) * (MAX_VERTICES - 2 - len(ops))], np.int64)
 
 
-def _prune(
-    matrix: Int64[np.ndarray, "v v"], ops: tuple[int, ...]
-) -> tuple[Int64[np.ndarray, "k k"], tuple[int, ...]] | None:
-    """The cell without vertices off every path from input to output; None when none joins them."""
-    v = len(matrix)
-    rows = matrix.tolist()
-    forward, backward = {0}, {v - 1}
-    for y in range(1, v):
-        if any(rows[x][y] and x in forward for x in range(y)):
-            forward.add(y)
-    for x in range(v - 2, -1, -1):
-        if any(rows[x][y] and y in backward for y in range(x + 1, v)):
-            backward.add(x)
-    kept = sorted(forward & backward)
-    if 0 not in backward or v - 1 not in forward:
-        return None
-    return matrix[np.ix_(kept, kept)], tuple(ops[k - 1] for k in kept[1:-1])
+def _pruned(
+    genomes: Int64[np.ndarray, "n g"],
+) -> tuple[Int64[np.ndarray, "n g"], Bool[np.ndarray, " n"]]:
+    """Cells without the vertices off every path from input to output, and whether such a path exists at all."""
+    n, v = len(genomes), MAX_VERTICES
+    x, y = np.array(PAIRS).T
+    matrix = np.zeros((n, v, v), bool)
+    matrix[:, x, y] = genomes[:, :N_EDGES] == 1
+    columns = matrix.any(1)
+    output = np.where(columns.any(1), v - 1 - columns[:, ::-1].argmax(1), v - 1)
+    forward, backward = np.zeros((n, v), bool), np.zeros((n, v), bool)
+    forward[:, 0] = True
+    backward[np.arange(n), output] = True
+    for vertex in range(1, v):
+        forward[:, vertex] = (matrix[:, :, vertex] & forward).any(1)
+    for vertex in range(v - 2, -1, -1):
+        backward[:, vertex] |= (matrix[:, vertex] & backward).any(1)
+    kept = forward & backward
+    order = np.argsort(~kept, axis=1, kind="stable")
+    real = np.arange(v) < kept.sum(1, keepdims=True)
+    matrix = np.take_along_axis(np.take_along_axis(matrix, order[:, :, None], 1), order[:, None], 2)
+    matrix &= real[:, :, None] & real[:, None]
+    labels = np.concatenate([np.zeros((n, 1), np.int64), genomes[:, N_EDGES:], np.zeros((n, 1), np.int64)], axis=1)
+    inner = np.arange(v) < kept.sum(1, keepdims=True) - 1
+    labels = np.where(inner, np.take_along_axis(labels, order, 1), 0)
+    return np.concatenate([matrix[:, x, y].astype(np.int64), labels[:, 1:-1]], axis=1), kept[:, 0]
 
 
 @lru_cache(maxsize=4096)

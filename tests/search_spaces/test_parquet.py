@@ -115,7 +115,7 @@ def _replace(name: str, values: list[list[int] | None]) -> Callable[[pa.Table], 
 @pytest.mark.parametrize(
     ("change", "match"),
     [
-        (lambda t: t.replace_schema_metadata({SCHEMA_KEY: b"2"}), "version 2 of the graph layout, this reads 1"),
+        (lambda t: t.replace_schema_metadata({SCHEMA_KEY: b"1"}), "version 1 of the graph layout, this reads 2"),
         (lambda t: t.replace_schema_metadata({}), "no version"),
         (lambda t: t.drop_columns(["node.stride_h"]), "node.stride_h must be list"),
         (lambda t: t.set_column(0, "node.op", pa.array([1] * len(t))), "node.op must be list"),
