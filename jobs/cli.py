@@ -14,6 +14,7 @@ from gennape.jobs.fit import fit
 from gennape.jobs.pretrain import pretrain
 from gennape.jobs.search import search
 from gennape.jobs.serve import serve
+from gennape.jobs.show import show
 from gennape.jobs.submit import submit
 from gennape.jobs.ui import ui
 
@@ -26,7 +27,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 
-for verb in (search, ui, export, serve, submit, pretrain, fit, evaluate, conform):
+for verb in (search, ui, export, show, serve, submit, pretrain, fit, evaluate, conform):
     app.command()(verb)
 
 

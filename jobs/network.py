@@ -1,0 +1,88 @@
+"""The one network that a verb is about: a point of a run's front, an architecture of a family, or an ONNX file."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gennape.errors import ConfigError
+
+if TYPE_CHECKING:
+    from gennape.search_spaces.graph import ComputationGraph
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Network:
+    """``name`` of the family or file; ``architecture`` as JSON, or the file's path; the graph; the ``options`` that
+    name the network on the command line."""
+
+    name: str
+    architecture: str
+    graph: ComputationGraph
+    options: tuple[str, ...]
+
+
+def chosen_network(
+    *,
+    run: str | None,
+    index: int | None,
+    space: str | None,
+    architecture: str | None,
+    onnx: Path | None,
+    workspace: Path | None,
+    published: bool = False,
+) -> Network:
+    """The network that exactly one of (run, index), (space, architecture) and onnx names.
+
+    ``published`` asks for the graph that was published of a family's network. Raises :class:`ConfigError` for any
+    other combination and for text that is no JSON, and what reading a run, an architecture or a file raises.
+    """
+    named = {"run": run, "index": index, "space": space, "architecture": architecture, "onnx": onnx}
+    given = {name: str(value) for name, value in named.items() if value is not None}
+    options = tuple(word for name, value in given.items() for word in (f"--{name}", value))
+    if run is not None and index is not None and len(given) == 2:
+        return _of_family(*_point_of_front(workspace, run, index), published, options)
+    if space is not None and architecture is not None and len(given) == 2:
+        return _of_family(space, _parse(architecture), published, options)
+    if onnx is not None and len(given) == 1 and not published:
+        from gennape.search_spaces.onnx_import import read_onnx
+
+        return Network(onnx.name, str(onnx), read_onnx(onnx), options)
+    if onnx is not None and len(given) == 1:
+        raise ConfigError("only networks of a family have a published graph; leave --published out with an ONNX file")
+    raise ConfigError(
+        "name one network: either --run and --index, or --space and an architecture, or an ONNX file; "
+        f"got {', '.join(f'--{name}' for name in given) or 'none of them'}"
+    )
+
+
+def _of_family(name: str, architecture: object, published: bool, options: tuple[str, ...]) -> Network:
+    from gennape.search_spaces.families.registry import family
+
+    found = family(name)
+    graph = found.graph(found.decode(architecture), published)
+    return Network(name, json.dumps(architecture), graph, options)
+
+
+def _point_of_front(workspace: Path | None, run: str, index: int) -> tuple[str, object]:
+    from gennape.platform.runs import REPORT, config_of, find_run, read_json
+    from gennape.platform.workspace import open_workspace
+
+    folder = find_run(open_workspace(workspace), run)
+    points = {point["index"]: point["architecture"] for point in read_json(folder / REPORT / "front.json")["points"]}
+    if index not in points:
+        raise ConfigError(f"the front of {folder.name} has points {min(points)} to {max(points)}, got --index {index}")
+    return config_of(folder).space, points[index]
+
+
+def _parse(text: str) -> object:
+    """JSON; or, where it does not begin like JSON, a benchmark's own string as it is."""
+    if not text.lstrip().startswith(("{", "[", '"')):
+        return text
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        shown = text if len(text) <= 200 else f"{text[:200]}... ({len(text)} characters)"
+        raise ConfigError(f"the architecture must be JSON, got {shown!r}: {error}") from error

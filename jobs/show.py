@@ -1,0 +1,138 @@
+"""``gennape show``: a network as a picture and in a few lines, or the sizes of families' networks as a plot."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from gennape.errors import ConfigError
+from gennape.jobs.network import Network, chosen_network
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+#: Networks of more nodes are folded unless told otherwise.
+MOST_PLAIN_NODES = 40
+
+
+def show(
+    arch: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[ARCH]", help="Architecture of --space, as JSON or in its benchmark's own words; or FILE.onnx."
+        ),
+    ] = None,
+    to: Annotated[Path | None, typer.Option(help="Picture to write: .svg, .png, .pdf or .dot (networks only).")] = None,
+    space: Annotated[
+        list[str] | None, typer.Option(help="Search space of ARCH; of --sample, repeat it for several.")
+    ] = None,
+    architecture: Annotated[str | None, typer.Option(help="The same as ARCH, as `gennape export` takes it.")] = None,
+    run: Annotated[
+        str | None, typer.Option(help="Run whose front holds the network, by name or its beginning.")
+    ] = None,
+    index: Annotated[int | None, typer.Option(help="Which point of the front, as in front.csv.")] = None,
+    onnx: Annotated[Path | None, typer.Option(help="The network of an ONNX file.")] = None,
+    fold: Annotated[
+        bool | None,
+        typer.Option(
+            "--fold/--no-fold",
+            help="Draw convolution, normalisation and activation as one box, and what repeats once.",
+            show_default=f"fold above {MOST_PLAIN_NODES} nodes",
+        ),
+    ] = None,
+    published: Annotated[
+        bool, typer.Option("--published", help="The published TensorFlow network, where it differs.")
+    ] = False,
+    sample: Annotated[
+        int | None, typer.Option(min=1, max=1_000_000, help="Plot the sizes of so many networks of each --space.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of --sample.")] = 0,
+    workspace: Annotated[
+        Path | None, typer.Option(help="Where runs are.", show_default="$GENNAPE_WORKSPACE or ./gennape-workspace")
+    ] = None,
+) -> None:
+    """Look at a network, or at how large a family's networks are: a summary, and with --to a picture."""
+    if arch is not None and arch.endswith(".onnx"):
+        if onnx is not None:
+            raise ConfigError(f"name one network, got {arch} and {onnx}")
+        onnx, arch = Path(arch), None
+    named = [str(value) for value in (arch, architecture, onnx) if value is not None]
+    if sample is not None:
+        if named or run is not None or index is not None or published:
+            raise ConfigError("--sample plots whole search spaces: give it with --space only, no network beside it")
+        _show_sizes(space or [], sample, seed, to)
+        return
+    if len(named) > 1 or len(space or []) > 1:
+        raise ConfigError(f"name one network, got {', '.join([*named, *(space or [])])}")
+    network = chosen_network(
+        run=run,
+        index=index,
+        space=space[0] if space else None,
+        architecture=architecture if arch is None else arch,
+        onnx=onnx,
+        workspace=workspace,
+        published=published,
+    )
+    extras = ["--published"] * published + (["--workspace", str(workspace)] if workspace else [])
+    _show_network(network, to, fold, extras)
+
+
+def _show_network(network: Network, to: Path | None, fold: bool | None, extras: list[str]) -> None:
+    """Draw a network if asked to, then say what it is."""
+    from gennape.search_spaces.drawing.summary import summary
+
+    lines = [f"{network.name}: {network.architecture}", summary(network.graph), ""]
+    if to is None:
+        lines.append(f"Draw it: {_again(*network.options, *extras, '--to', 'graph.svg')}")
+    else:
+        n_boxes = _draw(network, to, network.graph.n_nodes > MOST_PLAIN_NODES if fold is None else fold)
+        folded = "" if n_boxes == network.graph.n_nodes else f", {n_boxes} boxes; --no-fold draws every node"
+        lines.append(f"Picture written to {to}{folded}")
+    typer.echo("\n".join(lines))
+
+
+def _draw(network: Network, to: Path, fold: bool) -> int:
+    """Write the picture; returns its number of boxes."""
+    from gennape.search_spaces.drawing.diagram import plain_diagram
+    from gennape.search_spaces.drawing.files import WRITERS, check_suffix, draw
+    from gennape.search_spaces.drawing.folding import folded_diagram
+    from gennape.search_spaces.drawing.summary import cost_line
+
+    check_suffix(to, WRITERS)
+    diagram = (folded_diagram if fold else plain_diagram)(network.graph)
+    draw(diagram, f"{network.name}: {cost_line(network.graph)}", to)
+    return len(diagram.boxes)
+
+
+def _show_sizes(spaces: Sequence[str], sample: int, seed: int, to: Path | None) -> None:
+    """Sample every search space from the same seed; say what was found and plot it if asked to."""
+    import numpy as np
+
+    from gennape.search_spaces.drawing.files import check_suffix
+    from gennape.search_spaces.drawing.sizes import SIZES_SUFFIXES, describe_sizes, draw_sizes, sample_sizes
+    from gennape.search_spaces.families.registry import family
+
+    if not spaces:
+        raise ConfigError("--sample needs a search space: give --space, several times to compare")
+    found = [family(name) for name in dict.fromkeys(spaces)]
+    if to is not None:
+        check_suffix(to, SIZES_SUFFIXES)
+    sizes = [sample_sizes(one, sample, np.random.default_rng(seed)) for one in found]
+    typer.echo(f"Median and range of {sample:,} sampled networks")
+    for one in sizes:
+        typer.echo(describe_sizes(one))
+    if to is None:
+        options = [word for name in spaces for word in ("--space", name)]
+        again = _again(*options, "--sample", str(sample), "--seed", str(seed), "--to", "sizes.svg")
+        typer.echo(f"\nPlot them: {again}")
+    else:
+        draw_sizes(sizes, to)
+        typer.echo(f"\nPlot written to {to}")
+
+
+def _again(*words: str) -> str:
+    """A command to be copied."""
+    return shlex.join(["gennape", "show", *words])
