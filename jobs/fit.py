@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 def fit(
     encoder: Annotated[Path, typer.Option(help="Folder of a pretrained encoder.")],
-    data: Annotated[Path, typer.Option(help="Labelled file (CSV) to train on.")],
+    data: Annotated[Path, typer.Option(help="Labelled file to train on, of any format that `gennape data` names.")],
     out: Annotated[Path, typer.Option(help="Folder to write the checkpoint to.")],
     family: Annotated[str, typer.Option(help="Search space of the rows.")] = "nb101",
     minimum_accuracy: Annotated[float, typer.Option(help="Leave rows below this percentage out of training.")] = 80.0,

@@ -87,7 +87,7 @@ def test_fit_refuses_too_few_rows(encoder: Path, tmp_path: Path) -> None:
     [
         ("architecture,acc\n{,90\n", "row 1"),
         ('architecture,acc\n"{""matrix"": [[0]], ""ops"": [""input""]}",90\n', "row 1: nb101: a cell has 2 to 7"),
-        ("architecture,accuracy\n", "missing .'acc'."),
+        ("architecture,other\nx,1\n", "no usual column of accuracies"),
         ("", "cannot read"),
     ],
 )
@@ -98,7 +98,7 @@ def test_unreadable_labels_are_refused_by_row(encoder: Path, tmp_path: Path, con
 
 
 def test_unknown_family_is_refused_with_the_known_ones(tmp_path: Path) -> None:
-    with pytest.raises(GennapeError, match="unknown search space 'resnext'; known are hiaml, nb101"):
+    with pytest.raises(GennapeError, match="unknown search space 'resnext'; known are hiaml, inception, nb101"):
         _run("pretrain", "--family", "resnext", "--out", tmp_path / "out")
 
 

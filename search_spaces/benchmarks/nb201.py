@@ -1,0 +1,194 @@
+"""NAS-Bench-201 and the topology space of NATS-Bench: their released files (Dong and Yang, 2020; Dong et al., 2021).
+
+* ``NATS-tss-v1_0-3ffb9-simple``, a folder or its ``.tar``: a ``000123.pickle.pbz2`` an architecture;
+* ``NATS-tss-v1_0-3ffb9.pickle.pbz2``: all of them in one file;
+* ``NAS-Bench-201-v1_1-096897.pth`` and ``-v1_0-e61699.pth``: the same, written by ``torch.save``.
+
+An architecture's value is a dictionary by training recipe, ``"12"`` and ``"200"`` epochs (``less`` and ``full`` in
+``.pth`` files), of ``arch_str`` and ``all_results``; these are by (data set, seed), accuracies in percent by
+``<set>@<epoch>`` in ``eval_acc1es``, ``params`` in millions, ``flop`` in millions of multiply-adds, ``latency`` in
+seconds (https://github.com/D-X-Y/NATS-Bench, ``nats_bench/api_utils.py``).
+"""
+
+from __future__ import annotations
+
+import bz2
+import re
+import tarfile
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from gennape.errors import InvalidDataError
+from gennape.search_spaces.bounded import Readable, bounded, open_bounded
+from gennape.search_spaces.families.nb201 import NasBench201
+from gennape.search_spaces.labelled import (
+    LabelledArchitectures,
+    LabelledRow,
+    Reader,
+    Request,
+    gather_like_first,
+    readable_rows,
+)
+from gennape.search_spaces.restricted_pickle.reader import Rules, read_pickle
+from gennape.search_spaces.restricted_pickle.torch_file import read_torch
+
+_ONE = re.compile(r"[0-9]{6}\.pickle\.pbz2")
+#: By the classes of the family's dataset, the label that is usual for it.
+_USUAL = {10: ("c10_test200", "c10_test12"), 100: ("c100_test200", "c100_test12"), 120: ("im16_test200", "im16_test12")}
+_DATASETS = {"cifar10-valid": "c10valid", "cifar10": "c10", "cifar100": "c100", "ImageNet16-120": "im16"}
+_EPOCHS = {"12": "12", "200": "200", "less": "12", "full": "200"}
+#: Sets of images. CIFAR-10's whole test set is its test set; of the others the proposed half is.
+_SETS = {"x-valid": "val", "x-test": "test"}
+_WHOLE_SETS = {"c10": "test", "c10valid": "test", "c100": "valtest", "im16": "valtest"}
+
+
+def summary(all_results: Any) -> dict[str, dict[str, list[float]]]:
+    """Of the runs of one architecture and recipe: by data set, the figures after the last epoch, a value a run.
+
+    It stands in place of ``all_results`` as soon as that is read: whole files would need tens of gigabytes.
+    """
+    found: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for key, run in _mapping(all_results).items():
+        if not isinstance(key, tuple) or len(key) != 2 or key[0] not in _DATASETS:
+            raise InvalidDataError(f"results by {str(key)[:60]!r}, must be by data set and seed")
+        dataset, run = _DATASETS[key[0]], _mapping(run)  # noqa: PLW2901 - checked to be a mapping
+        last = _integer(run.get("epochs")) - 1
+        for name, accuracy in _mapping(run.get("eval_acc1es") or {}).items():
+            images, _, epoch = str(name).partition("@")
+            if epoch == str(last) and (which := _SETS.get(images) or _WHOLE_SETS[dataset]):
+                found[dataset][which].append(_number(accuracy))
+        found[dataset]["train"].append(_number(_mapping(run.get("train_acc1es") or {}).get(last)))
+        found[dataset]["params"].append(1e6 * _number(run.get("params")))
+        found[dataset]["macs"].append(1e6 * _number(run.get("flop")))
+        latencies = run.get("latency")
+        times = [_number(time) for time in latencies if _number(time) > 0] if isinstance(latencies, list) else []
+        found[dataset]["latency"] += [sum(times) / len(times)] if times else []
+    return {dataset: dict(figures) for dataset, figures in found.items()}
+
+
+RULES = Rules({}, shrink={"all_results": summary})
+
+
+def _mapping(value: object) -> Mapping[Any, Any]:
+    if not isinstance(value, dict):
+        raise InvalidDataError(f"a {type(value).__name__} where results should be; not a file of NAS-Bench-201")
+    return value
+
+
+def _integer(value: object) -> int:
+    if type(value) is not int:
+        raise InvalidDataError(f"a {type(value).__name__} where a count should be; not a file of NAS-Bench-201")
+    return value
+
+
+def _number(value: object) -> float:
+    """A number; not a number where there is none, which is then left out."""
+    return float(value) if isinstance(value, int | float) else float("nan")
+
+
+def architecture_row(recipes: object, where: str) -> LabelledRow:
+    """The row of one architecture: ``c100_test200`` is the mean CIFAR-100 test accuracy of the runs of 200 epochs."""
+    values: dict[str, float] = {}
+    text = None
+    for name, state in _mapping(recipes).items():
+        state, epochs = _mapping(state), _EPOCHS.get(str(name))  # noqa: PLW2901 - checked to be a mapping
+        text = state.get("arch_str", text)
+        if epochs is None:
+            continue
+        for dataset, figures in _mapping(state.get("all_results")).items():
+            for figure, numbers in figures.items():
+                measured = [number for number in numbers if number == number]  # noqa: PLR0124 - not a number
+                if measured:
+                    values[_column(dataset, figure, epochs)] = sum(measured) / len(measured)
+    if not isinstance(text, str):
+        raise InvalidDataError(f"{where}: an architecture without its string")
+    return LabelledRow(where, text, values)
+
+
+def _column(dataset: str, figure: str, epochs: str) -> str:
+    """Accuracies depend on the recipe; costs do not, nor parameters, but for the classifier, on the data set."""
+    if figure in ("params", "macs"):
+        return figure if dataset == "c10" else f"{dataset}_{figure}"
+    return f"{dataset}_{figure}" if figure == "latency" else f"{dataset}_{figure}{epochs}"
+
+
+# The forms ------------------------------------------------------------------------------------------------------------
+
+
+Load = Callable[[], object]
+
+
+def _folder(path: Path) -> Iterator[tuple[str, Load]]:
+    """The files of a folder, one an architecture."""
+    for file in sorted(path.iterdir()):
+        if _ONE.fullmatch(file.name):
+            yield str(file), partial(_read, file)
+
+
+def _read(path: Path) -> object:
+    with open_bounded(path) as stream:
+        return read_pickle(stream, str(path), RULES)
+
+
+def _tar(path: Path) -> Iterator[tuple[str, Load]]:
+    """The same from the archive, which is read in its order and unpacked nowhere."""
+    try:
+        with tarfile.open(path, "r|*") as archive:
+            for member in archive:
+                content = archive.extractfile(member) if _ONE.fullmatch(Path(member.name).name) else None
+                if content is not None:
+                    yield (where := f"{path}/{member.name}"), partial(_read_member, content, where)
+    except (tarfile.TarError, OSError, EOFError) as error:
+        raise InvalidDataError(f"{path}: not a whole archive: {error}; fetch it again") from error
+
+
+def _read_member(content: Readable, where: str) -> object:
+    try:
+        with bz2.BZ2File(content) as plain:  # type: ignore[call-overload]
+            return read_pickle(bounded(plain, where), where, RULES)
+    except tarfile.TarError as error:
+        raise InvalidDataError(f"{where}: {error}; fetch the archive again") from error
+
+
+def _whole(path: Path) -> Iterator[tuple[str, Load]]:
+    """All architectures of a single file."""
+    content = _mapping(read_torch(path, RULES) if path.name.endswith(".pth") else _read(path))
+    if "arch2infos" not in content:
+        yield str(path), lambda: content
+        return
+    for index, recipes in _mapping(content["arch2infos"]).items():
+        yield f"{path}, architecture {index}", lambda found=recipes: found  # type: ignore[misc]
+
+
+_FORMS = ((Path.is_dir, _folder), (tarfile.is_tarfile, _tar), (Path.is_file, _whole))
+
+
+def recognises(path: Path) -> bool:
+    """A folder of numbered files, or a file of the released names' endings."""
+    if path.is_dir():
+        return any(_ONE.fullmatch(file.name) for file in path.iterdir())
+    return path.name.endswith((".pickle.pbz2", ".pth")) or (path.name.endswith(".tar") and tarfile.is_tarfile(path))
+
+
+def blocks(path: Path, request: Request) -> Iterator[LabelledArchitectures]:
+    """Blocks of architectures; a damaged one is rejected."""
+    form = next(form for fits, form in _FORMS if fits(path))
+    usual = _USUAL[request.space.classes] if isinstance(request.space, NasBench201) else ()
+    loads = (partial(_row, load, where) for where, load in form(path))
+    yield from gather_like_first(path, readable_rows(loads, request), usual, request)
+
+
+def _row(load: Load, where: str) -> LabelledRow:
+    return architecture_row(load(), where)
+
+
+READER = Reader(
+    "NAS-Bench-201 and NATS-Bench",
+    "NATS-tss-v1_0-3ffb9-simple (folder or .tar), NATS-tss-v1_0-3ffb9.pickle.pbz2, NAS-Bench-201-v1_1-096897.pth",
+    recognises,
+    blocks,
+    (NasBench201,),
+)

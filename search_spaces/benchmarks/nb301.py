@@ -1,0 +1,114 @@
+"""The training results that NAS-Bench-301's surrogates were fitted on (Zela et al., 2022), a JSON file a run.
+
+``nb_301_v13_lc_iclr_final.zip`` and what it unpacks to: ``<optimiser>/results_<n>.json`` with the architecture in
+``optimized_hyperparamater_config`` (so spelled), ``info[0]`` with ``val_accuracy`` in percent, ``test_accuracy``,
+``runtime`` in seconds and, in some releases, ``learning_curves`` (https://github.com/automl/nasbench301,
+``surrogate_models/utils.py``).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping
+from functools import partial
+from pathlib import Path, PurePath
+from typing import Any
+
+from gennape.errors import InvalidDataError
+from gennape.search_spaces.families.nb301 import NasBench301
+from gennape.search_spaces.labelled import (
+    LabelledArchitectures,
+    LabelledRow,
+    Reader,
+    Request,
+    gather_like_first,
+    readable_rows,
+)
+
+_RUN = re.compile(r"results_[^/]*\.json")
+_USUAL = ("val_accuracy", "test_accuracy")
+#: Folders of runs that an optimiser chose for their accuracy; others (``rs``) hold random architectures.
+OPTIMISERS = frozenset({"bananas", "combo", "darts", "de", "drnas", "gdas", "pc_darts", "random_ws", "re", "tpe"})
+_CURVE = "Train/val_accuracy"
+#: Largest file of one run.
+_MOST = 1 << 26
+
+
+def run_row(text: bytes, where: str, folder: str) -> LabelledRow:
+    """The row of one run; raises :class:`InvalidDataError` when it is none."""
+    try:
+        run = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InvalidDataError(f"{where}: not JSON: {error}") from error
+    config = run.get("optimized_hyperparamater_config") if isinstance(run, dict) else None
+    if not isinstance(config, dict):
+        raise InvalidDataError(f"{where}: lacks optimized_hyperparamater_config; not a run of NAS-Bench-301")
+    picked = folder in OPTIMISERS
+    return LabelledRow(where, config, _measured(run, config), sampled=not picked, picked=picked)
+
+
+def _measured(run: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
+    information = run.get("info")
+    first = information[0] if isinstance(information, list) and information else information
+    info: Mapping[str, Any] = first if isinstance(first, dict) else {}
+    curves = run.get("learning_curves")
+    curve = curves.get(_CURVE) if isinstance(curves, dict) else None
+    found = {
+        "val_accuracy": info.get("val_accuracy", curve[-1] if isinstance(curve, list) and curve else None),
+        "test_accuracy": run.get("test_accuracy"),
+        "runtime": run.get("runtime"),
+        "params": info.get("model_parameters"),
+        "epochs": info.get("epochs"),
+        "init_channels": config.get("NetworkSelectorDatasetInfo:darts:init_channels"),
+        "layers": config.get("NetworkSelectorDatasetInfo:darts:layers"),
+    }
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _files(path: Path) -> Iterator[tuple[str, str, bytes]]:
+    """The runs of a folder and those below it, or of a file: place, folder, content."""
+    for file in sorted(path.rglob("results_*.json")) if path.is_dir() else [path]:
+        if file.stat().st_size > _MOST:
+            raise InvalidDataError(f"{file}: {file.stat().st_size} bytes, more than a run has; not read")
+        yield str(file), file.parent.name, file.read_bytes()
+
+
+def _members(path: Path) -> Iterator[tuple[str, str, bytes]]:
+    """The runs in the archive, which is unpacked nowhere."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for member in archive.infolist():
+                name = PurePath(member.filename)
+                if not _RUN.fullmatch(name.name):
+                    continue
+                if member.file_size > _MOST:
+                    raise InvalidDataError(f"{path}/{name}: {member.file_size} bytes, more than a run has; not read")
+                yield f"{path}/{name}", name.parent.name, archive.read(member)
+    except (zipfile.BadZipFile, zlib.error, RuntimeError, OSError, EOFError) as error:
+        raise InvalidDataError(f"{path}: not a whole archive: {error}; fetch it again") from error
+
+
+def recognises(path: Path) -> bool:
+    """A folder with runs in it, an archive, or one run."""
+    if path.is_dir():
+        return next(path.rglob("results_*.json"), None) is not None
+    return path.is_file() and (path.suffix == ".zip" or _RUN.fullmatch(path.name) is not None)
+
+
+def blocks(path: Path, request: Request) -> Iterator[LabelledArchitectures]:
+    """Blocks of runs; a run that lacks the label is left out, a damaged one rejected."""
+    found = _members(path) if path.suffix == ".zip" else _files(path)
+    loads = (partial(run_row, content, where, folder) for where, folder, content in found)
+    yield from gather_like_first(path, readable_rows(loads, request), _USUAL, request)
+
+
+READER = Reader(
+    "NAS-Bench-301",
+    "nb_301_v13_lc_iclr_final.zip, or a folder of its results_*.json",
+    recognises,
+    blocks,
+    (NasBench301,),
+)

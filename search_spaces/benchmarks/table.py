@@ -1,0 +1,206 @@
+"""Bring your own labels: CSV (also compressed) or Parquet with one architecture a row and columns of numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from jaxtyping import Float64, Int64
+
+from gennape.errors import InvalidArchitectureError, InvalidDataError
+from gennape.search_spaces.bounded import open_bounded
+from gennape.search_spaces.families.nb101 import MAX_VERTICES, N_EDGES, PAIRS, NasBench101
+from gennape.search_spaces.labelled import (
+    BLOCK,
+    LabelledArchitectures,
+    LabelledRow,
+    Reader,
+    Request,
+    architecture_of,
+    choose_column,
+    gather,
+)
+
+#: Columns that hold the architecture, in order of preference.
+ARCHITECTURE = ("architecture", "arch")
+#: Columns that are the label when none is named.
+USUAL = ("acc", "accuracy", "top1", "val108", "c10_test200")
+_CELL = ("hash", "n_vertices", "adj_bits", "ops")
+_TEXT = dict.fromkeys((*ARCHITECTURE, "hash", "ops", "src"), str)
+_SUFFIXES = (".csv", ".csv.gz", ".csv.bz2", ".parquet")
+
+
+def recognises(path: Path) -> bool:
+    """By the suffix."""
+    return path.is_file() and path.name.lower().endswith(_SUFFIXES)
+
+
+def blocks(path: Path, request: Request) -> Iterator[LabelledArchitectures]:
+    """Blocks of rows; a bad value or architecture is rejected with its row, counted from 1."""
+    start = 0
+    for table in _tables(path):
+        table.index = pd.RangeIndex(start, start + len(table))
+        start += len(table)
+        if request.space.name == NasBench101.name and "adj_bits" in table.columns:
+            yield from _cells(path, table, request)
+        else:
+            yield from _architectures(path, table, request)
+    if start == 0:
+        raise InvalidDataError(f"{path}: needs rows below its column names")
+
+
+def _tables(path: Path) -> Iterator[pd.DataFrame]:
+    if path.name.lower().endswith(".parquet"):
+        yield from _parquet_tables(path)
+        return
+    try:
+        with open_bounded(path) as stream:
+            yield from pd.read_csv(stream, dtype=_TEXT, chunksize=BLOCK, low_memory=False)
+    except (ValueError, OverflowError) as error:
+        raise InvalidDataError(f"cannot read {path} as CSV: {error}") from error
+
+
+def _parquet_tables(path: Path) -> Iterator[pd.DataFrame]:
+    try:
+        with pq.ParquetFile(path) as file:
+            for batch in file.iter_batches(batch_size=BLOCK):
+                yield batch.to_pandas(ignore_metadata=True)
+    except (OSError, pa.ArrowException, ValueError, KeyError) as error:
+        raise InvalidDataError(f"cannot read {path} as Parquet: {error}") from error
+
+
+# One architecture a row -----------------------------------------------------------------------------------------------
+
+
+def _architectures(path: Path, table: pd.DataFrame, request: Request) -> Iterator[LabelledArchitectures]:
+    holder = next((name for name in ARCHITECTURE if name in table.columns), None)
+    if holder is None:
+        raise InvalidDataError(f"{path}: needs a column {ARCHITECTURE[0]!r}; has {list(table.columns)}")
+    column = label_column(path, table, request.column)
+    table = table.copy()
+    table[column] = [_as_number(value) for value in table[column]]
+    records: list[dict[str, Any]] = table.to_dict("records")  # type: ignore[assignment]
+    rows = (
+        LabelledRow(f"{path}, row {row + 1}", architecture_of(record[holder]), record)
+        for row, record in zip(table.index, records, strict=True)
+    )
+    for block in gather(rows, column, request):
+        _refuse_fractions(path, block)
+        yield block
+
+
+def label_column(path: Path, table: pd.DataFrame, wanted: str | None) -> str:
+    """The column of labels; raises :class:`InvalidDataError` that lists the columns of numbers."""
+    if wanted is not None and wanted in table.columns:
+        return wanted
+    known = [str(name) for name in table.columns if name in USUAL or pd.api.types.is_numeric_dtype(table[name])]
+    return choose_column(path, wanted, USUAL, known)
+
+
+def _as_number(value: Any) -> Any:
+    """A number written as text as such; anything else as it is, to be refused with its row."""
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return value
+
+
+def _refuse_fractions(path: Path, block: LabelledArchitectures) -> None:
+    """Accuracies are percent; a column of fractions would pass for one of useless networks."""
+    if block.column in USUAL and len(block.accuracy) > 1 and (block.accuracy <= 1).all():
+        raise InvalidDataError(
+            f"{path}: {block.column} lies between {block.accuracy.min():.4g} and {block.accuracy.max():.4g}; "
+            "accuracies are in percent, so multiply the column by 100"
+        )
+
+
+# NAS-Bench-101 cells as bits ------------------------------------------------------------------------------------------
+
+
+def _cells(path: Path, table: pd.DataFrame, request: Request) -> Iterator[LabelledArchitectures]:
+    """Rows of ``n_vertices``, ``adj_bits`` (bit x + y(y-1)/2 is the edge x -> y) and ``ops`` (a digit an inner vertex).
+
+    Accuracies are fractions there and empty where not measured; ``src`` says which samples a row is in: T uniform, E
+    and P picked by optimisers.
+    """
+    if missing := [name for name in _CELL if name not in table.columns]:
+        raise InvalidDataError(f"{path}: cells as bits need columns {list(_CELL)}; missing {missing}")
+    column = label_column(path, table, request.column)
+    table = table[table[column].notna()].copy()
+    table["ops"] = table["ops"].fillna("")
+    try:
+        yield from _cell_block(path, table, column)
+        return
+    except InvalidDataError:
+        if request.rejected is None:
+            raise
+    for row in range(len(table)):  # one by one, to leave out just the bad ones
+        try:
+            yield from _cell_block(path, table.iloc[row : row + 1], column)
+        except InvalidDataError as error:
+            request.reject(str(error))
+
+
+def _cell_block(path: Path, table: pd.DataFrame, column: str) -> list[LabelledArchitectures]:
+    """The rows as one block; none when there are none."""
+    if len(table) == 0:
+        return []
+    scale = 100 if column.startswith(("val", "test", "train")) and "time" not in column else 1
+    accuracy = scale * _numbers(path, table, column)
+    _refuse_row(path, table, "ops", ~table["ops"].str.fullmatch(r"[0-9]*"), "must be a digit per inner vertex")
+    _refuse_row(path, table, "hash", ~table["hash"].str.fullmatch(r"[0-9a-f]{8,}", na=False), "must be hexadecimal")
+    vertices, numbers = (_numbers(path, table, name) for name in ("n_vertices", "adj_bits"))
+    _refuse_row(path, table, "adj_bits", (numbers < 0) | (numbers % 1 != 0) | (numbers > 2**53), "must be an integer")
+    _refuse_row(path, table, "ops", table["ops"].str.len() != vertices - 2, "its digits do not fit its n_vertices")
+    inner = MAX_VERTICES - 2
+    bits = numbers.astype(np.int64)[:, None] >> np.arange(N_EDGES) & 1
+    last = (bits * np.array([y for _, y in PAIRS])).max(1, initial=0)
+    beyond = (last != vertices - 1) | (numbers >= 2.0**N_EDGES)
+    _refuse_row(path, table, "adj_bits", beyond, "no edge ends at its last vertex, or one ends beyond")
+    operations = np.array([[int(digit) for digit in o.ljust(inner, "0")] for o in table["ops"]], np.int64)
+    genomes = np.concatenate([bits, operations.reshape(-1, inner)], axis=1)
+    _check_cells(path, table, genomes)
+    source = table["src"].fillna("") if "src" in table else pd.Series("T", index=table.index)
+    sampled, picked = (source.str.contains(letters).to_numpy(bool) for letters in ("T", "[EP]"))
+    table = table.reset_index(drop=True)
+    return [LabelledArchitectures(genomes, accuracy, table["hash"].tolist(), sampled, picked, table, column)]
+
+
+def _check_cells(path: Path, table: pd.DataFrame, genomes: Int64[np.ndarray, "n g"]) -> None:
+    space = NasBench101()
+    try:
+        space.validate(genomes)
+    except InvalidArchitectureError:
+        for row, genome in zip(table.index, genomes, strict=True):
+            try:
+                space.validate(genome[None])
+            except InvalidArchitectureError as error:
+                raise InvalidDataError(f"{path}, row {row + 1}: {error}") from error
+
+
+def _numbers(path: Path, table: pd.DataFrame, column: str) -> Float64[np.ndarray, " n"]:
+    """A column that must hold finite numbers."""
+    numbers = pd.to_numeric(table[column], errors="coerce").to_numpy(np.float64)
+    _refuse_row(path, table, column, ~np.isfinite(numbers), "must be a finite number")
+    return numbers
+
+
+def _refuse_row(path: Path, table: pd.DataFrame, column: str, bad: object, why: str) -> None:
+    rows = np.flatnonzero(np.asarray(bad, bool))
+    if len(rows):
+        raise InvalidDataError(
+            f"{path}, row {table.index[rows[0]] + 1}: {column} is {table[column].iloc[rows[0]]!r}; {why}"
+        )
+
+
+READER = Reader(
+    "table",
+    "CSV, also compressed, or Parquet: columns of numbers and one named architecture (JSON, or the benchmark's string)",
+    recognises,
+    blocks,
+)

@@ -1,0 +1,71 @@
+"""Files of others as streams of bytes that end at a limit, compressed or not."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import io
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+from gennape.errors import InvalidDataError
+
+#: Bytes after decompression that a reader takes of one file unless told otherwise: beyond every published file.
+MOST_BYTES = 64 * 2**30
+#: What a compressed file begins with.
+_OPENERS = {b"\x1f\x8b": gzip.open, b"BZ": bz2.open}
+
+
+@runtime_checkable
+class Readable(Protocol):
+    """Whatever bytes can be read from."""
+
+    def read(self, n: int, /) -> bytes: ...
+
+
+class _Bounded(io.RawIOBase):
+    """Counts what is read of ``source``, and refuses to go on beyond ``most`` bytes."""
+
+    def __init__(self, source: Readable, where: str, most: int) -> None:
+        self.source, self.where, self.most, self.count = source, where, most, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self.count
+
+    def readinto(self, buffer: Any, /) -> int:
+        view = memoryview(buffer).cast("B")
+        try:
+            data = self.source.read(len(view))
+        except (OSError, EOFError, zlib.error) as error:
+            raise InvalidDataError(
+                f"{self.where}: cannot be read after byte {self.count}: {error}; fetch it again"
+            ) from error
+        self.count += len(data)
+        if self.count > self.most:
+            raise InvalidDataError(f"{self.where}: holds more than {self.most} bytes once decompressed; not read")
+        view[: len(data)] = data
+        return len(data)
+
+
+def bounded(source: Readable, where: str, most: int = MOST_BYTES) -> io.BufferedReader:
+    """``source``, buffered; raises :class:`InvalidDataError` naming ``where`` beyond ``most`` bytes."""
+    return io.BufferedReader(_Bounded(source, where, most), 1 << 18)
+
+
+@contextmanager
+def open_bounded(path: Path, most: int = MOST_BYTES) -> Iterator[io.BufferedReader]:
+    """A file's bytes, decompressed if it is gzip or bz2; :class:`InvalidDataError` when unreadable or too large."""
+    try:
+        with path.open("rb") as plain:
+            opener = _OPENERS.get(plain.read(2))
+            plain.seek(0)
+            source: Readable = opener(plain, "rb") if opener else plain
+            yield bounded(source, str(path), most)
+    except OSError as error:
+        raise InvalidDataError(f"cannot read {path}: {error.strerror or error}") from error
