@@ -70,5 +70,6 @@ def _check_file(path: Path, out: Console, progress: Progress) -> tuple[int, int]
             out.print(f"FAILED {space.name} {row.identity}: {'; '.join(differences)}")
     seconds = time.perf_counter() - start
     passed = len(rows) - failed
-    out.print(f"{space.name}: {len(rows)} rows, {passed} passed, {failed} failed, {seconds:.1f} s")
+    what = f"{space.name} {path.parent.name}" if path.parent.name == "graphs" else space.name
+    out.print(f"{what}: {len(rows)} rows, {passed} passed, {failed} failed, {seconds:.1f} s")
     return passed, failed

@@ -22,6 +22,7 @@ from gennape.search_spaces.families import nb101, nb201, nb301
 from gennape.search_spaces.families.registry import FAMILIES
 from gennape.search_spaces.graph import pack
 from gennape.search_spaces.oracle import fill_weights, measure, uniform
+from gennape.search_spaces.published_rows import check_published, is_published_row
 from gennape.search_spaces.space import SearchSpace
 
 __all__ = ["check_row", "fill_weights", "fixture_files", "measure", "read_rows", "space_of", "uniform"]
@@ -53,14 +54,15 @@ class FixtureRow:
 
 
 def fixture_files(directory: Path) -> list[Path]:
-    """The ``<family>.jsonl`` files directly in ``directory``, sorted.
+    """The ``<family>.jsonl`` files directly in ``directory`` and in its folder ``graphs``, sorted.
 
     Raises :class:`InvalidDataError` where the folder is missing, unreadable or has none.
     """
     if not directory.is_dir():
         raise InvalidDataError(f"{directory} is not a folder; give one that holds <family>.jsonl files")
     try:
-        files = sorted(path for path in directory.iterdir() if path.suffix == ".jsonl" and path.is_file())
+        folders = [folder for folder in (directory, directory / "graphs") if folder.is_dir()]
+        files = [path for folder in folders for path in sorted(folder.glob("*.jsonl")) if path.is_file()]
     except OSError as error:
         raise InvalidDataError(f"cannot read the folder {directory}: {error.strerror}") from None
     if not files:
@@ -102,7 +104,8 @@ def check_row(space: SearchSpace, row: FixtureRow) -> list[str]:
 
     Compared exactly: parameters and MACs of the module (and of the graph), output shape, hash of the executed layers,
     and what the family itself can tell (:data:`EXTRA`). Compared in float64 to 1e-6 of their norm: logits. A row that
-    holds measurements under several settings of the family (:data:`SETTINGS`) is checked under each.
+    holds measurements under several settings of the family (:data:`SETTINGS`) is checked under each. A row that counts
+    the operations of a published graph is checked against that graph.
     """
     if row.problem:
         return [row.problem]
@@ -110,6 +113,9 @@ def check_row(space: SearchSpace, row: FixtureRow) -> list[str]:
     if ALIASES.get(family, family) != space.name:
         return [f"belongs to family {family!r}, but its file is named after {space.name}"]
     try:
+        if is_published_row(row.content):
+            genome = space.decode(_architecture(space, row.content))
+            return check_published(space.graph(genome, published=True), row.content)
         settings = SETTINGS[space.name](space, row.content) if space.name in SETTINGS else [Setting(space, row.content)]
         return [setting.label + problem for setting in settings for problem in _check(setting)]
     except GennapeError as error:
@@ -162,7 +168,7 @@ def _malformed(content: Mapping[str, Any]) -> list[str]:
 
 def _architecture(space: SearchSpace, content: Mapping[str, Any]) -> Any:
     """The row's config; its input size is the row's, which counts where the two differ."""
-    config = content["config"]
+    config = content.get("config")
     sized = any(gene.name == "resolution" for gene in space.genes)
     if sized and isinstance(config, dict) and "resolution" in content:
         return {**config, "resolution": content["resolution"]}

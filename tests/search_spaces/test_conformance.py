@@ -173,13 +173,17 @@ def test_files_are_named_after_families(tmp_path: Path) -> None:
     assert space is not None
     assert space.name == "hiaml"
     assert space_of(tmp_path / "atlantis.jsonl") is None
-    (tmp_path / "graphs").mkdir()
-    (tmp_path / "graphs" / "hiaml.jsonl").touch()
+    (tmp_path / "others").mkdir()
+    (tmp_path / "others" / "hiaml.jsonl").touch()
     (tmp_path / "README.md").touch()
     with pytest.raises(InvalidDataError, match=r"no <family>\.jsonl file"):
         fixture_files(tmp_path)
     with pytest.raises(InvalidDataError, match="not a folder"):
         fixture_files(tmp_path / "missing")
+    (tmp_path / "graphs").mkdir()
+    for path in (tmp_path / "nb101.jsonl", tmp_path / "graphs" / "hiaml.jsonl"):
+        path.touch()
+    assert fixture_files(tmp_path) == [tmp_path / "nb101.jsonl", tmp_path / "graphs" / "hiaml.jsonl"]
 
 
 def _conform(directory: Path) -> tuple[int, str, BaseException | None]:

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from hypothesis import strategies as st
 
 from gennape.errors import InvalidGraphError
 from gennape.search_spaces.builder import GraphBuilder
+from gennape.search_spaces.conformance import FixtureRow, check_row
 from gennape.search_spaces.families.registry import family
 from gennape.search_spaces.graph import ComputationGraph, pack
 from gennape.search_spaces.ops import Op
@@ -23,11 +23,10 @@ from gennape.search_spaces.published import (
     published_graphs,
     to_state_dict,
 )
+from gennape.search_spaces.published_rows import alike, node_list
 
 FIXTURES = Path(__file__).parents[2].parent / "shared" / "fixtures" / "graphs"
 NAMES = ("hiaml", "inception", "nb101", "nb201", "nb301", "ofa_mbv3", "ofa_resnet", "proxylessnas", "two_path")
-
-Node = tuple[Any, ...]
 
 
 def _rows(name: str) -> list[dict[str, Any]]:
@@ -35,56 +34,6 @@ def _rows(name: str) -> list[dict[str, Any]]:
     if not path.exists():
         pytest.skip("the published graphs are not beside this checkout")
     return [json.loads(line) for line in path.read_text().splitlines()]
-
-
-def _nodes(graph: PublishedGraph) -> list[Node]:
-    """Nodes as published: operation, weighted, resolution, shape, strides, use of a bias."""
-    return [
-        (
-            VOCABULARY[op],
-            weighted,
-            tuple(resolution),
-            tuple(shape) if weighted else (),
-            (1, *strides, 1) if any(strides) else None,
-            bias,
-        )
-        for op, weighted, resolution, shape, strides, bias in zip(
-            graph.op.tolist(),
-            graph.weighted.tolist(),
-            graph.resolution.tolist(),
-            graph.shape.tolist(),
-            graph.strides.tolist(),
-            graph.bias.tolist(),
-            strict=True,
-        )
-    ]
-
-
-def _colours(nodes: list[Node], edges: list[list[int]], names: dict[Any, int], rounds: int) -> list[Counter[int]]:
-    """How often each colour occurs in each round of colouring nodes by their neighbours' colours."""
-    before: list[list[int]] = [[] for _ in nodes]
-    after: list[list[int]] = [[] for _ in nodes]
-    for source, target in edges:
-        before[target].append(source)
-        after[source].append(target)
-    colour = [names.setdefault(node, len(names)) for node in nodes]
-    counts = [Counter(colour)]
-    for _ in range(rounds):
-        around = [
-            (colour[i], tuple(sorted(colour[k] for k in before[i])), tuple(sorted(colour[k] for k in after[i])))
-            for i in range(len(nodes))
-        ]
-        colour = [names.setdefault(key, len(names)) for key in around]
-        counts.append(Counter(colour))
-        if len(counts[-1]) == len(counts[-2]):
-            break
-    return counts
-
-
-def _alike(nodes: list[Node], edges: list[list[int]], other: list[Node], other_edges: list[list[int]]) -> bool:
-    """Whether colour refinement cannot tell two attributed graphs apart."""
-    names: dict[Any, int] = {}
-    return _colours(nodes, edges, names, len(nodes)) == _colours(other, other_edges, names, len(nodes))
 
 
 def _published(name: str, config: Any) -> PublishedGraph:
@@ -97,31 +46,27 @@ def _published(name: str, config: Any) -> PublishedGraph:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_rows(name: str) -> None:
+    space = family(name)
     for row in _rows(name):
-        graph = _published(name, row["config"])
-        nodes = _nodes(graph)
-        shown = features(graph)
-        got = {
-            "n_nodes": len(nodes),
-            "n_weighted": int(graph.weighted.sum()),
-            "n_edges": len(graph.edges),
-            "op_counts": dict(Counter(node[0] for node in nodes)),
-            "weighted_op_counts": dict(Counter(node[0] for node in nodes if node[1])),
-            "feature_max": {
-                "hw": float(shown.resolution[:, :4].max()),
-                "c": float(shown.resolution[:, 4:].max()),
-                "kernel": int(shown.kernel.max()),
-            },
-            "n_bias": int(graph.bias.sum()),
-        }
-        assert got == {key: row[key] for key in got}, row["id"]
-        if "nodes" in row:
-            expected = [
-                (op, bool(weighted), tuple(resolution), tuple(shape), strides and tuple(strides), bias)
-                for op, weighted, resolution, shape, strides, bias in row["nodes"]
-            ]
-            assert Counter(nodes) == Counter(expected), row["id"]
-            assert _alike(nodes, graph.edges.tolist(), expected, row["edges"]), row["id"]
+        assert check_row(space, FixtureRow(str(row["id"]), row)) == []
+
+
+def test_rows_that_differ_fail() -> None:
+    space = family("hiaml")
+    row = next(row for row in _rows("hiaml") if "nodes" in row)
+
+    def problems(**changes: Any) -> list[str]:
+        return check_row(space, FixtureRow("0", {**row, **changes}))
+
+    assert problems(n_edges=row["n_edges"] + 1) == [f"n_edges is {row['n_edges']}, expected {row['n_edges'] + 1}"]
+    assert "not dict" in problems(op_counts=3)[0]
+    (first, second), *rest = row["edges"]
+    assert "not the edges" in problems(edges=[[second, first], *rest])[0]
+    assert "beyond" in problems(edges=[[0, 10_000], *rest])[0]
+    assert "cannot be read" in problems(edges=[["a", 1]])[0]
+    node, *others = row["nodes"]
+    assert "not there" in problems(nodes=[["conv", *node[1:5], not node[5]], *others])[0]
+    assert "must be one of" in problems(config=["hiaml_z"] * 3 + ["x"])[0]
 
 
 # Rules, each by hand --------------------------------------------------------------------------------------------------
@@ -336,7 +281,9 @@ def test_node_order_does_not_matter(name: str, seed: int) -> None:
     graph = _sampled(name, seed)[0]
     shuffled = graph.relabel(np.random.default_rng(seed).permutation(graph.n_nodes))
     one, other = published_graph(graph), published_graph(shuffled)
-    assert _alike(_nodes(one), one.edges.tolist(), _nodes(other), other.edges.tolist())
+    assert alike(
+        node_list(one), one.edges.tolist(), node_list(other), other.edges.tolist()
+    )
 
 
 def test_many_graphs_are_what_each_is_alone() -> None:
@@ -350,8 +297,8 @@ def test_many_graphs_are_what_each_is_alone() -> None:
 def test_comparison_sees_one_moved_edge() -> None:
     # The comparison of this file must not call different graphs alike.
     graph = published_graph(_sampled("ofa_mbv3", 1)[0])
-    nodes, edges = _nodes(graph), graph.edges.tolist()
+    nodes, edges = node_list(graph), graph.edges.tolist()
     add = next(i for i, node in enumerate(nodes) if node[0] == "add")
     into = next(k for k, edge in enumerate(edges) if edge[1] == add)
     moved = [edge if k != into else [nodes.index(nodes[-2]), add] for k, edge in enumerate(edges)]
-    assert not _alike(nodes, edges, nodes, moved)
+    assert not alike(nodes, edges, nodes, moved)
