@@ -162,7 +162,8 @@ class GraphBuilder:
 
     def leakyrelu(self, x: Value, slope: float = 0.01, params: int = 0) -> Value:
         """max(x, 0) + slope · min(x, 0); with ``params`` the slope is learnt, for all channels or each."""
-        return self.append(ops.node(Op.LEAKYRELU, x[1:], x[1:], scalar=slope, params=params), x)
+        constant = 0.0 if params else slope
+        return self.append(ops.node(Op.LEAKYRELU, x[1:], x[1:], scalar=constant, params=params), x)
 
     def gelu(self, x: Value, tanh: bool = False) -> Value:
         """x · Φ(x), exactly or by the usual ``tanh`` (``kind`` 1)."""
@@ -222,7 +223,12 @@ class GraphBuilder:
             raise InvalidGraphError(f"{what} takes equal shapes, or 1 where the second spreads; got {x[1:]}, {y[1:]}")
 
     def concat(self, *xs: Value, axis: int = 0) -> Value:
-        """Values one after another along channels (0), height (1) or width (2), in the order given."""
+        """Values one after another along channels (0), height (1) or width (2), in the order given.
+
+        One value is passed on, but for published graphs, which have a node for it.
+        """
+        if len(xs) == 1 and not self.published:
+            return xs[0]
         rest = [tuple(n for i, n in enumerate(x[1:]) if i != axis) for x in xs]
         if any(shape != rest[0] for shape in rest):
             raise InvalidGraphError(f"concat takes equal sizes but along axis {axis}, got {[x.shape for x in xs]}")
@@ -244,10 +250,14 @@ class GraphBuilder:
 
     def pad(self, x: Value, before: Shape, after: Shape, mode: str = "constant", value: float = 0.0) -> Value:
         """Channels, rows and columns added ``before`` and ``after``; modes are ``operations.PAD_MODES``."""
+        if not any((*before, *after)):
+            return x
         return self.append(ops.pad(x[1:], before, after, mode, value), x)
 
     def resize(self, x: Value, h: int, w: int, mode: str = "nearest") -> Value:
         """Interpolation to another height and width; modes are ``operations.RESIZE_MODES``."""
+        if (h, w) == x[2:]:
+            return x
         return self.append(ops.node(Op.RESIZE, x[1:], (x.c, h, w), kind=ops.RESIZE_MODES.index(mode)), x)
 
     def slice(
@@ -266,16 +276,21 @@ class GraphBuilder:
             -(-(whole - offset) // jump) if size is None else size
             for size, whole, offset, jump in zip((h, w), x[2:], (offset_h, offset_w), step, strict=True)
         )
-        return self.append(ops.cut(x[1:], (offset_c, offset_h, offset_w), (c, rows, columns), step), x)
+        part = ops.cut(x[1:], (offset_c, offset_h, offset_w), (c, rows, columns), step)
+        return x if part.output.shape == x[1:] else self.append(part, x)
 
     def reshape(self, x: Value, c: int, h: int, w: int) -> Value:
         """The same numbers in the same order, channels outermost."""
+        if (c, h, w) == x[1:]:
+            return x
         if c * h * w != x.c * x.h * x.w:
             raise InvalidGraphError(f"a reshape keeps the count of numbers; {x.shape} has not that of {(c, h, w)}")
         return self.append(ops.node(Op.RESHAPE, x[1:], (c, h, w)), x)
 
     def permute(self, x: Value, axes: Shape) -> Value:
         """Channels, height and width (0, 1, 2) in another order: axis ``i`` of the result is ``axes[i]`` of x."""
+        if axes == (0, 1, 2):
+            return x
         return self.append(ops.permute(x[1:], axes), x)
 
     def space_to_depth(self, x: Value, block: int) -> Value:

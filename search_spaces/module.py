@@ -182,7 +182,7 @@ def _learnt(step: Step) -> nn.Module:
 
 
 def _leakyrelu(step: Step) -> nn.Module:
-    return nn.PReLU(step.row[Column.PARAMS], step.scalar) if step.row[Column.PARAMS] else nn.LeakyReLU(step.scalar)
+    return nn.PReLU(step.row[Column.PARAMS]) if step.row[Column.PARAMS] else nn.LeakyReLU(step.scalar)
 
 
 def _batchnorm(step: Step) -> nn.Module:
@@ -223,7 +223,7 @@ def pad_widths(row: tuple[int, ...]) -> list[int]:
 
 
 def _resize(step: Step, xs: list[Tensor]) -> Tensor:
-    mode, _, aligned = RESIZE_MODES[step.row[Column.KIND]].partition("-aligned")
+    mode, aligned, _ = RESIZE_MODES[step.row[Column.KIND]].partition("-aligned")
     size = step.row[Column.H_OUT : Column.W_OUT + 1]
     smooth = mode in ("bilinear", "bicubic")
     return F.interpolate(xs[0], size, mode=mode, align_corners=bool(aligned) if smooth else None)

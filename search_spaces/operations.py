@@ -190,7 +190,7 @@ def matmul(shape: Shape, other: Shape, transposed: bool) -> Fragment:
     k, m = (other[2], other[1]) if transposed else (other[1], other[2])
     if shape[0] != other[0] or shape[2] != k:
         raise InvalidGraphError(f"a product of {shape} and {other} (transposed: {transposed}) does not fit")
-    return node(Op.MATMUL, shape, (shape[0], shape[1], m), inputs=2, kind=int(transposed))
+    return node(Op.MATMUL, shape, (shape[0], shape[1], m), inputs=2, kind=int(transposed and other[1:] != (1, 1)))
 
 
 @lru_cache(maxsize=65536)
@@ -198,8 +198,10 @@ def learnt(op: Op, shape: Shape, axes: tuple[int, ...], value: float) -> Fragmen
     """Scale or shift by a learnt tensor that spans ``axes`` (``kind``, a bit for each), or by a constant."""
     if not set(axes) <= {0, 1, 2}:
         raise InvalidGraphError(f"axes are 0, 1 and 2 (channels, height, width), got {axes}")
-    params = int(np.prod([shape[axis] for axis in axes])) if axes else 0
-    return node(op, shape, shape, scalar=value, params=params, kind=sum(1 << axis for axis in set(axes)))
+    # An axis of size 1 says nothing, but one must be left to tell a learnt number from a constant.
+    spanned = [axis for axis in sorted(set(axes)) if shape[axis] > 1] or [shape.index(1) for _ in axes[:1]]
+    params = int(np.prod([shape[axis] for axis in spanned])) if axes else 0
+    return node(op, shape, shape, scalar=value, params=params, kind=sum(1 << axis for axis in spanned))
 
 
 @lru_cache(maxsize=65536)

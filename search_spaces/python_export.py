@@ -147,7 +147,7 @@ def _learnt(step: Step) -> str:
 
 def _leakyrelu(step: Step) -> str:
     params = step.row[Column.PARAMS]
-    return f"nn.PReLU({params}, {step.scalar!r})" if params else f"nn.LeakyReLU({step.scalar!r})"
+    return f"nn.PReLU({params})" if params else f"nn.LeakyReLU({step.scalar!r})"
 
 
 def _pad(step: Step, xs: list[str]) -> str:
@@ -158,7 +158,7 @@ def _pad(step: Step, xs: list[str]) -> str:
 
 
 def _resize(step: Step, xs: list[str]) -> str:
-    mode, _, aligned = RESIZE_MODES[step.row[Column.KIND]].partition("-aligned")
+    mode, aligned, _ = RESIZE_MODES[step.row[Column.KIND]].partition("-aligned")
     corners = f", align_corners={bool(aligned)}" if mode in ("bilinear", "bicubic") else ""
     return f"F.interpolate({xs[0]}, {step.pair(Column.H_OUT)}, mode={mode!r}{corners})"
 

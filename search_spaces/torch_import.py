@@ -1,0 +1,245 @@
+"""Any PyTorch module as a computation graph, by running it once on tensors that have shapes but no numbers."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from traceback import walk_tb
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.jit import ScriptModule
+from torch.nn.parameter import is_lazy
+
+from gennape.errors import InvalidDataError, InvalidGraphError
+from gennape.search_spaces.graph import Column, ComputationGraph
+from gennape.search_spaces.imported import Imported, without_dead_ends
+from gennape.search_spaces.operations import other_kind
+from gennape.search_spaces.ops import Op
+from gennape.search_spaces.tracing import arithmetic, attention, functions, layers, pools, products, shapes, slices
+from gennape.search_spaces.tracing.recorder import Recorder, number_in
+from gennape.search_spaces.tracing.tables import Handler, Substitute
+from gennape.search_spaces.tracing.traced_value import settle
+
+#: What each PyTorch function is as nodes.
+HANDLERS: dict[Any, Handler] = {
+    **functions.HANDLERS,
+    **pools.HANDLERS,
+    **layers.HANDLERS,
+    **shapes.HANDLERS,
+    **slices.HANDLERS,
+    **arithmetic.HANDLERS,
+    **products.HANDLERS,
+}
+#: Functions that are recorded as what they are made of.
+SUBSTITUTES: dict[Any, Substitute] = {
+    **functions.SUBSTITUTES,
+    **shapes.SUBSTITUTES,
+    **arithmetic.SUBSTITUTES,
+    **attention.SUBSTITUTES,
+}
+#: Attributes that every module has.
+_INTERNAL = frozenset(vars(nn.Module()))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Traced(Imported):
+    """A network that came in from PyTorch.
+
+    ``weights`` gives for a node the names, in the module, of the tensors that its layer holds, in the layer's order:
+    weight and bias; of a batch normalisation also running mean and variance. None stands for one that is computed of
+    others. ``shared`` counts the uses of parameters used more than once: the graph has a layer for each use, and
+    counts them so. ``took_numbers`` is True where the module asks for the numbers in a tensor: what was recorded is
+    then what it does with the example.
+    """
+
+    weights: dict[int, tuple[str | None, ...]] = field(default_factory=dict)
+    shared: dict[str, int] = field(default_factory=dict)
+    took_numbers: bool = False
+
+
+def from_torch(module: nn.Module, example: Tensor | tuple[int, int, int]) -> ComputationGraph:
+    """The computation graph of ``module`` in evaluation mode; see :func:`trace`."""
+    return trace(module, example).graph
+
+
+def trace(module: nn.Module, example: Tensor | tuple[int, int, int]) -> Traced:
+    """Record what ``module`` does in evaluation mode with one image.
+
+    ``example`` is the image, [1, c, h, w] or [c, h, w], or only its channels, height and width. Weights are neither
+    copied nor moved, and the module is left as it was. A module that asks for the numbers in a tensor is run on its
+    own device, with the example's or zeros.
+
+    Raises :class:`InvalidDataError` for an example that is no image, and :class:`InvalidGraphError` where the module
+    fails on it, gives something else than one tensor, or calls functions that no node can stand for: all of these are
+    listed, each with the path of the module that calls it.
+    """
+    module = getattr(module, "_orig_mod", module)  # what torch.compile was given
+    _refuse(module)
+    image = _image(module, example)
+    with _evaluating(module), torch.no_grad():
+        try:
+            return _run(module, image, meta=True)
+        except _ForwardError as error:
+            if any(x.is_meta for x in _held(module)):
+                raise InvalidGraphError(
+                    f"{error}; the module is on the meta device: if it needs numbers, make it on the CPU"
+                ) from error.__cause__
+        try:
+            return _run(module, image, meta=False)
+        except _ForwardError as error:
+            raise InvalidGraphError(str(error)) from error.__cause__
+
+
+class _ForwardError(InvalidGraphError):
+    """The module itself failed."""
+
+
+def _image(module: nn.Module, example: Tensor | tuple[int, int, int]) -> Tensor:
+    """The example as one image [1, c, h, w], on the device and of the type of the module's parameters."""
+    if not isinstance(example, Tensor):
+        sizes = list(example)
+        if len(sizes) != 3 or not all(isinstance(n, int) and n > 0 for n in sizes):
+            raise InvalidDataError(f"an example is an image, or its channels, height and width; got {example!r}")
+        dtype = next((p.dtype for p in module.parameters() if p.is_floating_point()), None)
+        return torch.empty(1, *sizes, dtype=dtype, device="meta")
+    image = example[None] if example.dim() == 3 else example
+    if image.dim() != 4 or image.shape[0] != 1 or image.numel() == 0:
+        raise InvalidDataError(
+            f"an example is one image, [1, channels, height, width]; got {list(example.shape)}: of a batch give one"
+        )
+    return image.detach()
+
+
+def _refuse(module: nn.Module) -> None:
+    """Raise for modules that cannot be followed whatever they do."""
+    scripted = [name or "the module" for name, part in module.named_modules() if isinstance(part, ScriptModule)]
+    if scripted:
+        raise InvalidGraphError(
+            f"scripted modules do not show what they do: {', '.join(scripted[:8])}; give what was scripted"
+        )
+    lazy = [name for name, tensor in (*module.named_parameters(), *module.named_buffers()) if is_lazy(tensor)]
+    if lazy:
+        raise InvalidGraphError(f"lazy modules have no weights yet: {', '.join(lazy[:8])}; run the module once before")
+
+
+@contextmanager
+def _evaluating(module: nn.Module) -> Iterator[None]:
+    """Evaluation mode without calling ``eval``, which may be overridden; afterwards every attribute is what it was."""
+    saved = [(part, dict(part.__dict__)) for part in module.modules()]
+    # A module may keep a cache of tensors in a list or dictionary: that of this run is of no use afterwards.
+    inside = [(value, value.copy()) for value in _containers(module)]
+    try:
+        for part, _ in saved:
+            part.training = False
+        yield
+    finally:
+        for part, attributes in saved:
+            part.__dict__.clear()
+            part.__dict__.update(attributes)
+        for value, content in inside:
+            value.clear()
+            value.extend(content) if isinstance(value, list) else value.update(content)
+
+
+def _containers(module: nn.Module) -> Iterator[Any]:
+    for part in module.modules():
+        for name, value in part.__dict__.items():
+            if name not in _INTERNAL and isinstance(value, list | dict):
+                yield value
+
+
+def _held(module: nn.Module) -> Iterator[Tensor]:
+    yield from module.parameters()
+    yield from module.buffers()
+
+
+def _run(module: nn.Module, image: Tensor, meta: bool) -> Traced:
+    """One forward pass under a recorder, on the meta device or where the module's weights are."""
+    r = Recorder(module, HANDLERS, SUBSTITUTES, meta)
+    parameters = {name: _twin(p, meta) for name, p in module.named_parameters()}
+    buffers = {name: _twin(p, meta) for name, p in module.named_buffers()}
+    for name, tensor in parameters.items():
+        r.parameter(name, tensor)
+    for name, original in module.named_buffers():
+        r.fixed(buffers[name], name, number_in(original))
+    for tensor in _attributes(module):
+        r.fixed(tensor)
+    x = _twin(image, True) if meta else _numbers(module, image)
+    r.image(x)
+    out = _call(r, module, {**parameters, **buffers}, x, meta)
+    return _finish(r, out, took_numbers=not meta)
+
+
+def _twin(x: Tensor, meta: bool) -> Tensor:
+    return torch.empty_like(x, device="meta", requires_grad=False) if meta else x
+
+
+def _numbers(module: nn.Module, image: Tensor) -> Tensor:
+    device = next((x.device for x in _held(module)), torch.device("cpu"))
+    return torch.zeros_like(image, device=device) if image.is_meta else image.to(device)
+
+
+def _attributes(module: nn.Module) -> Iterator[Tensor]:
+    """Tensors that modules hold without having registered them."""
+    for part in module.modules():
+        for value in part.__dict__.values():
+            items = (
+                value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else (value,)
+            )
+            yield from (item for item in items if isinstance(item, Tensor) and not isinstance(item, nn.Parameter))
+
+
+def _call(r: Recorder, module: nn.Module, tensors: dict[str, Tensor], x: Tensor, meta: bool) -> Any:
+    """The module's result; raises :class:`_ForwardError` naming the place where it fails."""
+    try:
+        if not meta:
+            with r:
+                return module(x)
+        with torch.device("meta"), r:
+            return torch.func.functional_call(module, tensors, (x,))
+    except Exception as error:
+        places = [r.place(frame) for frame, _ in walk_tb(error.__traceback__)]
+        place = next((place for place in reversed(places) if place), type(module).__name__)
+        shape = "x".join(map(str, x.shape[1:]))
+        message = next(iter(str(error).strip().splitlines()), "no message")
+        raise _ForwardError(
+            f"the network does not run on an image of {shape} (channels, height, width): "
+            f"{place} raises {type(error).__name__}: {message}"
+        ) from error
+
+
+def _finish(r: Recorder, out: Any, took_numbers: bool) -> Traced:
+    if not isinstance(out, Tensor):
+        raise InvalidGraphError(
+            f"the network must give one tensor, but gives {_describe(out)}; wrap it in a module that picks one"
+        )
+    if r.is_traced(out) and r.is_stale(out):
+        r.problem("a part of the network's result was changed in place")
+    if r.problems:
+        listed = "\n".join(f"  {problem}" for problem in r.problems)
+        raise InvalidGraphError(
+            f"{len(r.problems)} parts of the network cannot be told as a graph:\n{listed}\n"
+            "Write them with other functions, or add a handler to HANDLERS of gennape.search_spaces.torch_import"
+        )
+    if not r.is_traced(out):
+        raise InvalidGraphError("the network's result does not depend on the image")
+    r.b.output(settle(r.b, r.traced(out)).value)
+    graph, kept = without_dead_ends(r.b.build())
+    position = {int(old): new for new, old in enumerate(kept)}
+    called = {other_kind(name): name for name in r.names}
+    kinds = graph.nodes[graph.nodes[:, Column.OP] == Op.OTHER, Column.KIND]
+    others = Counter(called[kind] for kind in kinds.tolist())
+    weights = {position[node]: names for node, names in r.weights.items() if node in position}
+    return Traced(graph, dict(others), weights, r.shared, took_numbers)
+
+
+def _describe(out: Any) -> str:
+    if isinstance(out, dict):
+        return "a dictionary of " + ", ".join(f"{key} ({_describe(value)})" for key, value in out.items())
+    if isinstance(out, list | tuple):
+        return f"a {type(out).__name__} of " + ", ".join(map(_describe, out))
+    return f"a tensor {list(out.shape)}" if isinstance(out, Tensor) else f"a {type(out).__name__}"

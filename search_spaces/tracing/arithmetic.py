@@ -1,0 +1,189 @@
+"""Sums and products: what their calls are as nodes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from math import prod
+from typing import Any
+
+from torch import Tensor
+
+from gennape.search_spaces.operations import Value
+from gennape.search_spaces.tracing.recorder import Recorder
+from gennape.search_spaces.tracing.tables import Handler, Number, called, table
+from gennape.search_spaces.tracing.tensors import Untraceable
+from gennape.search_spaces.tracing.traced_value import (
+    Groups,
+    TracedValue,
+    arrange,
+    groups_of,
+    numbers,
+    settle,
+)
+
+
+def _add(r: Recorder, out: Tensor, tensor: Any, other: Any, *, alpha: Number = 1) -> None:
+    _sum(r, out, tensor, other, 1.0, float(alpha))
+
+
+def _sub(r: Recorder, out: Tensor, tensor: Any, other: Any, *, alpha: Number = 1) -> None:
+    _sum(r, out, tensor, other, 1.0, -float(alpha))
+
+
+def _rsub(r: Recorder, out: Tensor, tensor: Any, other: Any, *, alpha: Number = 1) -> None:
+    _sum(r, out, tensor, other, -float(alpha), 1.0)
+
+
+def _sum(r: Recorder, out: Tensor, x: Any, y: Any, a: float, b: float) -> None:
+    """a · x + b · y."""
+    if r.is_traced(x) and r.is_traced(y):
+        if (a, b) in ((1.0, -1.0), (-1.0, 1.0)):
+            r.other("sub", out, r.traced(x), r.traced(y))
+        else:
+            merge(r, out, _times(r, x, a), _times(r, y, b), "add", r.b.add)
+        return
+    if not r.is_traced(x):
+        x, y, a, b = y, x, b, a
+    number = _number(r, y)
+    value = _times(r, x, a)
+    if number is None:
+        _with_constant(r, out, value, y, "add", r.b.shift)
+    elif b * number == 0:
+        r.bind(out, _spread(value, out))
+    else:
+        value = settle(r.b, value)
+        r.bind(out, _spread(TracedValue(r.b.shift(value.value, (), b * number), value.dims), out))
+
+
+def _times(r: Recorder, x: Any, factor: float) -> TracedValue:
+    value = r.traced(x)
+    if factor == 1:
+        return value
+    value = settle(r.b, value)
+    made = r.b.zero(value.value) if factor == 0 else r.b.scale(value.value, (), factor)
+    return TracedValue(made, value.dims)
+
+
+def _spread(x: TracedValue, out: Tensor) -> TracedValue:
+    """The value with the dimensions of size 1 that a one-element tensor may have added in front."""
+    return TracedValue(x.value, ((),) * (out.dim() - len(x.dims)) + x.dims)
+
+
+def _number(r: Recorder, x: Any) -> float | None:
+    """The value of an operand that is one known finite number."""
+    number = r.number(x)
+    return number if number is not None and math.isfinite(number) else None
+
+
+def _mul(r: Recorder, out: Tensor, tensor: Any, other: Any) -> None:
+    if r.is_traced(tensor) and r.is_traced(other):
+        merge(r, out, r.traced(tensor), r.traced(other), "mul", r.b.mul)
+        return
+    x, y = (tensor, other) if r.is_traced(tensor) else (other, tensor)
+    number = _number(r, y)
+    if number is None:
+        _with_constant(r, out, r.traced(x), y, "mul", r.b.scale)
+    else:
+        r.bind(out, _spread(_times(r, x, number), out))
+
+
+def _div(r: Recorder, out: Tensor, tensor: Any, other: Any, *, rounding_mode: str | None = None) -> None:
+    number = _number(r, other)
+    if number and rounding_mode is None and r.is_traced(tensor):
+        r.bind(out, _spread(_times(r, tensor, 1 / number), out))
+        return
+    traced = [r.traced(x) for x in (tensor, other) if r.is_traced(x)]
+    r.other("div", out, *traced, params=r.spend(*(x for x in (tensor, other) if not r.is_traced(x))))
+
+
+def _rdiv(r: Recorder, out: Tensor, tensor: Tensor, other: Any) -> None:
+    r.other("div", out, r.traced(tensor), params=r.spend(other))
+
+
+def _neg(r: Recorder, out: Tensor, tensor: Tensor) -> None:
+    r.bind(out, _times(r, tensor, -1.0))
+
+
+def _with_constant(
+    r: Recorder, out: Tensor, x: TracedValue, constant: Any, name: str, learnt: Callable[..., Value]
+) -> None:
+    """A sum or product with a tensor that the image does not reach: learnt along whole axes, or an "other"."""
+    if not isinstance(constant, Tensor):
+        raise Untraceable(f"it takes {constant!r}, which is no finite number")
+    x = settle(r.b, x)
+    axes = _axes(x, constant)
+    size = prod(x.value.shape[axis] for axis in axes)
+    if numbers(x) == out.numel() and axes and size == constant.numel() == r.learnt(constant):
+        value = learnt(x.value, axes)
+        r.note(value, constant)
+        r.spend(constant)
+        r.bind(out, _spread(TracedValue(value, x.dims), out))
+    else:
+        r.other(name, out, x, params=r.spend(constant))
+
+
+def _axes(x: TracedValue, constant: Tensor) -> tuple[int, ...]:
+    """The axes that a constant spans; one number spans an axis of size 1, where there is one."""
+    offset = len(x.dims) - constant.dim()
+    spanned = {offset + dim for dim, size in enumerate(constant.shape) if size > 1}
+    axes = {x.dims[dim][0].axis for dim in spanned if dim >= 0 and x.dims[dim]}
+    return tuple(sorted(axes)) or tuple(axis for axis, size in enumerate(x.value.shape) if size == 1)[:1]
+
+
+def merge(
+    r: Recorder, out: Tensor, x: TracedValue, y: TracedValue, name: str, operation: Callable[[Value, Value], Value]
+) -> None:
+    """A sum or product of two values, the smaller one spread over the other."""
+    x, y = _unrepeated(x, y), _unrepeated(y, x)
+    full = [value for value in (x, y) if numbers(value) == out.numel()]
+    if not full:
+        r.other(name, out, x, y)
+        return
+    base = settle(r.b, next((value for value in full if value.direct), full[0]))
+    groups = groups_of(base)
+    first, second = (_aligned(r, value, base, groups) for value in (x, y))
+    if numbers(first) != out.numel():
+        first, second = second, first
+    if any(b not in (a, 1) for a, b in zip(first.value.shape, second.value.shape, strict=True)):
+        r.other(name, out, x, y)
+        return
+    value = operation(first.value, second.value)
+    r.bind(out, _spread(TracedValue(value, base.dims), out))
+
+
+def _unrepeated(x: TracedValue, other: TracedValue) -> TracedValue:
+    """Repetition is left to the sum or product, where the other operand has the size."""
+    if not x.repeats:
+        return x
+    offset = len(other.dims) - len(x.dims)
+    dims = [
+        () if any(atom.axis < 0 for atom in atoms) and offset + d >= 0 and other.dims[offset + d] else atoms
+        for d, atoms in enumerate(x.dims)
+    ]
+    return TracedValue(x.value, tuple(dims))
+
+
+def _aligned(r: Recorder, x: TracedValue, base: TracedValue, groups: Groups) -> TracedValue:
+    """A value with its axes where those of ``base`` are; dimensions are counted from the last."""
+    offset = len(base.dims) - len(x.dims)
+    c, h, w = (tuple(d - offset for d in group if d >= offset) for group in groups)
+    return arrange(r.b, x, (c, h, w))
+
+
+def _addcmul(r: Recorder, tensor: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: Number = 1) -> Tensor:  # noqa: ARG001
+    return tensor + (tensor1 * tensor2 if value == 1 else tensor1 * tensor2 * value)
+
+
+#: Calls done in another way.
+SUBSTITUTES: dict[Any, Any] = dict.fromkeys(called("addcmul", "addcmul_"), _addcmul)
+
+HANDLERS: dict[Any, Handler] = table(
+    (called("add", "add_", "__add__", "__radd__", "__iadd__"), _add),
+    (called("sub", "sub_", "subtract", "subtract_", "__sub__", "__isub__"), _sub),
+    (called("rsub", "__rsub__"), _rsub),
+    (called("mul", "mul_", "multiply", "multiply_", "__mul__", "__rmul__", "__imul__"), _mul),
+    (called("div", "div_", "divide", "divide_", "true_divide", "__truediv__", "__itruediv__", "__div__"), _div),
+    (called("__rtruediv__", "__rdiv__"), _rdiv),
+    (called("neg", "negative", "neg_", "__neg__"), _neg),
+)

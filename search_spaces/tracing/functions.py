@@ -1,0 +1,168 @@
+"""Activations and other functions of every number: what their calls are as nodes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor
+
+from gennape.search_spaces import operations as ops
+from gennape.search_spaces.operations import Value
+from gennape.search_spaces.ops import Op
+from gennape.search_spaces.tracing.recorder import Recorder
+from gennape.search_spaces.tracing.tables import Handler, Number, called, table
+from gennape.search_spaces.tracing.tensors import Untraceable
+from gennape.search_spaces.tracing.traced_value import (
+    TracedValue,
+    arrange,
+    axis_of,
+    pixelwise,
+    settle,
+)
+
+
+def _each(operation: Callable[[Recorder, Value], Value]) -> Handler:
+    """A function of every number alone."""
+
+    def handler(r: Recorder, out: Tensor, tensor: Tensor, *_: Any, **__: Any) -> None:
+        r.map(out, tensor, lambda value: operation(r, value))
+
+    return handler
+
+
+def _plain(op: Op) -> Handler:
+    return _each(lambda r, value: r.b.elementwise(op, value))
+
+
+def _gelu(r: Recorder, out: Tensor, tensor: Tensor, approximate: str = "none") -> None:
+    r.map(out, tensor, lambda value: r.b.gelu(value, approximate == "tanh"))
+
+
+def _leaky_relu(r: Recorder, out: Tensor, tensor: Tensor, negative_slope: Number = 0.01, inplace: bool = False) -> None:  # noqa: ARG001
+    r.map(out, tensor, lambda value: r.b.leakyrelu(value, float(negative_slope)))
+
+
+def _prelu(r: Recorder, out: Tensor, tensor: Tensor, weight: Tensor) -> None:
+    x = pixelwise(r.b, r.traced(tensor), 1 if tensor.dim() > 1 else 0)
+    count = weight.numel()
+    part = ops.node(Op.LEAKYRELU, x.value.shape, x.value.shape, params=count)
+    made = None if r.is_traced(weight) else r.layer(part, x.value, count, weight)
+    if made is None:
+        r.other("fixed_prelu", out, x, params=r.spend(weight))
+        return
+    r.bind(out, TracedValue(made, x.dims))
+
+
+def _clamp(r: Recorder, out: Tensor, tensor: Tensor, *bounds: Any, **named: Any) -> None:
+    low, high = (*bounds, None, None)[:2]
+    _clip(r, out, tensor, r.number(named.get("min", low)), r.number(named.get("max", high)), "clamp")
+
+
+def _hardtanh(
+    r: Recorder,
+    out: Tensor,
+    tensor: Tensor,
+    min_val: Number = -1.0,
+    max_val: Number = 1.0,
+    inplace: bool = False,  # noqa: ARG001
+) -> None:
+    _clip(r, out, tensor, min_val, max_val, "hardtanh")
+
+
+def _clip(r: Recorder, out: Tensor, x: Tensor, low: Number | None, high: Number | None, name: str) -> None:
+    if low == 0 and high in (None, 6):
+        r.map(out, x, r.b.relu if high is None else r.b.relu6)
+    else:
+        r.other(name, out, r.traced(x))
+
+
+def _softmax(r: Recorder, out: Tensor, tensor: Tensor, dim: int | None = None, *_: Any, **__: Any) -> None:
+    if dim is None:
+        raise Untraceable("it does not say along which dimension")
+    softmax_along(r, out, r.traced(tensor), dim % max(1, tensor.dim()))
+
+
+def softmax_along(r: Recorder, out: Tensor, x: TracedValue, dim: int) -> None:
+    """``out`` is ``x`` normalised along a dimension, which becomes an axis of its own."""
+    x = settle(r.b, x)
+    axis = axis_of(x, dim)
+    if axis is None:
+        every = tuple(range(len(x.dims)))
+        x, axis = arrange(r.b, x, (every[:dim], (dim,), every[dim + 1 :])), 1
+    r.bind(out, TracedValue(r.b.softmax(x.value, axis), x.dims))
+
+
+# Functions without a code --------------------------------------------------------------------------------------------
+
+#: Functions of one or several tensors, number by number, that the vocabulary has no code for.
+POINTWISE = (
+    *("abs", "acos", "asin", "atan", "atan2", "bitwise_not", "celu", "ceil", "clamp_max", "clamp_min", "cos", "cosh"),
+    *("elu", "eq", "erf", "exp", "exp2", "expm1", "floor", "floor_divide", "frac", "ge", "gt", "hardshrink"),
+    *("isfinite", "isinf", "isnan", "le", "lerp", "log", "log10", "log1p", "log2", "logical_and", "logical_not"),
+    *("logical_or", "logsigmoid", "lt", "masked_fill", "maximum", "minimum", "mish", "ne", "nan_to_num", "pow"),
+    *("reciprocal", "remainder", "round", "rrelu", "rsqrt", "selu", "sign", "sin", "sinh", "softplus", "softshrink"),
+    *("softsign", "sqrt", "square", "tan", "tanhshrink", "threshold", "trunc", "where", "xlogy", "fmod"),
+)
+#: Functions that gather numbers, move them or normalise them in ways that the vocabulary has no code for.
+GATHERING = (
+    *("amax", "amin", "argmax", "argmin", "cosine_similarity", "cumsum", "flip", "fold", "index_select", "log_softmax"),
+    *("logsumexp", "lp_pool1d", "lp_pool2d", "normalize", "norm", "pdist", "prod", "roll", "rot90", "std", "sum"),
+    *("take_along_dim", "gather", "tril", "triu", "unfold", "var", "grid_sample", "local_response_norm", "softmin"),
+    *("linalg_vector_norm", "var_mean", "std_mean", "topk", "sort"),
+    *("max", "min", "median", "mode", "all", "any", "count_nonzero", "im2col", "cdist"),
+)
+
+
+def _named(name: str) -> Handler:
+    """An "other" of this name: of all tensors that depend on the image, with the learnt numbers of the rest."""
+
+    def handler(r: Recorder, out: Any, *args: Any, **kwargs: Any) -> None:
+        tensors = [x for x in (*args, *kwargs.values()) if isinstance(x, Tensor)]
+        traced = [r.traced(x) for x in tensors if r.is_traced(x)]
+        params = r.spend(*(x for x in tensors if not r.is_traced(x)))
+        for result in (out,) if isinstance(out, Tensor) else out:
+            r.other(name, result, *traced, params=params)
+            params = 0
+
+    return handler
+
+
+def _glu(r: Recorder, tensor: Tensor, dim: int = -1) -> Tensor:  # noqa: ARG001
+    kept, gate = tensor.chunk(2, dim)
+    return kept * gate.sigmoid()
+
+
+def _channel_shuffle(r: Recorder, tensor: Tensor, groups: int) -> Tensor:  # noqa: ARG001
+    parts = tensor.view(tensor.shape[0], groups, -1, *tensor.shape[2:])
+    return parts.transpose(1, 2).flatten(1, 2)
+
+
+#: Calls done in another way.
+SUBSTITUTES: dict[Any, Any] = {
+    **dict.fromkeys(called("glu"), _glu),
+    **dict.fromkeys(called("channel_shuffle", "native_channel_shuffle"), _channel_shuffle),
+}
+
+HANDLERS: dict[Any, Handler] = {
+    **{
+        function: _named(name)
+        for name in (*POINTWISE, *GATHERING)
+        for function in called(name, f"{name}_", f"__{name}__")
+    },
+    **table(
+        (called("relu", "relu_"), _plain(Op.RELU)),
+        (called("relu6"), _plain(Op.RELU6)),
+        (called("sigmoid", "sigmoid_", "expit"), _plain(Op.SIGMOID)),
+        (called("tanh", "tanh_"), _plain(Op.TANH)),
+        (called("silu"), _plain(Op.SWISH)),
+        (called("hardsigmoid"), _plain(Op.HARDSIGMOID)),
+        (called("hardswish"), _each(lambda r, value: r.b.hardswish(value))),
+        (called("gelu"), _gelu),
+        (called("leaky_relu", "leaky_relu_"), _leaky_relu),
+        (called("prelu"), _prelu),
+        (called("clamp", "clamp_", "clip", "clip_"), _clamp),
+        (called("hardtanh", "hardtanh_"), _hardtanh),
+        (called("softmax"), _softmax),
+    ),
+}

@@ -1,0 +1,244 @@
+"""Views, joins, padding and means: what their calls are as nodes, where they are any."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gennape.search_spaces.tracing.recorder import Recorder
+from gennape.search_spaces.tracing.tables import Handler, Number, called, table
+from gennape.search_spaces.tracing.traced_value import (
+    REPEATED,
+    Atom,
+    Groups,
+    Range,
+    TracedValue,
+    arrange,
+    axis_of,
+    grouped,
+    groups_of,
+    moved,
+    plan,
+    reshaped,
+    settle,
+    sliced,
+)
+
+#: What an infinite padding is written as.
+_LARGEST = torch.finfo(torch.float32).max
+
+
+def _same(r: Recorder, out: Tensor, tensor: Tensor, *_: Any, **__: Any) -> None:
+    """A call that changes no number: a copy, a cast, dropout."""
+    r.bind(out, r.traced(tensor))
+
+
+def _view(r: Recorder, out: Tensor, tensor: Tensor, *_: Any, **__: Any) -> None:
+    """The same numbers in the same order; how, is seen in the result."""
+    r.bind(out, reshaped(r.b, r.traced(tensor), tuple(out.shape)))
+
+
+def _move(r: Recorder, out: Tensor, tensor: Tensor, *args: Any, **kwargs: Any) -> None:
+    """Dimensions change places: seen by doing the same to a tensor whose sizes all differ."""
+    probe = torch.empty(tuple(range(1, tensor.dim() + 1)), device="meta")
+    function = r.func
+    order = [size - 1 for size in function(probe, *args, **kwargs).shape]
+    r.bind(out, moved(r.traced(tensor), order))
+
+
+def _expand(r: Recorder, out: Tensor, tensor: Tensor, *_: Any, **__: Any) -> None:
+    """Dimensions of size 1 are repeated; no node, as sums and products spread by themselves."""
+    x = r.traced(tensor)
+    added = out.dim() - len(x.dims)
+    dims = [()] * added + list(x.dims)
+    for dim, size in enumerate(out.shape):
+        if size != 1 and not dims[dim]:
+            dims[dim] = (Atom(REPEATED, size, dim + 1),)
+    made = TracedValue(x.value, tuple(dims))
+    if made.shape != tuple(out.shape):
+        r.other("repeat", out, x)
+    else:
+        r.bind(out, made)
+
+
+# Joins and padding ---------------------------------------------------------------------------------------------------
+
+
+def _concat(r: Recorder, out: Tensor, tensors: Sequence[Tensor], dim: int = 0) -> None:
+    tensors = [x for x in tensors if x.numel()]
+    join(r, out, [r.traced(x) if r.is_traced(x) else None for x in tensors], dim % out.dim(), tensors)
+
+
+def _stack(r: Recorder, out: Tensor, tensors: Sequence[Tensor], dim: int = 0) -> None:
+    dim %= out.dim()
+    values = []
+    for x in tensors:
+        traced = r.traced(x) if r.is_traced(x) else None
+        values.append(traced and TracedValue(traced.value, (*traced.dims[:dim], (), *traced.dims[dim:])))
+    join(r, out, values, dim, tensors)
+
+
+def join(r: Recorder, out: Tensor, values: list[TracedValue | None], dim: int, tensors: Sequence[Tensor]) -> None:
+    """``out`` is the values one after another along a dimension; None stands for one that the image does not reach."""
+    traced = [x for x in values if x is not None]
+    if len(values) == 1:
+        r.bind(out, traced[0])
+        return
+    base = next((x for x in traced if x.direct), None) or settle(r.b, traced[0])
+    groups, axis = _with_axis(base, dim)
+    arranged = [arrange(r.b, x, groups) for x in traced]
+    if len(traced) == len(values):
+        value = r.b.concat(*(x.value for x in arranged), axis=axis)
+        r.bind(out, grouped(value, tuple(out.shape), groups))
+        return
+    constants = [x for x, value in zip(tensors, values, strict=True) if value is None]
+    r.other("concat_constant", out, *arranged, params=r.spend(*constants), groups=groups)
+
+
+def _with_axis(x: TracedValue, dim: int) -> tuple[Groups, int]:
+    """An arrangement of a direct tensor in which ``dim`` is a whole axis, and that axis."""
+    groups = list(groups_of(x))
+    axis = axis_of(x, dim)
+    if axis is None and () in groups:
+        axis = groups.index(())
+        groups[axis] = (dim,)
+    if axis is None:
+        every = tuple(range(len(x.dims)))
+        return (every[:dim], (dim,), every[dim + 1 :]), 1
+    return (groups[0], groups[1], groups[2]), axis
+
+
+def _pad(
+    r: Recorder,
+    out: Tensor,
+    tensor: Tensor,
+    pad: Sequence[int],
+    mode: str = "constant",
+    value: Number | None = None,
+) -> None:
+    widths = {tensor.dim() - 1 - i // 2: (int(pad[i]), int(pad[i + 1])) for i in range(0, len(pad), 2)}
+    cuts = {
+        dim: Range(max(0, -before), tensor.shape[dim] + min(0, before) + min(0, after))
+        for dim, (before, after) in widths.items()
+    }
+    x = settle(r.b, sliced(r.b, r.traced(tensor), cuts))
+    axes = {dim: axis_of(x, dim) for dim, (before, after) in widths.items() if before > 0 or after > 0}
+    if not axes:
+        r.bind(out, x)
+        return
+    if None in axes.values():
+        r.other("pad", out, x)
+        return
+    before, after = [0, 0, 0], [0, 0, 0]
+    for dim, axis in axes.items():
+        before[axis or 0], after[axis or 0] = max(0, widths[dim][0]), max(0, widths[dim][1])
+    # A graph holds finite numbers; the least one does what minus infinity does before a maximum pool.
+    fill = max(-_LARGEST, min(_LARGEST, float(value or 0.0))) if mode == "constant" else 0.0
+    made = r.b.pad(x.value, (before[0], before[1], before[2]), (after[0], after[1], after[2]), mode, fill)
+    groups = list(groups_of(x))
+    r.bind(out, grouped(made, tuple(out.shape), (groups[0], groups[1], groups[2])))
+
+
+# Means ---------------------------------------------------------------------------------------------------------------
+
+
+def _mean(r: Recorder, out: Tensor, tensor: Tensor, dim: Any = None, keepdim: bool = False, **_: Any) -> None:
+    rank = tensor.dim()
+    listed = range(rank) if dim is None else (dim,) if isinstance(dim, int) else dim
+    gone = {d % rank for d in listed}
+    x = _pixels(r, r.settled(tensor), gone)
+    if x is None:
+        r.other("mean", out, r.traced(tensor))
+        return
+    value = x.value
+    axes = {x.dims[d][0].axis for d in gone if x.dims[d]}
+    spread = {axis for axis in (1, 2) if value.shape[axis] > 1}
+    if spread <= axes and (axes or (rank == 4 and gone == {2, 3})):
+        value = r.b.mean(value)
+    elif axes:  # along height or width alone
+        window = (value.h if 1 in axes else 1, value.w if 2 in axes else 1)
+        value = r.b.avgpool(value, window, window)
+    dims = tuple(() if d in gone else atoms for d, atoms in enumerate(x.dims) if keepdim or d not in gone)
+    r.bind(out, TracedValue(value, dims))
+
+
+def _pixels(r: Recorder, x: TracedValue, gone: set[int]) -> TracedValue | None:
+    """The value with some dimensions as all of its height or width; None where axes cannot be moved so."""
+    groups = groups_of(x)
+    whole = all(set(group) <= gone or not set(group) & gone for group in groups)
+    if whole and not set(groups[0]) & {d for d in gone if x.dims[d]}:
+        return x
+    wide = tuple(d for d in sorted(gone) if x.dims[d])
+    groups = (tuple(d for d, atoms in enumerate(x.dims) if atoms and d not in gone), wide[:-1], wide[-1:])
+    return arrange(r.b, x, groups) if plan(x, groups) else None
+
+
+# Casts and constants -------------------------------------------------------------------------------------------------
+
+
+def _cast(r: Recorder, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:  # noqa: ARG001
+    """``x.to(...)`` without leaving the device: only the type changes."""
+    for given in (*args, *kwargs.values()):
+        if isinstance(given, torch.dtype):
+            return x.type(given)
+        if isinstance(given, Tensor):
+            return x.type(given.dtype)
+    return x
+
+
+def _stay(r: Recorder, x: Tensor, *_: Any, **__: Any) -> Tensor:  # noqa: ARG001
+    return x
+
+
+def _constant(r: Recorder, out: Tensor, *_: Any, **__: Any) -> None:
+    """A tensor that has only the shape of one that depends on the image."""
+    r.fixed(out)
+
+
+#: Calls done in another way.
+SUBSTITUTES: dict[Any, Any] = {
+    **dict.fromkeys(called("to"), _cast),
+    **dict.fromkeys(called("cpu", "cuda", "pin_memory"), _stay),
+}
+
+_SAME = (
+    *("alpha_dropout", "bfloat16", "clone", "contiguous", "detach", "detach_", "double", "dropout", "dropout1d"),
+    *("dropout2d", "dropout3d", "feature_alpha_dropout", "feature_dropout", "float", "half", "positive", "alias"),
+    *("requires_grad_", "type", "type_as", "dropout_", "alpha_dropout_"),
+)
+_VIEWS = (
+    "flatten",
+    "ravel",
+    "reshape",
+    "reshape_as",
+    "squeeze",
+    "unflatten",
+    "unsqueeze",
+    "view",
+    "view_as",
+    "squeeze_",
+    "unsqueeze_",
+    "_unsafe_view",
+)
+_MOVES = ("movedim", "moveaxis", "permute", "swapaxes", "swapdims", "t", "transpose", "adjoint", "transpose_", "t_")
+_CONSTANTS = (
+    *("empty_like", "full_like", "new_empty", "new_full", "new_ones", "new_tensor", "new_zeros", "ones_like"),
+    *("rand_like", "randn_like", "zeros_like"),
+)
+
+HANDLERS: dict[Any, Handler] = table(
+    (called(*_SAME), _same),
+    ([torch.Tensor.data.__get__], _same),  # type: ignore[attr-defined]
+    (called(*_VIEWS), _view),
+    (called(*_MOVES), _move),
+    ([torch.Tensor.T.__get__, torch.Tensor.mT.__get__, torch.Tensor.H.__get__], _move),  # type: ignore[attr-defined]
+    (called("expand", "expand_as", "broadcast_to", "repeat", "tile"), _expand),
+    (called("cat", "concat", "concatenate"), _concat),
+    (called("stack"), _stack),
+    (called("pad"), _pad),
+    (called("mean"), _mean),
+    (called(*_CONSTANTS), _constant),
+)

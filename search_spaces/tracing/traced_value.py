@@ -1,0 +1,289 @@
+"""How the dimensions of a traced tensor lie in the node that made it, and the nodes that lay them otherwise.
+
+A node's value has three axes: channels, height and width. A tensor's dimensions are products of *atoms*, each a factor
+of one axis: ``flatten(2)`` of a map has the dimensions (), (c), (h, w), where () is the batch of one. Transposing and
+viewing a tensor moves and splits atoms and costs no node; only where an operation takes the tensor must the axes be
+what it works on, and :func:`arrange` adds the nodes that make them so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from itertools import combinations_with_replacement, permutations
+from math import prod
+from typing import NamedTuple
+
+from gennape.errors import InvalidGraphError
+from gennape.search_spaces.builder import GraphBuilder
+from gennape.search_spaces.operations import Shape, Value
+
+#: Axis of an atom that repeats its tensor and so lies in no axis of the node.
+REPEATED = -1
+
+
+class Atom(NamedTuple):
+    """A factor of an axis: ``size`` steps, each over ``inner`` positions."""
+
+    axis: int
+    size: int
+    inner: int
+
+
+Dims = tuple[tuple[Atom, ...], ...]
+#: For channels, height and width the dimensions that they are made of, the outermost first.
+Groups = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
+
+
+class TracedValue(NamedTuple):
+    """A tensor: the node that made its numbers, and for each dimension its atoms (none where its size is 1)."""
+
+    value: Value
+    dims: Dims
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Sizes of the tensor's dimensions, the batch of one included."""
+        return tuple(prod(atom.size for atom in dim) for dim in self.dims)
+
+    @property
+    def direct(self) -> bool:
+        """Whether every axis is made of whole dimensions, the outermost first, so that no node is needed."""
+        inner = [1, 1, 1]
+        for atoms in reversed(self.dims):
+            if not atoms:
+                continue
+            axis, size, within = atoms[0]
+            if len(atoms) > 1 or axis == REPEATED or within != inner[axis]:
+                return False
+            inner[axis] *= size
+        return True
+
+    @property
+    def repeats(self) -> bool:
+        """Whether a dimension only repeats numbers."""
+        return any(atom.axis == REPEATED for dim in self.dims for atom in dim)
+
+
+def default_groups(shape: tuple[int, ...]) -> Groups:
+    """What the dimensions of a fresh tensor are: (batch,) c; h, c; c, h, w; with more, the leading ones make c.
+
+    The first is the batch where its size is 1, else one more leading dimension.
+    """
+    dims = tuple(range(len(shape)))
+    if shape and shape[0] == 1:
+        dims = dims[1:]
+    if len(dims) == 2:
+        return (dims[1:], dims[:1], ())
+    if len(dims) < 2:
+        return (dims, (), ())
+    return (dims[:-2], dims[-2:-1], dims[-1:])
+
+
+def sizes(shape: tuple[int, ...], groups: Groups) -> Shape:
+    """Channels, height and width of a tensor whose dimensions are grouped so."""
+    c, h, w = (prod(shape[dim] for dim in group) for group in groups)
+    return c, h, w
+
+
+def grouped(value: Value, shape: tuple[int, ...], groups: Groups) -> TracedValue:
+    """A tensor of ``shape`` whose dimensions make up the axes of ``value``; those left out have size 1."""
+    dims: list[tuple[Atom, ...]] = [()] * len(shape)
+    for axis, group in enumerate(groups):
+        inner = 1
+        for dim in reversed(group):
+            if shape[dim] != 1:
+                dims[dim] = (Atom(axis, shape[dim], inner),)
+            inner *= shape[dim]
+    return TracedValue(value, tuple(dims))
+
+
+def fresh(value: Value, shape: tuple[int, ...]) -> TracedValue:
+    """A tensor that an operation made, its dimensions by :func:`default_groups`."""
+    return grouped(value, shape, default_groups(shape))
+
+
+def groups_of(x: TracedValue) -> Groups:
+    """The dimensions that make the axes of a direct tensor; one of size 1 stands for the axis of its default."""
+    groups: list[tuple[int, ...]] = [(), (), ()]
+    for dim, atoms in enumerate(x.dims):
+        if atoms:
+            groups[atoms[0].axis] += (dim,)
+    for axis, group in enumerate(default_groups(x.shape)):
+        if not groups[axis] and len(group) == 1 and not x.dims[group[0]]:
+            groups[axis] = group
+    return (groups[0], groups[1], groups[2])
+
+
+def axis_of(x: TracedValue, dim: int) -> int | None:
+    """The axis that a dimension of a direct tensor is; None where it is a part of one or none by default."""
+    return next((axis for axis, group in enumerate(groups_of(x)) if group == (dim,)), None)
+
+
+def viewed(x: TracedValue, shape: tuple[int, ...]) -> TracedValue | None:
+    """The tensor with the same numbers in the same order as ``shape``; None where its atoms cannot be split so."""
+    rest = [atom for dim in x.dims for atom in dim][::-1]
+    dims = []
+    for size in shape:
+        atoms: list[Atom] = []
+        missing = size
+        while missing > 1:
+            axis, count, inner = rest.pop()
+            if missing % count == 0:
+                atoms.append(Atom(axis, count, inner))
+                missing //= count
+            elif count % missing == 0:
+                within = count // missing
+                atoms.append(Atom(axis, missing, inner * within))
+                rest.append(Atom(axis, within, inner))
+                missing = 1
+            else:
+                return None
+        dims.append(_joined(atoms))
+    return TracedValue(x.value, tuple(dims))
+
+
+def _joined(atoms: list[Atom]) -> tuple[Atom, ...]:
+    """Neighbouring factors of one axis as one atom, so that a split that was undone is forgotten."""
+    joined: list[Atom] = []
+    for atom in atoms:
+        last = joined[-1] if joined else None
+        if last and last.axis == atom.axis != REPEATED and last.inner == atom.size * atom.inner:
+            joined[-1] = Atom(atom.axis, last.size * atom.size, atom.inner)
+        else:
+            joined.append(atom)
+    return tuple(joined)
+
+
+def moved(x: TracedValue, order: Sequence[int]) -> TracedValue:
+    """Dimension ``i`` of the result is dimension ``order[i]``."""
+    return TracedValue(x.value, tuple(x.dims[i] for i in order))
+
+
+class _Plan(NamedTuple):
+    """Nodes that lay a value otherwise: a reshape, a permutation, a reshape, each None where it changes nothing."""
+
+    before: Shape | None
+    axes: Shape | None
+    after: Shape | None
+
+    @property
+    def cost(self) -> int:
+        return sum(step is not None for step in self)
+
+
+def plan(x: TracedValue, groups: Groups) -> _Plan | None:
+    """The fewest nodes that make ``groups`` the axes; None where three axes are too few to move the atoms."""
+    target = tuple(atom for group in groups for dim in group for atom in x.dims[dim])
+    return _plan(x.value.shape, target, sizes(x.shape, groups))
+
+
+@lru_cache(maxsize=16384)
+def _plan(shape: Shape, target: tuple[Atom, ...], out: Shape) -> _Plan | None:
+    source = tuple(sorted(target, key=lambda atom: (atom.axis, -atom.inner)))
+    if source == target:
+        return _Plan(None, None, None if shape == out else out)
+    best: _Plan | None = None
+    for first, second in combinations_with_replacement(range(len(source) + 1), 2):
+        parts = (source[:first], source[first:second], source[second:])
+        for a, b, c in permutations(range(3)):
+            if parts[a] + parts[b] + parts[c] != target:
+                continue
+            before = tuple(prod(atom.size for atom in part) for part in parts)
+            after = (before[a], before[b], before[c])
+            found = _Plan(
+                None if before == shape else (before[0], before[1], before[2]), (a, b, c), None if after == out else out
+            )
+            best = found if best is None or found.cost < best.cost else best
+    return best
+
+
+def arrange(b: GraphBuilder, x: TracedValue, groups: Groups) -> TracedValue:
+    """The tensor with ``groups`` as its axes: at most a reshape, a permutation and a reshape, else an "other"."""
+    if x.repeats:
+        return grouped(b.other("expand", sizes(x.shape, groups), x.value), x.shape, groups)
+    steps = plan(x, groups)
+    if steps is None:
+        return grouped(b.other("rearrange", sizes(x.shape, groups), x.value), x.shape, groups)
+    value = x.value
+    if steps.before:
+        value = b.reshape(value, *steps.before)
+    if steps.axes:
+        value = b.permute(value, steps.axes)
+    if steps.after:
+        value = b.reshape(value, *steps.after)
+    return grouped(value, x.shape, groups)
+
+
+def settle(b: GraphBuilder, x: TracedValue) -> TracedValue:
+    """A direct tensor: itself, or its default arrangement."""
+    return x if x.direct else arrange(b, x, default_groups(x.shape))
+
+
+def pixelwise(b: GraphBuilder, x: TracedValue, dim: int) -> TracedValue:
+    """The tensor with dimension ``dim`` as its channels and the others as pixels, in any order."""
+    if x.direct and x.dims[dim] == ((Atom(0, x.value.c, 1),) if x.value.c > 1 else ()):
+        return x
+    rest = tuple(i for i, atoms in enumerate(x.dims) if i != dim and atoms)
+    if len(rest) < 2:
+        return arrange(b, x, ((dim,), rest, ()))
+    return arrange(b, x, ((dim,), rest[:-1], rest[-1:]))
+
+
+def reshaped(b: GraphBuilder, x: TracedValue, shape: tuple[int, ...]) -> TracedValue:
+    """The same numbers in the same order as ``shape``; adds nodes only where the atoms cannot be split so."""
+    view = viewed(x, shape)
+    if view is None:
+        flat = arrange(b, x, (tuple(range(len(x.dims))), (), ())).value
+        view = viewed(fresh(flat, (flat.c,)), shape)
+    if view is None:
+        raise InvalidGraphError(f"{x.shape} cannot be viewed as {shape}")
+    return view
+
+
+def numbers(x: TracedValue) -> int:
+    """How many numbers the tensor has."""
+    return prod(x.shape)
+
+
+class Range(NamedTuple):
+    """Positions of a dimension that a slice keeps."""
+
+    first: int
+    length: int
+    step: int = 1
+
+
+def sliced(b: GraphBuilder, x: TracedValue, ranges: dict[int, Range]) -> TracedValue:
+    """The tensor with some dimensions cut to their ranges: one node where the axes allow it, else one for each."""
+    todo = {dim: cut for dim, cut in ranges.items() if cut.length != x.shape[dim]}
+    direct = {dim: cut for dim, cut in todo.items() if _can_slice(x, dim, cut)}
+    if direct:
+        x = _slice(b, x, direct)
+    for dim in todo.keys() - direct.keys():
+        if not _can_slice(x, dim, todo[dim]):
+            every = range(len(x.dims))
+            x = arrange(b, x, (tuple(every[:dim]), (dim,), tuple(every[dim + 1 :])))
+        x = _slice(b, x, {dim: todo[dim]})
+    return x
+
+
+def _can_slice(x: TracedValue, dim: int, cut: Range) -> bool:
+    """Whether the range is one run of an axis, or equally spaced rows or columns."""
+    atoms = x.dims[dim]
+    if len(atoms) != 1 or x.repeats:
+        return False
+    axis, size, inner = atoms[0]
+    return size * inner == x.value.shape[axis] and (cut.step == 1 or (inner == 1 and axis > 0))
+
+
+def _slice(b: GraphBuilder, x: TracedValue, ranges: dict[int, Range]) -> TracedValue:
+    offset, size, step = [0, 0, 0], list(x.value.shape), [1, 1, 1]
+    dims = list(x.dims)
+    for dim, cut in ranges.items():
+        (atom,) = x.dims[dim]
+        offset[atom.axis], step[atom.axis] = cut.first * atom.inner, cut.step
+        size[atom.axis] = cut.length * atom.inner
+        dims[dim] = (Atom(atom.axis, cut.length, atom.inner),) if cut.length > 1 else ()
+    value = b.slice(x.value, size[0], offset[1], offset[2], offset[0], h=size[1], w=size[2], step=(step[1], step[2]))
+    return TracedValue(value, tuple(dims))
