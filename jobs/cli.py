@@ -8,6 +8,7 @@ import typer
 
 from gennape.errors import GennapeError
 from gennape.jobs.conform import conform
+from gennape.jobs.convert import convert
 from gennape.jobs.data import data
 from gennape.jobs.evaluate import evaluate
 from gennape.jobs.export import export
@@ -28,7 +29,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 
-for verb in (search, ui, export, show, serve, submit, pretrain, fit, evaluate, conform, data):
+for verb in (search, ui, export, show, serve, submit, pretrain, fit, evaluate, conform, data, convert):
     app.command()(verb)
 
 

@@ -19,6 +19,7 @@ from jaxtyping import Int64, Shaped
 from gennape.errors import InvalidDataError, InvalidGraphError
 from gennape.search_spaces.atomic import replacing
 from gennape.search_spaces.graph import Column, PackedGraphs, concatenate, offsets_of, validate
+from gennape.search_spaces.parquet_pages import MOST_VALUES, UNREADABLE, read_batches
 
 SCHEMA_KEY = b"gennape.graph.schema"
 SCHEMA_VERSION = b"2"
@@ -111,7 +112,7 @@ def read_notes(path: Path) -> tuple[int, dict[str, str]]:
     """How many graphs a file holds, and its notes; reads no graph. Raises :class:`InvalidDataError` as others do."""
     try:
         footer = pq.read_metadata(path)
-    except (OSError, pa.ArrowException) as error:
+    except UNREADABLE as error:
         raise InvalidDataError(f"cannot read {path} as Parquet: {error}") from None
     notes = {
         name.decode(errors="replace"): text.decode(errors="replace") for name, text in (footer.metadata or {}).items()
@@ -121,8 +122,8 @@ def read_notes(path: Path) -> tuple[int, dict[str, str]]:
 
 def _read_shard(path: Path, check: bool) -> tuple[PackedGraphs, pa.Table]:
     try:
-        table = pq.read_table(path, partitioning=None)
-    except (OSError, pa.ArrowException) as error:
+        table = _table(path)
+    except UNREADABLE as error:
         raise InvalidDataError(f"cannot read {path} as Parquet: {error}") from None
     version = (table.schema.metadata or {}).get(SCHEMA_KEY)
     if version != SCHEMA_VERSION:
@@ -143,6 +144,11 @@ def _read_shard(path: Path, check: bool) -> tuple[PackedGraphs, pa.Table]:
         except InvalidGraphError as error:
             raise InvalidDataError(f"{path}: {error}") from None
     return graphs, table.drop_columns(list(GRAPH_COLUMNS)).replace_schema_metadata(None)
+
+
+def _table(path: Path) -> pa.Table:
+    with pq.ParquetFile(path) as file:
+        return pa.Table.from_batches(read_batches(path, file, numbers=GRAPH_COLUMNS), file.schema_arrow)
 
 
 def _graphs(path: Path, table: pa.Table) -> PackedGraphs:
@@ -187,6 +193,6 @@ def _user_column(name: str, values: Any, n: int) -> pa.Array:
 
 
 def _arrow_offsets(offsets: Int64[np.ndarray, " g1"]) -> pa.Array:
-    if offsets[-1] > np.iinfo(np.int32).max:
+    if offsets[-1] > MOST_VALUES:
         raise InvalidDataError(f"{offsets[-1]} nodes or edges are too many for one file; write shards")
     return pa.array(offsets.astype(np.int32))

@@ -35,6 +35,7 @@ from gennape.platform.runs import REPORT, describe_run, set_status
 from gennape.platform.search import run_search
 from gennape.platform.searchers.testing import SyntheticPredictor
 from gennape.search_spaces.families.nb101 import NasBench101
+from gennape.search_spaces.families.registry import FAMILIES
 from gennape.search_spaces.testing import check_search_space
 
 if TYPE_CHECKING:
@@ -170,7 +171,7 @@ def test_example_family_passes_the_conformance_suite(page: str, name: str, tmp_p
     check_search_space(space, n=32)
 
 
-@pytest.mark.parametrize("page", ["docs/search.md", "docs/export.md"])
+@pytest.mark.parametrize("page", ["docs/search.md", "docs/export.md", "docs/import.md", "docs/convert.md"])
 def test_programs_run(page: str, tmp_path: Path) -> None:
     for code in blocks(ROOT / page, "python"):
         load(code, tmp_path)
@@ -181,10 +182,7 @@ def test_benchmark_runs() -> None:
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     assert [line.split()[0] for line in done.stdout.splitlines()] == [
         "family",
-        "hiaml",
-        "nb101",
-        "ofa_mbv3",
-        "ofa_resnet",
+        *(space.name for space in FAMILIES),
     ]
 
 

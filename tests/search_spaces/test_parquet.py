@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from gennape.errors import InvalidDataError, WorkspaceError
 from gennape.search_spaces.families.registry import FAMILIES, family
 from gennape.search_spaces.graph import PackedGraphs, concatenate, pack
-from gennape.search_spaces.parquet import GRAPH_COLUMNS, SCHEMA_KEY, read_graphs, write_graphs, write_shards
+from gennape.search_spaces.parquet import GRAPH_COLUMNS, SCHEMA_KEY, read_graphs, read_notes, write_graphs, write_shards
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -163,3 +163,14 @@ def test_unreadable_paths(graphs: PackedGraphs, tmp_path: Path) -> None:
 def test_every_attribute_has_a_column() -> None:
     assert len(set(GRAPH_COLUMNS)) == len(GRAPH_COLUMNS)
     assert {"node.op", "node.kernel_h", "node.offset_w", "node.scalar", "edge.source"} <= set(GRAPH_COLUMNS)
+
+
+def test_notes_are_read_without_the_graphs(graphs: PackedGraphs, tmp_path: Path) -> None:
+    path = tmp_path / "graphs.parquet"
+    write_graphs(path, graphs, {"name": list("abcde")}, {"of": "Zürich, 1st"})
+    rows, notes = read_notes(path)
+    assert (rows, notes["of"]) == (5, "Zürich, 1st")
+    assert read_graphs(path)[1].schema.metadata is None
+    path.write_bytes(path.read_bytes()[:-5])
+    with pytest.raises(InvalidDataError, match="cannot read"):
+        read_notes(path)

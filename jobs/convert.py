@@ -1,0 +1,97 @@
+"""``gennape convert``: turn architectures into a Parquet data set of graphs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from gennape.errors import ConfigError
+
+if TYPE_CHECKING:
+    from gennape.platform.conversion import ConversionResult
+    from gennape.platform.conversion_inputs import Inputs
+
+
+def convert(
+    to: Annotated[Path, typer.Option(help="Folder of the data set; one that was begun is continued.")],
+    space: Annotated[str | None, typer.Option(help="Search space of --sample or --labels.")] = None,
+    sample: Annotated[int | None, typer.Option(min=1, help="Architectures to sample.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Same seed, same sample.")] = 0,
+    labels: Annotated[Path | None, typer.Option(help="Labelled file.")] = None,
+    column: Annotated[str | None, typer.Option(help="Its column of accuracies.", show_default="its usual one")] = None,
+    onnx: Annotated[Path | None, typer.Option(help="Folder of ONNX files.")] = None,
+    published: Annotated[bool, typer.Option("--published", help="The graphs that were published.")] = False,
+    spectrum: Annotated[int, typer.Option(min=1, help="Laplacian eigenvalues of each graph.")] = 21,
+    shard_size: Annotated[
+        int | None, typer.Option(min=1, help="Rows of a file.", show_default="4096 architectures or 256 ONNX files")
+    ] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes.", show_default="one per CPU")] = None,
+    max_mb: Annotated[int, typer.Option(min=1, max=2048, help="Largest ONNX file that is read, in MiB.")] = 2048,
+    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds that one ONNX file may take.")] = 60.0,
+    address: Annotated[str | None, typer.Option(help="Ray cluster to use.", show_default="one of its own")] = None,
+) -> None:
+    """Convert a sample, a labelled file or a folder of ONNX files to graphs with costs, hashes and spectra."""
+    from gennape.jobs.progress import progress_bar
+    from gennape.platform.conversion import ConversionConfig
+    from gennape.platform.conversion import convert as convert_inputs
+
+    inputs = _inputs(space, sample, seed, labels, column, onnx, published, max_mb)
+    config = ConversionConfig(spectrum, shard_size or inputs.shard_size, timeout)
+    try:
+        with progress_bar("Converting", len(inputs)) as advance:
+            rejected = 0
+
+            def follow(done: int, refused: int) -> None:
+                nonlocal rejected
+                rejected += refused
+                advance(done, f"{rejected} rejected" if rejected else "")
+
+            result = convert_inputs(inputs, to, config, workers, address, follow)
+    except KeyboardInterrupt:
+        typer.echo(f"interrupted; repeat the command to continue, finished files are kept in {to}", err=True)
+        raise typer.Exit(130) from None
+    _summary(to, result)
+
+
+def _inputs(
+    space: str | None,
+    sample: int | None,
+    seed: int,
+    labels: Path | None,
+    column: str | None,
+    onnx: Path | None,
+    published: bool,
+    max_mb: int,
+) -> Inputs:
+    """Exactly one of the three inputs."""
+    from gennape.platform.conversion_inputs import FamilySample, labelled_file, onnx_folder
+    from gennape.search_spaces.families.registry import family
+
+    if [sample, labels, onnx].count(None) != 2:
+        raise ConfigError("what shall be converted? Give one of --sample N, --labels FILE and --onnx FOLDER")
+    if onnx is not None:
+        if space is not None or published:
+            raise ConfigError("--onnx reads networks of any kind; leave out --space and --published")
+        return onnx_folder(onnx, min(max_mb * 2**20, 2**31 - 1))
+    if space is None:
+        raise ConfigError("of which family are the architectures? Give --space, e.g. --space nb101")
+    family(space)
+    if labels is not None:
+        return labelled_file(labels, space, column, published)
+    return FamilySample(space, sample or 0, seed, published)
+
+
+def _summary(to: Path, result: ConversionResult) -> None:
+    """What was made, what was left out, and where to look."""
+    from gennape.platform.conversion import MANIFEST, REPORT
+
+    before = f", {result.kept} of them before" if result.kept else ""
+    typer.echo(f"{result.rows} graphs in {result.shards} files{before}: {to}")
+    if total := result.rejected.total():
+        kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(result.rejected.items()))
+        typer.echo(f"{total} rejected ({kinds}); reasons in {to / REPORT}")
+    if result.rejected["BUG"]:
+        typer.echo("BUG marks files that gennape failed on unexpectedly; please report them", err=True)
+    typer.echo(f"described in {to / MANIFEST}")

@@ -1,0 +1,185 @@
+"""Conversion of architectures to Parquet shards of graphs on Ray actors. What was begun is continued."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections import Counter
+from contextlib import ExitStack, closing
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import ray
+
+import gennape
+from gennape.errors import ConfigError, WorkspaceError
+from gennape.platform.cluster import local_ray
+from gennape.platform.conversion_inputs import sha256_of
+from gennape.platform.conversion_parts import COLUMNS, Watch
+from gennape.platform.conversion_pool import REJECTED, Job, Written, write_jobs
+from gennape.platform.runs import lock_run, read_json, write_json
+from gennape.platform.workspace import atomic_path, remove_partial_files
+from gennape.search_spaces.parquet import SCHEMA_VERSION, read_notes
+from gennape.source import commit
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from gennape.platform.conversion_inputs import Inputs
+
+#: Beside the shards: what the data set is and which shards are finished; what was rejected and why. Readers of Parquet
+#: folders pass over names that begin with an underscore.
+MANIFEST, REPORT = "_manifest.json", "_rejected.csv"
+
+
+@dataclass(frozen=True, slots=True)
+class ConversionConfig:
+    """How to convert. ``timeout_s`` is for each file of others; it alone may differ when a conversion is continued."""
+
+    spectrum: int = 21
+    shard_size: int = 4096
+    timeout_s: float = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class ConversionResult:
+    """A finished conversion: rows that became graphs, rejected ones by kind, shards, those of them that were finished
+    before, and the most memory that a worker took (0 where none ran)."""
+
+    rows: int
+    rejected: Counter[str]
+    shards: int
+    kept: int
+    peak_bytes: int
+
+
+def convert(
+    inputs: Inputs,
+    to: Path,
+    config: ConversionConfig,
+    workers: int | None = None,
+    address: str | None = None,
+    follow: Callable[[int, int], None] = lambda done, rejected: None,  # noqa: ARG005
+) -> ConversionResult:
+    """Write ``inputs`` as shards into the folder ``to``, or go on where an earlier call was cut off.
+
+    A shard depends on its rows alone, so that the bytes do not depend on the number of workers or on interruptions.
+    ``workers`` defaults to the CPUs there are; ``follow`` is told of rows done and rejected, from the beginning on.
+    Raises :class:`ConfigError` where ``to`` holds something else, :class:`WorkspaceError` where it cannot be written,
+    :class:`ServiceError` when no worker starts.
+    """
+    to = to.absolute()
+    _make_folder(to)
+    with lock_run(to):
+        jobs = _jobs(inputs, to, config)
+        manifest = _manifest(inputs, to, config)
+        finished = _whole_shards(to, manifest)
+        kept, peak = len(finished), 0
+        for written in finished.values():
+            follow(written.rows + written.rejected, written.rejected)
+        todo = [job for job in jobs if job.path.name not in finished]
+        with ExitStack() as stack:
+            if todo:
+                stack.enter_context(local_ray(address, workers))
+                cpus = int(ray.cluster_resources().get("CPU", 1))  # type: ignore[no-untyped-call]
+                workers = min(workers or cpus, len(todo))
+            shards = closing(write_jobs(todo, workers or 0, config.spectrum, manifest["conversion"]))
+            for job, written, memory in stack.enter_context(shards):
+                finished[job.path.name] = written
+                peak = max(peak, memory)
+                _save(to, manifest, finished)
+                follow(written.rows + written.rejected, written.rejected)
+        rejected = _report(inputs, to, finished)
+        _save(to, manifest, finished)
+        return ConversionResult(sum(w.rows for w in finished.values()), rejected, len(jobs), kept, peak)
+
+
+def _jobs(inputs: Inputs, to: Path, config: ConversionConfig) -> list[Job]:
+    starts = range(0, len(inputs), config.shard_size)
+    digits = max(5, len(str(len(starts))))  # names sort by number
+    names = [f"part-{index:0{digits}d}.parquet" for index in range(len(starts))]
+    return [
+        Job(
+            inputs,
+            index,
+            range(start, min(start + config.shard_size, len(inputs))),
+            to / name,
+            Watch(to / f".{name}.note", config.timeout_s),
+        )
+        for index, (start, name) in enumerate(zip(starts, names, strict=True))
+    ]
+
+
+def _make_folder(to: Path) -> None:
+    try:
+        to.mkdir(parents=True, exist_ok=True)
+        strangers = sorted(path.name for path in to.iterdir() if not path.name.startswith("."))
+    except OSError as error:
+        raise WorkspaceError(f"cannot write to {to} ({error.strerror or error}); give another folder") from error
+    if strangers and MANIFEST not in strangers:
+        raise ConfigError(f"{to} holds {strangers[0]} and no conversion; give an empty or a new folder")
+
+
+def _manifest(inputs: Inputs, to: Path, config: ConversionConfig) -> dict[str, Any]:
+    """The stored manifest if it is of this very conversion, else a new one; leftovers of killed workers are removed."""
+    conversion = {
+        **inputs.describe(),
+        "spectrum": config.spectrum,
+        "shard_size": config.shard_size,
+        "gennape": gennape.__version__,
+        "commit": commit(),
+        "layout": SCHEMA_VERSION.decode(),
+        "columns": list(COLUMNS),
+    }
+    if not (to / MANIFEST).exists():
+        manifest = {"conversion": conversion, "shards": {}}
+        _save(to, manifest, {})
+        return manifest
+    manifest = read_json(to / MANIFEST)
+    try:
+        stored = manifest["conversion"]
+    except (KeyError, TypeError):
+        raise ConfigError(f"{to / MANIFEST} is of something else; give an empty or a new folder") from None
+    differing = [
+        f"{name} was {stored.get(name)!r}, now {conversion.get(name)!r}"
+        for name in {**stored, **conversion}
+        if stored.get(name) != conversion.get(name)
+    ]
+    if differing:
+        raise ConfigError(
+            f"{to} holds another conversion: {'; '.join(differing)}. Repeat the command and the version that began it, "
+            "or give another folder"
+        )
+    remove_partial_files(to)
+    for note in to.glob(".*.note"):
+        note.unlink()
+    return manifest
+
+
+def _save(to: Path, manifest: dict[str, Any], finished: dict[str, Written]) -> None:
+    write_json(to / MANIFEST, manifest | {"shards": {name: asdict(written) for name, written in finished.items()}})
+
+
+def _whole_shards(to: Path, manifest: dict[str, Any]) -> dict[str, Written]:
+    """Finished shards that still are what was written. Others are made anew."""
+    shards = {name: Written(**shard) for name, shard in manifest["shards"].items()}
+    return {name: w for name, w in shards.items() if (to / name).is_file() and sha256_of(to / name) == w.sha256}
+
+
+def _report(inputs: Inputs, to: Path, finished: dict[str, Written]) -> Counter[str]:
+    """Write ``_rejected.csv``, what was unreadable first, then by row; returns how many of each kind."""
+    kinds: Counter[str] = Counter()
+    with atomic_path(to / REPORT) as temporary, temporary.open("w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(("source", "row", "reason"))
+        for source, reason in inputs.unread:
+            kinds["INVALID"] += 1
+            rows.writerow((source, "", f"INVALID: {reason}"))
+        for name in sorted(finished):
+            if finished[name].rejected:
+                _, notes = read_notes(to / name)
+                for source, row, reason in csv.reader(io.StringIO(notes[REJECTED])):
+                    kinds[reason.partition(":")[0]] += 1
+                    rows.writerow((source, row, reason))
+    return kinds

@@ -1,0 +1,215 @@
+"""How much a Parquet file would become in memory, told by its pages before anything is decoded.
+
+A page of a few bytes can stand for billions of values, and what a file's footer says of it may be false, so that the
+pages' own headers are read here: Thrift structures in the compact protocol
+(https://github.com/apache/parquet-format, ``parquet.thrift``).
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from gennape.errors import InvalidDataError
+from gennape.search_spaces.bounded import expected
+
+#: What Arrow raises for a damaged file; some of its errors come as bare ones of C++.
+UNREADABLE = (OSError, RuntimeError, UnicodeDecodeError, pa.ArrowException)
+#: Most values of one column, bytes of one page and of all pages of a column before compression, and pages of a file.
+MOST_VALUES, MOST_PAGE, MOST_COLUMN, MOST_PAGES = 2**25, 2**28, 2**31, 2**20
+#: Rows are decoded so many at a time that the longest texts they could hold stay within this many bytes.
+_MOST_BATCH = 2**28
+_MOST_ROWS = 2**16
+#: Longest footer, longest header of a page, which may hold statistics, and how deep their structures nest.
+_MOST_FOOTER, _HEADER, _DEPTH = 2**24, 2**16, 12
+#: Fields of a footer, of a row group, of a column in it and of that column's description.
+_ROW_GROUPS, _COLUMNS, _DESCRIPTION = 4, 1, 3
+_CHUNK_SIZE, _OFFSETS = 7, (9, 11)  # the offsets of data pages and of the dictionary
+_SIZE, _COMPRESSED = 2, 3
+#: Where a header describes a data page, a dictionary and a data page of version 2, and there the encoding; the count of
+#: values comes first in each.
+_DESCRIPTIONS = {5: 2, 7: 2, 8: 4}
+_DICTIONARY = 7
+_TEXT = ("BYTE_ARRAY", "FIXED_LEN_BYTE_ARRAY")
+
+
+_PLAIN, _BY_DICTIONARY = 0, (2, 8)
+
+
+class _Chunk(NamedTuple):
+    """Where the pages of a column lie in the file."""
+
+    start: int
+    size: int
+
+
+class _Page(NamedTuple):
+    """Bytes before compression, values and their encoding, and whether other pages' values are looked up in it."""
+
+    size: int
+    values: int
+    encoding: int
+    dictionary: bool
+
+
+def read_batches(
+    path: Path, file: pq.ParquetFile, most_rows: int = _MOST_ROWS, numbers: Sequence[str] = ()
+) -> Iterator[pa.RecordBatch]:
+    """The rows of the open file at ``path`` in parts, none of which can exhaust memory.
+
+    Raises :class:`InvalidDataError` as :func:`check_pages` does, and where the columns beside ``numbers`` become far
+    more than a file of this size should hold. Damaged files raise :data:`UNREADABLE`.
+    """
+    rows, most, size = check_pages(path, file.metadata), expected(path.stat().st_size), 0
+    for batch in file.iter_batches(min(rows, most_rows)):
+        size += sum(batch.column(name).nbytes for name in set(batch.schema.names) - set(numbers))
+        if size > most:
+            raise InvalidDataError(f"{path} would become more than {most} bytes in memory; write its texts only once")
+        yield batch
+
+
+def check_pages(path: Path, footer: pq.FileMetaData, most_values: int = MOST_VALUES) -> int:
+    """How many rows of the file at ``path`` can safely be decoded at a time.
+
+    Raises :class:`InvalidDataError` naming the column that has more than ``most_values`` values or would take more
+    bytes than are read, or whose pages cannot be followed.
+    """
+    totals = [_Total(footer.schema.column(index)) for index in range(footer.num_columns)]
+    followed = 0
+    with path.open("rb") as file:
+        for columns in _row_groups(file, path, len(totals)):
+            for total, column in zip(totals, columns, strict=True):
+                where = f"{path}, column {total.name}"
+                for page in _pages(file, column, where):
+                    total.add(page)
+                    followed += 1
+                    if followed > MOST_PAGES or page.size > MOST_PAGE or total.exceeds(most_values):
+                        raise InvalidDataError(
+                            f"{where}: it would become {total.values} values and {total.size} bytes or more; at most "
+                            f"{most_values} and {MOST_COLUMN} are read of a file: write several"
+                        )
+    longest = max((total.longest for total in totals if total.text), default=1)
+    return max(1, min(_MOST_ROWS, _MOST_BATCH // max(longest, 1)))
+
+
+def _row_groups(file: BinaryIO, path: Path, n_columns: int) -> list[list[_Chunk]]:
+    """The columns of each row group. Arrow, asked for those of a damaged footer, may end the process."""
+    file.seek(-8, io.SEEK_END)
+    length = int.from_bytes(file.read(4), "little")
+    if length > _MOST_FOOTER:
+        raise InvalidDataError(f"{path}: its footer has {length} bytes, more than {_MOST_FOOTER}; write several files")
+    file.seek(-8 - length, io.SEEK_END)
+    try:
+        groups = _structure(io.BytesIO(file.read(length)), 0, length)[_ROW_GROUPS]
+        chunks = [[_chunk(column[_DESCRIPTION]) for column in group[_COLUMNS]] for group in groups]
+    except (IndexError, KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InvalidDataError(f"{path}: its footer cannot be read; the file is damaged") from error
+    if any(len(columns) != n_columns for columns in chunks):
+        raise InvalidDataError(f"{path}: a row group does not have {n_columns} columns; the file is damaged")
+    return chunks
+
+
+def _chunk(description: dict[int, Any]) -> _Chunk:
+    offsets = [int(description[name]) for name in _OFFSETS if description.get(name)]
+    return _Chunk(min(offsets, default=0), int(description[_CHUNK_SIZE]))
+
+
+class _Total:
+    """What the pages of a column become together."""
+
+    def __init__(self, schema: Any) -> None:
+        self.text, self.nested = schema.physical_type in _TEXT, schema.max_repetition_level > 0
+        self.name = schema.path
+        self.values = self.size = self.longest = self.dictionary = 0
+
+    def add(self, page: _Page) -> None:
+        """Count one more page."""
+        if page.dictionary:
+            self.dictionary = max(self.dictionary, page.size)
+        # Where a page's values are not written out one by one, each may be as long as what they are made of.
+        length = self.dictionary if page.encoding in _BY_DICTIONARY else page.size * (page.encoding != _PLAIN)
+        self.longest = max(self.longest, length)
+        self.values += page.values
+        # Of lists of texts, rows do not bound how many are decoded at a time.
+        self.size += page.values * length if self.text and self.nested and length else page.size
+
+    def exceeds(self, most_values: int) -> bool:
+        """Whether this is too much."""
+        return self.values > most_values or self.size > MOST_COLUMN
+
+
+def _pages(file: BinaryIO, column: _Chunk, where: str) -> Iterator[_Page]:
+    """The pages of a column chunk."""
+    at, end = column.start, column.start + column.size
+    while at < end:
+        file.seek(max(at, 0))
+        header = io.BytesIO(file.read(_HEADER))
+        try:
+            fields = _structure(header, 0, _HEADER)
+            size, compressed = int(fields[_SIZE]), int(fields[_COMPRESSED])
+            described = [(fields[name], place) for name, place in _DESCRIPTIONS.items() if name in fields]
+            counts = [int(description[1]) for description, _ in described]
+            encoding = max((int(description[place]) for description, place in described), default=_PLAIN)
+        except (IndexError, KeyError, TypeError, ValueError) as error:
+            raise InvalidDataError(f"{where}: no page can be read at byte {at}; the file is damaged") from error
+        if min(size, compressed, *counts) < 0:
+            raise InvalidDataError(f"{where}: the page at byte {at} has a size below 0; the file is damaged")
+        yield _Page(size, max(counts, default=0), encoding, _DICTIONARY in fields)
+        at += header.tell() + compressed
+
+
+# Thrift's compact protocol -----------------------------------------------------------------------------------------
+
+
+def _structure(data: io.BytesIO, depth: int, most: int) -> dict[int, Any]:
+    """The fields of a structure by number. Errors are those of Python: it is the caller who knows the place."""
+    if depth > _DEPTH:
+        raise ValueError("structures nest too deep")
+    fields: dict[int, Any] = {}
+    number = 0
+    while head := data.read(1)[0]:
+        number = number + (head >> 4) if head >> 4 else _integer(data)
+        fields[number] = _value(data, head & 15, depth, most)
+    return fields
+
+
+def _value(data: io.BytesIO, kind: int, depth: int, most: int) -> Any:
+    """A value; of texts and lists the length is checked against ``most``, the bytes that there are."""
+    if kind in (1, 2):  # true and false
+        return kind == 1
+    if kind == 3:
+        return data.read(1)[0]
+    if kind in (4, 5, 6):
+        return _integer(data)
+    if kind in (7, 8):
+        if data.seek(8 if kind == 7 else min(_unsigned(data), most), io.SEEK_CUR) > most:
+            raise ValueError("a text that does not end")
+        return None
+    if kind in (9, 10):
+        head = data.read(1)[0]
+        count, inner = head >> 4 if head >> 4 < 15 else _unsigned(data), head & 15
+        return [_value(data, 3 if inner in (1, 2) else inner, depth + 1, most) for _ in range(min(count, most))]
+    if kind == 12:
+        return _structure(data, depth + 1, most)
+    raise ValueError(f"a field of kind {kind}")
+
+
+def _unsigned(data: io.BytesIO) -> int:
+    value = 0
+    for shift in range(0, 70, 7):
+        byte = data.read(1)[0]
+        value |= (byte & 127) << shift
+        if byte < 128:
+            return value
+    raise ValueError("a number of more than ten bytes")
+
+
+def _integer(data: io.BytesIO) -> int:
+    """Whole numbers of either sign alternate: 0, -1, 1, -2, ..."""
+    value = _unsigned(data)
+    return value >> 1 ^ -(value & 1)
