@@ -3,6 +3,7 @@
 For each model of timm with random weights: the nodes of its graph, its multiply-accumulates and how far they are from
 what PyTorch's own counter counts in a run of the model, its parameters, what the vocabulary could not tell, and the
 milliseconds of processor time that an import takes, the median of some rounds. ``--table`` prints it as Markdown.
+``--onnx`` exports some models by ``torch.onnx`` instead, without its optimiser, and reads the files.
 
 PyTorch's counter (``torch.utils.flop_counter``) sees the operations that run below the module, not the graph. It counts
 two floating-point operations for a multiply-accumulate of convolutions, matrix products and attention, and nothing for
@@ -14,10 +15,12 @@ from __future__ import annotations
 import argparse
 import statistics
 import sys
+import tempfile
 import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -26,7 +29,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from gennape.errors import InvalidGraphError
 from gennape.search_spaces import cost
+from gennape.search_spaces.canonical import canonical_hashes
 from gennape.search_spaces.graph import pack
+from gennape.search_spaces.onnx_import import import_onnx
 from gennape.search_spaces.torch_import import Traced, trace
 
 CONVOLUTIONAL = (
@@ -52,6 +57,11 @@ OTHERS = (
     *("coatnet_0_224", "maxvit_tiny_tf_224", "mobilevit_s", "edgenext_small", "efficientformer_l1", "levit_128s"),
     *("xcit_nano_12_p16_224", "cait_xxs24_224", "crossvit_tiny_240", "volo_d1_224", "botnet26t_256", "halonet26t"),
     *("lambda_resnet26t", "sequencer2d_s"),
+)
+ONNX = (
+    *("resnet18", "resnet50", "seresnet50", "regnety_002", "mobilenetv3_large_100", "efficientnet_b0", "convnext_tiny"),
+    *("densenet121", "inception_v3", "resnetv2_50x1_bit", "hrnet_w18_small", "vit_tiny_patch16_224", "mixer_s32_224"),
+    *("swin_tiny_patch4_window7_224", "coatnet_0_224", "poolformer_s12"),
 )
 
 
@@ -134,20 +144,57 @@ def row(name: str, rounds: int) -> list[str]:
     return [name, *(cell(found, traced, rounds) for _, cell in COLUMNS)]
 
 
+#: Headings of the table of ONNX files.
+ONNX_COLUMNS = ("nodes", "M MACs", "M parameters", "file MB", "ONNX ms", "the graph of PyTorch")
+
+
+def onnx_row(name: str, rounds: int) -> list[str]:
+    """The cells of one model that is exported and read."""
+    found = model(name, "cpu")
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.onnx"
+        export(found, path)
+        try:
+            graph, size = import_onnx(path).graph, path.stat().st_size
+        except InvalidGraphError as error:
+            return [name, *[""] * (len(ONNX_COLUMNS) - 1), "refused: " + str(error).split("\n")[1].strip()]
+        duration = milliseconds(lambda: import_onnx(path), rounds)
+    graphs, traced = pack([graph]), pack([trace(found.module, found.image).graph])
+    costs = [f"{count(graphs)[0] / 1e6:,.{digits}f}" for count, digits in ((cost.macs, 1), (cost.params, 2))]
+    if canonical_hashes(graphs) == canonical_hashes(traced):
+        same = "the same"
+    else:
+        off = [float(count(graphs)[0]) / float(count(traced)[0]) - 1 for count in (cost.macs, cost.params)]
+        same = f"{off[0]:.2%} MACs, {off[1]:.2%} parameters, {len(traced.nodes):,} nodes"
+    return [name, f"{graph.n_nodes:,}", *costs, f"{size / 1e6:.1f}", f"{duration:.0f}", same]
+
+
+def export(model: Model, path: Path) -> None:
+    """Write a model as ONNX with all its layers: the optimiser would fold normalisations into convolutions."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        image = (torch.zeros(1, *model.image),)
+        torch.onnx.export(
+            model.module, image, path, opset_version=20, dynamo=True, optimize=False, external_data=False, verbose=False
+        )
+
+
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", nargs="*", default=[*CONVOLUTIONAL, *OTHERS], help="names of timm (default: all)")
+    parser.add_argument("--models", nargs="*", help="names of timm (default: all, or some with --onnx)")
+    parser.add_argument("--onnx", action="store_true", help="export models and read them as ONNX")
     parser.add_argument("--rounds", type=int, default=5, help="timed imports of a model (default 5)")
     parser.add_argument("--table", action="store_true", help="print Markdown")
     arguments = parser.parse_args()
-    heading = ["model", *(name for name, _ in COLUMNS)]
+    heading = ["model", *(ONNX_COLUMNS if arguments.onnx else [name for name, _ in COLUMNS])]
     line = "| " + " | ".join(["{}"] * len(heading)) + " |\n" if arguments.table else _aligned(len(heading))
     sys.stdout.write(line.format(*heading))
     if arguments.table:
         sys.stdout.write(line.format("---", *["--:"] * (len(heading) - 2), "---"))
-    for name in arguments.models:
-        sys.stdout.write(line.format(*row(name, arguments.rounds)))
+    for name in arguments.models or (ONNX if arguments.onnx else [*CONVOLUTIONAL, *OTHERS]):
+        cells = onnx_row(name, arguments.rounds) if arguments.onnx else row(name, arguments.rounds)
+        sys.stdout.write(line.format(*cells))
         sys.stdout.flush()
 
 

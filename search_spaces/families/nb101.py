@@ -11,7 +11,7 @@ from jaxtyping import Bool, Int64
 
 from gennape.errors import InvalidArchitectureError
 from gennape.search_spaces.builder import GraphBuilder, Value, conv_bn_relu, fragment
-from gennape.search_spaces.space import Architecture, Gene, SearchSpace
+from gennape.search_spaces.space import Architecture, Gene, SearchSpace, shown
 
 OPERATIONS = ("conv3x3-bn-relu", "conv1x1-bn-relu", "maxpool3x3")
 MAX_VERTICES = 7
@@ -78,26 +78,30 @@ class NasBench101(SearchSpace):
 
 def _read(architecture: Architecture) -> tuple[Int64[np.ndarray, "v v"], tuple[int, ...]]:
     if not isinstance(architecture, dict) or not {"matrix", "ops"} <= set(architecture):
-        raise InvalidArchitectureError(f'nb101: an architecture is {{"matrix": ..., "ops": ...}}, got {architecture!r}')
+        raise InvalidArchitectureError(
+            f'nb101: an architecture is {{"matrix": ..., "ops": ...}}, got {shown(architecture)}'
+        )
     if unknown := set(architecture) - {"matrix", "ops", "pruned_matrix", "pruned_ops"}:
-        raise InvalidArchitectureError(f"nb101: unknown keys {sorted(unknown)}; known are matrix and ops")
+        raise InvalidArchitectureError(f"nb101: unknown keys {shown(unknown)}; known are matrix and ops")
     ops: Any = architecture["ops"]
-    try:
-        matrix = np.asarray(architecture["matrix"])
-    except ValueError:
-        raise InvalidArchitectureError("nb101: the rows of the matrix differ in length") from None
+    rows: Any = architecture["matrix"]
     v = len(ops) if isinstance(ops, list) else 0
-    if not 2 <= v <= MAX_VERTICES or matrix.shape != (v, v):
+    if not 2 <= v <= MAX_VERTICES or not _is_square(rows, v):
         raise InvalidArchitectureError(
-            f"nb101: a cell has 2 to {MAX_VERTICES} vertices and a square matrix, got {v} ops and shape {matrix.shape}"
+            f"nb101: a cell has 2 to {MAX_VERTICES} vertices and a square matrix, got {v} ops and {shown(rows)}"
         )
-    if matrix.dtype.kind not in "iub" or not np.isin(matrix, (0, 1)).all() or np.tril(matrix).any():
-        raise InvalidArchitectureError(
-            f"nb101: the matrix must be strictly upper triangular 0/1, got {matrix.tolist()}"
-        )
+    digits = [[x if type(x) in (int, bool) and x in (0, 1) else -1 for x in row] for row in rows]
+    matrix: Int64[np.ndarray, "v v"] = np.array(digits, np.int64)
+    if (matrix < 0).any() or np.tril(matrix).any():
+        raise InvalidArchitectureError(f"nb101: the matrix must be strictly upper triangular 0/1, got {shown(rows)}")
     if ops[0] != "input" or ops[-1] != "output" or not all(op in OPERATIONS for op in ops[1:-1]):
-        raise InvalidArchitectureError(f"nb101: ops must be input, any of {list(OPERATIONS)}, output; got {ops!r}")
-    return matrix.astype(np.int64), tuple(OPERATIONS.index(op) for op in ops[1:-1])
+        raise InvalidArchitectureError(f"nb101: ops must be input, any of {list(OPERATIONS)}, output; got {shown(ops)}")
+    return matrix, tuple(OPERATIONS.index(op) for op in ops[1:-1])
+
+
+def _is_square(rows: Any, v: int) -> bool:
+    """Whether these are ``v`` lists of ``v``; an array is only made of what is."""
+    return isinstance(rows, list) and len(rows) == v and all(isinstance(row, list) and len(row) == v for row in rows)
 
 
 def _unpack(genome: Int64[np.ndarray, " g"]) -> tuple[Int64[np.ndarray, "v v"], tuple[int, ...]]:
@@ -124,7 +128,7 @@ def _pruned(
     x, y = np.array(PAIRS).T
     matrix = np.zeros((n, v, v), bool)
     matrix[:, x, y] = genomes[:, :N_EDGES] == 1
-    columns = matrix.any(1)
+    columns: Bool[np.ndarray, "n v"] = np.any(matrix, axis=1)
     output = np.where(columns.any(1), v - 1 - columns[:, ::-1].argmax(1), v - 1)
     forward, backward = np.zeros((n, v), bool), np.zeros((n, v), bool)
     forward[:, 0] = True

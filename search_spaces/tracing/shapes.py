@@ -13,7 +13,6 @@ from gennape.search_spaces.tracing.tables import Handler, Number, called, table
 from gennape.search_spaces.tracing.traced_value import (
     REPEATED,
     Atom,
-    Groups,
     Range,
     TracedValue,
     arrange,
@@ -25,6 +24,7 @@ from gennape.search_spaces.tracing.traced_value import (
     reshaped,
     settle,
     sliced,
+    with_axis,
 )
 
 #: What an infinite padding is written as.
@@ -88,7 +88,7 @@ def join(r: Recorder, out: Tensor, values: list[TracedValue | None], dim: int, t
         r.bind(out, traced[0])
         return
     base = next((x for x in traced if x.direct), None) or settle(r.b, traced[0])
-    groups, axis = _with_axis(base, dim)
+    groups, axis = with_axis(base, dim)
     arranged = [arrange(r.b, x, groups) for x in traced]
     if len(traced) == len(values):
         value = r.b.concat(*(x.value for x in arranged), axis=axis)
@@ -96,19 +96,6 @@ def join(r: Recorder, out: Tensor, values: list[TracedValue | None], dim: int, t
         return
     constants = [x for x, value in zip(tensors, values, strict=True) if value is None]
     r.other("concat_constant", out, *arranged, params=r.spend(*constants), groups=groups)
-
-
-def _with_axis(x: TracedValue, dim: int) -> tuple[Groups, int]:
-    """An arrangement of a direct tensor in which ``dim`` is a whole axis, and that axis."""
-    groups = list(groups_of(x))
-    axis = axis_of(x, dim)
-    if axis is None and () in groups:
-        axis = groups.index(())
-        groups[axis] = (dim,)
-    if axis is None:
-        every = tuple(range(len(x.dims)))
-        return (every[:dim], (dim,), every[dim + 1 :]), 1
-    return (groups[0], groups[1], groups[2]), axis
 
 
 def _pad(

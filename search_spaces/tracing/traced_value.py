@@ -120,6 +120,18 @@ def axis_of(x: TracedValue, dim: int) -> int | None:
     return next((axis for axis, group in enumerate(groups_of(x)) if group == (dim,)), None)
 
 
+def with_axis(x: TracedValue, dim: int) -> tuple[Groups, int]:
+    """An arrangement of a direct tensor in which ``dim`` is a whole axis, and that axis."""
+    groups, axis = list(groups_of(x)), axis_of(x, dim)
+    if axis is None and () in groups and not any(dim in group for group in groups):
+        axis = groups.index(())
+        groups[axis] = (dim,)
+    if axis is None:
+        every = tuple(range(len(x.dims)))
+        return (every[:dim], (dim,), every[dim + 1 :]), 1
+    return (groups[0], groups[1], groups[2]), axis
+
+
 def viewed(x: TracedValue, shape: tuple[int, ...]) -> TracedValue | None:
     """The tensor with the same numbers in the same order as ``shape``; None where its atoms cannot be split so."""
     rest = [atom for dim in x.dims for atom in dim][::-1]

@@ -329,6 +329,7 @@ def test_einsum_is_a_matrix_product_or_a_layer() -> None:
         lambda x: F.max_pool1d(x.flatten(2), 4),
         lambda x: F.interpolate(x, size=(9, 4), mode="bilinear", align_corners=True),
         lambda x: F.pixel_unshuffle(x, 3),
+        lambda x: torch.cat([x.unflatten(2, (2, -1))] * 2, 2).flatten(2, 3),
     ],
 )  # fmt: skip
 def test_movements_compute_the_same(function: Callable[[Tensor], Tensor]) -> None:

@@ -1,0 +1,210 @@
+"""Sums and products of ONNX: what they are as nodes, by the rules of :mod:`tracing.arithmetic`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from math import prod
+
+import numpy as np
+
+from gennape.errors import InvalidGraphError
+from gennape.search_spaces.builder import Value
+from gennape.search_spaces.onnx_in.call import Call, Handler, Input
+from gennape.search_spaces.onnx_in.file import Constant
+from gennape.search_spaces.onnx_in.links import scalar
+from gennape.search_spaces.tracing import traced_value as tv
+from gennape.search_spaces.tracing.traced_value import Groups, TracedValue, arrange, numbers, settle
+
+Shape = tuple[int, ...]
+
+
+def broadcast(call: Call) -> Shape:
+    """The shape that the inputs have together."""
+    shapes = [x.shape for x in call.xs if x is not None]
+    try:
+        return np.broadcast_shapes(*shapes)
+    except ValueError as error:
+        raise InvalidGraphError(f"its inputs {[list(shape) for shape in shapes][:5]} do not fit each other") from error
+
+
+def pointwise(name: str) -> Handler:
+    """An operation on numbers of the same place that the vocabulary has no code for."""
+
+    def handler(call: Call) -> TracedValue:
+        traced = [x for x in call.xs if isinstance(x, TracedValue)]
+        learnt = sum(x.params for x in call.xs if isinstance(x, Constant) and x.params > 1)
+        return call.other(name, broadcast(call), *traced, params=learnt)
+
+    return handler
+
+
+# Sums and products -------------------------------------------------------------------------------------------------
+
+
+def two(call: Call) -> tuple[Input, Input]:
+    """The inputs of an operator that has two."""
+    if len(call.xs) != 2 or None in call.xs:
+        raise InvalidGraphError(f"it has {len(call)} inputs, must have 2")
+    return call.xs[0], call.xs[1]
+
+
+def _number(x: Input) -> float | None:
+    """The value of an operand that is one number of the file."""
+    number = scalar(x) if isinstance(x, Constant) else None
+    if number is not None and not math.isfinite(number):
+        raise InvalidGraphError(f"it takes the constant {number}, which no layer can hold")
+    return number
+
+
+def _add(call: Call) -> TracedValue:
+    return _sum(call, *two(call), 1.0, 1.0)
+
+
+def _sub(call: Call) -> TracedValue:
+    return _sum(call, *two(call), 1.0, -1.0)
+
+
+def _sum(call: Call, x: Input, y: Input, a: float, b: float) -> TracedValue:
+    """a · x + b · y."""
+    shape = broadcast(call)
+    if isinstance(x, TracedValue) and isinstance(y, TracedValue):
+        if a != b:
+            return call.other("sub", shape, x, y)
+        return _merge(call, shape, x, y, "add", call.b.add)
+    if not isinstance(x, TracedValue):
+        x, y, a, b = y, x, b, a
+    if not isinstance(x, TracedValue):
+        raise InvalidGraphError("none of its inputs is computed of the image")
+    value, number = times(call, x, a, x.shape), _number(y)
+    if number is None:
+        return _with_constant(call, shape, value, y, "add", call.b.shift)
+    if number == 0:
+        return _spread(value, shape)
+    value = settle(call.b, value)
+    return _spread(TracedValue(call.b.shift(value.value, (), b * number), value.dims), shape)
+
+
+def times(call: Call, x: TracedValue, factor: float, shape: Shape) -> TracedValue:
+    """The value times a constant, with dimensions of size 1 in front up to those of ``shape``."""
+    if factor != 1:
+        x = settle(call.b, x)
+        made = call.b.zero(x.value) if factor == 0 else call.b.scale(x.value, (), factor)
+        call.scaled[made.node] = (x.value, factor)
+        x = TracedValue(made, x.dims)
+    return _spread(x, shape)
+
+
+def _spread(x: TracedValue, shape: Shape) -> TracedValue:
+    """The value with the dimensions of size 1 that a constant may have added in front."""
+    return TracedValue(x.value, ((),) * (len(shape) - len(x.dims)) + x.dims)
+
+
+def _mul(call: Call) -> TracedValue:
+    x, y = two(call)
+    shape = broadcast(call)
+    if isinstance(x, TracedValue) and isinstance(y, TracedValue):
+        return _merge(call, shape, x, y, "mul", call.b.mul)
+    x, y = (x, y) if isinstance(x, TracedValue) else (y, x)
+    if not isinstance(x, TracedValue):
+        raise InvalidGraphError("none of its inputs is computed of the image")
+    number = _number(y)
+    if number is None:
+        return _with_constant(call, shape, x, y, "mul", call.b.scale)
+    return times(call, x, number, shape)
+
+
+def _div(call: Call) -> TracedValue:
+    x, y = two(call)
+    number = _number(y)
+    if number and isinstance(x, TracedValue):
+        return times(call, x, 1 / number, broadcast(call))
+    return pointwise("div")(call)  # type: ignore[return-value]
+
+
+def _neg(call: Call) -> TracedValue:
+    return times(call, call.traced(), -1.0, call.traced().shape)
+
+
+def _with_constant(
+    call: Call, shape: Shape, x: Input, constant: Input, name: str, learnt: Callable[..., Value]
+) -> TracedValue:
+    """A sum or product with a tensor of the file: learnt along whole axes, or an "other"."""
+    if not isinstance(x, TracedValue) or not isinstance(constant, Constant):
+        raise InvalidGraphError("one of its inputs must be computed")
+    if constant.values is None and prod(constant.shape) == 1:
+        raise InvalidGraphError("it takes one number that is not in the file; store it in the file")
+    x = settle(call.b, x)
+    offset, spans = len(x.dims) - len(constant.shape), set()
+    for dim, size in enumerate(constant.shape):
+        if size > 1 and offset + dim >= 0 and x.dims[offset + dim]:
+            spans.add(x.dims[offset + dim][0].axis)
+    axes = tuple(sorted(spans))
+    size = prod(x.value.shape[axis] for axis in axes)
+    if numbers(x) == prod(shape) and axes and size == prod(constant.shape) == constant.params:
+        return _spread(TracedValue(learnt(x.value, axes), x.dims), shape)
+    return call.other(name, shape, x, params=constant.params)
+
+
+def _merge(
+    call: Call, shape: Shape, x: TracedValue, y: TracedValue, name: str, operation: Callable[[Value, Value], Value]
+) -> TracedValue:
+    """A sum or product of two values, the smaller one spread over the other."""
+    x, y = _unrepeated(x, y), _unrepeated(y, x)
+    full = [value for value in (x, y) if numbers(value) == prod(shape)]
+    if not full:
+        return call.other(name, shape, x, y)
+    base = settle(call.b, next((value for value in full if value.direct), full[0]))
+    groups = tv.groups_of(base)
+    first, second = (_aligned(call, value, base, groups) for value in (x, y))
+    if numbers(first) != prod(shape):
+        first, second = second, first
+    if any(b not in (a, 1) for a, b in zip(first.value.shape, second.value.shape, strict=True)):
+        return call.other(name, shape, x, y)
+    return _spread(TracedValue(operation(first.value, second.value), base.dims), shape)
+
+
+def _unrepeated(x: TracedValue, other: TracedValue) -> TracedValue:
+    """Repetition is left to the sum or product, where the other operand has the size."""
+    if not x.repeats:
+        return x
+    offset = len(other.dims) - len(x.dims)
+    dims = [
+        () if any(atom.axis < 0 for atom in atoms) and offset + d >= 0 and other.dims[offset + d] else atoms
+        for d, atoms in enumerate(x.dims)
+    ]
+    return TracedValue(x.value, tuple(dims))
+
+
+def _aligned(call: Call, x: TracedValue, base: TracedValue, groups: Groups) -> TracedValue:
+    """A value with its axes where those of ``base`` are; dimensions are counted from the last."""
+    offset = len(base.dims) - len(x.dims)
+    c, h, w = (tuple(d - offset for d in group if d >= offset) for group in groups)
+    return arrange(call.b, x, (c, h, w))
+
+
+def _fold(handler: Callable[[Call], TracedValue]) -> Handler:
+    """An operation of two inputs over any number of them, from the left."""
+
+    def folded(call: Call) -> TracedValue:
+        if len(call.xs) < 2:
+            return call.traced()
+        total = call.xs[0]
+        for x in call.xs[1:]:
+            total = handler(replace(call, xs=(total, x)))
+        if not isinstance(total, TracedValue):
+            raise InvalidGraphError("none of its inputs is computed")
+        return total
+
+    return folded
+
+
+ARITHMETIC: dict[str, Handler] = {
+    "Add": _add,
+    "Sub": _sub,
+    "Mul": _mul,
+    "Div": _div,
+    "Neg": _neg,
+    "Sum": _fold(_add),
+}

@@ -1,0 +1,165 @@
+"""Normalisations and activations of ONNX: what they are as nodes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from gennape.errors import InvalidGraphError
+from gennape.search_spaces.builder import Value
+from gennape.search_spaces.onnx_in.call import Call, Handler
+from gennape.search_spaces.onnx_in.dimensions import axis_of, reshaped, whole_numbers
+from gennape.search_spaces.onnx_in.file import Constant
+from gennape.search_spaces.onnx_in.links import scalar
+from gennape.search_spaces.onnx_in.windows import vector
+from gennape.search_spaces.ops import Op
+from gennape.search_spaces.tracing.traced_value import TracedValue, pixelwise
+
+# Normalisations ----------------------------------------------------------------------------------------------------
+
+
+def _by_channel(call: Call) -> TracedValue:
+    if len(call.traced().dims) < 2:
+        raise InvalidGraphError(f"it takes {list(call.traced().shape)}, which has no channels")
+    return pixelwise(call.b, call.traced(), 1)
+
+
+def _learnt(*tensors: Constant | None) -> bool:
+    return any(x is not None and x.params > 0 for x in tensors)
+
+
+def _batchnorm(call: Call) -> TracedValue:
+    if call.node.integer("training_mode", 0) or len(call.node.outputs) > 1:
+        raise InvalidGraphError("it normalises by the batch at hand; export the model for inference")
+    x = _by_channel(call)
+    learnt = [vector(call, i, x.value.c, what) for i, what in enumerate(("scale", "shift", "mean", "variance"), 1)]
+    made = call.b.batchnorm(x.value, call.node.real("epsilon", 1e-5), _learnt(*learnt[:2]))
+    return TracedValue(made, x.dims)
+
+
+def _instancenorm(call: Call) -> TracedValue:
+    x = _by_channel(call)
+    learnt = _learnt(vector(call, 1, x.value.c, "scale"), vector(call, 2, x.value.c, "shift"))
+    return TracedValue(call.b.groupnorm(x.value, x.value.c, call.node.real("epsilon", 1e-5), learnt), x.dims)
+
+
+def _groupnorm(call: Call) -> TracedValue:
+    x, groups = _by_channel(call), call.node.integer("num_groups")
+    # Until opset 20 the operator learnt a scale for each group.
+    size = x.value.c if call.opset >= 21 else groups
+    learnt = _learnt(vector(call, 1, size, "scale"), vector(call, 2, size, "shift"))
+    if learnt and size != x.value.c:
+        return call.other("group_norm", x.shape, x, params=2 * size)
+    return TracedValue(call.b.groupnorm(x.value, groups, call.node.real("epsilon", 1e-5), learnt), x.dims)
+
+
+def _fused_groupnorm(call: Call) -> TracedValue:
+    """The pattern that :mod:`patterns` found: an input, two shapes, and a scale and shift for each channel."""
+    shape, groups = call.traced().shape, call.node.integer("num_groups")
+    grouping = reshaped(shape, whole_numbers(call.constant(1), "shape"))
+    if (
+        len(grouping) < 3
+        or grouping[:2] != (1, groups)
+        or reshaped(grouping, whole_numbers(call.constant(2), "shape")) != shape
+    ):
+        raise InvalidGraphError(f"it normalises {list(grouping)}, which are not {groups} groups of channels")
+    x, learnt = _by_channel(call), call.constant(3)
+    if learnt is not None and math.prod(learnt.shape) != x.value.c:
+        raise InvalidGraphError(f"its scale {list(learnt.shape)} is not one number for each of {x.value.c} channels")
+    made = call.b.groupnorm(x.value, groups, call.node.real("epsilon", 1e-5), learnt is not None)
+    return TracedValue(made, x.dims)
+
+
+def _layernorm(call: Call) -> TracedValue:
+    if len(call.node.outputs) > 1:
+        raise InvalidGraphError("its mean and deviation are taken too, which are not known")
+    shape, eps = call.traced().shape, call.node.real("epsilon", 1e-5)
+    first = axis_of(call.node.integer("axis", -1), len(shape))
+    scale, shift = call.constant(1), call.constant(2)
+    for tensor in (scale, shift):
+        if tensor is not None and math.prod(tensor.shape) != math.prod(shape[first:]):
+            raise InvalidGraphError(
+                f"its scale {list(tensor.shape)} does not fit the {list(shape[first:])} it normalises"
+            )
+    if len(shape) - first == 1:
+        x, axis = pixelwise(call.b, call.traced(), first), 0
+    elif math.prod(shape[:first]) == 1:
+        x, axis = call.settled(), 3
+    else:
+        every = tuple(range(len(shape)))
+        x, axis = call.arranged(0, (every[first:], every[:first], ())), 0
+    return TracedValue(call.b.layernorm(x.value, eps, _learnt(scale), _learnt(shift), axis), x.dims)
+
+
+def _rmsnorm(call: Call) -> TracedValue:
+    return call.other("rms_norm", call.traced().shape, call.traced(), params=math.prod(call.weight(1).shape))
+
+
+# Activations -------------------------------------------------------------------------------------------------------
+
+
+def _each(operation: Callable[[Call, Value], Value]) -> Handler:
+    return lambda call: call.map(lambda value: operation(call, value))
+
+
+def _plain(op: Op) -> Handler:
+    return _each(lambda call, value: call.b.elementwise(op, value))
+
+
+def _clip(call: Call) -> TracedValue:
+    bounds = [scalar(call.constant(i)) for i in (1, 2)]
+    if any(bound is None and call.constant(i) is not None for i, bound in enumerate(bounds, 1)):
+        raise InvalidGraphError("its bounds must be numbers that are known")
+    low, high = bounds
+    if low == 0 and (high == 6 or high is None or high > 1e30):
+        return call.map(call.b.relu6 if high == 6 else call.b.relu)
+    return call.other("clamp", call.traced().shape, call.traced())
+
+
+def _prelu(call: Call) -> TracedValue:
+    slope = call.weight(1)
+    significant = [n for n in slope.shape if n != 1]
+    count, x = math.prod(slope.shape), _by_channel(call)
+    per_channel = len(slope.shape) == len(x.dims) - 1 or slope.shape == (1, *x.shape[1:2], *[1] * (len(x.dims) - 2))
+    if count > 1 and (significant != [x.shape[1]] or not per_channel):
+        raise InvalidGraphError(
+            f"its slope {list(slope.shape)} is not one for all or for each of {x.shape[1]} channels"
+        )
+    return TracedValue(call.b.leakyrelu(x.value, 0.0, count), x.dims)
+
+
+def _hardsigmoid(call: Call) -> TracedValue:
+    alpha, beta = call.node.real("alpha", 0.2), call.node.real("beta", 0.5)
+    if math.isclose(alpha, 1 / 6, rel_tol=1e-6) and beta == 0.5:
+        return call.map(call.b.hardsigmoid)
+    return call.other("hard_sigmoid", call.traced().shape, call.traced())
+
+
+def _gelu(call: Call) -> TracedValue:
+    kind = call.node.text("approximate", "none")
+    if kind not in ("none", "tanh"):
+        raise InvalidGraphError(f"its approximate is {kind!r}, must be 'none' or 'tanh'")
+    return call.map(lambda value: call.b.gelu(value, kind == "tanh"))
+
+
+LAYERS: dict[str, Handler] = {
+    "BatchNormalization": _batchnorm,
+    "InstanceNormalization": _instancenorm,
+    "GroupNormalization": _groupnorm,
+    "LayerNormalization": _layernorm,
+    "RMSNormalization": _rmsnorm,
+    "Relu": _plain(Op.RELU),
+    "Sigmoid": _plain(Op.SIGMOID),
+    "Tanh": _plain(Op.TANH),
+    "Clip": _clip,
+    "LeakyRelu": _each(lambda call, value: call.b.leakyrelu(value, call.node.real("alpha", 0.01))),
+    "PRelu": _prelu,
+    "HardSigmoid": _hardsigmoid,
+    "HardSwish": _each(lambda call, value: call.b.hardswish(value)),
+    "Gelu": _gelu,
+}
+#: Operators that :mod:`patterns` makes.
+FUSED_LAYERS: dict[str, Handler] = {
+    "Swish": _plain(Op.SWISH),
+    "GroupNorm": _fused_groupnorm,
+}

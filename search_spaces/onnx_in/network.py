@@ -1,0 +1,216 @@
+"""The network of an ONNX model as plain values, every part checked to be what it should be."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import onnx
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+from onnx import AttributeProto
+
+from gennape.errors import InvalidDataError, InvalidGraphError
+from gennape.search_spaces.onnx_in.file import MAX_DIM, MAX_NODES, MAX_RANK, Constant, constant
+
+OPSETS = range(11, 24)
+_DOMAINS = ("", "ai.onnx")
+_NAME_LENGTH = 80
+
+
+def shortest(value: float) -> float:
+    """The shortest decimal that is this number in 32 bits: 1e-5 for 9.99999974e-06, which is what a network says."""
+    return float(str(np.float32(value)))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class OnnxNode:
+    """One operator; reading an attribute raises :class:`InvalidGraphError` where it is not of its type."""
+
+    op: str
+    name: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    attributes: dict[str, Any] = field(default_factory=dict)
+    domain: str = ""
+
+    def __str__(self) -> str:
+        operator = f"{self.domain}.{self.op}" if self.domain else self.op
+        return f"{self.name or (self.outputs or ('?',))[0]!r} ({operator})"
+
+    def integer(self, name: str, default: int | None = None) -> int:
+        """An attribute that is one whole number."""
+        return self._typed(name, default, lambda value: isinstance(value, int), "a whole number")
+
+    def integers(self, name: str, default: tuple[int, ...] | None = None) -> tuple[int, ...]:
+        """An attribute that is a list of whole numbers."""
+        return self._typed(name, default, lambda value: _all(value, int), "a list of whole numbers")
+
+    def real(self, name: str, default: float | None = None) -> float:
+        """An attribute that is a finite real number."""
+        return self._typed(name, default, lambda value: isinstance(value, float) and np.isfinite(value), "a number")
+
+    def text(self, name: str, default: str | None = None) -> str:
+        """An attribute that is text."""
+        return self._typed(name, default, lambda value: isinstance(value, str), "text")
+
+    def _typed(self, name: str, default: Any, fits: Callable[[Any], Any], what: str) -> Any:
+        value = self.attributes.get(name, default)
+        if value is None:
+            raise InvalidGraphError(f"its attribute {name!r} is missing; it must be {what}")
+        if name in self.attributes and not fits(value):
+            raise InvalidGraphError(f"its attribute {name!r} must be {what}, got {str(value)[:_NAME_LENGTH]!r}")
+        return value
+
+
+def _all(value: Any, kind: type) -> bool:
+    return isinstance(value, tuple) and all(isinstance(part, kind) for part in value)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class OnnxNetwork:
+    """Operators in order of execution, and what they take from outside."""
+
+    nodes: list[OnnxNode]
+    #: Initialisers by name.
+    constants: dict[str, Constant]
+    #: Name and shape of the one input.
+    input: tuple[str, tuple[int, ...]]
+    output: str
+    opset: int
+
+
+def network_of(model: onnx.ModelProto, shape: tuple[int, ...] | None = None) -> OnnxNetwork:
+    """The network of ``model``, with ``shape`` in place of its declared input shape.
+
+    Raises :class:`InvalidDataError` for a model whose parts are not what they should be, and
+    :class:`InvalidGraphError` for another opset, several inputs or outputs, or free dimensions.
+    """
+    try:
+        graph, opset = model.graph, _opset(model)
+        if len(graph.node) > MAX_NODES:
+            raise InvalidDataError(f"the model has {len(graph.node)} nodes, more than the {MAX_NODES} that are read")
+        constants = {t.name: constant(t, f"initializer {t.name[:_NAME_LENGTH]!r}") for t in graph.initializer}
+        _check_text(tensor.name for tensor in graph.initializer)
+        _check_text(value.name for value in (*graph.input, *graph.output))
+        inputs = [value for value in graph.input if value.name not in constants]
+        nodes = [_node(proto) for proto in graph.node]
+        _check_names(nodes, constants, [value.name for value in inputs])
+        entry = _one(inputs, "input")
+        output = _one(graph.output, "output").name
+        if len(constants) != len(graph.initializer):
+            raise InvalidDataError("two initializers of the model have the same name; export the model again")
+        if output not in {entry.name, *constants, *(name for node in nodes for name in node.outputs)}:
+            raise InvalidDataError(f"no node makes the output {output[:_NAME_LENGTH]!r}; export the model again")
+        source = (entry.name, _input_shape(entry, shape))
+    except (UnicodeDecodeError, DecodeError) as error:
+        raise InvalidDataError(f"the model holds names that are not text ({error}); export it again") from error
+    return OnnxNetwork(needed(nodes, output), constants, source, output, opset)
+
+
+def _opset(model: onnx.ModelProto) -> int:
+    versions = [entry.version for entry in model.opset_import if entry.domain in _DOMAINS]
+    if len(versions) != 1 or versions[0] not in OPSETS:
+        raise InvalidGraphError(
+            f"the model is of opset {versions or 'unknown'}, must be {OPSETS[0]}..{OPSETS[-1]}; export it again so, or "
+            "convert it with onnx.version_converter"
+        )
+    return versions[0]
+
+
+def _one(values: Any, what: str) -> Any:
+    if len(values) != 1:
+        names = ", ".join(value.name[:_NAME_LENGTH] for value in values[:20])
+        raise InvalidGraphError(
+            f"the model has {len(values)} {what}s ({names or 'none'}), must have one; cut it with "
+            "onnx.utils.extract_model"
+        )
+    return values[0]
+
+
+def _input_shape(entry: onnx.ValueInfoProto, shape: tuple[int, ...] | None) -> tuple[int, ...]:
+    if shape is None:
+        if not entry.type.HasField("tensor_type") or not entry.type.tensor_type.HasField("shape"):
+            raise InvalidGraphError(f"input {entry.name!r} has no shape; give one as shape=(1, 3, 224, 224)")
+        dims = entry.type.tensor_type.shape.dim
+        free = {i: str(d.dim_param or "?") for i, d in enumerate(dims) if not d.HasField("dim_value")}
+        # A free first dimension is the batch.
+        named = ", ".join(f"{i} ({name[:_NAME_LENGTH]})" for i, name in free.items() if i)
+        if named:
+            raise InvalidGraphError(
+                f"input {entry.name!r} has free dimensions: {named[:1000]}; give its shape as shape=(1, 3, 224, 224)"
+            )
+        shape = tuple(1 if i in free else d.dim_value for i, d in enumerate(dims))
+    if not 1 <= len(shape) <= MAX_RANK or any(not 1 <= n <= MAX_DIM for n in shape):
+        raise InvalidGraphError(f"input {entry.name!r} has shape {list(shape)[:MAX_RANK]}; sizes must be positive")
+    if len(shape) > 1 and shape[0] != 1:
+        raise InvalidGraphError(f"input {entry.name!r} is a batch of {shape[0]}; give shape={(1, *shape[1:])}")
+    return shape
+
+
+def _node(proto: onnx.NodeProto) -> OnnxNode:
+    _check_text((proto.op_type, proto.domain, proto.name, *proto.input, *proto.output))
+    _check_text(attribute.name for attribute in proto.attribute)
+    where = f"node {(proto.name or ','.join(proto.output))[:_NAME_LENGTH]!r}"
+    attributes = {a.name: _attribute(a, f"attribute {a.name!r} of {where}") for a in proto.attribute}
+    domain = "" if proto.domain in _DOMAINS else proto.domain[:_NAME_LENGTH]
+    outputs = tuple(proto.output)
+    # An output that nothing can take is as good as none.
+    while outputs and not outputs[-1]:
+        outputs = outputs[:-1]
+    return OnnxNode(proto.op_type[:_NAME_LENGTH], proto.name, tuple(proto.input), outputs, attributes, domain)
+
+
+_ATTRIBUTES: dict[int, Callable[[AttributeProto, str], Any]] = {
+    AttributeProto.FLOAT: lambda a, _: shortest(a.f),
+    AttributeProto.INT: lambda a, _: a.i,
+    AttributeProto.STRING: lambda a, _: a.s.decode(errors="replace"),
+    AttributeProto.FLOATS: lambda a, _: tuple(map(shortest, a.floats)),
+    AttributeProto.INTS: lambda a, _: tuple(a.ints),
+    AttributeProto.TENSOR: lambda a, where: constant(a.t, where),
+}
+
+
+def _attribute(proto: AttributeProto, where: str) -> Any:
+    """The value of an attribute; of a kind that no known operator has, its number."""
+    read = _ATTRIBUTES.get(proto.type)
+    return read(proto, where) if read else {"attribute of type": proto.type}
+
+
+def _check_text(names: Iterable[Any]) -> None:
+    """Refuse what should be text and is not: the reader of protobufs gives it as bytes, or raises."""
+    for name in names:
+        if not isinstance(name, str):
+            raise InvalidDataError(
+                f"the model has the name {name[:_NAME_LENGTH]!r}, which is not text; export it again"
+            )
+
+
+def _check_names(nodes: list[OnnxNode], constants: dict[str, Constant], inputs: list[str]) -> None:
+    """Refuse values that are made twice, or that nothing made before them."""
+    known = {"", *constants, *inputs}
+    made = {name for node in nodes for name in node.outputs}
+    for node in nodes:
+        missing = next((name for name in node.inputs if name not in known), None)
+        if missing is not None:
+            why = (
+                "a later node makes it: the model has a cycle or is not in order"
+                if missing in made
+                else "nothing makes"
+            )
+            raise InvalidDataError(f"node {node} takes {missing[:_NAME_LENGTH]!r}, but {why}; export the model again")
+        twice = next((name for name in node.outputs if name and name in known), None)
+        if twice is not None:
+            raise InvalidDataError(f"node {node} makes {twice[:_NAME_LENGTH]!r} a second time; export the model again")
+        known.update(node.outputs)
+
+
+def needed(nodes: list[OnnxNode], output: str) -> list[OnnxNode]:
+    """The nodes on which ``output`` depends."""
+    wanted, kept = {output}, []
+    for node in reversed(nodes):
+        if wanted.intersection(node.outputs):
+            wanted.update(filter(None, node.inputs))
+            kept.append(node)
+    return kept[::-1]

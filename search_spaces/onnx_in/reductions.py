@@ -1,0 +1,82 @@
+"""Means and other reductions of ONNX: what they are as nodes, by the rules of :mod:`tracing.shapes`."""
+
+from __future__ import annotations
+
+from gennape.search_spaces.onnx_in import dimensions as fixed
+from gennape.search_spaces.onnx_in.call import Call, Handler
+from gennape.search_spaces.tracing.traced_value import TracedValue, arrange, groups_of, plan
+
+Shape = tuple[int, ...]
+
+
+def axes(call: Call, default: Shape | None) -> Shape | None:
+    """The axes that an operator takes as an attribute or as an input."""
+    return fixed.axes_of(call.node, call.constants, default)
+
+
+def _gone(call: Call) -> tuple[set[int], bool]:
+    """The dimensions that a reduction takes together, and whether they stay with size 1."""
+    rank, listed = len(call.traced().shape), axes(call, None)
+    if not listed:
+        listed = () if call.node.integer("noop_with_empty_axes", 0) else tuple(range(rank))
+    return {fixed.axis_of(axis, rank) for axis in listed}, bool(call.node.integer("keepdims", 1))
+
+
+def _mean(call: Call) -> TracedValue:
+    gone, keep = _gone(call)
+    shape = call.traced().shape
+    x = _pixels(call, call.settled(), gone)
+    if x is None:
+        return call.other("mean", _reduced(shape, gone, keep), call.traced())
+    value = x.value
+    taken = {x.dims[dim][0].axis for dim in gone if x.dims[dim]}
+    spread = {axis for axis in (1, 2) if value.shape[axis] > 1}
+    if spread <= taken and (taken or (len(shape) == 4 and gone == {2, 3})):
+        value = call.b.mean(value)
+    elif taken:  # along height or width alone
+        window = (value.h if 1 in taken else 1, value.w if 2 in taken else 1)
+        value = call.b.avgpool(value, window, window)
+    dims = tuple(() if d in gone else atoms for d, atoms in enumerate(x.dims) if keep or d not in gone)
+    return TracedValue(value, dims)
+
+
+def _pixels(call: Call, x: TracedValue, gone: set[int]) -> TracedValue | None:
+    """The value with some dimensions as all of its height or width; None where axes cannot be moved so."""
+    groups = groups_of(x)
+    whole = all(set(group) <= gone or not set(group) & gone for group in groups)
+    if whole and not set(groups[0]) & {d for d in gone if x.dims[d]}:
+        return x
+    wide = tuple(d for d in sorted(gone) if x.dims[d])
+    groups = (tuple(d for d, atoms in enumerate(x.dims) if atoms and d not in gone), wide[:-1], wide[-1:])
+    return arrange(call.b, x, groups) if plan(x, groups) else None
+
+
+def _reduced(shape: Shape, gone: set[int], keep: bool) -> Shape:
+    return tuple(1 if d in gone else n for d, n in enumerate(shape) if keep or d not in gone)
+
+
+def _reduce(name: str) -> Handler:
+    return lambda call: call.other(name, _reduced(call.traced().shape, *_gone(call)), call.traced())
+
+
+def _arg(name: str) -> Handler:
+    def handler(call: Call) -> TracedValue:
+        shape = call.traced().shape
+        gone = {fixed.axis_of(call.node.integer("axis", 0), len(shape))}
+        return call.other(name, _reduced(shape, gone, bool(call.node.integer("keepdims", 1))), call.traced())
+
+    return handler
+
+
+REDUCTIONS: dict[str, Handler] = {
+    "ReduceMean": _mean,
+    "ReduceSum": _reduce("sum"),
+    "ReduceMax": _reduce("amax"),
+    "ReduceMin": _reduce("amin"),
+    "ReduceProd": _reduce("prod"),
+    "ReduceL1": _reduce("norm"),
+    "ReduceL2": _reduce("norm"),
+    "ReduceLogSumExp": _reduce("logsumexp"),
+    "ArgMax": _arg("argmax"),
+    "ArgMin": _arg("argmin"),
+}

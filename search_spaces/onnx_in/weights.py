@@ -1,0 +1,73 @@
+"""Operators on weights, of whose results only the shapes are needed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from gennape.errors import InvalidGraphError
+from gennape.search_spaces.onnx_in.dimensions import Shape, axis_of, need, parts
+from gennape.search_spaces.onnx_in.file import Constant
+from gennape.search_spaces.onnx_in.network import OnnxNode
+
+#: The shape of a result and, were all inputs known, its numbers.
+Computed = tuple[Shape, Callable[[], Any]]
+
+
+def _gather_nd(node: OnnxNode, xs: list[Constant | None]) -> Computed:
+    """Places that are named by all their axes at once."""
+    x, index = need(xs), need(xs, 1)
+    depth = index.shape[-1] if index.shape else 0
+    if node.integer("batch_dims", 0) or not 1 <= depth <= len(x.shape):
+        raise InvalidGraphError(f"it takes {list(x.shape)} at {list(index.shape)}, which is not known")
+    return (*index.shape[:-1], *x.shape[depth:]), lambda: None
+
+
+def _split(node: OnnxNode, xs: list[Constant | None]) -> list[Computed]:
+    """Parts of a weight: only their shapes."""
+    x = need(xs)
+    axis = axis_of(node.integer("axis", 0), len(x.shape))
+    sizes = parts(node, xs, x.shape[axis])
+    return [((*x.shape[:axis], size, *x.shape[axis + 1 :]), lambda: None) for size in sizes]
+
+
+def _standardised(node: OnnxNode, xs: list[Constant | None]) -> list[Computed]:
+    """A weight that is normalised by its own mean and variance, as exporters write weight standardisation."""
+    x, channels = need(xs), need(xs, 1)
+    if len(node.outputs) > 1 and not node.integer("training_mode", 0):
+        raise InvalidGraphError("it gives a mean and a variance, but is not in training mode")
+    return [(x.shape, lambda: None), (channels.shape, lambda: None), (channels.shape, lambda: None)]
+
+
+def _matmul(_node: OnnxNode, xs: list[Constant | None]) -> Computed:
+    """A product of weights: only its shape."""
+    x, y = need(xs), need(xs, 1)
+    if len(x.shape) < 2 or len(y.shape) < 2 or x.shape[-1] != y.shape[-2]:
+        raise InvalidGraphError(f"it multiplies {list(x.shape)} and {list(y.shape)}")
+    return (*np.broadcast_shapes(x.shape[:-2], y.shape[:-2]), x.shape[-2], y.shape[-1]), lambda: None
+
+
+def _conv(node: OnnxNode, xs: list[Constant | None]) -> Computed:
+    """A layer on an embedding of positions: only its shape."""
+    x, weight = need(xs), need(xs, 1)
+    pads, strides = set(node.integers("pads", (0,))), set(node.integers("strides", (1,)))
+    if len(weight.shape) != len(x.shape) or set(weight.shape[2:]) != {1} or pads != {0} or strides != {1}:
+        raise InvalidGraphError("it is a convolution of a constant by more than single pixels; fold constants")
+    return (x.shape[0], weight.shape[0], *x.shape[2:]), lambda: None
+
+
+def _keeping(_node: OnnxNode, xs: list[Constant | None]) -> Computed:
+    """An operator on a weight that keeps its shape: its numbers are not needed."""
+    return need(xs).shape, lambda: None
+
+
+WEIGHTS: dict[str, Callable[[OnnxNode, list[Constant | None]], Computed | list[Computed]]] = {
+    "Split": _split,
+    "MatMul": _matmul,
+    "BatchNormalization": _standardised,
+    "Conv": _conv,
+    "GatherND": _gather_nd,
+    **dict.fromkeys(("Sigmoid", "Softmax", "Tanh", "Relu", "Softplus", "Erf", "Sin", "Cos", "CumSum"), _keeping),
+}

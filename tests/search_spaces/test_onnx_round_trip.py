@@ -1,0 +1,98 @@
+"""What is written as ONNX comes back as the same graph."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
+
+from gennape.search_spaces import cost
+from gennape.search_spaces.canonical import canonical_hashes
+from gennape.search_spaces.families.registry import FAMILIES
+from gennape.search_spaces.graph import Column, ComputationGraph, pack
+from gennape.search_spaces.imported import without_dead_ends
+from gennape.search_spaces.module import compile_graph
+from gennape.search_spaces.onnx_export import to_onnx
+from gennape.search_spaces.onnx_import import import_onnx, read_onnx
+from gennape.search_spaces.operations import RESIZE_MODES
+from gennape.search_spaces.ops import Op
+from gennape.search_spaces.space import SearchSpace
+
+SEEDS = st.integers(0, 2**32 - 1)
+EACH = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+RandomGraph = Callable[[int], ComputationGraph]
+
+
+def _hash(graph: ComputationGraph) -> str:
+    return canonical_hashes(pack([graph]))[0]
+
+
+@pytest.mark.parametrize("space", FAMILIES, ids=lambda space: space.name)
+def test_families_come_back_as_the_same_graph(space: SearchSpace, tmp_path: Path) -> None:
+    graphs = space.graphs(space.sample(np.random.default_rng(3), 8))
+    graph = graphs[int(cost.params(graphs).argmin())]
+    for opset in (13, 23):
+        to_onnx(graph, compile_graph(graph), tmp_path / "model.onnx", opset)
+        assert _hash(read_onnx(tmp_path / "model.onnx")) == _hash(graph)
+
+
+#: Operations that change nothing where they keep the shape, so that a reader leaves them out.
+_PASSING = (Op.IDENTITY, Op.CONCAT, Op.SLICE, Op.RESIZE, Op.PAD, Op.RESHAPE)
+
+
+def _as_read(graph: ComputationGraph) -> ComputationGraph:
+    """The graph without dead ends and nodes that change nothing; a learnt slope starts anywhere."""
+    graph, _ = without_dead_ends(graph)
+    sources: list[list[int]] = [[] for _ in range(graph.n_nodes)]
+    for source, target in graph.edges.tolist():
+        sources[target].append(source)
+    place = np.arange(graph.n_nodes, dtype=np.int32)
+    for i, row in enumerate(graph.nodes):
+        kept = row[Column.C_IN : Column.W_IN + 1].tolist() == row[Column.C_OUT : Column.W_OUT + 1].tolist()
+        if row[Column.OP] in _PASSING and kept and len(sources[i]) == 1:
+            place[i] = place[sources[i][0]]
+    edges = np.stack([place[graph.edges[:, 0]], graph.edges[:, 1]], 1)
+    learnt = (graph.nodes[:, Column.OP] == Op.LEAKYRELU) & (graph.nodes[:, Column.PARAMS] > 0)
+    return without_dead_ends(ComputationGraph(graph.nodes, np.where(learnt, 0.0, graph.scalars), edges))[0]
+
+
+def _told_by_onnx(graph: ComputationGraph) -> bool:
+    """Whether ONNX can say it all: not how a vector was turned, nor along which axis of size 1 is learnt, nor a
+    mean over areas, nor that padding counts where one axis rounds up and the other drops a window; where axes change
+    places is settled by what takes them."""
+    op, kind = graph.nodes[:, Column.OP], graph.nodes[:, Column.KIND]
+    shapes = graph.nodes[:, Column.C_IN : Column.W_IN + 1]
+    spans = (kind[:, None] >> np.arange(3) & 1) == 1
+    unclear = np.isin(op, (Op.SCALE, Op.SHIFT)) & (spans & (shapes == 1)).any(1)
+    unclear |= np.isin(op, (Op.LAYERNORM, Op.GROUPNORM, Op.LEAKYRELU)) & (shapes[:, 0] == 1)
+    unclear |= (op == Op.MATMUL) & (shapes[:, 1:] == 1).any(1)
+    unclear |= (op == Op.RESIZE) & (kind == RESIZE_MODES.index("area"))
+    unclear |= (graph.nodes[:, [Column.CEIL_MODE, Column.COUNT_PAD]] == 1).all(1)
+    return not (unclear | np.isin(op, (Op.PERMUTE, Op.RESHAPE))).any()
+
+
+@EACH
+@given(seed=SEEDS, opset=st.integers(13, 23))
+def test_any_network_comes_back_as_the_same_graph(
+    seed: int, opset: int, random_graph: RandomGraph, tmp_path: Path
+) -> None:
+    graph = _as_read(random_graph(seed))
+    assume(_told_by_onnx(graph))
+    to_onnx(graph, compile_graph(graph), tmp_path / "model.onnx", opset)
+    assert _hash(read_onnx(tmp_path / "model.onnx")) == _hash(graph)
+
+
+@EACH
+@given(seed=SEEDS)
+def test_what_was_read_is_written_and_read_as_itself(seed: int, random_graph: RandomGraph, tmp_path: Path) -> None:
+    """Where axes change places a reader may move nodes, but only once, and never their cost."""
+    path, graph = tmp_path / "model.onnx", _as_read(random_graph(seed))
+    to_onnx(graph, compile_graph(graph), path)
+    first = import_onnx(path)
+    assume(not first.others)
+    to_onnx(first.graph, compile_graph(first.graph), path)
+    assert _hash(read_onnx(path)) == _hash(first.graph)
