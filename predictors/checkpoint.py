@@ -131,7 +131,7 @@ def _describe(folder: Path) -> tuple[_Description, bytes]:
         raise CheckpointError(
             f"no checkpoint at {folder}: {DESCRIPTION} is missing; make one with: gennape fit"
         ) from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"cannot read {folder / DESCRIPTION}: {error}") from error
     version = fields.get("format") if isinstance(fields, dict) else None
     if version != FORMAT:

@@ -5,18 +5,29 @@ from __future__ import annotations
 import bz2
 import gzip
 import io
+import lzma
+import tarfile
+import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from struct import error as StructError
 from typing import Any, Protocol, runtime_checkable
 
 from gennape.errors import InvalidDataError
 
 #: Bytes after decompression that a reader takes of one file unless told otherwise: beyond every published file.
 MOST_BYTES = 64 * 2**30
+#: A file that decompresses to more than this many times its size, beyond some megabytes, is made to exhaust its reader.
+_MOST_RATIO, _ALWAYS = 256, 1 << 26
+#: What Python's readers of archives and of compressed files raise for damaged ones.
+BROKEN = (
+    OSError, EOFError, RuntimeError, ValueError, StructError, zlib.error, lzma.LZMAError, zipfile.BadZipFile,
+    tarfile.TarError,
+)  # fmt: skip
 #: What a compressed file begins with.
-_OPENERS = {b"\x1f\x8b": gzip.open, b"BZ": bz2.open}
+_OPENERS: dict[bytes, Callable[..., Any]] = {b"\x1f\x8b": gzip.open, b"BZ": bz2.open}
 
 
 @runtime_checkable
@@ -42,7 +53,7 @@ class _Bounded(io.RawIOBase):
         view = memoryview(buffer).cast("B")
         try:
             data = self.source.read(len(view))
-        except (OSError, EOFError, zlib.error) as error:
+        except BROKEN as error:
             raise InvalidDataError(
                 f"{self.where}: cannot be read after byte {self.count}: {error}; fetch it again"
             ) from error
@@ -58,12 +69,19 @@ def bounded(source: Readable, where: str, most: int = MOST_BYTES) -> io.Buffered
     return io.BufferedReader(_Bounded(source, where, most), 1 << 18)
 
 
+def expected(compressed: int) -> int:
+    """Bytes that so many compressed ones may become in a file that is what it should be."""
+    return _ALWAYS + _MOST_RATIO * compressed
+
+
 @contextmanager
 def open_bounded(path: Path, most: int = MOST_BYTES) -> Iterator[io.BufferedReader]:
     """A file's bytes, decompressed if it is gzip or bz2; :class:`InvalidDataError` when unreadable or too large."""
     try:
         with path.open("rb") as plain:
             opener = _OPENERS.get(plain.read(2))
+            if opener:
+                most = min(most, expected(plain.seek(0, io.SEEK_END)))
             plain.seek(0)
             source: Readable = opener(plain, "rb") if opener else plain
             yield bounded(source, str(path), most)

@@ -48,6 +48,8 @@ class Column(IntEnum):
 
 
 N_COLUMNS = len(Column)
+#: Most nodes of one graph: some ten times those of the largest networks. What follows a graph in depth takes seconds.
+MOST_NODES = 2**15
 _MOST_WORK = 2.0**56  # an upper bound of a node's multiply-accumulates, so that sums over a graph stay within 64 bits
 
 
@@ -220,6 +222,10 @@ def _validate_arrays(graphs: PackedGraphs) -> None:
     for offsets, total, what in ((graphs.node_offsets, len(nodes), "node"), (graphs.edge_offsets, len(edges), "edge")):
         if len(offsets) == 0 or offsets[0] != 0 or offsets[-1] != total or (np.diff(offsets) < 0).any():
             raise InvalidGraphError(f"{what} offsets must rise from 0 to {total}, got {offsets[:5]}..{offsets[-1:]}")
+    sizes = np.diff(graphs.node_offsets)
+    if sizes.max(initial=0) > MOST_NODES:
+        large = int(sizes.argmax())
+        raise InvalidGraphError(f"graph {large} has {sizes[large]} nodes, more than {MOST_NODES}; divide the network")
     if len(edges) and (edges.min() < 0 or edges.max() >= len(nodes)):
         raise InvalidGraphError(f"edges name nodes {edges.min()}..{edges.max()}, but nodes are 0..{len(nodes) - 1}")
 

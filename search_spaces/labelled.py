@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
@@ -17,7 +18,7 @@ from jaxtyping import Bool, Float64, Int64
 
 from gennape.errors import InvalidArchitectureError, InvalidDataError
 from gennape.search_spaces.families.nb101 import NasBench101, graph_hash
-from gennape.search_spaces.space import SearchSpace
+from gennape.search_spaces.space import SearchSpace, shown
 
 #: Rows that readers yield at a time.
 BLOCK = 4096
@@ -131,7 +132,7 @@ def gather(rows: Iterable[LabelledRow], column: str, request: Request) -> Iterat
         if column not in row.values:
             continue
         try:
-            _check_number(row, column)
+            _check_values(row, column)
             genome = request.space.decode(row.architecture)
         except (InvalidArchitectureError, InvalidDataError) as error:
             request.reject(f"{row.where}: {error}")
@@ -165,10 +166,22 @@ def readable_rows(loads: Iterable[Callable[[], LabelledRow]], request: Request) 
         yield row
 
 
-def _check_number(row: LabelledRow, column: str) -> None:
+def is_finite(value: object) -> bool:
+    """Whether this is a number that a float can hold."""
+    number: Any = value if isinstance(value, int | float | np.integer | np.floating) else math.nan
+    return bool(abs(number) <= sys.float_info.max)
+
+
+def _check_values(row: LabelledRow, column: str) -> None:
+    """Refuse a label that is no number, and text that no table can hold."""
     value = row.values[column]
-    if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not math.isfinite(value):
+    if isinstance(value, bool) or not is_finite(value):
         raise InvalidDataError(f"{column} is {str(value)[:60]!r}; must be a finite number")
+    for name, text in row.values.items():
+        try:
+            (text if isinstance(text, str) else "").encode()
+        except UnicodeEncodeError:
+            raise InvalidDataError(f"{name} is {shown(text)}, which is no text") from None
 
 
 def _block(

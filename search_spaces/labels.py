@@ -36,8 +36,11 @@ def reader_of(path: Path) -> Reader:
     if not path.exists():
         raise InvalidDataError(f"{path} does not exist; `gennape data` says where labelled files come from")
     for reader in READERS:
-        if reader.recognises(path):
-            return reader
+        try:
+            if reader.recognises(path):
+                return reader
+        except OSError as error:
+            raise InvalidDataError(f"cannot read {path}: {error.strerror or error}") from error
     known = "; ".join(f"{reader.name}: {reader.reads}" for reader in READERS)
     raise InvalidDataError(f"{path} has none of the formats that are read: {known}")
 

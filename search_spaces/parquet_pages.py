@@ -8,6 +8,7 @@ pages' own headers are read here: Thrift structures in the compact protocol
 from __future__ import annotations
 
 import io
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -35,9 +36,8 @@ _SIZE, _COMPRESSED = 2, 3
 #: values comes first in each.
 _DESCRIPTIONS = {5: 2, 7: 2, 8: 4}
 _DICTIONARY = 7
+#: Types of values that may be of any length; encodings that write values out, and that look them up.
 _TEXT = ("BYTE_ARRAY", "FIXED_LEN_BYTE_ARRAY")
-
-
 _PLAIN, _BY_DICTIONARY = 0, (2, 8)
 
 
@@ -62,15 +62,23 @@ def read_batches(
 ) -> Iterator[pa.RecordBatch]:
     """The rows of the open file at ``path`` in parts, none of which can exhaust memory.
 
-    Raises :class:`InvalidDataError` as :func:`check_pages` does, and where the columns beside ``numbers`` become far
-    more than a file of this size should hold. Damaged files raise :data:`UNREADABLE`.
+    Raises :class:`InvalidDataError` as :func:`check_pages` does, where two columns have one name, and where those
+    beside ``numbers`` become far more than a file of this size should hold. Damaged files raise :data:`UNREADABLE`.
     """
+    names = Counter(file.schema_arrow.names)
+    if len(names) != names.total():
+        raise InvalidDataError(f"{path}: the column {names.most_common(1)[0][0]!r} stands there more than once")
     rows, most, size = check_pages(path, file.metadata), expected(path.stat().st_size), 0
     for batch in file.iter_batches(min(rows, most_rows)):
-        size += sum(batch.column(name).nbytes for name in set(batch.schema.names) - set(numbers))
+        size += sum(_written_out(batch.column(name)) for name in names.keys() - set(numbers))
         if size > most:
             raise InvalidDataError(f"{path} would become more than {most} bytes in memory; write its texts only once")
         yield batch
+
+
+def _written_out(column: pa.Array) -> int:
+    """Bytes of a column's values, those that are looked up counted each time."""
+    return int((column.dictionary_decode() if pa.types.is_dictionary(column.type) else column).nbytes)
 
 
 def check_pages(path: Path, footer: pq.FileMetaData, most_values: int = MOST_VALUES) -> int:

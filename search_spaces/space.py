@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
@@ -157,13 +158,23 @@ class SearchSpace(ABC):
         return self.canonical(np.concatenate(kept)) if kept else np.zeros((0, len(self.genes)), np.int64)
 
 
+_SHORT = reprlib.Repr()
+_SHORT.maxlist = _SHORT.maxtuple = _SHORT.maxdict = 12
+_SHORT.maxstring = _SHORT.maxother = 300
+
+
+def shown(value: object) -> str:
+    """A value of somebody else's in an error: as Python writes it, cut to what a person reads."""
+    return _SHORT.repr(value)
+
+
 def index_of(gene: Gene, value: object, family: str) -> int:
     """Position of ``value`` in a gene; raises :class:`InvalidArchitectureError` that lists what is allowed."""
     try:
         return gene.values.index(value)
     except ValueError:
         raise InvalidArchitectureError(
-            f"{family}: {gene.name} is {value!r}, must be one of {list(gene.values)}"
+            f"{family}: {gene.name} is {shown(value)}, must be one of {list(gene.values)}"
         ) from None
 
 
@@ -171,11 +182,11 @@ def require_keys(architecture: Any, keys: Sequence[str], family: str) -> Mapping
     """The architecture as a mapping with exactly ``keys``; raises :class:`InvalidArchitectureError` otherwise."""
     if not isinstance(architecture, dict):
         raise InvalidArchitectureError(
-            f"{family}: an architecture is an object with {list(keys)}, got {architecture!r}"
+            f"{family}: an architecture is an object with {list(keys)}, got {shown(architecture)}"
         )
     missing, unknown = set(keys) - set(architecture), set(architecture) - set(keys)
     if missing or unknown:
         raise InvalidArchitectureError(
-            f"{family}: an architecture has the keys {list(keys)}; missing {sorted(missing)}, unknown {sorted(unknown)}"
+            f"{family}: an architecture has the keys {list(keys)}; missing {sorted(missing)}, unknown {shown(unknown)}"
         )
     return architecture

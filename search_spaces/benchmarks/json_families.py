@@ -26,6 +26,7 @@ from gennape.search_spaces.labelled import (
     architecture_of,
     choose_column,
     gather,
+    is_finite,
 )
 
 _USUAL = ("acc",)
@@ -130,7 +131,7 @@ def _rows(found: Iterator[tuple[str, Any]], path: Path, request: Request) -> Ite
             continue
         values = {"acc": entry["max_perf"]}
         runs = entry.get("perfs")
-        if isinstance(runs, list) and runs and all(isinstance(run, int | float) for run in runs):
+        if isinstance(runs, list) and runs and all(map(is_finite, runs)):
             values["acc_mean"] = sum(runs) / len(runs)
         yield LabelledRow(where, architecture_of(entry["net_config"]), values)
 

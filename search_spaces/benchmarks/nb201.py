@@ -13,7 +13,9 @@ seconds (https://github.com/D-X-Y/NATS-Bench, ``nats_bench/api_utils.py``).
 from __future__ import annotations
 
 import bz2
+import math
 import re
+import sys
 import tarfile
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
@@ -22,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from gennape.errors import InvalidDataError
-from gennape.search_spaces.bounded import Readable, bounded, open_bounded
+from gennape.search_spaces.bounded import BROKEN, Readable, bounded, expected, open_bounded
 from gennape.search_spaces.families.nb201 import NasBench201
 from gennape.search_spaces.labelled import (
     LabelledArchitectures,
@@ -86,7 +88,7 @@ def _integer(value: object) -> int:
 
 def _number(value: object) -> float:
     """A number; not a number where there is none, which is then left out."""
-    return float(value) if isinstance(value, int | float) else float("nan")
+    return float(value) if isinstance(value, int | float) and abs(value) < sys.float_info.max else math.nan
 
 
 def architecture_row(recipes: object, where: str) -> LabelledRow:
@@ -99,8 +101,12 @@ def architecture_row(recipes: object, where: str) -> LabelledRow:
         if epochs is None:
             continue
         for dataset, figures in _mapping(state.get("all_results")).items():
-            for figure, numbers in figures.items():
-                measured = [number for number in numbers if number == number]  # noqa: PLR0124 - not a number
+            for figure, numbers in _mapping(figures).items():
+                measured = [
+                    number
+                    for number in map(_number, numbers if isinstance(numbers, list) else ())
+                    if not math.isnan(number)
+                ]
                 if measured:
                     values[_column(dataset, figure, epochs)] = sum(measured) / len(measured)
     if not isinstance(text, str):
@@ -136,19 +142,19 @@ def _read(path: Path) -> object:
 def _tar(path: Path) -> Iterator[tuple[str, Load]]:
     """The same from the archive, which is read in its order and unpacked nowhere."""
     try:
-        with tarfile.open(path, "r|*") as archive:
+        with tarfile.open(path, "r|") as archive:
             for member in archive:
                 content = archive.extractfile(member) if _ONE.fullmatch(Path(member.name).name) else None
                 if content is not None:
-                    yield (where := f"{path}/{member.name}"), partial(_read_member, content, where)
-    except (tarfile.TarError, OSError, EOFError) as error:
+                    yield (where := f"{path}/{member.name}"), partial(_read_member, content, where, member.size)
+    except BROKEN as error:
         raise InvalidDataError(f"{path}: not a whole archive: {error}; fetch it again") from error
 
 
-def _read_member(content: Readable, where: str) -> object:
+def _read_member(content: Readable, where: str, size: int) -> object:
     try:
         with bz2.BZ2File(content) as plain:  # type: ignore[call-overload]
-            return read_pickle(bounded(plain, where), where, RULES)
+            return read_pickle(bounded(plain, where, expected(size)), where, RULES)
     except tarfile.TarError as error:
         raise InvalidDataError(f"{where}: {error}; fetch the archive again") from error
 
@@ -160,17 +166,25 @@ def _whole(path: Path) -> Iterator[tuple[str, Load]]:
         yield str(path), lambda: content
         return
     for index, recipes in _mapping(content["arch2infos"]).items():
-        yield f"{path}, architecture {index}", lambda found=recipes: found  # type: ignore[misc]
+        yield f"{path}, architecture {str(index)[:60]}", lambda found=recipes: found  # type: ignore[misc]
 
 
-_FORMS = ((Path.is_dir, _folder), (tarfile.is_tarfile, _tar), (Path.is_file, _whole))
+def _is_tar(path: Path) -> bool:
+    """By the name and the mark; Python's own test would unpack a compressed archive to look at it."""
+    if not path.is_file() or not path.name.endswith(".tar"):
+        return False
+    with path.open("rb") as file:
+        return file.read(262)[257:] == b"ustar"
+
+
+_FORMS = ((Path.is_dir, _folder), (_is_tar, _tar), (Path.is_file, _whole))
 
 
 def recognises(path: Path) -> bool:
     """A folder of numbered files, or a file of the released names' endings."""
     if path.is_dir():
         return any(_ONE.fullmatch(file.name) for file in path.iterdir())
-    return path.name.endswith((".pickle.pbz2", ".pth")) or (path.name.endswith(".tar") and tarfile.is_tarfile(path))
+    return (path.is_file() and path.name.endswith((".pickle.pbz2", ".pth"))) or _is_tar(path)
 
 
 def blocks(path: Path, request: Request) -> Iterator[LabelledArchitectures]:

@@ -11,13 +11,13 @@ from __future__ import annotations
 import json
 import re
 import zipfile
-import zlib
 from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path, PurePath
 from typing import Any
 
 from gennape.errors import InvalidDataError
+from gennape.search_spaces.bounded import BROKEN, bounded, open_bounded
 from gennape.search_spaces.families.nb301 import NasBench301
 from gennape.search_spaces.labelled import (
     LabelledArchitectures,
@@ -71,23 +71,28 @@ def _measured(run: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, An
 def _files(path: Path) -> Iterator[tuple[str, str, bytes]]:
     """The runs of a folder and those below it, or of a file: place, folder, content."""
     for file in sorted(path.rglob("results_*.json")) if path.is_dir() else [path]:
-        if file.stat().st_size > _MOST:
-            raise InvalidDataError(f"{file}: {file.stat().st_size} bytes, more than a run has; not read")
-        yield str(file), file.parent.name, file.read_bytes()
+        with open_bounded(file, _MOST) as stream:
+            data = stream.read()
+        yield str(file), file.parent.name, data
 
 
 def _members(path: Path) -> Iterator[tuple[str, str, bytes]]:
     """The runs in the archive, which is unpacked nowhere."""
     try:
         with zipfile.ZipFile(path) as archive:
+            if sum(member.compress_size for member in archive.infolist()) > path.stat().st_size:
+                raise InvalidDataError(f"{path}: its files lie over each other; fetch it again")
             for member in archive.infolist():
                 name = PurePath(member.filename)
                 if not _RUN.fullmatch(name.name):
                     continue
                 if member.file_size > _MOST:
                     raise InvalidDataError(f"{path}/{name}: {member.file_size} bytes, more than a run has; not read")
-                yield f"{path}/{name}", name.parent.name, archive.read(member)
-    except (zipfile.BadZipFile, zlib.error, RuntimeError, OSError, EOFError) as error:
+                where = f"{path}/{name}"
+                with archive.open(member) as content:
+                    data = bounded(content, where, _MOST).read()
+                yield where, name.parent.name, data
+    except BROKEN as error:
         raise InvalidDataError(f"{path}: not a whole archive: {error}; fetch it again") from error
 
 

@@ -8,12 +8,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 import pyarrow.parquet as pq
 from jaxtyping import Float64, Int64
 
 from gennape.errors import InvalidArchitectureError, InvalidDataError
-from gennape.search_spaces.bounded import open_bounded
+from gennape.search_spaces.bounded import bounded, open_bounded
 from gennape.search_spaces.families.nb101 import MAX_VERTICES, N_EDGES, PAIRS, NasBench101
 from gennape.search_spaces.labelled import (
     BLOCK,
@@ -25,6 +24,7 @@ from gennape.search_spaces.labelled import (
     choose_column,
     gather,
 )
+from gennape.search_spaces.parquet_pages import UNREADABLE, read_batches
 
 #: Columns that hold the architecture, in order of preference.
 ARCHITECTURE = ("architecture", "arch")
@@ -32,6 +32,8 @@ ARCHITECTURE = ("architecture", "arch")
 USUAL = ("acc", "accuracy", "top1", "val108", "c10_test200")
 _CELL = ("hash", "n_vertices", "adj_bits", "ops")
 _TEXT = dict.fromkeys((*ARCHITECTURE, "hash", "ops", "src"), str)
+#: Most bytes of a block of rows: some ten kilobytes a row.
+_MOST_BLOCK = 1 << 28
 _SUFFIXES = (".csv", ".csv.gz", ".csv.bz2", ".parquet")
 
 
@@ -60,7 +62,11 @@ def _tables(path: Path) -> Iterator[pd.DataFrame]:
         return
     try:
         with open_bounded(path) as stream:
-            yield from pd.read_csv(stream, dtype=_TEXT, chunksize=BLOCK, low_memory=False)
+            rows = bounded(stream, str(path), _MOST_BLOCK)
+            limit: Any = rows.raw
+            for table in pd.read_csv(rows, dtype=_TEXT, chunksize=BLOCK, low_memory=False):
+                limit.most = limit.count + _MOST_BLOCK
+                yield table
     except (ValueError, OverflowError) as error:
         raise InvalidDataError(f"cannot read {path} as CSV: {error}") from error
 
@@ -68,9 +74,10 @@ def _tables(path: Path) -> Iterator[pd.DataFrame]:
 def _parquet_tables(path: Path) -> Iterator[pd.DataFrame]:
     try:
         with pq.ParquetFile(path) as file:
-            for batch in file.iter_batches(batch_size=BLOCK):
+            for batch in read_batches(path, file, BLOCK):
+                batch.validate(full=True)  # texts may be none
                 yield batch.to_pandas(ignore_metadata=True)
-    except (OSError, pa.ArrowException, ValueError, KeyError) as error:
+    except (*UNREADABLE, ValueError, KeyError) as error:
         raise InvalidDataError(f"cannot read {path} as Parquet: {error}") from error
 
 
@@ -132,7 +139,9 @@ def _cells(path: Path, table: pd.DataFrame, request: Request) -> Iterator[Labell
         raise InvalidDataError(f"{path}: cells as bits need columns {list(_CELL)}; missing {missing}")
     column = label_column(path, table, request.column)
     table = table[table[column].notna()].copy()
-    table["ops"] = table["ops"].fillna("")
+    for name in {"hash", "ops", "src"} & set(table.columns):
+        texts = [value if isinstance(value, str) else "" for value in table[name]]
+        table[name] = pd.Series(texts, table.index, str)
     try:
         yield from _cell_block(path, table, column)
         return
@@ -153,7 +162,7 @@ def _cell_block(path: Path, table: pd.DataFrame, column: str) -> list[LabelledAr
     scale = 100 if column.startswith(("val", "test", "train")) and "time" not in column else 1
     accuracy = scale * _numbers(path, table, column)
     _refuse_row(path, table, "ops", ~table["ops"].str.fullmatch(r"[0-9]*"), "must be a digit per inner vertex")
-    _refuse_row(path, table, "hash", ~table["hash"].str.fullmatch(r"[0-9a-f]{8,}", na=False), "must be hexadecimal")
+    _refuse_row(path, table, "hash", ~table["hash"].str.fullmatch(r"[0-9a-f]{8,}"), "must be hexadecimal")
     vertices, numbers = (_numbers(path, table, name) for name in ("n_vertices", "adj_bits"))
     _refuse_row(path, table, "adj_bits", (numbers < 0) | (numbers % 1 != 0) | (numbers > 2**53), "must be an integer")
     _refuse_row(path, table, "ops", table["ops"].str.len() != vertices - 2, "its digits do not fit its n_vertices")
@@ -165,7 +174,7 @@ def _cell_block(path: Path, table: pd.DataFrame, column: str) -> list[LabelledAr
     operations = np.array([[int(digit) for digit in o.ljust(inner, "0")] for o in table["ops"]], np.int64)
     genomes = np.concatenate([bits, operations.reshape(-1, inner)], axis=1)
     _check_cells(path, table, genomes)
-    source = table["src"].fillna("") if "src" in table else pd.Series("T", index=table.index)
+    source = table["src"] if "src" in table else pd.Series("T", index=table.index)
     sampled, picked = (source.str.contains(letters).to_numpy(bool) for letters in ("T", "[EP]"))
     table = table.reset_index(drop=True)
     return [LabelledArchitectures(genomes, accuracy, table["hash"].tolist(), sampled, picked, table, column)]
@@ -185,7 +194,7 @@ def _check_cells(path: Path, table: pd.DataFrame, genomes: Int64[np.ndarray, "n 
 
 def _numbers(path: Path, table: pd.DataFrame, column: str) -> Float64[np.ndarray, " n"]:
     """A column that must hold finite numbers."""
-    numbers = pd.to_numeric(table[column], errors="coerce").to_numpy(np.float64)
+    numbers = pd.to_numeric(pd.Series(list(table[column])), errors="coerce").to_numpy(np.float64, na_value=np.nan)
     _refuse_row(path, table, column, ~np.isfinite(numbers), "must be a finite number")
     return numbers
 

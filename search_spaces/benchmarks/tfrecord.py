@@ -18,8 +18,9 @@ from gennape.errors import InvalidDataError
 from gennape.search_spaces.bounded import open_bounded
 
 _HEAD, _TAIL = Struct("<QI"), Struct("<I")
-#: Largest record that is read; those of NAS-Bench-101 have some hundred bytes.
-MOST_RECORD = 1 << 24
+#: Largest record that is read; those of NAS-Bench-101 have some hundred bytes. Sums of many are computed as wide as the
+#: longest of them.
+MOST_RECORD = 1 << 14
 _CHUNK_RECORDS, _CHUNK_BYTES = 4096, 1 << 22
 _DELTA = 0xA282EAD8
 

@@ -9,7 +9,7 @@ from jaxtyping import Int64
 
 from gennape.errors import InvalidArchitectureError
 from gennape.search_spaces.builder import GraphBuilder, Value, fragment
-from gennape.search_spaces.space import Architecture, Gene, SearchSpace, index_of
+from gennape.search_spaces.space import Architecture, Gene, SearchSpace, index_of, shown
 
 STAGES = ((64, 1), (128, 2), (128, 1), (256, 2))  # output channels and stride of each stage's first block
 
@@ -145,7 +145,7 @@ class HiAML(SearchSpace):
         if isinstance(architecture, str):
             architecture = [f"{_PREFIX}{part}" for part in architecture.split("_")[1:]]
         if not isinstance(architecture, list) or len(architecture) != 4:
-            raise InvalidArchitectureError(f"{self.name}: an architecture is 4 block names, got {architecture!r}")
+            raise InvalidArchitectureError(f"{self.name}: an architecture is 4 block names, got {shown(architecture)}")
         indices = [index_of(gene, name, self.name) for gene, name in zip(self.genes, architecture, strict=True)]
         return np.array(indices, np.int64)
 

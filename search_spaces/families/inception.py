@@ -11,7 +11,7 @@ from jaxtyping import Bool, Int64
 from gennape.errors import InvalidArchitectureError
 from gennape.search_spaces.builder import GraphBuilder, Value, fragment
 from gennape.search_spaces.families import op_lists
-from gennape.search_spaces.space import Architecture, Gene, SearchSpace, index_of, require_keys
+from gennape.search_spaces.space import Architecture, Gene, SearchSpace, index_of, require_keys, shown
 
 # Input channels, output channels, stride of each stage's first block.
 STAGES = ((32, 32, 1), (32, 64, 2), (64, 128, 2), (128, 256, 2))
@@ -231,7 +231,7 @@ class Inception(SearchSpace):
         """Reads what ``encode`` writes."""
         stages = require_keys(architecture, ("stages",), self.name)["stages"]
         if not isinstance(stages, list) or len(stages) != len(STAGES):
-            raise InvalidArchitectureError(f"{self.name}: stages must be a list of {len(STAGES)}, got {stages!r}")
+            raise InvalidArchitectureError(f"{self.name}: stages must be a list of {len(STAGES)}, got {shown(stages)}")
         genes = [gene for s, stage in enumerate(stages) for gene in self._read_stage(stage, s)]
         canonical: Int64[np.ndarray, " g"] = self.canonical(np.array([genes], np.int64))[0]
         return canonical
@@ -242,11 +242,11 @@ class Inception(SearchSpace):
         fields = require_keys(stage, ("block", "n_blocks", "C_in", "C_out", "stride"), where)
         given = (fields["C_in"], fields["C_out"], fields["stride"])
         if given != STAGES[s]:
-            raise InvalidArchitectureError(f"{where}: C_in, C_out, stride must be {STAGES[s]}, got {given}")
+            raise InvalidArchitectureError(f"{where}: C_in, C_out, stride must be {STAGES[s]}, got {shown(given)}")
         repeats = index_of(self.genes[s * _STAGE], fields["n_blocks"], self.name)
         paths = require_keys(fields["block"], ("paths",), where)["paths"]
         if not isinstance(paths, list) or not 1 <= len(paths) <= PATHS:
-            raise InvalidArchitectureError(f"{where}: a block has a list of 1 to {PATHS} paths, got {paths!r}")
+            raise InvalidArchitectureError(f"{where}: a block has a list of 1 to {PATHS} paths, got {shown(paths)}")
         read = [_read_path(path, f"{where}, path {p + 1}") for p, path in enumerate(paths)]
         shortest, lengths = SHORTEST[len(read) - 1], [len(path.ops) for path in read]
         if min(lengths) < shortest or sum(lengths) > shortest * len(read) + SPARE:
@@ -292,7 +292,7 @@ def _wide(paths: list[Path], s: int, where: str) -> int:
     splits = CHANNELS[s, len(paths) - 1, :, : len(paths)].tolist()
     if given not in splits:
         allowed = [list(split) for split in dict.fromkeys(map(tuple, splits))]
-        raise InvalidArchitectureError(f"{where}: C_out of the paths must be one of {allowed}, got {given}")
+        raise InvalidArchitectureError(f"{where}: C_out of the paths must be one of {allowed}, got {shown(given)}")
     wide: int = splits.index(given)
     return wide
 
@@ -304,7 +304,7 @@ def _ratio(path: Path, where: str) -> int:
     if path.internal not in allowed:
         raise InvalidArchitectureError(
             f"{where}: C_internal of {_encode_path(path)['ops']} must be one of {sorted(set(allowed))}, "
-            f"got {path.internal!r}"
+            f"got {shown(path.internal)}"
         )
     return allowed.index(path.internal)
 

@@ -11,7 +11,7 @@ from jaxtyping import Int64
 
 from gennape.errors import ConfigError, InvalidArchitectureError
 from gennape.search_spaces.builder import GraphBuilder, Value, fragment
-from gennape.search_spaces.space import Architecture, Gene, SearchSpace, index_of, require_keys
+from gennape.search_spaces.space import Architecture, Gene, SearchSpace, index_of, require_keys, shown
 
 OPERATIONS = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
 #: The edges (source, target) in genome order, which is also the order of the benchmark's strings.
@@ -49,7 +49,7 @@ class NasBench201(SearchSpace):
         """Reads the benchmark's string, ``{"ops": [six, by edge]}`` and the pair (ops, inputs) of GENNAPE's caches."""
         operations = _operations(architecture)
         if not isinstance(operations, list | tuple) or len(operations) != len(EDGES):
-            raise InvalidArchitectureError(f"nb201: a cell has {len(EDGES)} operations, got {operations!r}")
+            raise InvalidArchitectureError(f"nb201: a cell has {len(EDGES)} operations, got {shown(operations)}")
         indices = [index_of(gene, op, self.name) for gene, op in zip(self.genes, operations, strict=True)]
         return np.array(indices, np.int64)
 
@@ -78,7 +78,7 @@ def read_arch_string(text: str) -> tuple[str, ...]:
     match = _STRING.fullmatch(text)
     if match is None:
         raise InvalidArchitectureError(
-            f"nb201: an architecture string is |op~0|+|op~0|op~1|+|op~0|op~1|op~2|, got {text!r}"
+            f"nb201: an architecture string is |op~0|+|op~0|op~1|+|op~0|op~1|op~2|, got {shown(text)}"
         )
     return match.groups()
 
@@ -89,9 +89,11 @@ def _operations(architecture: Any) -> Any:
         return read_arch_string(architecture)
     if isinstance(architecture, list | tuple) and len(architecture) == 2:
         operations, inputs = architecture
-        shown = [list(sources) for sources in inputs] if _is_rows(inputs) else inputs
-        if shown != _CACHE_INPUTS:
-            raise InvalidArchitectureError(f"nb201: the inputs of the operations are {_CACHE_INPUTS}, got {inputs!r}")
+        rows = [list(sources) for sources in inputs] if _is_rows(inputs) else inputs
+        if rows != _CACHE_INPUTS:
+            raise InvalidArchitectureError(
+                f"nb201: the inputs of the operations are {_CACHE_INPUTS}, got {shown(inputs)}"
+            )
         return operations
     return require_keys(architecture, ("ops",), "nb201")["ops"]
 

@@ -13,7 +13,7 @@ from jaxtyping import Int64
 from gennape.errors import ConfigError, InvalidArchitectureError
 from gennape.search_spaces.builder import GraphBuilder, Value, fragment
 from gennape.search_spaces.ops import Op
-from gennape.search_spaces.space import Architecture, Gene, SearchSpace, index_of
+from gennape.search_spaces.space import Architecture, Gene, SearchSpace, index_of, shown
 
 OPERATIONS = (
     "max_pool_3x3",
@@ -208,7 +208,9 @@ def read_configuration(entries: Mapping[str, Any]) -> dict[str, Any]:
             given = _entry(entries, f"inputs_node_{cell}_{node + 2}") if node else "0_1"
             match = re.fullmatch(r"([0-9])_([0-9])", str(given))
             if match is None:
-                raise InvalidArchitectureError(f"nb301: inputs of node {node + 2} are written as 0_1, got {given!r}")
+                raise InvalidArchitectureError(
+                    f"nb301: inputs of node {node + 2} are written as 0_1, got {shown(given)}"
+                )
             for source in (int(match[1]), int(match[2])):
                 edge = _entry(entries, f"edge_{cell}_{_EDGE_STARTS[node] + source}")
                 cells[cell].append([edge, source])
@@ -226,21 +228,23 @@ def _read_cells(architecture: Any) -> list[Pairs]:
     known = {*CELLS, *(f"{cell}_concat" for cell in CELLS)}
     if not isinstance(architecture, dict) or not set(CELLS) <= set(architecture) <= known:
         raise InvalidArchitectureError(
-            f"nb301: an architecture is an object with {list(CELLS)} and perhaps their _concat, got {architecture!r}"
+            f"nb301: an architecture is an object with {list(CELLS)}, perhaps their _concat; got {shown(architecture)}"
         )
     for key in known - set(CELLS):
         concat = architecture.get(key, CONCAT)
         if not isinstance(concat, list | tuple) or list(concat) != CONCAT:
-            raise InvalidArchitectureError(f"nb301: {key} must be {CONCAT}, got {concat!r}")
+            raise InvalidArchitectureError(f"nb301: {key} must be {CONCAT}, got {shown(concat)}")
     return [_read_pairs(cell, architecture[cell]) for cell in CELLS]
 
 
 def _read_pairs(cell: str, pairs: Any) -> Pairs:
     if not isinstance(pairs, list | tuple) or len(pairs) != 2 * NODES:
-        raise InvalidArchitectureError(f"nb301: {cell} must be {2 * NODES} pairs [operation, source], got {pairs!r}")
+        raise InvalidArchitectureError(
+            f"nb301: {cell} must be {2 * NODES} pairs [operation, source], got {shown(pairs)}"
+        )
     for pair in pairs:
         if not isinstance(pair, list | tuple) or len(pair) != 2 or type(pair[1]) is not int:
-            raise InvalidArchitectureError(f"nb301: a pair of {cell} must be [operation, source], got {pair!r}")
+            raise InvalidArchitectureError(f"nb301: a pair of {cell} must be [operation, source], got {shown(pair)}")
     return [(op, source) for op, source in pairs]
 
 

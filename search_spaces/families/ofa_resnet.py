@@ -10,7 +10,7 @@ from jaxtyping import Int64
 from gennape.errors import InvalidArchitectureError
 from gennape.search_spaces.builder import GraphBuilder, Value, conv_bn, conv_bn_relu, fragment, make_divisible
 from gennape.search_spaces.families.ofa_units import RESOLUTION_GENE, RESOLUTIONS, ofa_resolution
-from gennape.search_spaces.space import Architecture, Gene, SearchSpace, index_of, require_keys
+from gennape.search_spaces.space import Architecture, Gene, SearchSpace, index_of, require_keys, shown
 
 EXPANSIONS = (0.2, 0.25, 0.35)
 MULTIPLIERS = (0.65, 0.8, 1.0)
@@ -59,9 +59,9 @@ class OfaResNet(SearchSpace):
         fields = require_keys(architecture, ("resolution", "stem_residual", "width", "expand"), self.name)
         width, expand = fields["width"], fields["expand"]
         if not isinstance(width, list) or len(width) != 6:
-            raise InvalidArchitectureError(f"{self.name}: width must be 6 indices, got {width!r}")
+            raise InvalidArchitectureError(f"{self.name}: width must be 6 indices, got {shown(width)}")
         if not isinstance(expand, list) or len(expand) != 4 or not all(isinstance(u, list) for u in expand):
-            raise InvalidArchitectureError(f"{self.name}: expand must be 4 lists of ratios, got {expand!r}")
+            raise InvalidArchitectureError(f"{self.name}: expand must be 4 lists of ratios, got {shown(expand)}")
         genome = np.zeros(len(self.genes), np.int64)
         genome[0] = index_of(self.genes[0], fields["resolution"], self.name)
         genome[1] = index_of(self.genes[1], fields["stem_residual"], self.name)
@@ -106,9 +106,9 @@ def _from_ofa(architecture: dict[str, Any]) -> Architecture:
     resolution = ofa_resolution(fields["r"]) if "r" in fields else fields["resolution"]
     d, e, w = fields["d"], fields["e"], fields["w"]
     if not (isinstance(d, list) and len(d) == 5 and isinstance(e, list) and len(e) == 18 and isinstance(w, list)):
-        raise InvalidArchitectureError(f"ofa_resnet: d, e, w must hold 5, 18 and 6 entries, got {architecture!r}")
+        raise InvalidArchitectureError(f"ofa_resnet: d, e, w must hold 5, 18 and 6 entries, got {shown(architecture)}")
     if not all(extra in (0, 1, 2) for extra in d):
-        raise InvalidArchitectureError(f"ofa_resnet: depths d must be 0, 1 or 2, got {d!r}")
+        raise InvalidArchitectureError(f"ofa_resnet: depths d must be 0, 1 or 2, got {shown(d)}")
     expand = [e[STARTS[u] : STARTS[u] + BASE_DEPTHS[u] + d[1 + u]] for u in range(4)]
     return {"resolution": resolution, "stem_residual": d[0] == 2, "width": w, "expand": expand}
 

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Int64
 
 from gennape.errors import InvalidArchitectureError
-from gennape.search_spaces.space import Architecture, Gene, SearchSpace, index_of, require_keys
+from gennape.search_spaces.space import Architecture, Gene, SearchSpace, index_of, require_keys, shown
 
 LAYERS = tuple((e, k) for e in (3, 4, 6) for k in (3, 5, 7))
 DEPTHS = (2, 3, 4)
@@ -87,7 +87,7 @@ class OfaUnits(SearchSpace):
         fields = require_keys(architecture, ("resolution", "units"), self.name)
         units, n_units = fields["units"], self._n_units
         if not isinstance(units, list) or len(units) != n_units or not all(isinstance(u, list) for u in units):
-            raise InvalidArchitectureError(f"{self.name}: units must be {n_units} lists of layers, got {units!r}")
+            raise InvalidArchitectureError(f"{self.name}: units must be {n_units} lists of layers, got {shown(units)}")
         genome = np.zeros(len(self.genes), np.int64)
         genome[0] = index_of(self.genes[0], fields["resolution"], self.name)
         for u, layers in enumerate(units):
@@ -113,7 +113,9 @@ class OfaUnits(SearchSpace):
         try:
             units = [[known[layer] for layer in unit] for unit in fields["blocks"]]
         except (KeyError, TypeError) as error:
-            raise InvalidArchitectureError(f"{self.name}: unknown block {error}; known are {sorted(known)}") from None
+            raise InvalidArchitectureError(
+                f"{self.name}: unknown block {str(error)[:100]}; known are {sorted(known)}"
+            ) from None
         return {"resolution": fields["resolution"], "units": units}
 
     def _from_ofa(self, architecture: dict[str, Any]) -> Architecture:
@@ -121,10 +123,12 @@ class OfaUnits(SearchSpace):
         sizes = {"ks": len(self.genes) - _FIRST, "e": len(self.genes) - _FIRST, "d": self._n_units}
         for key, size in sizes.items():
             if not isinstance(fields[key], list) or len(fields[key]) != size:
-                raise InvalidArchitectureError(f"{self.name}: {key} must be a list of {size}, got {fields[key]!r}")
+                raise InvalidArchitectureError(f"{self.name}: {key} must be a list of {size}, got {shown(fields[key])}")
         depths = fields["d"][:ELASTIC]
         if not all(isinstance(depth, int) and depth in DEPTHS for depth in depths):
-            raise InvalidArchitectureError(f"{self.name}: depths d of units 1 to {ELASTIC} must be 2..4, got {depths}")
+            raise InvalidArchitectureError(
+                f"{self.name}: depths d of units 1 to {ELASTIC} must be 2..4, got {shown(depths)}"
+            )
         # OFA runs a unit of one layer at min(1, d), and its own sampler leaves any depth there.
         depths = depths + [1] * (self._n_units - ELASTIC)
         pairs = [list(pair) for pair in zip(fields["e"], fields["ks"], strict=True)]

@@ -14,6 +14,7 @@ from jaxtyping import Bool, Int64
 
 from gennape.errors import InvalidArchitectureError
 from gennape.search_spaces.builder import GraphBuilder, Value
+from gennape.search_spaces.space import shown
 
 #: An operation: (builder, input, output channels, stride).
 Operation = Callable[[GraphBuilder, Value, int, int], Value]
@@ -68,17 +69,21 @@ def read(names: Any, given: Any, conv: Sequence[str], supp: Sequence[str], where
     Raises :class:`InvalidArchitectureError`, which starts with ``where``, for anything but a lawful list.
     """
     if not isinstance(names, list) or not isinstance(given, list):
-        raise InvalidArchitectureError(f"{where}: operations and their types must be lists, got {names!r}, {given!r}")
+        raise InvalidArchitectureError(
+            f"{where}: operations and their types must be lists, got {shown(names)}, {shown(given)}"
+        )
     known = (*conv, *supp)
     unknown = [name for name in names if name not in known]
     if unknown:
-        raise InvalidArchitectureError(f"{where}: unknown operations {unknown}; known are {list(known)}")
+        raise InvalidArchitectureError(f"{where}: unknown operations {shown(unknown)}; known are {list(known)}")
     codes = [known.index(name) for name in names]
     expected = types(codes, len(conv))
     if given != expected:
-        raise InvalidArchitectureError(f"{where}: the types of {names} are {expected}, got {given!r}")
+        raise InvalidArchitectureError(
+            f"{where}: the types of {shown(names)} are {shown(expected)}, got {shown(given)}"
+        )
     if "conv" not in expected or expected.count("supp") > 1:
         raise InvalidArchitectureError(
-            f"{where}: takes at least one of {list(conv)} and at most one of {list(supp)}, got {names}"
+            f"{where}: takes at least one of {list(conv)} and at most one of {list(supp)}, got {shown(names)}"
         )
     return codes

@@ -13,7 +13,7 @@ from jaxtyping import Bool, Int64
 from gennape.errors import InvalidArchitectureError
 from gennape.search_spaces.builder import GraphBuilder, Value, fragment
 from gennape.search_spaces.families import op_lists
-from gennape.search_spaces.space import Architecture, Gene, SearchSpace, require_keys
+from gennape.search_spaces.space import Architecture, Gene, SearchSpace, require_keys, shown
 
 LENGTHS = (2, 3, 4)
 # The two blocks of a path that reduce; the first n(n - 1)/2 pairs fit into a path of n blocks.
@@ -173,11 +173,13 @@ class TwoPath(SearchSpace):
     def _read_path(self, blocks: Any, reducing: Any, path: int) -> list[int]:
         """The genes of a path."""
         if not isinstance(blocks, list) or len(blocks) not in LENGTHS:
-            raise InvalidArchitectureError(f"{self.name}: path{path} must be a list of 2 to 4 blocks, got {blocks!r}")
+            raise InvalidArchitectureError(
+                f"{self.name}: path{path} must be a list of 2 to 4 blocks, got {shown(blocks)}"
+            )
         if not isinstance(reducing, list) or tuple(reducing) not in REDUCING or reducing[1] >= len(blocks):
             raise InvalidArchitectureError(
                 f"{self.name}: path{path}_reduce_inds must be 2 sorted indices of its {len(blocks)} blocks, "
-                f"got {reducing!r}"
+                f"got {shown(reducing)}"
             )
         genes = [LENGTHS.index(len(blocks)), REDUCING.index(tuple(reducing))]
         for j, block in enumerate(blocks):
@@ -216,7 +218,7 @@ def _from_string(text: str) -> Architecture:
     if not found:
         raise InvalidArchitectureError(
             f"two_path: a string has the lines Path1:[SPBlock(op+op;type+type), ...], Path1ReduceInds:[i, j], "
-            f"Path2:..., Path2ReduceInds:..., got {text!r}"
+            f"Path2:..., Path2ReduceInds:..., got {shown(text)}"
         )
     blocks, reducing = found.group(1, 3), found.group(2, 4)
     return dict(zip(_KEYS, [*map(_blocks_from_string, blocks), *map(_indices_from_string, reducing)], strict=True))
@@ -225,7 +227,7 @@ def _from_string(text: str) -> Architecture:
 def _blocks_from_string(text: str) -> Architecture:
     parts = [re.fullmatch(r"SPBlock\(([^;]*);([^;]*)\)", part) for part in text.split(", ")]
     if not all(parts):
-        raise InvalidArchitectureError(f"two_path: blocks are written SPBlock(op+op;type+type), got {text!r}")
+        raise InvalidArchitectureError(f"two_path: blocks are written SPBlock(op+op;type+type), got {shown(text)}")
     return [{"op_names": part[1].split("+"), "op_types": part[2].split("+")} for part in parts if part]
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import io
 import math
 import zipfile
-import zlib
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ import numpy as np
 from jaxtyping import Shaped
 
 from gennape.errors import InvalidDataError
-from gennape.search_spaces.bounded import MOST_BYTES, bounded, open_bounded
+from gennape.search_spaces.bounded import BROKEN, MOST_BYTES, bounded, expected, open_bounded
 from gennape.search_spaces.restricted_pickle.machine import Global, Limits, Rules
 from gennape.search_spaces.restricted_pickle.reader import read_pickle
 
@@ -127,23 +126,25 @@ def read_torch(path: Path, rules: Rules | None = None, limits: Limits | None = N
     rules = replace(given, calls={**given.calls, **_CALLS}, persistent=storages.find)
     try:
         read = _read_zip if zipfile.is_zipfile(path) else _read_old
-    except zipfile.BadZipFile as error:
+    except BROKEN as error:
         raise InvalidDataError(f"{path}: not a whole file of torch.save: {error}; fetch it again") from error
     return read(path, rules, limits, storages)
 
 
 def _read_zip(path: Path, rules: Rules, limits: Limits | None, storages: _Storages) -> object:
     try:
+        most = expected(path.stat().st_size)
         with zipfile.ZipFile(path) as archive:
             (name,) = [name for name in archive.namelist() if name.rsplit("/", 1)[-1] == "data.pkl"]
             with archive.open(name) as member:
-                value = read_pickle(bounded(member, str(path)), str(path), rules, limits)
+                value = read_pickle(bounded(member, str(path), most), str(path), rules, limits)
             for storage in storages.by_key.values():
                 member_name = f"{name.removesuffix('data.pkl')}data/{storage.key}"
                 if archive.getinfo(member_name).file_size != storage.size * storage.dtype.itemsize:
                     raise InvalidDataError(f"{path}: storage {storage.key!r} is not of the announced size")
-                storage.fill(archive.read(member_name), str(path))
-    except (zipfile.BadZipFile, zlib.error, KeyError, ValueError, RuntimeError, OSError) as error:
+                with archive.open(member_name) as member:
+                    storage.fill(bounded(member, str(path), most).read(), str(path))
+    except (*BROKEN, KeyError) as error:
         raise InvalidDataError(f"{path}: not a whole file of torch.save: {error}; fetch it again") from error
     return value
 

@@ -281,9 +281,7 @@ def test_node_order_does_not_matter(name: str, seed: int) -> None:
     graph = _sampled(name, seed)[0]
     shuffled = graph.relabel(np.random.default_rng(seed).permutation(graph.n_nodes))
     one, other = published_graph(graph), published_graph(shuffled)
-    assert alike(
-        node_list(one), one.edges.tolist(), node_list(other), other.edges.tolist()
-    )
+    assert alike(node_list(one), one.edges.tolist(), node_list(other), other.edges.tolist())
 
 
 def test_many_graphs_are_what_each_is_alone() -> None:
