@@ -15,7 +15,8 @@ from gennape.search_spaces.onnx_in.call import Call, Handler, Input
 from gennape.search_spaces.onnx_in.file import Constant
 from gennape.search_spaces.onnx_in.links import scalar
 from gennape.search_spaces.tracing import traced_value as tv
-from gennape.search_spaces.tracing.traced_value import Groups, TracedValue, arrange, numbers, settle
+from gennape.search_spaces.tracing.alignment import aligned, unrepeated
+from gennape.search_spaces.tracing.traced_value import TracedValue, numbers, settle
 
 Shape = tuple[int, ...]
 
@@ -151,37 +152,18 @@ def _merge(
     call: Call, shape: Shape, x: TracedValue, y: TracedValue, name: str, operation: Callable[[Value, Value], Value]
 ) -> TracedValue:
     """A sum or product of two values, the smaller one spread over the other."""
-    x, y = _unrepeated(x, y), _unrepeated(y, x)
+    x, y = unrepeated(x, y), unrepeated(y, x)
     full = [value for value in (x, y) if numbers(value) == prod(shape)]
     if not full:
         return call.other(name, shape, x, y)
     base = settle(call.b, next((value for value in full if value.direct), full[0]))
     groups = tv.groups_of(base)
-    first, second = (_aligned(call, value, base, groups) for value in (x, y))
+    first, second = (aligned(call.b, value, base, groups) for value in (x, y))
     if numbers(first) != prod(shape):
         first, second = second, first
     if any(b not in (a, 1) for a, b in zip(first.value.shape, second.value.shape, strict=True)):
         return call.other(name, shape, x, y)
     return _spread(TracedValue(operation(first.value, second.value), base.dims), shape)
-
-
-def _unrepeated(x: TracedValue, other: TracedValue) -> TracedValue:
-    """Repetition is left to the sum or product, where the other operand has the size."""
-    if not x.repeats:
-        return x
-    offset = len(other.dims) - len(x.dims)
-    dims = [
-        () if any(atom.axis < 0 for atom in atoms) and offset + d >= 0 and other.dims[offset + d] else atoms
-        for d, atoms in enumerate(x.dims)
-    ]
-    return TracedValue(x.value, tuple(dims))
-
-
-def _aligned(call: Call, x: TracedValue, base: TracedValue, groups: Groups) -> TracedValue:
-    """A value with its axes where those of ``base`` are; dimensions are counted from the last."""
-    offset = len(base.dims) - len(x.dims)
-    c, h, w = (tuple(d - offset for d in group if d >= offset) for group in groups)
-    return arrange(call.b, x, (c, h, w))
 
 
 def _fold(handler: Callable[[Call], TracedValue]) -> Handler:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from gennape.search_spaces.onnx_in import dimensions as fixed
 from gennape.search_spaces.onnx_in.call import Call, Handler
-from gennape.search_spaces.tracing.traced_value import TracedValue, arrange, groups_of, plan
+from gennape.search_spaces.tracing.alignment import as_pixels
+from gennape.search_spaces.tracing.traced_value import TracedValue
 
 Shape = tuple[int, ...]
 
@@ -25,7 +26,7 @@ def _gone(call: Call) -> tuple[set[int], bool]:
 def _mean(call: Call) -> TracedValue:
     gone, keep = _gone(call)
     shape = call.traced().shape
-    x = _pixels(call, call.settled(), gone)
+    x = as_pixels(call.b, call.settled(), gone)
     if x is None:
         return call.other("mean", _reduced(shape, gone, keep), call.traced())
     value = x.value
@@ -38,17 +39,6 @@ def _mean(call: Call) -> TracedValue:
         value = call.b.avgpool(value, window, window)
     dims = tuple(() if d in gone else atoms for d, atoms in enumerate(x.dims) if keep or d not in gone)
     return TracedValue(value, dims)
-
-
-def _pixels(call: Call, x: TracedValue, gone: set[int]) -> TracedValue | None:
-    """The value with some dimensions as all of its height or width; None where axes cannot be moved so."""
-    groups = groups_of(x)
-    whole = all(set(group) <= gone or not set(group) & gone for group in groups)
-    if whole and not set(groups[0]) & {d for d in gone if x.dims[d]}:
-        return x
-    wide = tuple(d for d in sorted(gone) if x.dims[d])
-    groups = (tuple(d for d, atoms in enumerate(x.dims) if atoms and d not in gone), wide[:-1], wide[-1:])
-    return arrange(call.b, x, groups) if plan(x, groups) else None
 
 
 def _reduced(shape: Shape, gone: set[int], keep: bool) -> Shape:

@@ -10,13 +10,12 @@ from typing import Any
 from torch import Tensor
 
 from gennape.search_spaces.operations import Value
+from gennape.search_spaces.tracing.alignment import aligned, unrepeated
 from gennape.search_spaces.tracing.recorder import Recorder
 from gennape.search_spaces.tracing.tables import Handler, Number, called, table
 from gennape.search_spaces.tracing.tensors import Untraceable
 from gennape.search_spaces.tracing.traced_value import (
-    Groups,
     TracedValue,
-    arrange,
     groups_of,
     numbers,
     settle,
@@ -135,14 +134,14 @@ def merge(
     r: Recorder, out: Tensor, x: TracedValue, y: TracedValue, name: str, operation: Callable[[Value, Value], Value]
 ) -> None:
     """A sum or product of two values, the smaller one spread over the other."""
-    x, y = _unrepeated(x, y), _unrepeated(y, x)
+    x, y = unrepeated(x, y), unrepeated(y, x)
     full = [value for value in (x, y) if numbers(value) == out.numel()]
     if not full:
         r.other(name, out, x, y)
         return
     base = settle(r.b, next((value for value in full if value.direct), full[0]))
     groups = groups_of(base)
-    first, second = (_aligned(r, value, base, groups) for value in (x, y))
+    first, second = (aligned(r.b, value, base, groups) for value in (x, y))
     if numbers(first) != out.numel():
         first, second = second, first
     if any(b not in (a, 1) for a, b in zip(first.value.shape, second.value.shape, strict=True)):
@@ -150,25 +149,6 @@ def merge(
         return
     value = operation(first.value, second.value)
     r.bind(out, _spread(TracedValue(value, base.dims), out))
-
-
-def _unrepeated(x: TracedValue, other: TracedValue) -> TracedValue:
-    """Repetition is left to the sum or product, where the other operand has the size."""
-    if not x.repeats:
-        return x
-    offset = len(other.dims) - len(x.dims)
-    dims = [
-        () if any(atom.axis < 0 for atom in atoms) and offset + d >= 0 and other.dims[offset + d] else atoms
-        for d, atoms in enumerate(x.dims)
-    ]
-    return TracedValue(x.value, tuple(dims))
-
-
-def _aligned(r: Recorder, x: TracedValue, base: TracedValue, groups: Groups) -> TracedValue:
-    """A value with its axes where those of ``base`` are; dimensions are counted from the last."""
-    offset = len(base.dims) - len(x.dims)
-    c, h, w = (tuple(d - offset for d in group if d >= offset) for group in groups)
-    return arrange(r.b, x, (c, h, w))
 
 
 def _addcmul(r: Recorder, tensor: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: Number = 1) -> Tensor:  # noqa: ARG001

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gennape.search_spaces.tracing.alignment import as_pixels
 from gennape.search_spaces.tracing.recorder import Recorder
 from gennape.search_spaces.tracing.tables import Handler, Number, called, table
 from gennape.search_spaces.tracing.traced_value import (
@@ -20,7 +21,6 @@ from gennape.search_spaces.tracing.traced_value import (
     grouped,
     groups_of,
     moved,
-    plan,
     reshaped,
     settle,
     sliced,
@@ -136,7 +136,7 @@ def _mean(r: Recorder, out: Tensor, tensor: Tensor, dim: Any = None, keepdim: bo
     rank = tensor.dim()
     listed = range(rank) if dim is None else (dim,) if isinstance(dim, int) else dim
     gone = {d % rank for d in listed}
-    x = _pixels(r, r.settled(tensor), gone)
+    x = as_pixels(r.b, r.settled(tensor), gone)
     if x is None:
         r.other("mean", out, r.traced(tensor))
         return
@@ -150,17 +150,6 @@ def _mean(r: Recorder, out: Tensor, tensor: Tensor, dim: Any = None, keepdim: bo
         value = r.b.avgpool(value, window, window)
     dims = tuple(() if d in gone else atoms for d, atoms in enumerate(x.dims) if keepdim or d not in gone)
     r.bind(out, TracedValue(value, dims))
-
-
-def _pixels(r: Recorder, x: TracedValue, gone: set[int]) -> TracedValue | None:
-    """The value with some dimensions as all of its height or width; None where axes cannot be moved so."""
-    groups = groups_of(x)
-    whole = all(set(group) <= gone or not set(group) & gone for group in groups)
-    if whole and not set(groups[0]) & {d for d in gone if x.dims[d]}:
-        return x
-    wide = tuple(d for d in sorted(gone) if x.dims[d])
-    groups = (tuple(d for d, atoms in enumerate(x.dims) if atoms and d not in gone), wide[:-1], wide[-1:])
-    return arrange(r.b, x, groups) if plan(x, groups) else None
 
 
 # Casts and constants -------------------------------------------------------------------------------------------------
