@@ -403,6 +403,58 @@ _MODELS = (
         bigg = ConstantOfShape (sh)
     }
     """,
+    """
+    <ir_version: 9, opset_import: ["" : 18]>
+    apart (float[1,6,8] x) => (float[1,6,8] y)
+    <int64[1] last = {-1}, float two = {2}, float eps = {1e-5}, float[8] s, float[8] t, float root = {0.7978846},
+     float cubic = {0.044715}, float three = {3}, float one = {1}, float half = {0.5}, float[8,4] left,
+     float[4,8] right,
+     float[8] bias, float[16,8] both, float[1,8,6,1] places, float[8,8,1,1] mix, int64 zero = {0},
+     float[8] m, float[8] v, float[1,8,8] raw, int64[3] back = {1,6,8}>
+    {
+        shape3 = Constant <value_ints = [2,1,6,8]> ()
+        at2 = Constant <value_ints = [1]> ()
+        one_int = Constant <value_int = 1> ()
+        filled = ConstantOfShape (shape3)
+        mean = ReduceMean (x, last)
+        centred = Sub (x, mean)
+        square = Pow (centred, two)
+        variance = ReduceMean (square, last)
+        total = Add (variance, eps)
+        deviation = Sqrt (total)
+        ratio = Div (centred, deviation)
+        scaled = Mul (ratio, s)
+        normal = Add (scaled, t)
+        cube = Pow (normal, three)
+        term = Mul (cube, cubic)
+        sum = Add (normal, term)
+        inner = Mul (sum, root)
+        curve = Tanh (inner)
+        shifted = Add (curve, one)
+        gate = Mul (normal, shifted)
+        gelu = Mul (gate, half)
+        w = MatMul (left, right)
+        product = MatMul (gelu, w)
+        linear = Add (product, bias)
+        first, second = Split <axis = 0, num_outputs = 2> (both)
+        q = MatMul (linear, first)
+        standard, m2, v2 = BatchNormalization <training_mode = 1> (raw, s, t, m, v)
+        k = MatMul (q, standard)
+        embedded = Conv (places, mix)
+        turned = Transpose <perm = [0,2,3,1]> (embedded)
+        flat = Reshape (turned, back)
+        z = Add (k, flat)
+        sequence = SplitToSequence <axis = 0> (z, one_int)
+        part = SequenceAt (sequence, zero)
+        best = ArgMax <axis = 2, keepdims = 1> (part)
+        norm = ReduceL2 <keepdims = 1> (part, last)
+        u = Div (part, norm)
+        c = Greater (u, half)
+        h = Where (c, u, half)
+        picked = GatherND (filled, at2)
+        y = Add (h, picked)
+    }
+    """,
 )
 
 
