@@ -77,11 +77,15 @@ class ServingConfig:
 
 @dataclass(frozen=True)
 class EnsembleHandle:
-    """A served ensemble as workers see it; may be sent into Ray tasks and actors. ``url`` is None without HTTP."""
+    """A served ensemble as workers see it; may be sent into Ray tasks and actors. ``url`` is None without HTTP.
+
+    ``method`` is the deployment's handle with its method already chosen. Choosing it makes a new handle, with a router
+    of its own that reports its own load: chosen at every call, no router would see the load that adds a replica.
+    """
 
     sha256: str
     url: str | None
-    deployment: DeploymentHandle[Any]
+    method: DeploymentHandle[Any]
     max_graphs: int
     timeout_s: float
 
@@ -105,7 +109,7 @@ class EnsembleHandle:
         deadline = time.monotonic() + self.timeout_s
         for wait in (*WAITS, None):
             try:
-                answer: Prediction = self.deployment.predict.remote(graphs).result(
+                answer: Prediction = self.method.remote(graphs).result(
                     timeout_s=max(deadline - time.monotonic(), 0.001)
                 )
                 return answer
@@ -235,7 +239,7 @@ def serve_ensemble(config: ServingConfig, load: Load = _load_checkpoint) -> Iter
     try:
         deployment = _start(config, load, name)
         _expect_answer(config.host, port, sha256)
-        yield EnsembleHandle(sha256, url, deployment, config.max_batch_graphs, config.timeout_s)
+        yield EnsembleHandle(sha256, url, deployment.predict, config.max_batch_graphs, config.timeout_s)
     finally:
         _stop(name)
 

@@ -150,10 +150,6 @@ class Busy:
 
     refusals: int
 
-    @property
-    def predict(self) -> Busy:
-        return self
-
     def remote(self, graphs: PackedGraphs) -> Busy:
         self.graphs = graphs
         return self
