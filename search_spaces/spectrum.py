@@ -10,7 +10,10 @@ from scipy.linalg import eig_banded
 from scipy.sparse import csr_matrix
 from scipy.sparse.csgraph import reverse_cuthill_mckee
 
+from gennape.errors import InvalidGraphError
 from gennape.search_spaces.graph import PackedGraphs
+
+_MOST_NUMBERS = 2**24  # of a banded matrix: 128 MB, and about a minute
 
 
 def laplacian_spectra(
@@ -20,7 +23,8 @@ def laplacian_spectra(
 
     I - D^(-1/2) A D^(-1/2) of the undirected simple graph; eigenvalues lie in [0, 2]. A graph of fewer than ``k``
     nodes is filled up with 2, the largest value possible. ``progress`` is called with the number of graphs done. A
-    graph's values do not depend on the graphs beside it.
+    graph's values do not depend on the graphs beside it. Raises :class:`InvalidGraphError` for a graph whose nodes
+    cannot be brought close enough to their neighbours, as one with a sum of thousands.
     Source: GENNAPE, section "Contrastive learning" (q = 21 there).
     """
     # Networks that differ in operations and sizes only, kernels say, have the same edges: compute once for them all.
@@ -53,7 +57,10 @@ def _spectrum(n: int, edges: Int32[np.ndarray, "e 2"]) -> Float64[np.ndarray, " 
     position[order] = np.arange(n)
     first, last = np.minimum(position[a], position[b]), np.maximum(position[a], position[b])
     scale = 1 / np.sqrt(np.maximum(degree, 1))
-    band = np.zeros((int((last - first).max(initial=0)) + 1, n))  # row d holds the d-th diagonal below the main one
+    width = int((last - first).max(initial=0)) + 1
+    if width * n > _MOST_NUMBERS:
+        raise InvalidGraphError(f"a graph of {n} nodes has a hub: its spectrum would take a matrix of {width} x {n}")
+    band = np.zeros((width, n))  # row d holds the d-th diagonal below the main one
     band[0] = degree[order] > 0  # a node without neighbours has eigenvalue 0
     band[last - first, first] = -scale[a] * scale[b]
     return np.clip(eig_banded(band, lower=True, eigvals_only=True, overwrite_a_band=True, check_finite=False), 0.0, 2.0)

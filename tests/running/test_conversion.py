@@ -1,38 +1,32 @@
-"""Conversion to shards: what a shard holds, going on after any interruption, and what becomes of bad input.
-
-Without Ray where the logic can be tested so; workers and drivers are killed for real in the tests marked ``cluster``.
-"""
+"""Conversion to shards: what a shard holds, what becomes of every kind of input, and what is refused."""
 
 from __future__ import annotations
 
-import csv
 import json
-import os
-import signal
 import subprocess
 import sys
-import time
-from contextlib import nullcontext
-from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
-import typer
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
-from typer.testing import CliRunner
+from conversion_cases import (
+    NO_WATCH,
+    SAMPLE,
+    SMALL,
+    StandInFolder,
+    rejections,
+    rows_of,
+    shards_of,
+    write_in_process,
+    write_labels,
+)
 
-from gennape.errors import ConfigError, InvalidArchitectureError, InvalidDataError, ServiceError, WorkspaceError
-from gennape.jobs.convert import convert as convert_verb
-from gennape.platform import conversion, conversion_pool
-from gennape.platform.cluster import local_ray
+from gennape.errors import ConfigError, InvalidArchitectureError, InvalidDataError, WorkspaceError
+from gennape.platform import conversion
 from gennape.platform.conversion import ConversionConfig, convert
 from gennape.platform.conversion_inputs import FamilySample, labelled_file, onnx_folder
-from gennape.platform.conversion_parts import Architectures, OnnxPart, SampledPart, Watch, read_note
-from gennape.platform.conversion_pool import write_shard
+from gennape.platform.conversion_parts import Architectures, SampledPart
 from gennape.platform.runs import lock_run
 from gennape.search_spaces.canonical import canonical_hashes
 from gennape.search_spaces.cost import macs, params
@@ -44,64 +38,11 @@ from gennape.search_spaces.parquet import read_graphs
 from gennape.search_spaces.spectrum import laplacian_spectra
 
 ROOT = Path(__file__).resolve().parents[2]
-NO_WATCH = Watch(Path("unused"), 60)
-SAMPLE = FamilySample("hiaml", 53, 3)
-SMALL = ConversionConfig(spectrum=5, shard_size=10)
-app = typer.Typer()
-app.command("convert")(convert_verb)
-app.command("other")(lambda: None)
-
-
-class Stop(Exception):
-    """Stands for whatever ends a process."""
-
-
-def shards_of(folder):
-    return {path.name: path.read_bytes() for path in sorted(folder.glob("*.parquet"))}
-
-
-def rejections(folder):
-    with (folder / "_rejected.csv").open(newline="") as file:
-        return [(r["source"], int(r["row"]) if r["row"] else None, r["reason"]) for r in csv.DictReader(file)]
-
-
-def rows_of(folder):
-    """Rows that became graphs and rejected rows, each in the order of the files."""
-    return read_graphs(folder)[1]["row"].to_pylist(), [row for _, row, _ in rejections(folder)]
 
 
 @pytest.fixture
 def in_process(monkeypatch):
-    """Shards are written in this process, one after another; yields the names of those begun."""
-    begun = []
-
-    def write_jobs(jobs, _workers, spectrum, what):
-        for job in jobs:
-            begun.append(job.path.name)
-            part = job.inputs.part(job.index, job.rows)
-            yield job, write_shard(job.path, part.convert(spectrum, job.watch, {}), json.dumps(what, sort_keys=True)), 0
-
-    monkeypatch.setattr(conversion, "write_jobs", write_jobs)
-    monkeypatch.setattr(conversion, "local_ray", lambda *_: nullcontext())
-    monkeypatch.setattr(conversion, "ray", SimpleNamespace(cluster_resources=lambda: {"CPU": 2.0}))
-    return begun
-
-
-@pytest.fixture(scope="module")
-def ray_here():
-    with local_ray(num_cpus=2):
-        yield
-
-
-@pytest.fixture
-def by_value():
-    """What this file defines travels to workers whole: they cannot import a test."""
-    from ray import cloudpickle
-
-    module = sys.modules[__name__]
-    cloudpickle.register_pickle_by_value(module)
-    yield
-    cloudpickle.unregister_pickle_by_value(module)
+    return write_in_process(monkeypatch)
 
 
 # What a shard holds --------------------------------------------------------------------------------------------------
@@ -176,40 +117,7 @@ def test_shards_of_one_seed_differ_and_of_another_too():
     assert not set(hashes(0, 0).to_pylist()) & set(hashes(1, 0).to_pylist())
 
 
-# Interruptions -------------------------------------------------------------------------------------------------------
-
-
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(stops=st.lists(st.integers(0, 5), max_size=4), damaged=st.sets(st.integers(0, 5), max_size=3))
-def test_any_interruptions_give_the_same_bytes(in_process, tmp_path_factory, stops, damaged):
-    whole, cut = tmp_path_factory.mktemp("whole"), tmp_path_factory.mktemp("cut")
-    result = convert(SAMPLE, whole, SMALL)
-    assert (result.rows, result.shards, result.kept) == (53, 6, 0)
-    assert rows_of(whole) == (list(range(53)), [])
-
-    for shards in stops:
-
-        def follow(done, _rejected, left=[shards + 1]):  # noqa: B006
-            left[0] -= bool(done)
-            if left[0] == 0:
-                raise Stop
-
-        try:
-            convert(SAMPLE, cut, SMALL, follow=follow)
-        except Stop:
-            (cut / f".part-0000{shards}.0a1b2c3d.parquet").write_bytes(b"half")
-            (cut / f".part-0000{shards}.parquet.note").write_bytes(b"7\n")
-    for shard in damaged:
-        path = cut / f"part-0000{shard}.parquet"
-        if path.exists():
-            path.write_bytes(path.read_bytes()[:-9]) if shard % 2 else path.unlink()
-    convert(SAMPLE, cut, SMALL)
-    assert shards_of(cut) == shards_of(whole)
-    assert {path.name for path in cut.iterdir()} == {path.name for path in whole.iterdir()}
-    assert json.loads((cut / "_manifest.json").read_text()) == json.loads((whole / "_manifest.json").read_text())
-    before = len(in_process)
-    assert convert(SAMPLE, cut, SMALL).kept == 6
-    assert len(in_process) == before
+# Refusals ------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -260,19 +168,6 @@ def test_folders_that_are_not_ours_are_left_alone(in_process, tmp_path):
 # Labelled files ------------------------------------------------------------------------------------------------------
 
 
-def write_labels(path, n):
-    space = family("hiaml")
-    genomes = space.sample(np.random.default_rng(1), n)
-    table = {
-        "architecture": [json.dumps(space.encode(genome)) for genome in genomes],
-        "acc": np.linspace(80, 90, n),
-        "epochs": np.arange(n),
-        "text": ["a"] * n,
-    }
-    pd.DataFrame(table).to_csv(path, index=False)
-    return space, genomes
-
-
 @pytest.mark.usefixtures("in_process")
 def test_labels_travel_with_their_graphs(tmp_path):
     space, genomes = write_labels(tmp_path / "labels.csv", 25)
@@ -307,57 +202,6 @@ def test_rows_that_cannot_be_read_are_in_the_report(tmp_path):
 # ONNX files ----------------------------------------------------------------------------------------------------------
 
 
-def read_stand_in(path, max_bytes):
-    """Does what the file says: a graph, an error, a hang that nothing in Python can end, a death."""
-    import ctypes
-
-    word, _, number = path.read_text().partition(" ")
-    if word == "hang":
-        ctypes.PyDLL(None).sleep(600)  # keeps the interpreter's lock
-    if word == "die":
-        os.kill(os.getpid(), signal.SIGKILL)
-    if word == "bad":
-        raise InvalidDataError('no model, "really";\nnothing at all')
-    if word == "bug":
-        raise KeyError("lost")
-    assert max_bytes == 2**31 - 1
-    space = family("hiaml")
-    return space.graph(space.sample(np.random.default_rng(int(number)), 1)[0])
-
-
-@dataclass(frozen=True)
-class StandInPart(OnnxPart):
-    """Files read by :func:`read_stand_in`."""
-
-    def convert(self, spectrum, watch, skip):
-        module = ModuleType("gennape.search_spaces.onnx_import")
-        module.read_onnx = read_stand_in
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setitem(sys.modules, module.__name__, module)
-            return OnnxPart.convert(self, spectrum, watch, skip)
-
-
-class StandInFolder:
-    """A folder whose files are read by :func:`read_stand_in`."""
-
-    def __init__(self, folder, contents):
-        folder.mkdir()
-        for index, content in enumerate(contents):
-            (folder / f"{index:02d}.onnx").write_text(content)
-        self.inner = onnx_folder(folder)
-        self.unread = ()
-
-    def __len__(self):
-        return len(self.inner)
-
-    def describe(self):
-        return self.inner.describe()
-
-    def part(self, index, rows):
-        part = self.inner.part(index, rows)
-        return StandInPart(part.folder, part.names, part.rows, part.max_bytes)
-
-
 @pytest.mark.usefixtures("in_process")
 def test_bad_files_are_rejected_with_reasons(tmp_path):
     inputs = StandInFolder(tmp_path / "in", ["good 1", "bad", "good 2", "bug", "good 3"])
@@ -372,17 +216,6 @@ def test_bad_files_are_rejected_with_reasons(tmp_path):
     assert table["source"].to_pylist() == ["00.onnx", "02.onnx", "04.onnx"]
     assert table["family"].null_count == table["architecture"].null_count == 3
     assert not [path.name for path in (tmp_path / "out").iterdir() if path.name.endswith(".note")]
-
-
-def test_notes_of_the_dead(tmp_path):
-    note = tmp_path / "note"
-    assert read_note(note) == (None, False)
-    note.write_text("17\n")
-    assert read_note(note) == (17, False)
-    note.write_text("17\nTimeout (0:00:01)!\nThread 0x1\n")
-    assert read_note(note) == (17, True)
-    note.write_text("")
-    assert read_note(note) == (None, False)
 
 
 def test_folders_of_onnx_files(tmp_path):
@@ -430,277 +263,7 @@ def test_files_over_the_limit_are_rejected(tmp_path):
     assert convert(onnx_folder(tmp_path / "in", size - 1), tmp_path / "b", ConversionConfig()).rows == 0
 
 
-# The verb ------------------------------------------------------------------------------------------------------------
-
-
-def call(*arguments):
-    result = CliRunner().invoke(app, ["convert", *map(str, arguments)])
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result
-
-
-@pytest.mark.usefixtures("in_process")
-def test_the_verb(tmp_path):
-    command = ["--space", "hiaml", "--sample", 30, "--shard-size", 20, "--spectrum", 3, "--to", tmp_path / "out"]
-    assert "30 graphs in 2 files:" in call(*command).output
-    assert "30 graphs in 2 files, 2 of them before" in call(*command).output
-    assert read_graphs(tmp_path / "out")[1]["spectrum"].type.list_size == 3
-    write_labels(tmp_path / "labels.csv", 4)
-    labelled = call("--space", "hiaml", "--labels", tmp_path / "labels.csv", "--to", tmp_path / "labelled")
-    assert "4 graphs in 1 files" in labelled.output
-    (tmp_path / "in").mkdir()
-    (tmp_path / "in" / "x.onnx").write_bytes(b"rubbish")
-    assert "1 rejected (1 INVALID)" in call("--onnx", tmp_path / "in", "--to", tmp_path / "onnx").output
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ([], "Give one of --sample N, --labels FILE and --onnx FOLDER"),
-        (["--sample", "5", "--onnx", "x"], "Give one of"),
-        (["--sample", "5"], "Give --space"),
-        (["--space", "nb102", "--sample", "5"], "unknown search space 'nb102'"),
-        (["--onnx", "x", "--space", "nb101"], "leave out --space"),
-        (["--onnx", "missing"], "holds no"),
-    ],
-)
-@pytest.mark.usefixtures("in_process")
-def test_wrong_commands_start_nothing(tmp_path, arguments, message):
-    with pytest.raises((ConfigError, InvalidDataError), match=message):
-        call(*arguments, "--to", tmp_path / "out")
-    assert not (tmp_path / "out").exists()
-
-
-@pytest.mark.usefixtures("in_process")
-def test_ctrl_c_says_how_to_go_on(tmp_path, monkeypatch):
-    def interrupted(*_):
-        raise KeyboardInterrupt
-        yield
-
-    monkeypatch.setattr(conversion, "write_jobs", interrupted)
-    result = call("--space", "hiaml", "--sample", 5, "--to", tmp_path / "out")
-    assert result.exit_code == 130
-    assert "repeat the command" in result.output
-
-
-# With Ray ------------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Deadly:
-    """A part that kills its worker while a file holds fewer letters than ``times``."""
-
-    inner: SampledPart
-    count: Path
-    times: int
-
-    @property
-    def rows(self):
-        return self.inner.rows
-
-    def convert(self, spectrum, watch, skip):
-        if len(self.count.read_text()) < self.times and len(skip) < len(self.rows):
-            with self.count.open("a") as file:
-                file.write("x")
-            os.kill(os.getpid(), signal.SIGKILL)
-        return self.inner.convert(spectrum, watch, skip)
-
-
-class DeadlySample:
-    """A sample of which some shards kill their workers so many times."""
-
-    def __init__(self, inner, folder, times):
-        self.inner, self.folder, self.times, self.unread = inner, folder, times, ()
-        folder.mkdir()
-        for shard in times:
-            (folder / str(shard)).write_text("")
-
-    def __len__(self):
-        return len(self.inner)
-
-    def describe(self):
-        return self.inner.describe()
-
-    def part(self, index, rows):
-        part = self.inner.part(index, rows)
-        return Deadly(part, self.folder / str(index), self.times[index]) if index in self.times else part
-
-
-@pytest.mark.cluster
-@pytest.mark.usefixtures("ray_here")
-def test_bytes_do_not_depend_on_workers(tmp_path):
-    inputs, config = FamilySample("nb101", 330, 0), ConversionConfig(shard_size=60)
-    results = [convert(inputs, tmp_path / str(workers), config, workers) for workers in (1, 2)]
-    assert [(r.rows, r.shards, r.rejected.total()) for r in results] == [(330, 6, 0)] * 2
-    assert shards_of(tmp_path / "1") == shards_of(tmp_path / "2")
-    assert rows_of(tmp_path / "1") == (list(range(330)), [])
-    assert all(0 < r.peak_bytes < 1.5 * 2**30 for r in results)
-    _, table = read_graphs(tmp_path / "1")
-    part = SampledPart("nb101", 0, 0, range(60), False).convert(21, NO_WATCH, {})
-    assert table["hash"].to_pylist()[:60] == part.columns["hash"].to_pylist()
-
-
-@pytest.mark.cluster
-@pytest.mark.usefixtures("by_value")
-@pytest.mark.usefixtures("ray_here")
-def test_dead_workers_are_replaced_and_what_kills_them_is_rejected(in_process_reference, tmp_path):
-    inputs = DeadlySample(SAMPLE, tmp_path / "deaths", {1: 2, 3: 99})
-    result = convert(inputs, tmp_path / "out", SMALL, 2)
-    assert (result.rows, dict(result.rejected)) == (43, {"FAILED": 10})
-    assert len((tmp_path / "deaths" / "3").read_text()) == conversion_pool.DEATHS
-    found = shards_of(tmp_path / "out")
-    differing = [name for name, content in in_process_reference.items() if found[name] != content]
-    assert differing == ["part-00003.parquet"]
-    rows, rejected = rows_of(tmp_path / "out")
-    assert rejected == list(range(30, 40))
-    assert sorted(rows + rejected) == list(range(53))
-    assert {reason for _, _, reason in rejections(tmp_path / "out")} == {
-        "FAILED: the process that converted it died 3 times"
-    }
-
-
-@pytest.fixture(scope="module")
-def in_process_reference(tmp_path_factory):
-    """The shards of ``SAMPLE`` as they ought to be, written without Ray."""
-    folder = tmp_path_factory.mktemp("reference")
-    description = json.dumps(conversion._manifest(SAMPLE, folder, SMALL)["conversion"], sort_keys=True)
-    for index, start in enumerate(range(0, 53, 10)):
-        part = SAMPLE.part(index, range(start, min(start + 10, 53)))
-        write_shard(folder / f"part-{index:05d}.parquet", part.convert(5, NO_WATCH, {}), description)
-    return shards_of(folder)
-
-
-@pytest.mark.cluster
-@pytest.mark.usefixtures("by_value")
-@pytest.mark.usefixtures("ray_here")
-def test_files_that_hang_or_kill_are_rejected_alone(tmp_path):
-    contents = ["good 1", "hang", "good 2", "die", "bad", "good 3", "hang", "good 4"]
-    inputs = StandInFolder(tmp_path / "in", contents)
-    start = time.monotonic()
-    result = convert(inputs, tmp_path / "out", ConversionConfig(4, 5, timeout_s=1), 2)
-    assert time.monotonic() - start < 120  # not the ten minutes of a hang
-    assert (result.rows, dict(result.rejected)) == (4, {"TIMEOUT": 2, "FAILED": 1, "INVALID": 1})
-    assert rows_of(tmp_path / "out") == ([0, 2, 5, 7], [1, 3, 4, 6])
-    reasons = {row: reason for _, row, reason in rejections(tmp_path / "out")}
-    assert reasons[1] == "TIMEOUT: not read within 1 s"
-    assert reasons[3] == "FAILED: the process that converted it died 3 times"
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
-        ".lock",
-        "_manifest.json",
-        "_rejected.csv",
-        "part-00000.parquet",
-        "part-00001.parquet",
-    ]
-
-
-@pytest.mark.cluster
-@pytest.mark.usefixtures("by_value")
-@pytest.mark.usefixtures("ray_here")
-def test_workers_that_cannot_start_end_the_conversion(tmp_path, monkeypatch):
-    class Stillborn(conversion_pool.ShardWriter):
-        def __init__(self):
-            os._exit(1)
-
-    monkeypatch.setattr(conversion_pool, "ShardWriter", Stillborn)
-    with pytest.raises(ServiceError, match="workers die as they start"):
-        convert(SAMPLE, tmp_path / "out", SMALL, 1)
-    monkeypatch.undo()
-    assert convert(SAMPLE, tmp_path / "out", SMALL, 2).rows == 53
-
-
-@pytest.mark.cluster
-@pytest.mark.usefixtures("by_value")
-@pytest.mark.usefixtures("ray_here")
-def test_workers_have_one_thread(tmp_path):
-    @dataclass(frozen=True)
-    class Telling(SampledPart):
-        def convert(self, spectrum, watch, skip):
-            (tmp_path / "threads").write_text(os.environ["OMP_NUM_THREADS"])
-            return SampledPart.convert(self, spectrum, watch, skip)
-
-    class Sample(FamilySample):
-        def part(self, index, rows):
-            return Telling("hiaml", 0, index, rows, False)
-
-    convert(Sample("hiaml", 3, 0), tmp_path / "out", SMALL, 1)
-    assert (tmp_path / "threads").read_text() == "1"
-
-
-DRIVER = """
-import sys
-from pathlib import Path
-from gennape.platform.conversion import ConversionConfig, convert
-from gennape.platform.conversion_inputs import FamilySample
-convert(FamilySample("nb101", 4000, 5), Path(sys.argv[1]), ConversionConfig(shard_size=200), 2)
-"""
-
-
-def descendants(pid):
-    """Process ids below ``pid``, from /proc."""
-    parents = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                parents[int(entry.name)] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-            except OSError:
-                continue
-    found = {pid}
-    while more := {child for child, parent in parents.items() if parent in found} - found:
-        found |= more
-    return found - {pid}
-
-
-def running(pids):
-    alive = []
-    for pid in pids:
-        try:
-            state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-        except OSError:
-            continue
-        if state != "Z":
-            alive.append(pid)
-    return alive
-
-
-def finished_shards(folder):
-    manifest = folder / "_manifest.json"
-    return len(json.loads(manifest.read_text())["shards"]) if manifest.exists() else 0
-
-
-@pytest.mark.cluster
-@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="follows processes by /proc")
-@pytest.mark.usefixtures("ray_here")
-def test_a_killed_driver_loses_and_repeats_nothing(tmp_path):
-    """SIGKILL twice in the middle; the third run finishes."""
-    to, kept = tmp_path / "out", []
-    for goal in (2, 6):
-        with subprocess.Popen([sys.executable, "-c", DRIVER, str(to)], cwd=ROOT) as driver:
-            try:
-                deadline = time.monotonic() + 240
-                while finished_shards(to) < goal:
-                    assert driver.poll() is None
-                    assert time.monotonic() < deadline
-                    time.sleep(0.02)
-            finally:
-                below = descendants(driver.pid)
-                driver.kill()
-        kept.append(finished_shards(to))
-        deadline = time.monotonic() + 5
-        while running(below) and time.monotonic() < deadline:
-            time.sleep(0.1)
-        for pid in running(below):  # workers end with their driver, but two agents of Ray take a minute
-            os.kill(pid, signal.SIGKILL)
-    assert kept[0] < kept[1] < 20
-    (to / ".part-00019.0123abcd.parquet").write_bytes(b"half")
-    config = ConversionConfig(shard_size=200)
-    result = convert(FamilySample("nb101", 4000, 5), to, config, 2)
-    assert (result.rows, result.shards, result.kept) == (4000, 20, kept[1])
-    assert rows_of(to) == (list(range(4000)), [])
-    whole = convert(FamilySample("nb101", 4000, 5), tmp_path / "whole", config, 2)
-    assert whole.kept == 0
-    assert shards_of(to) == shards_of(tmp_path / "whole")
-    assert {path.name for path in to.iterdir()} == {path.name for path in (tmp_path / "whole").iterdir()}
+# Benchmark -----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.cluster

@@ -9,7 +9,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from gennape.errors import ConfigError, InvalidGraphError, WorkspaceError
@@ -77,6 +77,7 @@ def _small(space: SearchSpace, seed: int) -> ComputationGraph:
 
 @EACH
 @given(seed=SEEDS)
+@example(seed=27798)  # all cancels but 1e-6
 def test_onnx_of_any_network(seed: int, random_graph: Callable[[int], ComputationGraph], tmp_path: Path) -> None:
     graph = random_graph(seed)
     module = _module(graph)
@@ -84,8 +85,10 @@ def test_onnx_of_any_network(seed: int, random_graph: Callable[[int], Computatio
     to_onnx(graph, module, path)
     image = _image(module, seed)
     expected = _output(module, image)
-    # What cancels to nothing is as good as the numbers that cancel, which are about one.
-    np.testing.assert_allclose(_run_onnx(path, image), expected, rtol=1e-4, atol=1e-5 * (1 + np.abs(expected).max()))
+    # What rounding leaves where numbers cancel, twice precise numbers tell: ONNX Runtime may add up in another order.
+    rounding = np.abs(_output(module.double(), image.double()) - expected).max()
+    limit = 1e-6 + 1e-5 * np.abs(expected).max() + 10 * rounding
+    np.testing.assert_allclose(_run_onnx(path, image), expected, rtol=1e-4, atol=limit)
 
 
 @EACH

@@ -7,6 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gennape.errors import InvalidGraphError
+from gennape.search_spaces.builder import GraphBuilder
 from gennape.search_spaces.families.registry import FAMILIES, family
 from gennape.search_spaces.graph import N_COLUMNS, ComputationGraph, pack
 from gennape.search_spaces.spectrum import laplacian_spectra
@@ -106,3 +108,12 @@ def test_thousands_of_nodes_take_little_memory_and_time() -> None:
     (values,) = laplacian_spectra(pack([graph]), 21)
     assert 0 <= values[0] < 1e-10 < values[1]
     assert (np.diff(values) >= 0).all()
+
+
+def test_a_hub_is_refused_before_its_matrix_is_made() -> None:
+    n = 5000
+    b = GraphBuilder()
+    x = b.input(1, 1, 1)
+    b.output(b.concat(*(b.relu(x) for _ in range(n))))
+    with pytest.raises(InvalidGraphError, match=f"{n + 3} nodes has a hub"):
+        laplacian_spectra(pack([b.build()]), 21)
