@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from gennape.search_spaces import operations as ops
-from gennape.search_spaces.operations import Pair, Value
+from gennape.search_spaces.operations import Fragment, Pair, Value
 from gennape.search_spaces.ops import Op
 from gennape.search_spaces.tracing.recorder import Recorder
 from gennape.search_spaces.tracing.tables import Handler, Number, called, table
@@ -120,6 +120,25 @@ def _conv_transpose(
 # Normalisations ------------------------------------------------------------------------------------------------------
 
 
+def _bind_norm(
+    r: Recorder,
+    out: Tensor,
+    fixed: str,
+    x: TracedValue,
+    part: Fragment,
+    learnt: int,
+    weight: Tensor | None,
+    bias: Tensor | None,
+) -> Value | None:
+    """Bind a normalisation's layer; where it learns less than ``learnt``, bind an operation ``fixed`` instead."""
+    made = r.layer(part, x.value, learnt, weight, bias)
+    if made is None:
+        r.other(fixed, out, x, params=r.spend(weight, bias))
+    else:
+        r.bind(out, TracedValue(made, x.dims))
+    return made
+
+
 def _batch_norm(
     r: Recorder,
     out: Tensor,
@@ -138,12 +157,9 @@ def _batch_norm(
     x = pixelwise(r.b, r.traced(tensor), 1)
     affine = weight is not None
     part = ops.node(Op.BATCHNORM, x.value.shape, x.value.shape, scalar=eps, kind=int(not affine))
-    made = r.layer(part, x.value, 2 * x.value.c if affine else 0, weight, bias)
-    if made is None:
-        r.other("fixed_batch_norm", out, x, params=r.spend(weight, bias))
-        return
-    r.note(made, weight, bias, running_mean, running_var)
-    r.bind(out, TracedValue(made, x.dims))
+    made = _bind_norm(r, out, "fixed_batch_norm", x, part, 2 * x.value.c if affine else 0, weight, bias)
+    if made is not None:
+        r.note(made, weight, bias, running_mean, running_var)
 
 
 def _layer_norm(
@@ -171,11 +187,7 @@ def _layer_norm(
     part = ops.node(
         Op.LAYERNORM, x.value.shape, x.value.shape, flags=flags, scalar=eps, axis=3 if whole else 0, params=learnt
     )
-    made = r.layer(part, x.value, learnt, weight, bias)
-    if made is None:
-        r.other("fixed_layer_norm", out, x, params=r.spend(weight, bias))
-        return
-    r.bind(out, TracedValue(made, x.dims))
+    _bind_norm(r, out, "fixed_layer_norm", x, part, learnt, weight, bias)
 
 
 def _group_norm(
@@ -192,11 +204,7 @@ def _group_norm(
     learnt = 0 if weight is None else 2 * x.value.c
     flags, shape = (int(learnt > 0), 0, 0), x.value.shape
     part = ops.node(Op.GROUPNORM, shape, shape, groups=num_groups, flags=flags, scalar=eps, params=learnt)
-    made = r.layer(part, x.value, learnt, weight, bias)
-    if made is None:
-        r.other("fixed_group_norm", out, x, params=r.spend(weight, bias))
-        return
-    r.bind(out, TracedValue(made, x.dims))
+    _bind_norm(r, out, "fixed_group_norm", x, part, learnt, weight, bias)
 
 
 def _instance_norm(

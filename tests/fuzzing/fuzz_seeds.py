@@ -12,6 +12,7 @@ import struct
 import tarfile
 import zipfile
 from collections import OrderedDict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -280,188 +281,15 @@ def compressed_files() -> list[bytes]:
 
 # ONNX --------------------------------------------------------------------------------------------------------------
 
-_MODELS = (
-    """
-    <ir_version: 8, opset_import: ["" : 17]>
-    cnn (float[N,3,16,16] x) => (float[1,10] y)
-    <float[8,3,3,3] w, float[8] s, float[8] b, float[8] m, float[8] v, float[8,1,3,3] d, float[10,8] f, float[10] g,
-     float zero = {0}, float six = {6}, int64[1] minus = {-1}, int64[1] start = {0}, int64[1] end = {1}>
-    {
-        c = Conv <pads = [1,1,1,1], strides = [2,2], kernel_shape = [3,3]> (x, w)
-        n = BatchNormalization <epsilon = 1e-3> (c, s, b, m, v)
-        r = Clip (n, zero, six)
-        p = Conv <group = 8, auto_pad = "SAME_UPPER"> (r, d, b)
-        a = Add (p, r)
-        q = MaxPool <kernel_shape = [3,3], strides = [2,2], pads = [1,1,1,1], ceil_mode = 1> (a)
-        o = AveragePool <kernel_shape = [2,2], count_include_pad = 1> (q)
-        k = HardSigmoid <alpha = 0.16666667, beta = 0.5> (o)
-        u = Mul (o, k)
-        h = GlobalAveragePool (u)
-        shape = Shape (h)
-        first = Slice (shape, start, end)
-        target = Concat <axis = 0> (first, minus)
-        t = Reshape (h, target)
-        y = Gemm <transB = 1, alpha = 1.0> (t, f, g)
-    }
-    """,
-    """
-    <ir_version: 9, opset_import: ["" : 18]>
-    attention (float[1,6,8] x) => (float[1,6,8] y)
-    <float[8,24] w, float[24] b, float[8] s, float[8] t, int64[5] split = {1,6,3,2,4}, float scale = {0.5},
-     int64[3] join = {1,6,8}, int64[1] ax = {0}, int64 one = {1}, int64 two = {2}, int64 nil = {0}, float[8,8] o>
-    {
-        n = LayerNormalization <axis = -1> (x, s, t)
-        m = MatMul (n, w)
-        a = Add (b, m)
-        r = Reshape (a, split)
-        p = Transpose <perm = [2,0,3,1,4]> (r)
-        q = Gather <axis = 0> (p, nil)
-        k = Gather <axis = 0> (p, one)
-        v = Gather <axis = 0> (p, two)
-        kt = Transpose <perm = [0,1,3,2]> (k)
-        qs = Mul (q, scale)
-        z = MatMul (qs, kt)
-        f = Softmax <axis = -1> (z)
-        c = MatMul (f, v)
-        ct = Transpose <perm = [0,2,1,3]> (c)
-        j = Reshape (ct, join)
-        l = MatMul (j, o)
-        e = Sigmoid (l)
-        g = Mul (l, e)
-        y = Add (g, x)
-    }
-    """,
-    """
-    <ir_version: 8, opset_import: ["" : 13]>
-    shapes (float[1,4,8,8] x) => (float[1,4,4] y)
-    <int64[8] pads = {0,0,1,1,0,0,1,1}, float value = {0.5}, float[4] scales = {1,1,2,2}, int64[2] parts = {1,3},
-     int64[3] wide = {1,4,4}, int64[1] axis0 = {0}, int64[4] st = {0,0,1,1}, int64[4] en = {1,4,9,9},
-     int64[4] axes = {0,1,2,3}, int64[4] steps = {1,1,2,2}, float[4,2,2,2] ct, float[1,4,1,1] slope,
-     float[1,1,4,4] learnt>
-    {
-        p = Pad <mode = "constant"> (x, pads, value)
-        s = Slice (p, st, en, axes, steps)
-        u = Resize <coordinate_transformation_mode = "asymmetric", nearest_mode = "floor"> (s, , scales)
-        d = DepthToSpace <blocksize = 2, mode = "CRD"> (u)
-        e = SpaceToDepth <blocksize = 4> (d)
-        a, b = Split <axis = 1> (e)
-        c = Concat <axis = -1> (a, b)
-        t = ConvTranspose <strides = [2,2], group = 2> (s, ct)
-        l = PRelu (t, slope)
-        k = LeakyRelu <alpha = 0.2> (l)
-        m = ReduceMean <axes = [2,3], keepdims = 1> (k)
-        w = Mul (s, learnt)
-        h = Tanh (m)
-        i = Flatten <axis = 1> (h)
-        r = Unsqueeze (i, axis0)
-        f = Squeeze (r, axis0)
-        z = Div (f, value)
-        n = Neg (z)
-        ff = ReduceSum <keepdims = 0> (c)
-        nn = ReduceMax <axes = [2], keepdims = 0> (w)
-        q = Sum (n, f)
-        qq = Add (q, ff)
-        v = Expand (qq, wide)
-        j = Reshape (nn, axes_)
-        y = Add (v, j)
-        axes_ = Constant <value_ints = [1,4,4]> ()
-    }
-    """,
-    """
-    <ir_version: 10, opset_import: ["" : 21]>
-    newer (float[1,8,4,4] x) => (float[1,8] y)
-    <float[8] s, float[8] t, float half = {0.5}, float root = {1.41421356}, float one = {1}, int64[3] g = {0,2,-1},
-     int64[4] back = {1,8,4,4}, float[2] gs = {1,1}, float[2] gb = {0,0}, float[8,1,1] w, float[8,1,1] b,
-     float[16,8] big, int64[2] ax = {2,3}, int64[6] six = {1,8,2,2,2,2},
-     int64[4] down = {1,32,2,2}, int64[2] sh = {8,32}>
-    {
-        gn = GroupNormalization <num_groups = 2> (x, s, t)
-        r = Reshape (gn, g)
-        i = InstanceNormalization (r, gs, gb)
-        k = Reshape (i, back)
-        m = Mul (k, w)
-        a = Add (m, b)
-        d = Div (a, root)
-        e = Erf (d)
-        f = Add (e, one)
-        h = Mul (a, f)
-        j = Mul (h, half)
-        l = Gelu <approximate = "tanh"> (j)
-        n = HardSwish (l)
-        o = Reshape (n, six)
-        p = Transpose <perm = [0,1,3,5,2,4]> (o)
-        q = Reshape (p, down)
-        z = Cast <to = 1> (q)
-        c = Clip (z, half)
-        u = CumSum (c, ax0)
-        v = Sqrt (n)
-        mm = ReduceMean <keepdims = 0> (v, ax)
-        mx = ReduceMean <keepdims = 0> (u, ax)
-        em = Einsum <equation = "ij,kj->ik"> (mx, bigg)
-        y = Add (mm, em)
-        ax0 = Constant <value = int64 {1}> ()
-        bigg = ConstantOfShape (sh)
-    }
-    """,
-    """
-    <ir_version: 9, opset_import: ["" : 18]>
-    apart (float[1,6,8] x) => (float[1,6,8] y)
-    <int64[1] last = {-1}, float two = {2}, float eps = {1e-5}, float[8] s, float[8] t, float root = {0.7978846},
-     float cubic = {0.044715}, float three = {3}, float one = {1}, float half = {0.5}, float[8,4] left,
-     float[4,8] right,
-     float[8] bias, float[16,8] both, float[1,8,6,1] places, float[8,8,1,1] mix, int64 zero = {0},
-     float[8] m, float[8] v, float[1,8,8] raw, int64[3] back = {1,6,8}>
-    {
-        shape3 = Constant <value_ints = [2,1,6,8]> ()
-        at2 = Constant <value_ints = [1]> ()
-        one_int = Constant <value_int = 1> ()
-        filled = ConstantOfShape (shape3)
-        mean = ReduceMean (x, last)
-        centred = Sub (x, mean)
-        square = Pow (centred, two)
-        variance = ReduceMean (square, last)
-        total = Add (variance, eps)
-        deviation = Sqrt (total)
-        ratio = Div (centred, deviation)
-        scaled = Mul (ratio, s)
-        normal = Add (scaled, t)
-        cube = Pow (normal, three)
-        term = Mul (cube, cubic)
-        sum = Add (normal, term)
-        inner = Mul (sum, root)
-        curve = Tanh (inner)
-        shifted = Add (curve, one)
-        gate = Mul (normal, shifted)
-        gelu = Mul (gate, half)
-        w = MatMul (left, right)
-        product = MatMul (gelu, w)
-        linear = Add (product, bias)
-        first, second = Split <axis = 0, num_outputs = 2> (both)
-        q = MatMul (linear, first)
-        standard, m2, v2 = BatchNormalization <training_mode = 1> (raw, s, t, m, v)
-        k = MatMul (q, standard)
-        embedded = Conv (places, mix)
-        turned = Transpose <perm = [0,2,3,1]> (embedded)
-        flat = Reshape (turned, back)
-        z = Add (k, flat)
-        sequence = SplitToSequence <axis = 0> (z, one_int)
-        part = SequenceAt (sequence, zero)
-        best = ArgMax <axis = 2, keepdims = 1> (part)
-        norm = ReduceL2 <keepdims = 1> (part, last)
-        u = Div (part, norm)
-        c = Greater (u, half)
-        h = Where (c, u, half)
-        picked = GatherND (filled, at2)
-        y = Add (h, picked)
-    }
-    """,
-)
+#: Models in the text format of ONNX, which lie in ``models``; the order is that of the seeds.
+_MODELS = ("cnn", "attention", "shapes", "newer", "apart")
 
 
 def onnx_models() -> list[bytes]:
-    """Four models with most operators that are known."""
+    """Models that between them have most operators that are known."""
     files = []
-    for text in _MODELS:
+    for name in _MODELS:
+        text = (Path(__file__).parent / "models" / f"{name}.txt").read_text()
         model = onnx.parser.parse_model(text)
         # The text stands in an order that is easy to read; constants must come first.
         nodes = sorted(model.graph.node, key=lambda node: not node.op_type.startswith("Constant"))

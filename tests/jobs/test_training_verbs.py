@@ -1,4 +1,4 @@
-"""pretrain, fit and evaluate as a user calls them, on small labelled files made here."""
+"""pretrain and fit as a user calls them, on small labelled files made here."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from gennape.errors import ConfigError, GennapeError, InvalidDataError
 from gennape.jobs.cli import app
 from gennape.predictors.checkpoint import load_checkpoint, provenance_of
-from gennape.search_spaces.cost import flops, params
+from gennape.search_spaces.cost import params
 from gennape.search_spaces.families.registry import family
 
 
@@ -100,29 +100,3 @@ def test_unreadable_labels_are_refused_by_row(encoder: Path, tmp_path: Path, con
 def test_unknown_family_is_refused_with_the_known_ones(tmp_path: Path) -> None:
     with pytest.raises(GennapeError, match="unknown search space 'resnext'; known are hiaml, inception, nb101"):
         _run("pretrain", "--family", "resnext", "--out", tmp_path / "out")
-
-
-def test_evaluate_reports_every_subset_beside_flops(tmp_path: Path) -> None:
-    (tmp_path / "data").mkdir()
-    space = family("ofa_resnet")
-    genomes = space.sample(np.random.default_rng(2), 30)
-    graphs = space.graphs(genomes)
-    table = {
-        "architecture": [json.dumps(space.encode(genome)) for genome in genomes],
-        "acc": flops(graphs) / 1e9,
-    }
-    pd.DataFrame(table).to_csv(tmp_path / "data" / "ofa_resnet.csv.gz", index=False)
-    output = _run("evaluate", "--data", tmp_path / "data", "--out", tmp_path / "out")
-    report = json.loads((tmp_path / "out" / "report.json").read_text())
-    subsets = {row["subset"]: row for row in report["rows"]}
-    assert set(subsets) == {"all", "resolution 192", "resolution 208", "resolution 224"}
-    assert subsets["all"]["rows"] == 30 == sum(subsets[f"resolution {r}"]["rows"] for r in (192, 208, 224))
-    # The labels are the FLOPs themselves, so the baseline is perfect in every subset.
-    assert {row["srcc_flops"] for row in report["rows"]} == {1.0}
-    assert report["checkpoint"] == load_checkpoint().sha256
-    assert "ofa_resnet" in output
-
-
-def test_evaluate_without_any_known_file(tmp_path: Path) -> None:
-    with pytest.raises(InvalidDataError, match=r"holds none of \['nb101.csv.gz'"):
-        _run("evaluate", "--data", tmp_path, "--out", tmp_path / "out")

@@ -7,6 +7,7 @@ The islands are Ray actors or objects of this process; the predictor is a formul
 
 from __future__ import annotations
 
+import signal
 import sys
 import time
 from contextlib import contextmanager, nullcontext
@@ -77,6 +78,7 @@ def replace(set_attribute, islands, seconds, tracker):
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # what runs in the background may ignore it from birth
     replace(setattr, sys.argv[1], float(sys.argv[2]), Tracker())
     if "search" not in [command.name or command.callback.__name__ for command in cli.app.registered_commands]:
         cli.app.command()(search)

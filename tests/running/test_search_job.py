@@ -199,7 +199,7 @@ def test_actors_find_what_islands_of_one_process_find_even_when_one_is_killed(tm
 def test_a_driver_ended_in_mid_search_is_continued_to_the_same_front(tmp_path, how, status):
     call(tmp_path / "whole", *SMALL)
     cut = tmp_path / "cut"
-    command = [sys.executable, str(SCRIPT), "actors", "1.5", "search", *SMALL, "--workspace", str(cut)]
+    command = [sys.executable, str(SCRIPT), "actors", "0.5", "search", *SMALL, "--workspace", str(cut)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as driver:
         deadline = time.monotonic() + 120
         while not list(cut.glob("runs/*/evaluations/000001.parquet")):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hiaml_blocks import BLOCKS
 
 from gennape.errors import InvalidArchitectureError
 from gennape.search_spaces.families.hiaml import HiAML, original_string
@@ -27,22 +28,7 @@ def test_refuses_other_strings(text: str) -> None:
 
 @pytest.mark.parametrize(
     ("block", "relu", "relu6", "add"),
-    [
-        ("z", 17, 16, 8),
-        ("a22", 25, 0, 8),
-        ("b23", 9, 32, 8),
-        ("j30", 17, 16, 8),
-        ("g30", 9, 32, 16),
-        ("r30", 9, 32, 24),
-        ("l20", 17, 0, 0),
-        ("t20", 9, 16, 8),
-        ("t31", 17, 32, 24),
-        ("src0", 25, 0, 8),
-        ("src1", 25, 0, 8),
-        ("src3", 25, 0, 8),
-        ("src7", 9, 32, 8),
-        ("src8", 9, 16, 8),
-    ],
+    [(block, of.relu, of.relu6, of.add) for block, of in BLOCKS.items()],
 )
 def test_activations_of_published_graphs(block: str, relu: int, relu6: int, add: int) -> None:
     """Counts from the families' specification (section 7.5): in the published graphs CR has ReLU, in networks ReLU6."""

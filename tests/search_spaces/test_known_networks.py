@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hiaml_blocks import BLOCKS
 
 from gennape.search_spaces import cost
 from gennape.search_spaces.families.registry import family
@@ -61,22 +62,7 @@ def test_nb101(edges: list[tuple[int, int]], ops: list[str], params: int, macs: 
 
 @pytest.mark.parametrize(
     ("block", "params", "macs_in_millions", "convolutions"),
-    [
-        ("z", 2_714_698, 116.837, 25),
-        ("a22", 1_895_498, 83.282, 25),
-        ("b23", 2_390_090, 99.011, 35),
-        ("j30", 2_756_426, 117.885, 27),
-        ("g30", 2_597_194, 107.400, 43),
-        ("r30", 2_638_922, 108.448, 45),
-        ("l20", 1_688_394, 74.894, 17),
-        ("t20", 1_281_098, 54.971, 25),
-        ("t31", 2_638_922, 108.448, 45),
-        ("src0", 3_861_578, 158.780, 25),
-        ("src1", 2_939_594, 149.343, 25),
-        ("src3", 1_999_818, 90.622, 33),
-        ("src7", 2_637_386, 108.448, 41),
-        ("src8", 1_611_082, 66.505, 33),
-    ],
+    [(block, of.params, of.macs_in_millions, of.convolutions) for block, of in BLOCKS.items()],
 )
 def test_hiaml(block: str, params: int, macs_in_millions: float, convolutions: int) -> None:
     architecture = [f"hiaml_{block}"] * 4

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch_modules import importing
 
 from gennape.search_spaces import cost
 from gennape.search_spaces.canonical import canonical_hashes
@@ -87,14 +87,7 @@ def test_a_module_is_the_same_from_either_side(make: type[nn.Module], optimize: 
 @pytest.mark.parametrize("name", ["mobilenetv3_small_050", "convnext_atto", "regnety_002"])
 def test_a_model_of_the_zoo_is_the_same_from_either_side(name: str, tmp_path: Path) -> None:
     """By the older exporter, which keeps normalisations where it is told to."""
-    path = Path(__file__).parents[2] / "benchmarks" / "importing.py"
-    spec = importlib.util.spec_from_file_location("importing_onnx", path)
-    assert spec is not None
-    assert spec.loader is not None
-    importing = importlib.util.module_from_spec(spec)
-    sys.modules["importing_onnx"] = importing  # its dataclass looks for its module
-    spec.loader.exec_module(importing)
-    model = importing.model(name, "cpu")
+    model = importing().model(name, "cpu")
     file = tmp_path / "model.onnx"
     torch.onnx.export(
         model.module,

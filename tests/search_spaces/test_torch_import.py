@@ -7,81 +7,24 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 import torch.nn.functional as F
+from space_checks import graph_hash
 from torch import Tensor, nn
+from torch_modules import (
+    IMAGE,
+    Forward,
+    assert_counts_every_weight,
+    assert_same_function,
+    ops_of,
+    traced_ops,
+)
 
 from gennape.search_spaces import cost
 from gennape.search_spaces.builder import GraphBuilder
-from gennape.search_spaces.canonical import canonical_hashes
-from gennape.search_spaces.graph import Column, ComputationGraph, pack, validate
-from gennape.search_spaces.module import compile_graph, has_weights
-from gennape.search_spaces.ops import Op
-from gennape.search_spaces.torch_import import Traced, from_torch, trace
+from gennape.search_spaces.graph import Column, pack
+from gennape.search_spaces.torch_import import from_torch, trace
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-
-IMAGE = (8, 6, 6)
-
-
-class Forward(nn.Module):
-    """A module of some layers and a function that uses them."""
-
-    def __init__(self, forward: Callable[..., Any], **parts: nn.Module | nn.Parameter | Tensor) -> None:
-        super().__init__()
-        self.function = forward
-        for name, part in parts.items():
-            if isinstance(part, Tensor) and not isinstance(part, nn.Parameter):
-                self.register_buffer(name, part)
-            else:
-                setattr(self, name, part)
-
-    def forward(self, x: Tensor) -> Any:
-        return self.function(self, x)
-
-
-def _ops(graph: ComputationGraph) -> list[str]:
-    """Operations between input and output, in order."""
-    return [Op(op).name for op in graph.nodes[1:-1, Column.OP]]
-
-
-def _of(function: Callable[[Tensor], Any], image: tuple[int, int, int] = IMAGE) -> list[str]:
-    return _ops(from_torch(Forward(lambda _, x: function(x)), image))
-
-
-def _hash(graph: ComputationGraph) -> str:
-    return canonical_hashes(pack([graph]))[0]
-
-
-def _with_weights_of(module: nn.Module, traced: Traced) -> nn.Module:
-    """The traced graph compiled, its layers holding the module's weights."""
-    compiled = compile_graph(traced.graph).double().eval()
-    held = module.state_dict()
-    with torch.no_grad():
-        for step in compiled.plan:
-            if has_weights(step):
-                layer = compiled.get_submodule(step.name).state_dict(keep_vars=True)
-                own = [tensor for name, tensor in layer.items() if name != "num_batches_tracked"]
-                for tensor, name in zip(own, traced.weights.get(step.node, ()), strict=True):
-                    assert name is not None
-                    tensor.copy_(held[name].reshape(tensor.shape))
-    return compiled
-
-
-def _assert_same_function(module: nn.Module, image: tuple[int, int, int], others: dict[str, int] | None = None) -> None:
-    """The graph of a module computes what the module does."""
-    torch.manual_seed(0)
-    module = module.double().eval()
-    traced = trace(module, image)
-    assert traced.others == (others or {})
-    validate(pack([traced.graph]))
-    x = torch.randn(2, *image, dtype=torch.float64)
-    with torch.no_grad():
-        torch.testing.assert_close(_with_weights_of(module, traced)(x).flatten(1), module(x).flatten(1))
-
-
-def _counts_every_weight(module: nn.Module, traced: Traced) -> None:
-    assert cost.params(pack([traced.graph]))[0] == sum(p.numel() for p in module.parameters())
 
 
 def test_a_small_network() -> None:
@@ -95,10 +38,10 @@ def test_a_small_network() -> None:
     x = b.maxpool(b.hardswish(b.depthwise(x, 3, bias=True)), 3, 2, 1, ceil_mode=True)
     b.output(b.linear(b.mean(x), 10))
     traced = trace(module, (3, 32, 32))
-    assert _hash(traced.graph) == _hash(b.build())
+    assert graph_hash(traced.graph) == graph_hash(b.build())
     assert traced.others == {}
     assert traced.weights[2] == ("1.weight", "1.bias", "1.running_mean", "1.running_var")
-    _counts_every_weight(module, traced)
+    assert_counts_every_weight(module, traced)
 
 
 @pytest.mark.parametrize(
@@ -130,36 +73,33 @@ def test_a_small_network() -> None:
 )  # fmt: skip
 def test_each_function_in_all_its_forms(variants: tuple[Callable[[Tensor], Any], ...], expected: list[str]) -> None:
     graphs = [from_torch(Forward(lambda _, x, f=f: f(x)), IMAGE) for f in variants]
-    assert [[op for op in _ops(graph) if expected == ["RELU"] or op != "RELU"] for graph in graphs] == [expected] * len(
-        graphs
-    )
+    seen = [[op for op in ops_of(graph) if expected == ["RELU"] or op != "RELU"] for graph in graphs]
+    assert seen == [expected] * len(graphs)
     if expected != ["OTHER"]:
-        assert (
-            len(
-                {_hash(graph) for graph in graphs if graph.nodes[-1, Column.H_OUT] == graphs[0].nodes[-1, Column.H_OUT]}
-            )
-            == 1
-        )
+        height = graphs[0].nodes[-1, Column.H_OUT]
+        assert len({graph_hash(graph) for graph in graphs if graph.nodes[-1, Column.H_OUT] == height}) == 1
 
 
 def test_glu_is_its_parts() -> None:
-    assert sorted(_of(lambda x: F.glu(x, 1))) == ["MUL", "SIGMOID", "SLICE", "SLICE"]
+    assert sorted(traced_ops(lambda x: F.glu(x, 1))) == ["MUL", "SIGMOID", "SLICE", "SLICE"]
 
 
 def test_pools_say_only_what_matters() -> None:
     """Rounding that changes nothing and padding that is not there leave no trace."""
     plain = from_torch(nn.AvgPool2d(2), IMAGE)
-    assert _hash(plain) == _hash(from_torch(nn.AvgPool2d(2, ceil_mode=True, count_include_pad=False), IMAGE))
-    assert _hash(plain) == _hash(from_torch(nn.AdaptiveAvgPool2d(3), IMAGE))
-    assert _of(nn.AdaptiveAvgPool2d(6)) == []
-    assert _of(nn.AdaptiveMaxPool2d(1)) == ["MAXPOOL"]
-    assert _of(nn.AdaptiveAvgPool2d(4)) == ["OTHER"]
+    assert graph_hash(plain) == graph_hash(from_torch(nn.AvgPool2d(2, ceil_mode=True, count_include_pad=False), IMAGE))
+    assert graph_hash(plain) == graph_hash(from_torch(nn.AdaptiveAvgPool2d(3), IMAGE))
+    assert traced_ops(nn.AdaptiveAvgPool2d(6)) == []
+    assert traced_ops(nn.AdaptiveMaxPool2d(1)) == ["MAXPOOL"]
+    assert traced_ops(nn.AdaptiveAvgPool2d(4)) == ["OTHER"]
 
 
 def test_resizes_that_are_no_plain_resize() -> None:
-    assert _of(lambda x: F.interpolate(x, size=(6, 6))) == []
-    assert _of(lambda x: F.interpolate(x, scale_factor=1.1)) == ["OTHER"], "1.1 x 6 is 6: pixels by 1.1, not by 1"
-    assert _of(lambda x: F.interpolate(x, size=9, mode="bilinear", antialias=True)) == ["OTHER"]
+    assert traced_ops(lambda x: F.interpolate(x, size=(6, 6))) == []
+    assert traced_ops(lambda x: F.interpolate(x, scale_factor=1.1)) == ["OTHER"], (
+        "1.1 x 6 is 6: pixels by 1.1, not by 1"
+    )
+    assert traced_ops(lambda x: F.interpolate(x, size=9, mode="bilinear", antialias=True)) == ["OTHER"]
 
 
 def test_channels_last_costs_no_node() -> None:
@@ -177,85 +117,9 @@ def test_channels_last_costs_no_node() -> None:
         mlp=nn.Sequential(nn.Linear(8, 32), nn.GELU(), nn.Linear(32, 8)),
         gamma=nn.Parameter(torch.randn(8)),
     )
-    assert _ops(from_torch(module, IMAGE)) == ["DEPTHWISE", "LAYERNORM", "LINEAR", "GELU", "LINEAR", "SCALE", "ADD"]
-    _counts_every_weight(module, trace(module, IMAGE))
-    _assert_same_function(module, IMAGE)
-
-
-class Attention(nn.Module):
-    """A block of a vision transformer, as most are written; ``fused`` asks PyTorch for the whole attention."""
-
-    def __init__(self, width: int, heads: int, fused: bool) -> None:
-        super().__init__()
-        self.heads, self.fused, self.scale = heads, fused, (width // heads) ** -0.5
-        self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
-
-    def forward(self, x: Tensor) -> Tensor:
-        batch, n, c = x.shape
-        q, k, v = self.qkv(x).reshape(batch, n, 3, self.heads, c // self.heads).permute(2, 0, 3, 1, 4).unbind(0)
-        if self.fused:
-            y = F.scaled_dot_product_attention(q, k, v)
-        else:
-            y = ((q * self.scale) @ k.transpose(-2, -1)).softmax(-1) @ v
-        return self.out(y.transpose(1, 2).reshape(batch, n, c))
-
-
-def _tokens(attention: nn.Module) -> nn.Module:
-    """Patches, a learnt position for each, attention, and the mean of all tokens."""
-
-    def forward(m: Any, x: Tensor) -> Tensor:
-        x = m.patches(x).flatten(2).transpose(1, 2) + m.position
-        return m.head((x + m.attention(m.norm(x))).mean(1))
-
-    return Forward(
-        forward,
-        patches=nn.Conv2d(8, 12, 2, 2),
-        position=nn.Parameter(torch.randn(1, 1, 12)),
-        norm=nn.LayerNorm(12),
-        attention=attention,
-        head=nn.Linear(12, 5),
-    )
-
-
-@pytest.mark.parametrize("fused", [False, True])
-def test_attention_is_matrix_products(fused: bool) -> None:
-    module = _tokens(Attention(12, 3, fused))
-    traced = trace(module, IMAGE)
-    ops = _ops(traced.graph)
-    assert ops[:5] == ["CONV", "RESHAPE", "SHIFT", "LAYERNORM", "LINEAR"]
-    assert [op for op in ops if op in ("MATMUL", "SOFTMAX", "SCALE")] in (
-        ["MATMUL", "SCALE", "SOFTMAX", "MATMUL"],
-        ["SCALE", "MATMUL", "SOFTMAX", "MATMUL"],
-    )
-    # 9 tokens of 12 numbers: patches, 3 + 1 matrices, two products of 3 heads, the head.
-    assert cost.macs(pack([traced.graph]))[0] == 9 * 12 * 32 + 9 * 12 * 48 + 2 * 9 * 9 * 12 + 12 * 5
-    _counts_every_weight(module, traced)
-    _assert_same_function(module, IMAGE)
-
-
-@pytest.mark.parametrize("batch_first", [False, True])
-def test_the_attention_layer_of_pytorch(batch_first: bool) -> None:
-    layer = nn.MultiheadAttention(12, 3, batch_first=batch_first)
-
-    def forward(m: Any, x: Tensor) -> Tensor:
-        x = x if batch_first else x.transpose(0, 1)
-        y: Tensor = m.layer(x, x, x, need_weights=False)[0]
-        return y if batch_first else y.transpose(0, 1)
-
-    module = _tokens(Forward(forward, layer=layer))
-    _counts_every_weight(module, trace(module, IMAGE))
-    _assert_same_function(module, IMAGE)
-
-
-def test_the_transformer_layer_of_pytorch() -> None:
-    module = _tokens(nn.TransformerEncoderLayer(12, 3, 24, batch_first=True, dropout=0.0))
-    _counts_every_weight(module, trace(module, IMAGE))
-    _assert_same_function(module, IMAGE)
-
-
-def test_masks_of_attention_are_priced() -> None:
-    module = Forward(lambda _, x: F.scaled_dot_product_attention(x, x, x, is_causal=True))
-    assert trace(module, IMAGE).others == {"masked_fill": 1}
+    assert ops_of(from_torch(module, IMAGE)) == ["DEPTHWISE", "LAYERNORM", "LINEAR", "GELU", "LINEAR", "SCALE", "ADD"]
+    assert_counts_every_weight(module, trace(module, IMAGE))
+    assert_same_function(module, IMAGE)
 
 
 def test_channel_shuffle_is_two_views_around_a_permutation() -> None:
@@ -263,9 +127,14 @@ def test_channel_shuffle_is_two_views_around_a_permutation() -> None:
         batch, c, h, w = x.shape
         return F.max_pool2d(x.view(batch, 2, c // 2, h, w).transpose(1, 2).reshape(batch, c, h, w), 2)
 
-    assert _of(shuffle) == ["RESHAPE", "PERMUTE", "RESHAPE", "MAXPOOL"]
-    assert _of(lambda x: F.max_pool2d(F.channel_shuffle(x, 2), 2)) == ["RESHAPE", "PERMUTE", "RESHAPE", "MAXPOOL"]
-    _assert_same_function(Forward(lambda _, x: shuffle(x)), IMAGE)
+    assert traced_ops(shuffle) == ["RESHAPE", "PERMUTE", "RESHAPE", "MAXPOOL"]
+    assert traced_ops(lambda x: F.max_pool2d(F.channel_shuffle(x, 2), 2)) == [
+        "RESHAPE",
+        "PERMUTE",
+        "RESHAPE",
+        "MAXPOOL",
+    ]
+    assert_same_function(Forward(lambda _, x: shuffle(x)), IMAGE)
 
 
 def test_rearrangements_that_three_axes_cannot_hold_are_one_other() -> None:
@@ -273,13 +142,13 @@ def test_rearrangements_that_three_axes_cannot_hold_are_one_other() -> None:
         x = x.permute(0, 2, 3, 1).view(1, 2, 3, 2, 3, 8).permute(0, 1, 3, 2, 4, 5).reshape(4, 9, 8)
         return F.layer_norm(x, (8,))
 
-    assert _of(windows) == ["OTHER", "LAYERNORM"]
+    assert traced_ops(windows) == ["OTHER", "LAYERNORM"]
     assert trace(Forward(lambda _, x: windows(x)), IMAGE).others == {"rearrange": 1}
 
 
 def test_views_that_are_undone_leave_no_node() -> None:
-    assert _of(lambda x: x.flatten(2).transpose(1, 2).transpose(1, 2).view(1, 8, 6, 6).relu()) == ["RELU"]
-    assert _of(lambda x: x.mean((2, 3)).flatten(1)[:, :, None, None].squeeze().unsqueeze(0)) == ["MEAN"]
+    assert traced_ops(lambda x: x.flatten(2).transpose(1, 2).transpose(1, 2).view(1, 8, 6, 6).relu()) == ["RELU"]
+    assert traced_ops(lambda x: x.mean((2, 3)).flatten(1)[:, :, None, None].squeeze().unsqueeze(0)) == ["MEAN"]
 
 
 def test_gates_spread_over_maps() -> None:
@@ -291,16 +160,16 @@ def test_gates_spread_over_maps() -> None:
 
     module = Forward(gate, fc=nn.Linear(8, 8))
     graph = from_torch(module, IMAGE)
-    assert _ops(graph) == ["MEAN", "LINEAR", "SIGMOID", "MUL"]
+    assert ops_of(graph) == ["MEAN", "LINEAR", "SIGMOID", "MUL"]
     assert [source for source, target in graph.edges.tolist() if target == 4] == [0, 3], "the map comes first"
 
 
 def test_einsum_is_a_matrix_product_or_a_layer() -> None:
-    assert _of(lambda x: torch.einsum("bchw,bcvw->bchv", x, x)) == ["MATMUL"]
+    assert traced_ops(lambda x: torch.einsum("bchw,bcvw->bchv", x, x)) == ["MATMUL"]
     module = Forward(lambda m, x: torch.einsum("bchw,cd->bdhw", x, m.weight), weight=nn.Parameter(torch.randn(8, 5)))
     traced = trace(module, IMAGE)
-    assert _ops(traced.graph) == ["LINEAR"]
-    _counts_every_weight(module, traced)
+    assert ops_of(traced.graph) == ["LINEAR"]
+    assert_counts_every_weight(module, traced)
     assert cost.macs(pack([traced.graph]))[0] == 8 * 5 * 36
 
 
@@ -336,7 +205,7 @@ def test_movements_compute_the_same(function: Callable[[Tensor], Tensor]) -> Non
     # The last layer takes all numbers in the tensor's own order, so that the graph cannot leave it another.
     size = function(torch.zeros(1, *IMAGE)).numel()
     module = Forward(lambda m, x: m.last(function(x).flatten(1)), last=nn.Linear(size, 3))
-    _assert_same_function(module, IMAGE)
+    assert_same_function(module, IMAGE)
 
 
 @pytest.mark.parametrize(
@@ -360,8 +229,8 @@ def test_movements_compute_the_same(function: Callable[[Tensor], Tensor]) -> Non
     ids=str,
 )
 def test_layers_compute_the_same(layer: nn.Module) -> None:
-    _counts_every_weight(layer, trace(layer, IMAGE))
-    _assert_same_function(layer, IMAGE)
+    assert_counts_every_weight(layer, trace(layer, IMAGE))
+    assert_same_function(layer, IMAGE)
 
 
 # Learnt numbers -------------------------------------------------------------------------------------------------------
@@ -373,7 +242,7 @@ def test_learnt_numbers_are_counted_where_they_meet_the_image() -> None:
         lambda m, x: F.conv2d(x, m.weight / m.weight.std((1, 2, 3), keepdim=True) * m.gain), weight=weight, gain=gain
     )
     traced = trace(module, IMAGE)
-    assert _ops(traced.graph) == ["CONV"], "a filter computed of weights is a filter"
+    assert ops_of(traced.graph) == ["CONV"], "a filter computed of weights is a filter"
     assert traced.weights == {1: (None,)}
     assert cost.node_params(pack([traced.graph]))[1] == 4 * 8 * 9 + 4
 
@@ -395,8 +264,8 @@ def test_a_bias_of_which_a_part_is_learnt_is_added() -> None:
         zeros=torch.zeros(4),
     )
     traced = trace(module, IMAGE)
-    assert _ops(traced.graph) == ["MEAN", "LINEAR", "OTHER"]
-    _counts_every_weight(module, traced)
+    assert ops_of(traced.graph) == ["MEAN", "LINEAR", "OTHER"]
+    assert_counts_every_weight(module, traced)
 
 
 def test_class_token_and_positions() -> None:
@@ -408,10 +277,10 @@ def test_class_token_and_positions() -> None:
     token, position = nn.Parameter(torch.randn(1, 1, 8)), nn.Parameter(torch.randn(1, 37, 8))
     module = Forward(forward, token=token, position=position, norm=nn.LayerNorm(8))
     traced = trace(module, IMAGE)
-    assert _ops(traced.graph) == ["RESHAPE", "OTHER", "SHIFT", "LAYERNORM", "SLICE"]
+    assert ops_of(traced.graph) == ["RESHAPE", "OTHER", "SHIFT", "LAYERNORM", "SLICE"]
     assert traced.others == {"concat_constant": 1}
     assert traced.graph.nodes[2, Column.C_OUT : Column.W_OUT + 1].tolist() == [8, 37, 1]
-    _counts_every_weight(module, traced)
+    assert_counts_every_weight(module, traced)
 
 
 def test_tables_that_are_looked_up_count_once() -> None:
@@ -424,7 +293,7 @@ def test_tables_that_are_looked_up_count_once() -> None:
     )
     traced = trace(module, IMAGE)
     assert traced.others == {"add": 2}
-    _counts_every_weight(module, traced)
+    assert_counts_every_weight(module, traced)
     assert traced.shared == {"table": 2}
 
 

@@ -9,43 +9,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch_modules import IMAGE, Forward, ops_of, traced_ops
 
 from gennape.errors import InvalidDataError, InvalidGraphError
 from gennape.search_spaces import cost
-from gennape.search_spaces.graph import Column, ComputationGraph, pack
-from gennape.search_spaces.ops import Op
+from gennape.search_spaces.graph import pack
 from gennape.search_spaces.torch_import import from_torch, trace
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-
-IMAGE = (8, 6, 6)
-
-
-class Forward(nn.Module):
-    """A module of some layers and a function that uses them."""
-
-    def __init__(self, forward: Callable[..., Any], **parts: nn.Module | nn.Parameter | Tensor) -> None:
-        super().__init__()
-        self.function = forward
-        for name, part in parts.items():
-            if isinstance(part, Tensor) and not isinstance(part, nn.Parameter):
-                self.register_buffer(name, part)
-            else:
-                setattr(self, name, part)
-
-    def forward(self, x: Tensor) -> Any:
-        return self.function(self, x)
-
-
-def _ops(graph: ComputationGraph) -> list[str]:
-    """Operations between input and output, in order."""
-    return [Op(op).name for op in graph.nodes[1:-1, Column.OP]]
-
-
-def _of(function: Callable[[Tensor], Any], image: tuple[int, int, int] = IMAGE) -> list[str]:
-    return _ops(from_torch(Forward(lambda _, x: function(x)), image))
 
 
 # Weights stay where they are ------------------------------------------------------------------------------------------
@@ -65,7 +37,7 @@ def test_no_weight_is_copied() -> None:
         nn.Conv2d(3, 64, 3), nn.BatchNorm2d(64), nn.ReLU(True), nn.Flatten(), nn.Linear(64 * 900, 10)
     )
     with _NoNumbers():
-        assert _ops(from_torch(module, (3, 32, 32))) == ["CONV", "BATCHNORM", "RELU", "RESHAPE", "LINEAR"]
+        assert ops_of(from_torch(module, (3, 32, 32))) == ["CONV", "BATCHNORM", "RELU", "RESHAPE", "LINEAR"]
 
 
 def test_a_billion_parameters() -> None:
@@ -99,7 +71,7 @@ def test_the_module_is_left_as_it_was() -> None:
 def test_hooks_run_and_stay() -> None:
     module = nn.Sequential(nn.ReLU(), nn.ReLU())
     module[0].register_forward_hook(lambda _m, _args, out: out * 2)
-    assert _ops(from_torch(module, IMAGE)) == ["RELU", "SCALE", "RELU"]
+    assert ops_of(from_torch(module, IMAGE)) == ["RELU", "SCALE", "RELU"]
     assert len(module[0]._forward_hooks) == 1
 
 
@@ -108,7 +80,7 @@ def test_a_module_that_asks_for_numbers_runs_with_the_example() -> None:
     weight = module.conv.weight
     for example, expected in ((IMAGE, ["RELU"]), (torch.ones(1, *IMAGE), ["CONV"]), (-torch.ones(IMAGE), ["RELU"])):
         traced = trace(module, example)
-        assert _ops(traced.graph) == expected
+        assert ops_of(traced.graph) == expected
         assert traced.took_numbers
     assert module.conv.weight is weight
     assert not trace(nn.ReLU(), IMAGE).took_numbers
@@ -120,11 +92,11 @@ def test_functions_of_ones_own_are_seen_through() -> None:
         def forward(ctx: Any, x: Tensor) -> Tensor:  # noqa: ARG004
             return x * 2
 
-    assert _of(lambda x: Twice.apply(x).relu()) == ["SCALE", "RELU"]
+    assert traced_ops(lambda x: Twice.apply(x).relu()) == ["SCALE", "RELU"]
 
 
 def test_dead_ends_are_left_out() -> None:
-    assert _of(lambda x: (x.exp(), x.relu())[1]) == ["RELU"]
+    assert traced_ops(lambda x: (x.exp(), x.relu())[1]) == ["RELU"]
 
 
 # Bad input ------------------------------------------------------------------------------------------------------------
@@ -186,7 +158,7 @@ def test_examples_that_are_no_image_are_refused(example: Any) -> None:
 
 
 def test_an_example_may_need_a_gradient() -> None:
-    assert _ops(from_torch(nn.ReLU(inplace=True), torch.ones(1, *IMAGE, requires_grad=True))) == ["RELU"]
+    assert ops_of(from_torch(nn.ReLU(inplace=True), torch.ones(1, *IMAGE, requires_grad=True))) == ["RELU"]
 
 
 def test_scripted_parts_are_refused() -> None:

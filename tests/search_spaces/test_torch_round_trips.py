@@ -10,15 +10,17 @@ import pytest
 import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from space_checks import graph_hash
 from torch import Tensor, nn
+from torch_modules import with_weights_of
 
 from gennape.search_spaces.canonical import canonical_hashes
 from gennape.search_spaces.families.registry import FAMILIES
 from gennape.search_spaces.graph import Column, ComputationGraph, pack, validate
 from gennape.search_spaces.imported import without_dead_ends
-from gennape.search_spaces.module import compile_graph, has_weights
+from gennape.search_spaces.module import compile_graph
 from gennape.search_spaces.ops import Op
-from gennape.search_spaces.torch_import import Traced, from_torch, trace
+from gennape.search_spaces.torch_import import from_torch, trace
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,25 +28,6 @@ if TYPE_CHECKING:
     from gennape.search_spaces.space import SearchSpace
 
 SEEDS = st.integers(0, 2**32 - 1)
-
-
-def _hash(graph: ComputationGraph) -> str:
-    return canonical_hashes(pack([graph]))[0]
-
-
-def _with_weights_of(module: nn.Module, traced: Traced) -> nn.Module:
-    """The traced graph compiled, its layers holding the module's weights."""
-    compiled = compile_graph(traced.graph).double().eval()
-    held = module.state_dict()
-    with torch.no_grad():
-        for step in compiled.plan:
-            if has_weights(step):
-                layer = compiled.get_submodule(step.name).state_dict(keep_vars=True)
-                own = [tensor for name, tensor in layer.items() if name != "num_batches_tracked"]
-                for tensor, name in zip(own, traced.weights.get(step.node, ()), strict=True):
-                    assert name is not None
-                    tensor.copy_(held[name].reshape(tensor.shape))
-    return compiled
 
 
 @pytest.mark.parametrize("space", FAMILIES, ids=lambda space: space.name)
@@ -84,7 +67,7 @@ def test_random_networks_come_back(seed: int, random_graph: Callable[[int], Comp
     graph = _plain(random_graph(seed))
     assume(not np.isin(graph.nodes[:, Column.OP], _LAYOUT).any())
     module = compile_graph(graph)
-    assert _hash(from_torch(module, module.image_shape)) == _hash(graph)
+    assert graph_hash(from_torch(module, module.image_shape)) == graph_hash(graph)
 
 
 @settings(max_examples=80, deadline=None)
@@ -95,7 +78,7 @@ def test_random_networks_compute_the_same(seed: int, random_graph: Callable[[int
     assert traced.others == {}
     x = torch.randn(1, *module.image_shape, dtype=torch.float64)
     with torch.no_grad():
-        expected, result = module(x).flatten(), _with_weights_of(module, traced)(x).flatten()
+        expected, result = module(x).flatten(), with_weights_of(module, traced)(x).flatten()
     torch.testing.assert_close(result.sort().values, expected.sort().values)  # axes may end up in another order
 
 
@@ -146,4 +129,4 @@ def test_random_movements_compute_the_same(seed: int) -> None:
     assume(not traced.others)
     x = torch.randn(2, 4, 6, 6, dtype=torch.float64)
     with torch.no_grad():
-        torch.testing.assert_close(_with_weights_of(module, traced)(x), module(x))
+        torch.testing.assert_close(with_weights_of(module, traced)(x), module(x))

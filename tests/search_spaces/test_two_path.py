@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from space_checks import assert_feasible_is_what_decode_accepts
 
 from gennape.errors import InvalidArchitectureError
 from gennape.search_spaces.families.two_path import CONV, NAMES, REDUCING, SUPP, TwoPath, original_string
@@ -123,18 +124,7 @@ def test_size_of_the_space() -> None:
 @settings(max_examples=40, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1))
 def test_feasible_is_what_decode_accepts(seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    genomes = SPACE.sample(rng, 16)
-    limits = [len(gene.values) for gene in SPACE.genes]
-    anything = rng.integers(limits, size=genomes.shape)
-    genomes = SPACE.canonical(np.where(rng.random(genomes.shape) < 0.08, anything, genomes))
-    for genome, feasible in zip(genomes, SPACE.feasible(genomes), strict=True):
-        architecture = SPACE.encode(genome)
-        if feasible:
-            assert np.array_equal(SPACE.decode(architecture), genome)
-        else:
-            with pytest.raises(InvalidArchitectureError):
-                SPACE.decode(architecture)
+    assert_feasible_is_what_decode_accepts(SPACE, seed, changed=0.08)
 
 
 def _weighted(architecture: Any) -> list[tuple[int, ...]]:

@@ -6,37 +6,20 @@ More models than here are tried by ``python benchmarks/importing.py``, whose tab
 from __future__ import annotations
 
 import importlib.util
-import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
+from torch_modules import assert_counts_every_weight, importing, with_weights_of
 
 from gennape.search_spaces import cost
 from gennape.search_spaces.graph import pack, validate
-from gennape.search_spaces.module import compile_graph, has_weights
 from gennape.search_spaces.torch_import import trace
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
-
     from gennape.search_spaces.torch_import import Traced
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("timm") is None, reason="timm is not installed (extra: test)")
-
-
-@pytest.fixture(scope="module")
-def importing() -> Any:
-    """The benchmark, which knows the models."""
-    path = Path(__file__).parents[2] / "benchmarks" / "importing.py"
-    spec = importlib.util.spec_from_file_location("importing", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["importing"] = module  # its dataclass looks for its module
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.mark.parametrize(
@@ -46,11 +29,11 @@ def importing() -> Any:
         *("inception_v3", "hrnet_w18_small", "nfnet_l0", "convnext_tiny", "pvt_v2_b0"),
     ],
 )
-def test_networks_that_the_vocabulary_tells(importing: Any, name: str) -> None:
-    model = importing.model(name)
+def test_networks_that_the_vocabulary_tells(name: str) -> None:
+    model = importing().model(name)
     traced = trace(model.module, model.image)
     assert traced.others == {}
-    _costs_what_it_costs(importing, model, traced)
+    _costs_what_it_costs(model, traced)
 
 
 @pytest.mark.parametrize(
@@ -62,49 +45,36 @@ def test_networks_that_the_vocabulary_tells(importing: Any, name: str) -> None:
         ("dm_nfnet_f0", {"mul"}),
     ],
 )
-def test_networks_with_operations_outside_the_vocabulary(importing: Any, name: str, others: set[str]) -> None:
-    model = importing.model(name)
+def test_networks_with_operations_outside_the_vocabulary(name: str, others: set[str]) -> None:
+    model = importing().model(name)
     traced = trace(model.module, model.image)
     assert set(traced.others) == others
-    _costs_what_it_costs(importing, model, traced)
+    _costs_what_it_costs(model, traced)
 
 
-def _costs_what_it_costs(importing: Any, model: Any, traced: Traced) -> None:
+def _costs_what_it_costs(model: Any, traced: Traced) -> None:
     graphs = pack([traced.graph])
     validate(graphs)
-    assert cost.macs(graphs)[0] == pytest.approx(importing.counted_macs(model.module, model.image), rel=0.01)
-    assert cost.params(graphs)[0] == sum(p.numel() for p in model.module.parameters())
+    assert cost.macs(graphs)[0] == pytest.approx(importing().counted_macs(model.module, model.image), rel=0.01)
+    assert_counts_every_weight(model.module, traced)
 
 
 @pytest.mark.parametrize(
     "name",
     ["mobilenetv3_small_100", "regnety_002", "convnext_atto", "pvt_v2_b0"],
 )
-def test_the_graph_computes_what_the_model_does(importing: Any, name: str) -> None:
+def test_the_graph_computes_what_the_model_does(name: str) -> None:
     """Weights are random, also those that start as zeros and ones; the graph's layers get them by name."""
-    model = importing.model(name, "cpu")
+    model = importing().model(name, "cpu")
     torch.manual_seed(0)
     for tensor_name, tensor in model.module.state_dict().items():
         if tensor.dim() == 1:
             noise = torch.rand_like(tensor)
             tensor.copy_(0.5 + noise if tensor_name.endswith(("weight", "running_var", "gamma")) else noise - 0.5)
     traced = trace(model.module, model.image)
-    compiled = compile_graph(traced.graph).eval()
-    _copy_weights(model.module, traced, compiled)
+    compiled = with_weights_of(model.module, traced, torch.float32)
     image = torch.randn(1, *model.image)
     with torch.no_grad():
         expected, result = model.module(image), compiled(image)
     assert expected.std() > 1e-3
     torch.testing.assert_close(result, expected, rtol=1e-3, atol=1e-3 * float(expected.abs().max()))
-
-
-def _copy_weights(module: nn.Module, traced: Traced, compiled: Any) -> None:
-    held: dict[str, Tensor] = module.state_dict()
-    with torch.no_grad():
-        for step in compiled.plan:
-            if has_weights(step):
-                state = compiled.get_submodule(step.name).state_dict()
-                own = [tensor for name, tensor in state.items() if name != "num_batches_tracked"]
-                for tensor, name in zip(own, traced.weights[step.node], strict=True):
-                    assert name is not None
-                    tensor.copy_(held[name].reshape(tensor.shape))

@@ -1,0 +1,124 @@
+"""``gennape evaluate`` as a user calls it, on small labelled files made here."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+from gennape.errors import ConfigError, InvalidDataError
+from gennape.jobs.cli import app
+from gennape.predictors.checkpoint import load_checkpoint
+from gennape.predictors.evaluation_rows import BENCHMARKS
+from gennape.search_spaces.cost import flops
+from gennape.search_spaces.families.registry import family
+
+
+def evaluate(*arguments: object) -> str:
+    result = CliRunner().invoke(app, ["evaluate", *map(str, arguments)], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def write_resnets(folder: Path, n: int) -> Path:
+    """Networks whose labels are their GFLOPs, so that FLOPs alone is perfect everywhere."""
+    space = family("ofa_resnet")
+    genomes = space.sample(np.random.default_rng(2), n)
+    accuracy = flops(space.graphs(genomes)) / 1e9
+    table = {"architecture": [json.dumps(space.encode(genome)) for genome in genomes], "acc": accuracy}
+    folder.mkdir(exist_ok=True)
+    pd.DataFrame(table).to_csv(folder / "ofa_resnet.csv.gz", index=False)
+    return folder / "ofa_resnet.csv.gz"
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("workspace")
+
+
+def by(report: dict[str, Any], **wanted: object) -> list[dict[str, Any]]:
+    return [figure for figure in report["figures"] if all(figure[key] == value for key, value in wanted.items())]
+
+
+@pytest.mark.cluster
+def test_every_subset_setting_method_and_seed_is_reported(tmp_path: Path, workspace: Path) -> None:
+    file = write_resnets(tmp_path / "data", 30)
+    (tmp_path / "data" / "other.csv").write_text("not known, so not read")
+    settings = ("--labels", 5, "--seeds", 3, "--workspace", workspace)
+    output = evaluate("--data", tmp_path / "data", "--out", tmp_path / "out", *settings)
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    parts = [f"resolution {r}" for r in (192, 208, 224)]
+    zero = {figure["subset"]: figure for figure in by(report, method="flops", setting="zero-shot")}
+    assert set(zero) == {"all", *parts}
+    assert zero["all"]["rows"] == 30 == sum(zero[part]["rows"] for part in parts)
+    tuned = by(report, method="flops", setting="fine-tuned", subset="all")
+    assert [(figure["seed"], figure["rows"], figure["labels"]) for figure in tuned] == [(s, 25, 5) for s in range(3)]
+    assert {figure["srcc"] for figure in by(report, method="flops")} == {1.0}
+    assert {figure["regret_1"] for figure in by(report, method="flops")} == {0.0}
+    assert len(by(report, method="gennape", setting="zero-shot")) == 4
+    assert {figure["family"] for figure in report["figures"]} == {"ofa_resnet"}
+    assert report["checkpoint"] == load_checkpoint().sha256
+    assert report["data"][0]["sha256"] == hashlib.sha256(file.read_bytes()).hexdigest()
+    assert report["absent"]["inception"] == "no labels are published"
+    assert report["absent"]["nb201"] == "nb201.csv.gz is not there"
+    assert "ofa_resnet" in output
+    assert (workspace / "mlflow.db").is_file()
+
+
+@pytest.mark.cluster
+def test_few_rows_are_measured_zero_shot_only(tmp_path: Path, workspace: Path) -> None:
+    write_resnets(tmp_path / "data", 4)
+    evaluate("--data", tmp_path / "data", "--out", tmp_path / "out", "--workspace", workspace)
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert {figure["setting"] for figure in report["figures"]} == {"zero-shot"}
+
+
+def test_folder_without_any_known_file(tmp_path: Path) -> None:
+    with pytest.raises(InvalidDataError, match=r"holds none of \['nb101.csv.gz'"):
+        evaluate("--data", tmp_path, "--out", tmp_path / "out", "--workspace", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("architecture,acc\n{,90\n", "row 1"),
+        ("architecture,other\n{},90\n", "no column of numbers 'acc'"),
+        ("", "cannot read"),
+    ],
+)
+@pytest.mark.parametrize("name", ["nb301.csv.gz", "ofa_mbv3_profile.csv.gz"])
+def test_unreadable_files_are_refused_before_anything_is_measured(
+    tmp_path: Path, name: str, content: str, message: str
+) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / name).write_bytes(gzip.compress(content.encode()))
+    with pytest.raises(InvalidDataError, match=message):
+        evaluate("--data", tmp_path / "data", "--out", tmp_path / "out", "--workspace", tmp_path)
+    assert not list((tmp_path / "out").iterdir())
+    assert not (tmp_path / "mlflow.db").exists()
+
+
+def test_no_row_that_counts(tmp_path: Path) -> None:
+    (tmp_path / "nb201.csv.gz").write_bytes(
+        gzip.compress(b"arch,c10_test200\n" + b"|none~0|+|none~0|none~1|+|none~0|none~1|none~2|,10\n")
+    )
+    with pytest.raises(InvalidDataError, match=r"nothing to measure on.*fewer than two rows that count"):
+        evaluate("--data", tmp_path, "--out", tmp_path / "out", "--workspace", tmp_path)
+
+
+def test_report_folder_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match="give another folder with --out"):
+        evaluate("--data", tmp_path, "--out", tmp_path / "file" / "out", "--workspace", tmp_path)
+
+
+def test_files_of_the_guide_are_those_that_are_read() -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "evaluate.md").read_text()
+    assert all(f"`{benchmark.file}`" in page and f"`{benchmark.family}`" in page for benchmark in BENCHMARKS)
