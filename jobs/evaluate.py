@@ -1,103 +1,211 @@
-"""``gennape evaluate``: measure a checkpoint on labelled architectures, beside FLOPs alone."""
+"""``gennape evaluate``: measure a checkpoint on labelled architectures, beside cost and proxies, as the papers do."""
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     import numpy as np
     from jaxtyping import Float64
 
+    from gennape.platform.evaluation_report import Evaluation, Table
+    from gennape.predictors.evaluation_rows import ChosenRows
     from gennape.predictors.predictor import Predictor
+    from gennape.predictors.protocol import BenchmarkRows, Method, Outcome, Plan
 
-#: File, family, and whether only the held-out test rows count because the shipped checkpoint was trained on the rest.
-TABLES = (
-    ("nb101.csv.gz", "nb101", True),
-    ("ofa_mbv3_profile.csv.gz", "ofa_mbv3", False),
-    ("ofa_mbv3.csv.gz", "ofa_mbv3", False),
-    ("ofa_resnet.csv.gz", "ofa_resnet", False),
-)
+#: Networks of each family whose embeddings are drawn.
+_DRAWN = 200
+_NO_LABELS = "no labels are published"
 
 
 def evaluate(
     data: Annotated[Path, typer.Option(help="Folder of labelled files.")],
-    out: Annotated[Path, typer.Option(help="Folder to write report.json and report.md to.")],
+    out: Annotated[Path, typer.Option(help="Folder to write report.json, report.md and report.html to.")],
     checkpoint: Annotated[Path | None, typer.Option(help="Checkpoint; default the shipped one.")] = None,
+    labels: Annotated[int, typer.Option(min=0, help="Rows to fine-tune on; 0 measures zero-shot only.")] = 50,
+    seeds: Annotated[int, typer.Option(min=1, help="Draws of the rows to fine-tune on.")] = 5,
+    proxies: Annotated[int, typer.Option(min=0, help="Compute zero-cost proxies on so many rows of each file.")] = 0,
+    workspace: Annotated[
+        Path | None, typer.Option(help="Folder of the runs.  [default: $GENNAPE_WORKSPACE or ./gennape-workspace]")
+    ] = None,
 ) -> None:
-    """Rank correlation and error of zero-shot predictions, overall and within each resolution."""
-    import json
+    """Rank correlations and errors, zero-shot and fine-tuned, overall and within each resolution."""
+    import time
+    from contextlib import ExitStack
 
     from rich.console import Console
 
-    from gennape.errors import InvalidDataError
-    from gennape.platform.workspace import atomic_write_bytes
+    from gennape.platform.evaluation_report import tables, write_evaluation
+    from gennape.platform.evaluation_tracking import evaluation_run
+    from gennape.platform.workspace import open_workspace
     from gennape.predictors.checkpoint import load_checkpoint, provenance_of
-    from gennape.source import commit
+    from gennape.predictors.protocol import Plan
 
-    present = [table for table in TABLES if (data / table[0]).is_file()]
-    if not present:
-        raise InvalidDataError(f"{data} holds none of {[name for name, _, _ in TABLES]}; name the folder that does")
-    predictor = load_checkpoint(checkpoint)
-    rows = [row for table in present for row in _measure(data, *table, predictor)]
-    report = {"checkpoint": predictor.sha256, "trained": provenance_of(checkpoint), "commit": commit(), "rows": rows}
-    out.mkdir(parents=True, exist_ok=True)
-    atomic_write_bytes(out / "report.json", (json.dumps(report, indent=2) + "\n").encode())
-    text = _markdown(rows)
-    atomic_write_bytes(out / "report.md", text.encode())
-    Console(width=120).print(text, markup=False)
+    start, plan = time.perf_counter(), Plan(labels, tuple(range(seeds)))
+    screen = Console(stderr=True)
+    predictor, trained = load_checkpoint(checkpoint), provenance_of(checkpoint)
+    predictors: dict[str, Predictor] = {"gennape": predictor}  # others to measure beside it: one entry each
+    _make_folder(out)
+    store = open_workspace(workspace)
+    chosen, absent = _read(data, trained)
+    parameters = {"checkpoint": predictor.sha256, "labels": str(labels), "seeds": str(seeds), "proxies": str(proxies)}
+    parameters |= {f"sha256.{rows.benchmark.file}": rows.sha256 for rows in chosen}
+    with ExitStack() as stack:
+        with screen.status("opening the runs"):
+            log = stack.enter_context(evaluation_run(store, f"evaluate-{time.strftime('%Y%m%d-%H%M%S')}", parameters))
+        measured = _measure(chosen, predictors, plan, proxies)
+        with screen.status("drawing the report"):
+            embeddings = _embeddings(predictor, measured)
+            record = {**_record(predictor, trained), "seconds_total": time.perf_counter() - start}
+            evaluation = _evaluation(measured, absent, chosen, plan, record, embeddings)
+            paths = write_evaluation(out, evaluation)
+            log(evaluation, paths)
+    _show(tables(evaluation), paths)
 
 
-def _measure(data: Path, name: str, family: str, held_out: bool, predictor: Predictor) -> list[dict[str, Any]]:
+def _make_folder(out: Path) -> None:
+    from gennape.errors import ConfigError
+
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out):
+            pass
+    except OSError as error:
+        raise ConfigError(
+            f"cannot write to {out} ({error.strerror or error}); give another folder with --out"
+        ) from error
+
+
+def _read(folder: Path, trained: Mapping[str, Any]) -> tuple[list[ChosenRows], dict[str, str]]:
+    """The rows of all files in the folder, and why other rows of the report stay empty."""
+    from gennape.errors import InvalidDataError
+    from gennape.jobs.progress import progress_bar
+    from gennape.predictors.evaluation_rows import (
+        BENCHMARKS,
+        UNLABELLED,
+        learnt_families,
+        present_benchmarks,
+        read_rows,
+    )
+
+    present, chosen = present_benchmarks(folder), []
+    absent = {b.name: f"{b.file} is not there" for b in BENCHMARKS if b not in present}
+    with progress_bar("Reading", len(present)) as advance:
+        for benchmark in present:
+            rows = read_rows(folder, benchmark, learnt_families(trained))
+            advance(1, benchmark.file)
+            if len(rows.labels.genomes) < 2:
+                absent[benchmark.name] = f"{benchmark.file} holds fewer than two rows that count"
+            else:
+                chosen.append(rows)
+    if not chosen:
+        raise InvalidDataError(f"{folder}: nothing to measure on: " + "; ".join(absent.values()))
+    return chosen, absent | dict.fromkeys(UNLABELLED, _NO_LABELS)
+
+
+def _measure(
+    chosen: Sequence[ChosenRows], predictors: Mapping[str, Predictor], plan: Plan, proxies: int
+) -> list[tuple[BenchmarkRows, Outcome]]:
     import numpy as np
 
-    from gennape.search_spaces.cost import flops
+    from gennape.jobs.progress import progress_bar
+    from gennape.predictors.evaluation_rows import build_rows, computed_proxies, with_proxies
+    from gennape.predictors.methods import methods_for
+    from gennape.predictors.protocol import calls, measure
+
+    with progress_bar("Building graphs", sum(len(rows.labels.genomes) for rows in chosen)) as advance:
+        built = [build_rows(rows, advance) for rows in chosen]
+    if proxies:
+        with progress_bar("Zero-cost proxies", sum(min(proxies, len(rows.accuracy)) for rows in built)) as advance:
+            built = [
+                with_proxies(rows, computed_proxies(rows, proxies, np.random.default_rng(0), lambda: advance(1)))
+                for rows in built
+            ]
+    jobs: list[tuple[BenchmarkRows, list[Method]]] = [(rows, methods_for(rows, predictors)) for rows in built]
+    with progress_bar("Measuring", sum(calls(rows, methods, plan) for rows, methods in jobs)) as advance:
+        return [(rows, measure(rows, methods, plan, lambda note: advance(1, note))) for rows, methods in jobs]
+
+
+def _embeddings(
+    predictor: Predictor, measured: Sequence[tuple[BenchmarkRows, Outcome]]
+) -> dict[str, Float64[np.ndarray, "g d"]]:
+    """Of some networks of each family measured, and of samples of those that have no labels; none without ``embed``."""
+    import numpy as np
+
+    from gennape.predictors.evaluation_rows import UNLABELLED
+    from gennape.predictors.predictor import TunablePredictor
     from gennape.search_spaces.families.registry import family as family_named
-    from gennape.search_spaces.graph import Column
-    from gennape.search_spaces.labels import read_labels, split
-    from gennape.search_spaces.ops import Op
 
-    space = family_named(family)
-    labels = read_labels(data / name, space)
-    if held_out:
-        labels = labels.take(split(labels) == 2)
-    graphs = space.graphs(labels.genomes)
-    predicted, cost = predictor.predict(graphs).accuracy, flops(graphs).astype(np.float64)
-    resolution = graphs.nodes[graphs.nodes[:, Column.OP] == Op.INPUT, Column.H_OUT]  # one input a graph, in their order
-    subsets = [("all", np.ones(len(predicted), bool))]
-    if held_out:
-        subsets.append(("at least 80 %", labels.accuracy >= 80))
-    if len(np.unique(resolution)) > 1:
-        subsets += [(f"resolution {r}", resolution == r) for r in np.unique(resolution)]
-    return [
-        {"file": name, "family": family, "subset": what, **_figures(labels.accuracy[s], predicted[s], cost[s])}
-        for what, s in subsets
-    ]
+    if not isinstance(predictor, TunablePredictor):
+        return {}
+    rng = np.random.default_rng(0)
+    out: dict[str, Float64[np.ndarray, "g d"]] = {}
+    for rows, _ in measured:
+        drawn = rng.permutation(len(rows.accuracy))[:_DRAWN]
+        out.setdefault(rows.family, predictor.embed(rows.graphs.take(drawn)))
+    for name in UNLABELLED:
+        space = family_named(name)
+        out[name] = predictor.embed(space.graphs(space.sample(rng, _DRAWN)))
+    return out
 
 
-def _figures(
-    accuracy: Float64[np.ndarray, " n"], predicted: Float64[np.ndarray, " n"], cost: Float64[np.ndarray, " n"]
-) -> dict[str, Any]:
-    from gennape.predictors.metrics import mae, srcc
+def _record(predictor: Predictor, trained: Mapping[str, Any]) -> dict[str, Any]:
+    import gennape
+    from gennape.source import commit
 
     return {
-        "rows": len(accuracy),
-        "srcc": round(srcc(accuracy, predicted), 4),
-        "srcc_flops": round(srcc(accuracy, cost), 4),
-        "mae_percent": round(mae(accuracy, predicted), 4),
+        "version": gennape.__version__,
+        "commit": commit(),
+        "checkpoint": predictor.sha256,
+        "trained": dict(trained),
     }
 
 
-def _markdown(rows: list[dict[str, Any]]) -> str:
-    lines = [
-        "| file | family | rows | n | SRCC | SRCC of FLOPs alone | MAE % |",
-        "|---|---|---|---:|---:|---:|---:|",
-        *(
-            f"| {r['file']} | {r['family']} | {r['subset']} | {r['rows']} | {r['srcc']:.3f} | {r['srcc_flops']:.3f} "
-            f"| {r['mae_percent']:.2f} |"
-            for r in rows
-        ),
+def _evaluation(
+    measured: Sequence[tuple[BenchmarkRows, Outcome]],
+    absent: Mapping[str, str],
+    chosen: Sequence[ChosenRows],
+    plan: Plan,
+    record: Mapping[str, Any],
+    embeddings: Mapping[str, Float64[np.ndarray, "g d"]],
+) -> Evaluation:
+    from gennape.platform.evaluation_report import Evaluation
+
+    data = [
+        {
+            "benchmark": rows.benchmark.name,
+            "family": rows.benchmark.family,
+            "file": rows.benchmark.file,
+            "sha256": rows.sha256,
+            "column": rows.benchmark.column,
+            "rows": len(rows.labels.genomes),
+            "left_out": dict(rows.left_out),
+        }
+        for rows in chosen
     ]
-    return "\n".join(lines) + "\n"
+    return Evaluation(measured, absent, data, plan, record, embeddings)
+
+
+def _show(tables: Sequence[Table], paths: Sequence[Path]) -> None:
+    """The rank correlations, and where the rest is."""
+    from rich.console import Console
+    from rich.table import Table as RichTable
+
+    out = Console(highlight=False, width=140)
+    for table in tables:
+        if table.title.startswith("Rank correlation"):
+            shown = RichTable(title=table.title, title_justify="left")
+            for i, cell in enumerate(table.head):
+                shown.add_column(cell, justify="left" if i == 0 else "right")
+            for row in table.rows:
+                shown.add_row(*row)
+            out.print(shown)
+    for path in paths:
+        out.print(f"report    {path}", markup=False, soft_wrap=True)
+    out.print("runs      gennape ui", markup=False)

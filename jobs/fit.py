@@ -55,7 +55,7 @@ def fit(
     config = EnsembleConfig(pretrained.config, clusters, fuzzifier)
     settings = training.FitConfig(epochs=epochs, head_epochs=head_epochs, batch=batch)
     with progress_bar("Fitting", (epochs + head_epochs) * (len(graphs) // batch) * batch) as advance:
-        network, target = training.fit(
+        fitted = training.fit(
             pretrained, graphs, chosen.accuracy, config, settings, rng,
             lambda n, loss: advance(n, f"loss {loss:.3f}"),
         )  # fmt: skip
@@ -63,13 +63,14 @@ def fit(
         data, seed, family=family, networks=len(graphs), minimum_accuracy=minimum_accuracy, fit=asdict(settings),
         encoder=encoder_sha256,
     )  # fmt: skip
-    save_ensemble(out, network, target, record)
+    learnt = [labels.identity[i] for i in np.flatnonzero(part != 2)]  # the validation rows are looked at, too
+    save_ensemble(out, fitted, record, learnt)
     predictor = load_checkpoint(out)
     record["metrics"] = {
         name: _figures(predictor, space, labels.take(part == index), minimum_accuracy)
         for name, index in (("validation", 1), ("test", 2))
     }
-    sha256 = save_ensemble(out, network, target, record)
+    sha256 = save_ensemble(out, fitted, record, learnt)
     Console().print(f"checkpoint {sha256[:12]} written to {out}")
     Console().print_json(data=record["metrics"])
 

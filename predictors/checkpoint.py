@@ -6,13 +6,15 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from jaxtyping import Int64
 from pydantic import TypeAdapter, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load, save
@@ -20,12 +22,15 @@ from safetensors.torch import load, save
 from gennape.errors import CheckpointError
 from gennape.predictors.encoder import EncoderConfig, GraphEncoder
 from gennape.predictors.features import N_FEATURES
-from gennape.predictors.fuzzy_ensemble import EnsembleConfig, FuzzyEnsemble, FuzzyEnsembleNetwork
+from gennape.predictors.fuzzy_ensemble import EnsembleConfig, Fitted, FuzzyEnsemble, FuzzyEnsembleNetwork
+from gennape.predictors.scaling import ScalingLaw
 from gennape.predictors.target import FlopsTarget
 
-#: Version of the files. Raise it when their meaning changes, and keep reading the old ones.
-FORMAT = 1
+#: Version of the files. Raise it when their meaning changes; from the first release on, keep reading the old ones.
+FORMAT = 2
 WEIGHTS, DESCRIPTION = "weights.safetensors", "checkpoint.json"
+#: The tensor, beside the weights, that tells which architectures were learnt from or chosen by.
+_LEARNT = "learnt_architectures"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +42,7 @@ class _Description:
     features: int
     config: dict[str, Any]
     target: FlopsTarget | None
+    law: ScalingLaw | None
     provenance: dict[str, Any]
     weights_sha256: str
 
@@ -46,16 +52,18 @@ def shipped_checkpoint() -> Path:
     return Path(str(files("gennape.predictors") / "checkpoints" / "nb101"))
 
 
-def save_ensemble(
-    folder: Path, network: FuzzyEnsembleNetwork, target: FlopsTarget, provenance: Mapping[str, Any]
-) -> str:
-    """Write a fitted ensemble; returns its hash. The folder appears whole or not at all."""
-    return _save(folder, "ensemble", network, asdict(network.config), target, provenance)
+def save_ensemble(folder: Path, fitted: Fitted, provenance: Mapping[str, Any], learnt: Collection[str] = ()) -> str:
+    """Write a fitted ensemble; returns its hash. The folder appears whole or not at all.
+
+    ``learnt`` are the identities of the architectures whose labels had a part in it, see :func:`learnt_numbers`.
+    """
+    tensors = fitted.network.state_dict() | {_LEARNT: torch.from_numpy(np.unique(identity_numbers(learnt)))}
+    return _save(folder, "ensemble", tensors, asdict(fitted.network.config), provenance, fitted)
 
 
 def save_encoder(folder: Path, encoder: GraphEncoder, provenance: Mapping[str, Any]) -> str:
     """Write a pretrained encoder; returns its hash."""
-    return _save(folder, "encoder", encoder, asdict(encoder.config), None, provenance)
+    return _save(folder, "encoder", encoder.state_dict(), asdict(encoder.config), provenance)
 
 
 def load_checkpoint(folder: Path | None = None) -> FuzzyEnsemble:
@@ -67,10 +75,10 @@ def load_checkpoint(folder: Path | None = None) -> FuzzyEnsemble:
     description, weights, sha256 = _load(folder, "ensemble")
     config = _parse(EnsembleConfig, description.config, folder)
     network = FuzzyEnsembleNetwork(config)
-    _fill(network, weights, folder)
-    if description.target is None:
+    _fill(network, {name: tensor for name, tensor in weights.items() if name != _LEARNT}, folder)
+    if description.target is None or description.law is None:
         raise CheckpointError(f"{folder}: the description of an ensemble lacks its target; make it anew: gennape fit")
-    return FuzzyEnsemble(network, description.target, sha256)
+    return FuzzyEnsemble(Fitted(network, description.target, description.law), sha256)
 
 
 def load_encoder(folder: Path) -> tuple[GraphEncoder, str]:
@@ -79,6 +87,19 @@ def load_encoder(folder: Path) -> tuple[GraphEncoder, str]:
     encoder = GraphEncoder(_parse(EncoderConfig, description.config, folder))
     _fill(encoder, weights, folder)
     return encoder.eval(), sha256
+
+
+def learnt_numbers(folder: Path | None = None) -> Int64[np.ndarray, " n"]:
+    """The architectures whose labels had a part in a checkpoint, as :func:`identity_numbers`, ascending."""
+    folder = shipped_checkpoint() if folder is None else folder
+    weights = _load(folder, "ensemble")[1]
+    return weights[_LEARNT].numpy() if _LEARNT in weights else np.zeros(0, np.int64)
+
+
+def identity_numbers(identities: Collection[str]) -> Int64[np.ndarray, " n"]:
+    """64 bits of the SHA-256 of each identity: enough to tell a million architectures apart."""
+    digests = b"".join(hashlib.sha256(identity.encode()).digest()[:8] for identity in identities)
+    return np.frombuffer(digests, "<i8").astype(np.int64)
 
 
 def provenance_of(folder: Path | None = None) -> dict[str, Any]:
@@ -90,15 +111,22 @@ def provenance_of(folder: Path | None = None) -> dict[str, Any]:
 def _save(
     folder: Path,
     kind: str,
-    module: torch.nn.Module,
+    state: Mapping[str, torch.Tensor],
     config: dict[str, Any],
-    target: FlopsTarget | None,
     provenance: Mapping[str, Any],
+    fitted: Fitted | None = None,
 ) -> str:
-    tensors = {name: tensor.detach().float().cpu().contiguous() for name, tensor in module.state_dict().items()}
+    tensors = {name: _portable(tensor) for name, tensor in state.items()}
     weights = save(tensors)
     description = _Description(
-        FORMAT, kind, N_FEATURES, config, target, dict(provenance), hashlib.sha256(weights).hexdigest()
+        FORMAT,
+        kind,
+        N_FEATURES,
+        config,
+        None if fitted is None else fitted.target,
+        None if fitted is None else fitted.law,
+        dict(provenance),
+        hashlib.sha256(weights).hexdigest(),
     )
     text = (json.dumps(asdict(description), indent=2, sort_keys=True) + "\n").encode()
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -112,6 +140,11 @@ def _save(
             os.replace(folder, Path(parent) / "old")
         os.replace(fresh, folder)
     return hashlib.sha256(text).hexdigest()
+
+
+def _portable(tensor: torch.Tensor) -> torch.Tensor:
+    """Single precision for what is computed with, whole numbers as they are."""
+    return (tensor.detach().float() if tensor.is_floating_point() else tensor).cpu().contiguous()
 
 
 def _refuse_foreign(folder: Path) -> None:

@@ -53,6 +53,10 @@ class GraphEncoder(nn.Module):
 
     def forward(self, batch: GraphBatch) -> Float[Tensor, "g d"]:
         """Embeddings of a batch. In training, channels are dropped graph by graph."""
+        return self.readout(self.pool(batch))
+
+    def pool(self, batch: GraphBatch) -> Float[Tensor, "g p"]:
+        """What the embeddings are read from: means and maxima over steps, centred; p is twice the hidden size."""
         x = self.enter(batch.features.to(self.enter.weight.dtype))
         for mix, norm in zip(self.mix, self.norm, strict=True):
             y = norm(x)
@@ -60,7 +64,7 @@ class GraphEncoder(nn.Module):
             x = x + self._drop(torch.relu(mix(messages)), batch.offsets)
         x = self.last_norm(x)  # bounded, so that pooled values of unknown families are too
         pooled = [segment(x, batch.offsets, reduce) for reduce in ("mean", "max")]
-        return self.readout(self.centre(torch.cat(pooled, dim=1)))
+        return self.centre(torch.cat(pooled, dim=1))
 
     def _drop(self, x: Float[Tensor, "m h"], offsets: Int64[Tensor, " g1"]) -> Float[Tensor, "m h"]:
         if not self.training or self.config.dropout == 0:

@@ -100,7 +100,7 @@ def featurize(graphs: PackedGraphs) -> GraphBatch:
     """
     op = graphs.nodes[:, Column.OP].astype(np.int64)
     op = np.where((op >= 0) & (op < VOCABULARY_SIZE), op, int(Op.UNKNOWN))
-    leads, step_of = _steps(graphs, op)
+    leads, step_of = steps(graphs, op)
     owner = graphs.graph_index
     features = np.zeros((len(leads), N_FEATURES), np.float32)
     # A sum is one operation, in whatever order its terms are added.
@@ -121,9 +121,7 @@ def featurize(graphs: PackedGraphs) -> GraphBatch:
     )
 
 
-def _steps(
-    graphs: PackedGraphs, op: Int64[np.ndarray, " n"]
-) -> tuple[Int64[np.ndarray, " m"], Int64[np.ndarray, " n"]]:
+def steps(graphs: PackedGraphs, op: Int64[np.ndarray, " n"]) -> tuple[Int64[np.ndarray, " m"], Int64[np.ndarray, " n"]]:
     """The first node of each step, and for each node the step that it belongs to."""
     n = len(op)
     source, target = graphs.edges.T

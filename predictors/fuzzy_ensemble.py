@@ -1,7 +1,8 @@
-"""The predictor: encoder, fuzzy clusters and one head per cluster, on the FLOPs-transformed target."""
+"""The predictor: encoder, fuzzy clusters and one head per cluster, and the scaling law for what heads do not know."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -12,11 +13,16 @@ from torch import Tensor, nn
 
 from gennape.errors import InvalidGraphError
 from gennape.predictors.encoder import EncoderConfig, GraphEncoder
+from gennape.predictors.familiarity import Familiarity
 from gennape.predictors.features import GraphBatch, featurize
 from gennape.predictors.fuzzy import memberships
+from gennape.predictors.gaussian_process import GaussianProcess, Known, fit_process
 from gennape.predictors.heads import ClusterHeads
-from gennape.predictors.predictor import Prediction, Predictor
+from gennape.predictors.predictor import Prediction, TunablePredictor, check_labels
+from gennape.predictors.scaling import ScalingLaw
+from gennape.predictors.structure import STRUCTURE, structure
 from gennape.predictors.target import FlopsTarget
+from gennape.search_spaces.canonical import canonical_hashes
 from gennape.search_spaces.cost import flops
 from gennape.search_spaces.graph import PackedGraphs, offsets_of
 
@@ -36,65 +42,126 @@ class EnsembleConfig:
 class FuzzyEnsembleNetwork(nn.Module):
     """Graphs to standardised targets.
 
-    Centroids [c, d] are a buffer: fuzzy c-means sets them, gradients do not. So is the reach, the distance from the
-    nearest centroid within which the training graphs lie. Memberships sum to one however far away a graph is; so that
-    heads are not believed where they never saw a graph, what they add fades as (reach / distance)^2 outside the reach,
-    and a network infinitely far from all seen would be answered by its cost alone.
+    Centroids [c, d] are a buffer: fuzzy c-means sets them, gradients do not. So is what the network is familiar with:
+    memberships sum to one however far away a graph is, and do not tell whether heads ever saw the like.
     """
 
     centroids: Tensor
-    reach: Tensor
 
     def __init__(self, config: EnsembleConfig) -> None:
         super().__init__()
         self.config = config
         self.encoder = GraphEncoder(config.encoder)
         self.heads = ClusterHeads(config.clusters, config.encoder.embedding, config.head_hidden)
+        self.familiarity = Familiarity(2 * config.encoder.hidden)
         self.register_buffer("centroids", torch.zeros(config.clusters, config.encoder.embedding))
-        self.register_buffer("reach", torch.tensor(torch.inf))
-
-    def trust(self, embedding: Float[Tensor, "g d"]) -> Float[Tensor, " g"]:
-        """1 within the reach of the nearest centroid, then falling with the square of the distance."""
-        distance = torch.cdist(embedding.detach(), self.centroids, compute_mode="donot_use_mm_for_euclid_dist").amin(1)
-        return torch.where(distance <= self.reach, 1.0, (self.reach / distance).square())
 
     def forward(self, batch: GraphBatch) -> tuple[Float[Tensor, " g"], Float[Tensor, "g c"]]:
         """Standardised targets and memberships."""
-        embedding = self.encoder(batch)
+        return self.read(self.encoder.pool(batch), batch.cost)
+
+    def read(
+        self, pooled: Float[Tensor, "g p"], cost: Float[Tensor, " g"]
+    ) -> tuple[Float[Tensor, " g"], Float[Tensor, "g c"]]:
+        """Standardised targets and memberships of graphs that the encoder pooled."""
+        embedding = self.encoder.readout(pooled)
         membership = memberships(embedding, self.centroids, self.config.fuzzifier)
-        return self.heads(embedding, membership, batch.cost.to(embedding.dtype), self.trust(embedding)), membership
+        return self.heads(embedding, membership, cost.to(embedding.dtype)), membership
 
 
-class FuzzyEnsemble(Predictor):
-    """A trained network as a :class:`Predictor`.
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """What fitting makes: the network, the target that its heads learnt, and the law for families it did not see."""
+
+    network: FuzzyEnsembleNetwork
+    target: FlopsTarget
+    law: ScalingLaw
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """What was computed of a set of graphs: the pooled features [g, p], the structure, the zero-shot answer."""
+
+    graphs: PackedGraphs
+    pooled: Float64[np.ndarray, "g p"]
+    structure: Float64[np.ndarray, "g s"]
+    accuracy: Float64[np.ndarray, " g"]
+    memberships: Float64[np.ndarray, "g c"]
+
+
+class FuzzyEnsemble(TunablePredictor):
+    """A trained network as a predictor.
+
+    Networks like those of the training are answered by the heads, others by the scaling law, and between both in the
+    measure of familiarity. After :meth:`fit` a Gaussian process around these answers answers.
 
     Computes in double precision and rounds accuracies to 1e-6 percent, so that an answer does not depend on which
     other graphs it was computed with: the same architecture gets the same bytes from any batch.
     """
 
-    def __init__(self, network: FuzzyEnsembleNetwork, target: FlopsTarget, sha256: str) -> None:
-        self.network = network.double().eval()
-        self.target = target
+    def __init__(self, fitted: Fitted, sha256: str) -> None:
+        self.network = fitted.network.double().eval()
+        self.target = fitted.target
+        self.law = fitted.law
         self.sha256 = sha256
+        self._process: GaussianProcess | None = None
+        self._last: _Seen | None = None
 
     def predict(self, graphs: PackedGraphs) -> Prediction:
-        """Accuracy in percent and memberships, see :meth:`Predictor.predict`."""
-        _refuse_empty(graphs)
-        targets, rows = np.zeros(len(graphs)), np.zeros((len(graphs), self.network.config.clusters))
-        with torch.inference_mode():
-            for chosen in batches_of_nodes(graphs, _NODES_AT_ONCE):
-                target, membership = self.network(featurize(graphs.take(chosen)))
-                targets[chosen], rows[chosen] = target.numpy(), membership.numpy()
-        return Prediction(np.round(self.target.invert(targets, flops(graphs)), 6), np.round(rows, 9))
+        """Accuracy in percent and memberships, see :meth:`TunablePredictor.predict`."""
+        seen = self._look(graphs)
+        if self._process is None:
+            return Prediction(np.round(seen.accuracy, 6), seen.memberships)
+        mean, deviation = self._process.predict(_known(seen))
+        return Prediction(np.round(mean, 6), seen.memberships, np.round(deviation, 6))
+
+    def fit(self, graphs: PackedGraphs, accuracy: Float64[np.ndarray, " g"]) -> FuzzyEnsemble:
+        """Fine-tune on labelled networks of the target family, see :meth:`TunablePredictor.fit`; about a second."""
+        check_labels(graphs, accuracy)
+        self._process = None
+        self.sha256 = _renamed(self.sha256.partition("+")[0], graphs, accuracy)
+        if len(accuracy):
+            seen = self._look(graphs)
+            self._process = fit_process(_known(seen), accuracy)
+        return self
 
     def embed(self, graphs: PackedGraphs) -> Float64[np.ndarray, "g d"]:
         """Embeddings of graphs."""
+        with torch.inference_mode():
+            return np.asarray(self.network.encoder.readout(torch.from_numpy(self._look(graphs).pooled)).numpy())
+
+    def _look(self, graphs: PackedGraphs) -> _Seen:
+        """All that is computed of graphs; kept for the next question about the same set."""
         _refuse_empty(graphs)
-        out = np.zeros((len(graphs), self.network.config.encoder.embedding))
+        last = self._last
+        if last is not None and last.graphs is graphs:
+            return last
+        n, config = len(graphs), self.network.config
+        pooled, rows = np.zeros((n, 2 * config.encoder.hidden)), np.zeros((n, config.clusters))
+        shape, accuracy = np.zeros((n, len(STRUCTURE))), np.zeros(n)
         with torch.inference_mode():
             for chosen in batches_of_nodes(graphs, _NODES_AT_ONCE):
-                out[chosen] = self.network.encoder(featurize(graphs.take(chosen))).numpy()
-        return out
+                part = graphs.take(chosen)
+                shape[chosen] = structure(part)
+                batch = featurize(part)
+                features = self.network.encoder.pool(batch)
+                target, membership = self.network.read(features, batch.cost)
+                trust = self.network.familiarity(features).numpy()
+                by_heads = self.target.invert(target.numpy(), flops(part))
+                accuracy[chosen] = trust * by_heads + (1 - trust) * self.law.accuracy(shape[chosen])
+                pooled[chosen], rows[chosen] = features.numpy(), membership.numpy()
+        self._last = _Seen(graphs, pooled, shape, accuracy, np.round(rows, 9))
+        return self._last
+
+
+def _known(seen: _Seen) -> Known:
+    return Known(seen.accuracy, seen.structure, seen.pooled)
+
+
+def _renamed(sha256: str, graphs: PackedGraphs, accuracy: Float64[np.ndarray, " g"]) -> str:
+    """The name of what a checkpoint becomes by these labels."""
+    labels = hashlib.sha256("".join(canonical_hashes(graphs)).encode() + accuracy.tobytes()).hexdigest()
+    return f"{sha256}+{labels[:16]}" if len(accuracy) else sha256
 
 
 def batches_of_nodes(graphs: PackedGraphs, nodes: int) -> Iterator[Int64[np.ndarray, " k"]]:

@@ -55,12 +55,11 @@ class ClusterHeads(nn.Module):
         embedding: Float[Tensor, "g d"],
         membership: Float[Tensor, "g c"],
         cost: Float[Tensor, " g"],
-        trust: Float[Tensor, " g"],
     ) -> Float[Tensor, " g"]:
-        """Membership-weighted predictions on the scale of the target; ``trust`` (0 to 1) scales what the MLPs add."""
+        """Membership-weighted predictions on the scale of the target."""
         mean, deviation, slope, intercept, left = self.cost_statistics
         standard = ((cost - mean) / deviation)[:, None]
         known = torch.cat([embedding, standard], dim=1)
         hidden = torch.relu(torch.baddbmm(self.first_bias, known.expand(len(self.first), -1, -1), self.first))
         each = torch.baddbmm(self.second_bias, hidden, self.second).squeeze(2)
-        return slope * standard[:, 0] + intercept + trust * left * (each.T * membership).sum(1)
+        return slope * standard[:, 0] + intercept + left * (each.T * membership).sum(1)

@@ -6,17 +6,20 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float64
+from jaxtyping import Float64, Int64
 
+from gennape.errors import InvalidDataError
 from gennape.search_spaces.graph import PackedGraphs
 
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """One row per graph: ``accuracy`` [g] in percent; ``memberships`` [g, c] in the fuzzy clusters, summing to 1."""
+    """One row per graph: ``accuracy`` [g] in percent; ``memberships`` [g, c] in the fuzzy clusters, summing to 1;
+    ``deviation`` [g] in percent, how uncertain the accuracy is, or None where a predictor does not tell."""
 
     accuracy: Float64[np.ndarray, " g"]
     memberships: Float64[np.ndarray, "g c"]
+    deviation: Float64[np.ndarray, " g"] | None = None
 
 
 class Predictor(ABC):
@@ -31,3 +34,34 @@ class Predictor(ABC):
 
         Raises :class:`gennape.errors.InvalidGraphError` when a graph holds no nodes.
         """
+
+    def rank(self, graphs: PackedGraphs) -> Int64[np.ndarray, " g"]:
+        """Indices of the graphs, the best first; equal predictions keep their order."""
+        return np.argsort(-self.predict(graphs).accuracy, kind="stable")
+
+
+class TunablePredictor(Predictor):
+    """A predictor that learns from a few labels, and tells where networks lie."""
+
+    @abstractmethod
+    def fit(self, graphs: PackedGraphs, accuracy: Float64[np.ndarray, " g"]) -> TunablePredictor:
+        """Fine-tune this predictor on labelled networks of the target family, and return it.
+
+        ``accuracy`` [g] in percent. What earlier calls taught is forgotten; no labels give back the zero-shot
+        predictor. Equal labels give equal predictions, bit for bit. ``copy.copy`` beforehand keeps the untuned one.
+        Raises :class:`gennape.errors.InvalidDataError` for labels that do not match the graphs or are not finite.
+        """
+
+    @abstractmethod
+    def embed(self, graphs: PackedGraphs) -> Float64[np.ndarray, "g d"]:
+        """Embeddings: networks that are alike lie close together."""
+
+
+def check_labels(graphs: PackedGraphs, accuracy: Float64[np.ndarray, " g"]) -> None:
+    """Raise :class:`InvalidDataError` unless there is one finite label per graph."""
+    if len(accuracy) != len(graphs):
+        raise InvalidDataError(f"{len(accuracy)} labels for {len(graphs)} networks; give one accuracy per network")
+    bad = ~np.isfinite(accuracy)
+    if bad.any():
+        where = int(np.flatnonzero(bad)[0])
+        raise InvalidDataError(f"label {where} is {accuracy[where]}; leave out networks without an accuracy")

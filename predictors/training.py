@@ -15,8 +15,10 @@ from gennape.predictors.contrastive import ProjectionHead, contrastive_loss
 from gennape.predictors.encoder import EncoderConfig, GraphEncoder
 from gennape.predictors.features import featurize
 from gennape.predictors.fuzzy import fuzzy_c_means, memberships
-from gennape.predictors.fuzzy_ensemble import EnsembleConfig, FuzzyEnsembleNetwork, batches_of_nodes
-from gennape.predictors.target import FlopsTarget, fit_target, flops_scale
+from gennape.predictors.fuzzy_ensemble import EnsembleConfig, Fitted, FuzzyEnsembleNetwork, batches_of_nodes
+from gennape.predictors.scaling import fit_scaling_law
+from gennape.predictors.structure import structure
+from gennape.predictors.target import fit_target, flops_scale
 from gennape.search_spaces.cost import flops
 from gennape.search_spaces.graph import PackedGraphs
 
@@ -89,13 +91,13 @@ def fit(
     settings: FitConfig,
     rng: np.random.Generator,
     progress: Progress,
-) -> tuple[FuzzyEnsembleNetwork, FlopsTarget]:
+) -> Fitted:
     """An ensemble fitted to labelled graphs, in three stages.
 
     The encoder is trained with one head; fuzzy c-means splits the embeddings that it ends with; each cluster gets a
     copy of the head, and the copies are trained apart, weighted by membership. The loss is the absolute error in
-    accuracy: the error in the target times what the target was divided by. ``progress`` counts the graphs of both
-    trainings: ``epochs + head_epochs`` times all of them, but for incomplete batches.
+    accuracy: the error in the target times what the target was divided by. The scaling law is fitted beside.
+    ``progress`` counts the graphs of both trainings: ``epochs + head_epochs`` times all, but for incomplete batches.
     """
     torch.manual_seed(int(rng.integers(2**31)))
     target = fit_target(accuracy, flops(graphs))
@@ -118,13 +120,15 @@ def fit(
 
     network = FuzzyEnsembleNetwork(config)
     network.encoder.load_state_dict(single.encoder.state_dict())
-    embeddings = _embed(network.encoder.eval(), graphs)
+    pooled = _pool(network.encoder.eval(), graphs)
+    network.familiarity.learn(pooled)
+    with torch.no_grad():
+        embeddings = network.encoder.readout(pooled)
     network.centroids.copy_(fuzzy_c_means(embeddings, config.clusters, config.fuzzifier, rng))
-    nearest = torch.cdist(embeddings, network.centroids).amin(1)
-    network.reach.copy_(torch.quantile(nearest, 0.999))
     network.heads.copy_from(single.heads)
     _train_heads(network, embeddings, labels, settings, rng, progress)
-    return network.eval(), target
+    law = fit_scaling_law(_in_batches(structure, graphs), accuracy)
+    return Fitted(network.eval(), target, law)
 
 
 def _train_encoder(
@@ -155,13 +159,12 @@ def _train_heads(
     progress: Progress,
 ) -> None:
     membership = memberships(embeddings, network.centroids, network.config.fuzzifier)
-    trust = network.trust(embeddings)
     parameters = list(network.heads.parameters())
     steps = settings.head_epochs * max(1, len(embeddings) // settings.batch)
     optimizer, schedule = _optimizer(parameters, settings.learning_rate, settings.weight_decay, steps)
     for chosen in _shuffled(len(embeddings), settings.batch, settings.head_epochs, rng):
         rows = torch.from_numpy(chosen)
-        predicted = network.heads(embeddings[rows], membership[rows], labels.cost[rows], trust[rows])
+        predicted = network.heads(embeddings[rows], membership[rows], labels.cost[rows])
         loss = _loss(predicted, labels, rows)
         _step(loss, parameters, optimizer, schedule)
         progress(len(chosen), float(loss.detach()))
@@ -173,9 +176,15 @@ def _loss(predicted: Float[Tensor, " b"], labels: _Labels, rows: Int64[Tensor, "
     return functional.smooth_l1_loss(error, torch.zeros_like(error), beta=0.5)
 
 
-def _embed(encoder: GraphEncoder, graphs: PackedGraphs) -> Float[Tensor, "g d"]:
+def _pool(encoder: GraphEncoder, graphs: PackedGraphs) -> Float[Tensor, "g p"]:
     with torch.no_grad():
-        return torch.cat([encoder(featurize(graphs.take(rows))) for rows in batches_of_nodes(graphs, 8192)])
+        return torch.cat([encoder.pool(featurize(graphs.take(rows))) for rows in batches_of_nodes(graphs, 8192)])
+
+
+def _in_batches(
+    describe: Callable[[PackedGraphs], Float64[np.ndarray, "g s"]], graphs: PackedGraphs
+) -> Float64[np.ndarray, "g s"]:
+    return np.concatenate([describe(graphs.take(rows)) for rows in batches_of_nodes(graphs, 8192)])
 
 
 def _shuffled(n: int, batch: int, epochs: int, rng: np.random.Generator) -> Iterator[Int64[np.ndarray, " b"]]:

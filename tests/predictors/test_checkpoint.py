@@ -10,6 +10,7 @@ from gennape.errors import CheckpointError
 from gennape.predictors.checkpoint import (
     DESCRIPTION,
     WEIGHTS,
+    learnt_numbers,
     load_checkpoint,
     load_encoder,
     provenance_of,
@@ -18,24 +19,26 @@ from gennape.predictors.checkpoint import (
     shipped_checkpoint,
 )
 from gennape.predictors.encoder import GraphEncoder
-from gennape.predictors.fuzzy_ensemble import FuzzyEnsemble, FuzzyEnsembleNetwork
+from gennape.predictors.fuzzy_ensemble import Fitted, FuzzyEnsemble, FuzzyEnsembleNetwork
+from gennape.predictors.scaling import ScalingLaw
 from gennape.predictors.target import FlopsTarget
 from gennape.search_spaces.families.registry import family
 from gennape.search_spaces.graph import PackedGraphs
 
 TARGET = FlopsTarget(60.0, 10.0)
+LAW = ScalingLaw((0.7, -1.5, -0.9), 4.3, 0.24)
 
 
 @pytest.fixture
 def saved(tmp_path: Path, network: FuzzyEnsembleNetwork) -> Path:
-    save_ensemble(tmp_path / "checkpoint", network, TARGET, {"seed": 1})
+    save_ensemble(tmp_path / "checkpoint", Fitted(network, TARGET, LAW), {"seed": 1})
     return tmp_path / "checkpoint"
 
 
 def test_what_is_loaded_predicts_what_was_saved(
     saved: Path, network: FuzzyEnsembleNetwork, cells: PackedGraphs
 ) -> None:
-    expected = FuzzyEnsemble(network, TARGET, "").predict(cells)
+    expected = FuzzyEnsemble(Fitted(network, TARGET, LAW), "").predict(cells)
     found = load_checkpoint(saved).predict(cells)
     assert found.accuracy.tobytes() == expected.accuracy.tobytes()
     assert provenance_of(saved) == {"seed": 1}
@@ -43,7 +46,7 @@ def test_what_is_loaded_predicts_what_was_saved(
 
 
 def test_the_same_ensemble_has_the_same_hash(tmp_path: Path, network: FuzzyEnsembleNetwork) -> None:
-    hashes = {save_ensemble(tmp_path / name, network, TARGET, {}) for name in ("a", "b", "a")}
+    hashes = {save_ensemble(tmp_path / name, Fitted(network, TARGET, LAW), {}) for name in ("a", "b", "a")}
     assert len(hashes) == 1
     assert load_checkpoint(tmp_path / "a").sha256 in hashes
 
@@ -76,7 +79,7 @@ def _edit(saved: Path, **fields: object) -> None:
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"format": 0}, "checkpoint format 0, this version of gennape reads 1"),
+        ({"format": 0}, "checkpoint format 0, this version of gennape reads 2"),
         ({"format": 99}, "checkpoint format 99"),
         ({"kind": "encoder"}, "holds an encoder, but an ensemble is needed"),
         ({"features": 3}, "made for 3 features per step"),
@@ -108,7 +111,7 @@ def test_only_a_checkpoint_is_overwritten(tmp_path: Path, network: FuzzyEnsemble
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "cat.jpg").write_text("meow")
     with pytest.raises(CheckpointError, match=r"holds \['cat.jpg'\], not a checkpoint"):
-        save_ensemble(tmp_path / "photos", network, TARGET, {})
+        save_ensemble(tmp_path / "photos", Fitted(network, TARGET, LAW), {})
     assert [path.name for path in tmp_path.iterdir()] == ["photos"]
 
 
@@ -135,3 +138,14 @@ def test_the_shipped_checkpoint_is_small_and_says_where_it_comes_from() -> None:
     record = provenance_of()
     assert {"data", "seed", "version", "commit", "encoder", "metrics"} <= set(record)
     assert len(record["data"]["sha256"]) == 64
+
+
+def test_a_checkpoint_tells_which_architectures_it_learnt_from(tmp_path: Path, network: FuzzyEnsembleNetwork) -> None:
+    save_ensemble(tmp_path / "c", Fitted(network, TARGET, LAW), {}, ["b", "a", "b"])
+    # The first eight bytes of the SHA-256 of "a" is ca978112ca1bbdca, of "b" 3e23e8160039594a.
+    expected = [
+        int.from_bytes(bytes.fromhex(digits), "little", signed=True)
+        for digits in ("ca978112ca1bbdca", "3e23e8160039594a")
+    ]
+    assert learnt_numbers(tmp_path / "c").tolist() == sorted(expected)
+    assert load_checkpoint(tmp_path / "c").law == LAW

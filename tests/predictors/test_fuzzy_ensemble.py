@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 import torch
 
 from gennape.errors import InvalidGraphError
-from gennape.predictors.fuzzy_ensemble import FuzzyEnsemble, FuzzyEnsembleNetwork, batches_of_nodes
+from gennape.predictors.fuzzy_ensemble import Fitted, FuzzyEnsemble, FuzzyEnsembleNetwork, batches_of_nodes
 from gennape.predictors.heads import ClusterHeads
+from gennape.predictors.scaling import ScalingLaw
+from gennape.predictors.structure import structure
 from gennape.predictors.target import FlopsTarget, fit_target, flops_scale
 from gennape.search_spaces.families.registry import FAMILIES
 from gennape.search_spaces.graph import ComputationGraph, PackedGraphs, pack
@@ -14,10 +18,10 @@ from gennape.search_spaces.graph import ComputationGraph, PackedGraphs, pack
 
 @pytest.fixture
 def predictor(network: FuzzyEnsembleNetwork) -> FuzzyEnsemble:
-    return FuzzyEnsemble(network, FlopsTarget(60.0, 10.0), "0" * 64)
+    return FuzzyEnsemble(Fitted(network, FlopsTarget(60.0, 10.0), ScalingLaw((0.7, -1.5, -0.9), 4.3, 0.24)), "0" * 64)
 
 
-def test_heads_weigh_each_mlp_by_membership_and_trust() -> None:
+def test_heads_weigh_each_mlp_by_membership() -> None:
     torch.manual_seed(0)
     heads = ClusterHeads(clusters=2, embedding=3, hidden=4)
     x = torch.randn(5, 3)
@@ -28,8 +32,8 @@ def test_heads_weigh_each_mlp_by_membership_and_trust() -> None:
         for c in range(2)
     ]
     membership = torch.tensor([[0.25, 0.75]]).expand(5, 2)
-    found = heads(x, membership, torch.ones(5), torch.full((5,), 0.5))
-    torch.testing.assert_close(found, 3.0 * 2.0 + 1.0 + 0.5 * 0.1 * (0.25 * each[0] + 0.75 * each[1]))
+    found = heads(x, membership, torch.ones(5))
+    torch.testing.assert_close(found, 3.0 * 2.0 + 1.0 + 0.1 * (0.25 * each[0] + 0.75 * each[1]))
 
 
 def test_the_line_is_the_least_squared_error_in_accuracy() -> None:
@@ -41,19 +45,19 @@ def test_the_line_is_the_least_squared_error_in_accuracy() -> None:
     cost = 1 / flops_scale(flops)
     heads.start(cost, target.transform(accuracy, flops), target.unit(flops))
     nothing = torch.zeros(4)
-    line = heads.double()(nothing[:, None], torch.ones(4, 1).double(), torch.from_numpy(cost), nothing.double())
+    line = heads.double()(nothing[:, None], torch.ones(4, 1).double(), torch.from_numpy(cost))
     np.testing.assert_allclose(target.invert(line.detach().numpy(), flops), accuracy, atol=1e-4)
 
 
-def test_heads_are_believed_less_the_further_a_graph_is_from_all_seen(network: FuzzyEnsembleNetwork) -> None:
-    network.reach.fill_(2.0)
-    centroid = network.centroids[0]
-    away = torch.zeros_like(centroid)
-    away[0] = 1
-    network.centroids.copy_(centroid.expand_as(network.centroids))
-    distances = torch.tensor([0.0, 1.0, 2.0, 4.0, 20.0])
-    trust = network.trust(centroid + distances[:, None] * away)
-    torch.testing.assert_close(trust, torch.tensor([1.0, 1.0, 1.0, 0.25, 0.01]))
+def test_what_is_familiar_is_answered_by_heads_and_what_is_not_by_the_law(
+    predictor: FuzzyEnsemble, cells: PackedGraphs
+) -> None:
+    trusting = predictor.predict(cells).accuracy  # everything is familiar to an untrained network
+    predictor.network.familiarity.reach.fill_(1e-9)
+    doubting = copy.copy(predictor)
+    doubting._last = None
+    np.testing.assert_allclose(doubting.predict(cells).accuracy, doubting.law.accuracy(structure(cells)), atol=1e-6)
+    assert not np.allclose(trusting, doubting.predict(cells).accuracy, atol=0.1)
 
 
 def test_answers_do_not_depend_on_the_batch(predictor: FuzzyEnsemble, cells: PackedGraphs) -> None:

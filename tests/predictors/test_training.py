@@ -37,12 +37,12 @@ def test_fitting_learns_a_rule_that_the_graphs_show(cells: PackedGraphs) -> None
     """Accuracies that follow the size of the network are ranked nearly perfectly after a short training."""
     accuracy = 70 + 4 * np.log10(params(cells) / 1e5)
     settings = FitConfig(epochs=60, batch=32)
-    network, target = fit(
+    fitted = fit(
         GraphEncoder(SIZES), cells, accuracy, EnsembleConfig(SIZES, 3, 1.5, 16), settings, np.random.default_rng(0),
         _nothing,
     )  # fmt: skip
-    assert srcc(accuracy, FuzzyEnsemble(network, target, "").predict(cells).accuracy) > 0.9
-    assert (network.centroids.std(0) > 0).any()
+    assert srcc(accuracy, FuzzyEnsemble(fitted, "").predict(cells).accuracy) > 0.9
+    assert (fitted.network.centroids.std(0) > 0).any()
 
 
 def test_operations_never_seen_keep_their_zero_weights(cells: PackedGraphs) -> None:

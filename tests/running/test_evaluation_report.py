@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -68,7 +69,7 @@ def test_overview_names_rows_seeds_spread_and_published_figures(evaluation: Eval
         "k_gnn": "- (0.493)",
         "flops": "0.500 (0.001)",
         "params": "-",
-        "best proxy": "nwot 0.750 on 4 rows",
+        "best proxy": "snip 0.600 (0.718)",  # nwot is known of 4 rows only
     }
     assert zero["hiaml: no labels are published"]["gennape"] == "- (0.433)"
     assert zero["nb301: nb301.csv.gz is not there"]["flops"] == "- (0.578)"
@@ -76,6 +77,13 @@ def test_overview_names_rows_seeds_spread_and_published_figures(evaluation: Eval
     # Mean of 0.93 and 0.97; each is 0.02 off, so the sample deviation is sqrt(2 * 0.0004 / 1) = 0.0283.
     assert tuned["nb201"]["gennape"] == "0.950 ± 0.028 (0.910)"
     assert tuned["nb201"]["seeds"] == "2"
+
+
+def test_a_proxy_known_of_some_rows_says_of_how_many(evaluation: Evaluation) -> None:
+    rows, outcome = evaluation.measured[0]
+    partly = Outcome([m for m in outcome.measurements if m.method != "snip"])
+    other = replace(evaluation, measured=[(rows, partly)])
+    assert table(other, "Rank correlation (SRCC), zero-shot")["nb201"]["best proxy"] == "nwot 0.750 on 4 rows"
 
 
 def test_details_hold_every_subset_and_method(evaluation: Evaluation) -> None:

@@ -1,0 +1,98 @@
+"""An evaluation as a run in MLflow."""
+
+from __future__ import annotations
+
+import math
+import re
+import time
+import warnings
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from gennape.errors import WorkspaceError
+from gennape.platform.tracking import MOST_METRICS, open_store, provenance
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from mlflow import MlflowClient
+
+    from gennape.platform.evaluation_report import Evaluation
+
+_FORBIDDEN = re.compile(r"[^\w./ :-]+")  # in names of metrics
+
+
+@contextmanager
+def evaluation_run(
+    workspace: Path, name: str, parameters: Mapping[str, str]
+) -> Iterator[Callable[[Evaluation, Sequence[Path]], None]]:
+    """A run of the experiment "gennape"; yields ``log(evaluation, files)``, to call once the files are written.
+
+    Metrics are called benchmark/subset/setting/method/figure, the step is the seed. The run ends FINISHED, KILLED on
+    ``KeyboardInterrupt`` and FAILED on any other exception. Raises :class:`WorkspaceError` when the store cannot be
+    opened, or does not take what is logged. One process writes once, at the end: no actor is needed.
+    """
+    with warnings.catch_warnings():
+        # MLflow's own, of its tables.
+        warnings.filterwarnings("ignore", message="The ``noload`` loader strategy is deprecated")
+        client, experiment = open_store(workspace)
+        with _refusals(workspace):
+            run = _begin(client, experiment, name, parameters)
+
+        def log(evaluation: Evaluation, files: Sequence[Path]) -> None:
+            with _refusals(workspace):
+                _log(client, run, evaluation, files)
+
+        status = "FAILED"
+        try:
+            yield log
+            status = "FINISHED"
+        except KeyboardInterrupt:
+            status = "KILLED"
+            raise
+        finally:
+            with _refusals(workspace):
+                client.set_terminated(run, status=status)
+
+
+@contextmanager
+def _refusals(workspace: Path) -> Iterator[None]:
+    from mlflow.exceptions import MlflowException  # noqa: PLC0415 (2 s; open_store sets its environment)
+    from sqlalchemy.exc import SQLAlchemyError  # noqa: PLC0415
+
+    try:
+        yield
+    except (MlflowException, SQLAlchemyError, OSError) as error:
+        raise WorkspaceError(
+            f"MLflow does not take the evaluation into {workspace}: {str(error).splitlines()[0]}; what is written of "
+            "the report stays; give another folder with --workspace"
+        ) from error
+
+
+def _begin(client: MlflowClient, experiment: str, name: str, parameters: Mapping[str, str]) -> str:
+    from mlflow.entities import Param, RunTag  # noqa: PLC0415
+
+    run: str = client.create_run(experiment, run_name=name).info.run_id
+    tags = [RunTag(key, value) for key, value in provenance().items()]
+    client.log_batch(run, params=[Param(key, value) for key, value in parameters.items()], tags=tags)
+    return run
+
+
+def _log(client: MlflowClient, run: str, evaluation: Evaluation, files: Sequence[Path]) -> None:
+    from mlflow.entities import Metric  # noqa: PLC0415
+
+    now = int(time.time() * 1000)
+    metrics = [Metric(key, value, now, step) for key, value, step in _values(evaluation) if math.isfinite(value)]
+    for first in range(0, len(metrics), MOST_METRICS):
+        client.log_batch(run, metrics=metrics[first : first + MOST_METRICS])
+    for path in files:
+        client.log_artifact(run, str(path))
+
+
+def _values(evaluation: Evaluation) -> Iterator[tuple[str, float, int]]:
+    for _, outcome in evaluation.measured:
+        for m in outcome.measurements:
+            for figure, value in m.figures.items():
+                parts = (m.benchmark, m.subset, m.setting, m.method, figure)
+                yield "/".join(_FORBIDDEN.sub("", part).strip() for part in parts), value, m.seed

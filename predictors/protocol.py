@@ -1,0 +1,211 @@
+"""The protocol of the papers: which rows are labelled, which are tested, what is measured, and its spread over seeds.
+
+A method scores networks. It is asked zero-shot, on all rows of a benchmark, and fine-tuned on a few labelled rows that
+are drawn anew for every seed, the same for all methods, and not tested then (GENNAPE, Mills et al., AAAI 2023).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Bool, Float64, Int64
+
+from gennape.errors import InvalidDataError
+from gennape.predictors.metrics import figures
+from gennape.search_spaces.graph import PackedGraphs
+
+ZERO_SHOT, FINE_TUNED = "zero-shot", "fine-tuned"
+#: The subset that every row belongs to.
+ALL = "all"
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What a method is asked: networks of a family, of which it may learn from some and is tested on others.
+
+    ``accuracy`` [n] in percent, of which a method may read the ``labelled`` rows only (none zero-shot); ``test`` [r],
+    the rows to score; ``columns``, further numbers known of the rows, NaN where unknown. ``graphs`` is the same object
+    in every call for a benchmark, so that what is computed of it can be kept.
+    """
+
+    family: str
+    graphs: PackedGraphs
+    accuracy: Float64[np.ndarray, " n"]
+    columns: Mapping[str, Float64[np.ndarray, " n"]]
+    test: Int64[np.ndarray, " r"]
+    labelled: Int64[np.ndarray, " l"]
+
+
+#: Scores of the test rows [r], higher for better networks, NaN where there is none.
+Scores = Callable[[Target, np.random.Generator], Float64[np.ndarray, " r"]]
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """A way to rank networks. ``calibrated``: its scores are accuracies in percent. ``learns``: from labelled rows."""
+
+    name: str
+    scores: Scores
+    calibrated: bool = False
+    learns: bool = False
+    settings: tuple[str, ...] = (ZERO_SHOT, FINE_TUNED)
+
+
+@dataclass(frozen=True, slots=True)
+class BenchmarkRows:
+    """The rows of a benchmark that count, ready to be measured on.
+
+    ``identity``: a text a row that equal architectures share, all different here; ``subsets``: masks [n] by name, the
+    first being :data:`ALL`; ``tuned``: whether the fine-tuned setting applies.
+    """
+
+    benchmark: str
+    file: str
+    family: str
+    identity: Sequence[str]
+    graphs: PackedGraphs
+    accuracy: Float64[np.ndarray, " n"]
+    columns: Mapping[str, Float64[np.ndarray, " n"]]
+    subsets: Mapping[str, Bool[np.ndarray, " n"]]
+    tuned: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """``labels`` rows to fine-tune on, drawn once for each of ``seeds``."""
+
+    labels: int = 50
+    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """The ``figures`` (see :func:`gennape.predictors.metrics.figures`; errors only of calibrated scores) of one method
+    on one subset of a benchmark, in one setting, with one seed, and on how many rows."""
+
+    benchmark: str
+    file: str
+    family: str
+    subset: str
+    setting: str
+    labels: int
+    method: str
+    seed: int
+    rows: int
+    figures: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """All measurements on a benchmark; scores [n] by (setting, method, seed), NaN at rows that were not scored; seconds
+    by (setting, method)."""
+
+    measurements: list[Measurement] = field(default_factory=list)
+    scores: dict[tuple[str, str, int], Float64[np.ndarray, " n"]] = field(default_factory=dict)
+    seconds: dict[tuple[str, str], float] = field(default_factory=dict)
+
+
+def draw_labelled(identity: Sequence[str], seed: int, n: int) -> Int64[np.ndarray, " k"]:
+    """``n`` rows, drawn without replacement. Which networks they are depends on ``seed`` and on the set of identities
+    alone, not on the order of the rows. Raises :class:`InvalidDataError` where there are fewer."""
+    if len(identity) < n:
+        raise InvalidDataError(f"{len(identity)} rows are too few to label {n}; label fewer")
+    keys = [hashlib.sha256(f"{seed}:{name}".encode()).digest() for name in identity]
+    return np.array(sorted(range(len(keys)), key=keys.__getitem__)[:n], np.int64)
+
+
+def rounds(rows: BenchmarkRows, plan: Plan) -> Iterator[tuple[str, int, Target]]:
+    """The questions put to every method: (setting, seed, target); zero-shot once, as seed 0, then once a seed."""
+    everything = np.arange(len(rows.accuracy))
+    common = (rows.family, rows.graphs, rows.accuracy, rows.columns)
+    yield ZERO_SHOT, 0, Target(*common, everything, everything[:0])
+    if not can_tune(rows, plan):
+        return
+    for seed in plan.seeds:
+        labelled = draw_labelled(rows.identity, seed, plan.labels)
+        yield FINE_TUNED, seed, Target(*common, np.setdiff1d(everything, labelled), labelled)
+
+
+def can_tune(rows: BenchmarkRows, plan: Plan) -> bool:
+    """Whether there is a fine-tuned setting: it applies to the benchmark, and rows to test are left."""
+    return rows.tuned and plan.labels > 0 and len(rows.accuracy) >= plan.labels + 2
+
+
+def calls(rows: BenchmarkRows, methods: Sequence[Method], plan: Plan) -> int:
+    """How often :func:`measure` will report progress."""
+    return sum(setting in method.settings for setting, _, _ in rounds(rows, plan) for method in methods)
+
+
+def measure(
+    rows: BenchmarkRows, methods: Sequence[Method], plan: Plan, advance: Callable[[str], None] = lambda _: None
+) -> Outcome:
+    """Put every question to every method. ``advance`` is told of each (method, setting) as it is done.
+
+    A method that does not learn is asked once, of all rows: its scores stay the same whichever rows are labelled.
+    """
+    outcome, kept = Outcome(), {}
+    everything = np.arange(len(rows.accuracy))
+    for setting, seed, target in rounds(rows, plan):
+        for method in methods:
+            if setting not in method.settings:
+                continue
+            start = time.perf_counter()
+            if method.learns or method.name not in kept:
+                rng = np.random.default_rng([seed, zlib.crc32(f"{rows.benchmark} {method.name} {setting}".encode())])
+                asked = target if method.learns else replace(target, test=everything, labelled=everything[:0])
+                kept[method.name] = _spread_out(method.scores(asked, rng), asked, method.name)
+            scores = np.full(len(rows.accuracy), np.nan)
+            scores[target.test] = kept[method.name][target.test]
+            outcome.scores[setting, method.name, seed] = scores
+            spent = outcome.seconds.get((setting, method.name), 0.0)
+            outcome.seconds[setting, method.name] = spent + time.perf_counter() - start
+            labels = len(target.labelled)
+            outcome.measurements.extend(_measurements(rows, method, scores, setting, labels, seed))
+            advance(f"{rows.benchmark}: {method.name}, {setting}")
+    return outcome
+
+
+def _spread_out(scores: Float64[np.ndarray, " r"], target: Target, name: str) -> Float64[np.ndarray, " n"]:
+    if scores.shape != target.test.shape:
+        raise InvalidDataError(f"{name} gave scores of shape {scores.shape} for {len(target.test)} rows")
+    out = np.full(len(target.accuracy), np.nan)
+    out[target.test] = scores
+    return out
+
+
+def _measurements(
+    rows: BenchmarkRows, method: Method, scores: Float64[np.ndarray, " n"], setting: str, labels: int, seed: int
+) -> Iterator[Measurement]:
+    for subset, mask in rows.subsets.items():
+        chosen = mask & np.isfinite(scores)
+        count = int(chosen.sum())
+        if count < 2:
+            continue
+        found = figures(rows.accuracy[chosen], scores[chosen], method.calibrated)
+        found = {name: value for name, value in found.items() if name != "rows"}
+        where = (rows.benchmark, rows.file, rows.family, subset, setting, labels)
+        yield Measurement(*where, method.name, seed, count, found)
+
+
+#: What a row of a summary stands for.
+KEYS = ("benchmark", "file", "family", "subset", "setting", "labels", "method")
+
+
+def summarise(measurements: Sequence[Measurement]) -> pd.DataFrame:
+    """One row for each of :data:`KEYS`: ``seeds`` and ``rows`` (the fewest of a seed), and of each figure the mean over
+    seeds and, as ``<figure>_sd``, the sample standard deviation (NaN for one seed), in the order of measurement."""
+    flat = pd.DataFrame(
+        [{**{key: getattr(m, key) for key in (*KEYS, "rows", "seed")}, **m.figures} for m in measurements],
+        columns=[*KEYS, "rows", "seed", *dict.fromkeys(name for m in measurements for name in m.figures)],
+    )
+    grouped = flat.groupby(list(KEYS), sort=False)
+    out = pd.DataFrame({"seeds": grouped["seed"].nunique(), "rows": grouped["rows"].min()})
+    for name in flat.columns[len(KEYS) + 2 :]:
+        out[name], out[f"{name}_sd"] = grouped[name].mean(), grouped[name].std(ddof=1)
+    return out.reset_index()

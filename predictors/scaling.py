@@ -1,0 +1,63 @@
+"""The scaling law: how accuracy grows with a network's size, for families that no label was seen of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float64
+from scipy.stats import norm, rankdata
+
+from gennape.errors import InvalidDataError
+from gennape.predictors.structure import STRUCTURE
+
+#: What the law looks at: the first columns of a structure, size and two shares of pooling.
+TERMS = STRUCTURE[:3]
+#: What is believed of the terms before any label: a deviation of accuracy's rank per two units of size, no more.
+_BELIEF = np.array([0.5, 0.0, 0.0])
+#: How strong that belief is, as a share of the labels.
+_STRENGTH = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class ScalingLaw:
+    """accuracy = 100 - exp(level - decay x score) percent, score being the sum of ``weights`` x :data:`TERMS`.
+
+    Errors of networks fall as powers of their size (Hestness et al., 2017). One family tells how fast, and what its
+    layers add at the same size; that resolution counts too, no family of one resolution can tell: see ``structure``.
+    """
+
+    weights: tuple[float, float, float]
+    level: float
+    decay: float
+
+    def score(self, structure: Float64[np.ndarray, "g s"]) -> Float64[np.ndarray, " g"]:
+        """What networks are ranked by, without bounds."""
+        return structure[:, : len(TERMS)] @ np.array(self.weights)
+
+    def accuracy(self, structure: Float64[np.ndarray, "g s"]) -> Float64[np.ndarray, " g"]:
+        """Percent, in the family and task that the law was fitted to; between 0 and 100."""
+        return np.clip(100 - np.exp(np.minimum(self.level - self.decay * self.score(structure), 5)), 0, 100)
+
+
+def fit_scaling_law(structure: Float64[np.ndarray, "g s"], accuracy: Float64[np.ndarray, " g"]) -> ScalingLaw:
+    """The law of a labelled family.
+
+    The weights are those of a ridge regression of accuracy's normal scores around :data:`_BELIEF`, on standardised
+    terms; ranks, for a few failed trainings would else decide. Raises :class:`InvalidDataError` for fewer than three
+    labels or labels that are all the same.
+    """
+    if len(accuracy) < 3 or np.ptp(accuracy) == 0:
+        raise InvalidDataError(
+            f"a scaling law needs three networks of different accuracy, got {len(accuracy)} networks"
+        )
+    terms = structure[:, : len(TERMS)]
+    deviation = np.maximum(terms.std(0), 1e-9)
+    x = (terms - terms.mean(0)) / deviation
+    y = norm.ppf((rankdata(accuracy) - 0.5) / len(accuracy))
+    belief = _BELIEF * deviation
+    gram = x.T @ x / len(x) + _STRENGTH * np.eye(len(TERMS))
+    weights = (belief + np.linalg.solve(gram, x.T @ (y - x @ belief) / len(x))) / deviation
+    slope, level = np.polyfit(terms @ weights, np.log(np.maximum(100 - accuracy, 0.1)), 1)
+    first, second, third = (float(weight) for weight in weights)
+    return ScalingLaw((first, second, third), float(level), float(max(-slope, 1e-6)))

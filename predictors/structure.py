@@ -1,0 +1,99 @@
+"""What a network is as a whole: its size, its shape, and what lies on the way through it, as a few numbers."""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import Bool, Float64, Int64
+from scipy.sparse import csr_array
+
+from gennape.predictors.features import steps
+from gennape.search_spaces.cost import node_macs, node_params
+from gennape.search_spaces.graph import Column, PackedGraphs
+from gennape.search_spaces.ops import VOCABULARY_SIZE, WEIGHTED, Op
+
+_CONVOLUTIONS = tuple(op for op in WEIGHTED if op != Op.LINEAR)
+_POOLS = (Op.MAXPOOL, Op.AVGPOOL)
+_JOINS = (Op.ADD, Op.CONCAT)
+#: Stages are maps of an image's side divided by 1, 2, 4, 8, 16, and by 32 or more.
+_STAGES = 6
+#: Names of the columns that :func:`structure` fills.
+STRUCTURE = (
+    "size", "pools on the way", "pools", "FLOPs", "parameters", "activations", "channels", "image", "layers",
+    "spatial layers", "fan-in", "layers on the way", "spatial layers on the way", "fan-in on the way",
+    "joins on the way",
+    *(f"{what}, stage {stage}" for what in ("MACs", "parameters", "channels", "layers") for stage in range(_STAGES)),
+)  # fmt: skip
+
+
+def structure(graphs: PackedGraphs) -> Float64[np.ndarray, "g s"]:
+    """One row per graph, columns as in :data:`STRUCTURE`.
+
+    ``size`` is half of log(sum of the square roots of all operations' MACs), half of the same of their parameters, and
+    3/4 of log(image side): a layer twice as large counts for less than two layers. ``on the way`` are expected
+    numbers on a walk from the output to the input that picks among what feeds a step at random; ``pools`` are shares
+    of pooling among pooling and convolutions. The other sizes are logarithms, ``log(1 + x)``.
+    """
+    op = graphs.nodes[:, Column.OP].astype(np.int64)
+    op = np.where((op >= 0) & (op < VOCABULARY_SIZE), op, int(Op.UNKNOWN))
+    owner = graphs.graph_index
+    layer, pool = np.isin(op, _CONVOLUTIONS), np.isin(op, _POOLS)
+    window = graphs.nodes[:, Column.KERNEL_H].astype(np.int64) * graphs.nodes[:, Column.KERNEL_W]
+    spatial = layer & (window > 1)
+    macs, parameters = node_macs(graphs).astype(np.float64), node_params(graphs).astype(np.float64)
+    channels = graphs.nodes[:, Column.C_OUT].astype(np.float64)
+    area = graphs.nodes[:, Column.H_OUT].astype(np.float64) * graphs.nodes[:, Column.W_OUT]
+    fan = graphs.nodes[:, Column.C_IN] // np.maximum(graphs.nodes[:, Column.GROUPS], 1) * np.maximum(window, 1)
+    fan_in = np.where(layer, np.log(np.maximum(fan, 1)), 0)
+    met = _met_on_the_way(graphs, op)
+
+    def total(values: Float64[np.ndarray, " n"] | Bool[np.ndarray, " n"]) -> Float64[np.ndarray, " g"]:
+        return np.bincount(owner, values, len(graphs)).astype(np.float64)  # whole numbers where there are no graphs
+
+    image = total(np.where(op == Op.INPUT, 0.5 * np.log(np.maximum(area, 1)), 0))
+    columns = [
+        (np.log1p(total(np.sqrt(macs))) + np.log1p(total(np.sqrt(parameters)))) / 2 + 0.75 * image,
+        total(met * pool) / (1 + total(met * (pool | layer))),
+        total(pool) / np.maximum(total(pool | layer), 1),
+        np.log1p(total(macs)),
+        np.log1p(total(parameters)),
+        np.log1p(total(channels * area * layer)),
+        np.log1p(total(channels * layer)),
+        image,
+        np.log1p(total(layer)),
+        np.log1p(total(spatial)),
+        np.log1p(total(fan_in)),
+        *(np.log1p(total(met * values)) for values in (layer, spatial, fan_in, np.isin(op, _JOINS))),
+    ]
+    stage = _stages(area, image[owner])
+    for values in (np.sqrt(macs), np.sqrt(parameters), channels * layer, layer.astype(np.float64)):
+        table = np.bincount(owner * _STAGES + stage, values * layer, len(graphs) * _STAGES)
+        columns.extend(np.log1p(table.reshape(-1, _STAGES)).T)
+    return np.stack(columns, axis=1)
+
+
+def _stages(area: Float64[np.ndarray, " n"], image: Float64[np.ndarray, " n"]) -> Int64[np.ndarray, " n"]:
+    """How often the side of each map was halved since the image; ``image`` is the logarithm of the image's side."""
+    halved = (image - 0.5 * np.log(np.maximum(area, 1))) / np.log(2)
+    return np.clip(np.round(halved), 0, _STAGES - 1).astype(np.int64)
+
+
+def _met_on_the_way(graphs: PackedGraphs, op: Int64[np.ndarray, " n"]) -> Float64[np.ndarray, " n"]:
+    """How probably a walk from the output to the input passes each node, picking among what feeds a step at random.
+
+    Steps are passed, not nodes: in whatever order the terms of a sum are added, each is picked alike.
+    """
+    leads, step_of = steps(graphs, op)
+    source, target = step_of[graphs.edges[:, 0]], step_of[graphs.edges[:, 1]]
+    between = source != target
+    source, target = source[between], target[between]
+    inputs = np.bincount(target, minlength=len(leads))
+    if len(leads) == 0:
+        return np.zeros(0)
+    walk = csr_array((1 / inputs[target], (source, target)), shape=(len(leads), len(leads)))
+    reached = np.zeros(len(leads))
+    reached[step_of[op == Op.OUTPUT]] = 1
+    met = reached
+    while reached.any():  # as often as the deepest network has steps; edges that form no cycle end it
+        reached = walk @ reached
+        met = met + reached
+    return met[step_of]

@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from gennape.predictors.gaussian_process import Known, fit_process
+from gennape.predictors.metrics import srcc
+
+
+def _known(n: int, seed: int = 0) -> Known:
+    rng = np.random.default_rng(seed)
+    structure = rng.normal(size=(n, 4))
+    return Known(structure @ [1.0, 0.5, 0, 0] * 3 + 90, structure, rng.normal(size=(n, 6)))
+
+
+def _take(known: Known, rows: slice) -> Known:
+    return known[rows]
+
+
+def test_labels_that_the_prior_explains_are_met() -> None:
+    known = _known(400)
+    labels = 70 + 0.5 * (known.prior - 90)
+    mean, deviation = fit_process(_take(known, slice(20)), labels[:20]).predict(_take(known, slice(20, 400)))
+    np.testing.assert_allclose(mean, labels[20:], atol=0.2)
+    assert (deviation < 0.5).all()
+
+
+def test_what_the_prior_has_wrong_is_learnt_from_the_structure() -> None:
+    known = _known(500)
+    labels = 80 + 2 * known.structure[:, 2] - known.structure[:, 0]
+    process = fit_process(_take(known, slice(50)), labels[:50])
+    assert srcc(labels[50:], process.predict(_take(known, slice(50, 500)))[0]) > 0.98
+    assert srcc(labels[50:], known.prior[50:]) < 0
+
+
+def test_far_away_the_deviation_is_larger() -> None:
+    known = _known(60)
+    labels = 80 + known.structure[:, 2]
+    process = fit_process(known, labels)
+    far = Known(known.prior[:5], known.structure[:5] + 20, known.pooled[:5] + 20)
+    assert (process.predict(far)[1] > 2 * process.predict(_take(known, slice(5)))[1]).all()
+
+
+def test_a_network_is_answered_alike_in_any_company() -> None:
+    known = _known(5000)
+    process = fit_process(_take(known, slice(30)), 80 + known.structure[:30, 1])
+    whole = process.predict(known)[0]
+    np.testing.assert_allclose(process.predict(_take(known, slice(4999, 5000)))[0], whole[4999:], rtol=1e-10)
+
+
+@pytest.mark.parametrize("labels", [np.array([85.0]), np.full(4, 85.0)])
+def test_labels_all_alike_are_answered_near_them(labels: np.ndarray) -> None:
+    known = _known(len(labels))
+    mean, deviation = fit_process(known, labels).predict(_known(10, seed=1))
+    assert (np.abs(mean - 85) < 10).all()
+    assert np.isfinite(deviation).all()

@@ -1,0 +1,374 @@
+"""The protocol of evaluation: draws, what methods are asked, figures, rows of files, and the published table."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gennape.errors import InvalidDataError
+from gennape.predictors.evaluation_rows import (
+    BENCHMARKS,
+    Benchmark,
+    build_rows,
+    computed_proxies,
+    learnt_families,
+    present_benchmarks,
+    read_rows,
+    with_proxies,
+)
+from gennape.predictors.methods import cost_methods, methods_for, predictor_method, proxy_methods
+from gennape.predictors.predictor import Prediction, Predictor, TunablePredictor
+from gennape.predictors.protocol import (
+    ALL,
+    FINE_TUNED,
+    ZERO_SHOT,
+    BenchmarkRows,
+    Measurement,
+    Method,
+    Plan,
+    Target,
+    calls,
+    draw_labelled,
+    measure,
+    summarise,
+)
+from gennape.predictors.published_results import PUBLISHED
+from gennape.search_spaces.cost import flops
+from gennape.search_spaces.families.registry import family
+from gennape.search_spaces.graph import PackedGraphs
+
+SHARED = Path(__file__).resolve().parents[2].parent / "shared"
+
+
+def rows_of(accuracy: list[float], **changes: Any) -> BenchmarkRows:
+    """Rows of as many different NAS-Bench-201 networks."""
+    n = len(accuracy)
+    genomes = np.array([[1 + (i >> b & 1) for b in range(6)] for i in range(n)])
+    values = np.array(accuracy, np.float64)
+    settings: dict[str, Any] = {"columns": {}, "subsets": {ALL: np.ones(n, bool)}, **changes}
+    identity = [f"network {i}" for i in range(n)]
+    return BenchmarkRows(
+        "nb201", "nb201.csv.gz", "nb201", identity, family("nb201").graphs(genomes), values, **settings
+    )
+
+
+def method(name: str, scores: Any, **settings: Any) -> Method:
+    return Method(name, lambda target, rng: np.asarray(scores(target, rng), np.float64), **settings)
+
+
+ORACLE = method("oracle", lambda target, _: target.accuracy[target.test], calibrated=True)
+TEN = [90.0, 91.0, 92.0, 93.0, 94.0, 80.0, 81.0, 82.0, 83.0, 84.0]
+
+
+# Which rows are labelled ----------------------------------------------------------------------------------------------
+
+
+@given(st.permutations([f"{i:x}" for i in range(20)]), st.integers(0, 5), st.integers(0, 20))
+def test_draws_depend_on_the_identities_and_the_seed_alone(order: list[str], seed: int, n: int) -> None:
+    drawn = [order[i] for i in draw_labelled(order, seed, n)]
+    plain = [f"{i:x}" for i in range(20)]
+    assert drawn == [plain[i] for i in draw_labelled(plain, seed, n)]
+    assert len(set(drawn)) == n
+
+
+def test_draws_differ_between_seeds_and_grow_with_the_number_of_labels() -> None:
+    names = [str(i) for i in range(500)]
+    draws = {tuple(draw_labelled(names, seed, 20)) for seed in range(5)}
+    assert len(draws) == 5
+    assert draw_labelled(names, 0, 50)[:20].tolist() == draw_labelled(names, 0, 20).tolist()
+    # Each of 500 rows comes first in 2,000 draws as often as any other: half of them are from the first half.
+    first = np.array([draw_labelled(names, seed, 1)[0] for seed in range(200)])
+    assert 60 < (first < 250).sum() < 140
+
+
+def test_more_labels_than_rows_are_refused() -> None:
+    with pytest.raises(InvalidDataError, match="3 rows are too few to label 4"):
+        draw_labelled(["a", "b", "c"], 0, 4)
+
+
+# What methods are asked -----------------------------------------------------------------------------------------------
+
+
+def test_all_methods_see_the_same_rows_and_none_is_tested_on_labels() -> None:
+    asked: dict[str, list[Target]] = {"first": [], "second": []}
+
+    def scorer(name: str) -> Any:
+        def scores(target: Target, _: np.random.Generator) -> Any:
+            asked[name].append(target)
+            return target.accuracy[target.test]
+
+        return scores
+
+    rows, plan = rows_of(TEN), Plan(labels=3, seeds=(0, 1, 4))
+    methods = [method(name, scorer(name), learns=True) for name in asked]
+    outcome = measure(rows, methods, plan)
+    for first, second in zip(*asked.values(), strict=True):
+        assert first.labelled.tolist() == second.labelled.tolist()
+        assert sorted([*first.labelled, *first.test]) == list(range(10))
+        assert first.graphs is rows.graphs
+    assert [len(target.labelled) for target in asked["first"]] == [0, 3, 3, 3]
+    assert [(m.setting, m.labels, m.seed, m.rows) for m in outcome.measurements if m.method == "first"] == [
+        (ZERO_SHOT, 0, 0, 10),
+        *((FINE_TUNED, 3, seed, 7) for seed in (0, 1, 4)),
+    ]
+
+
+def test_a_method_that_does_not_learn_is_asked_once_and_measured_on_the_same_rows_as_others() -> None:
+    asked = []
+
+    def scores(target: Target, _: np.random.Generator) -> Any:
+        asked.append(target.test.tolist())
+        return target.accuracy[target.test]
+
+    plan, told = Plan(labels=3, seeds=(0, 1)), []
+    methods = [method("cost", scores), method("tuned only", scores, settings=(FINE_TUNED,))]
+    outcome = measure(rows_of(TEN), methods, plan, told.append)
+    assert asked == [list(range(10))] * 2
+    assert [m.rows for m in outcome.measurements] == [10, 7, 7, 7, 7]
+    assert len(told) == calls(rows_of(TEN), methods, plan) == 5
+    kept = outcome.scores[FINE_TUNED, "cost", 1]
+    assert np.isnan(kept[draw_labelled(rows_of(TEN).identity, 1, 3)]).all()
+    assert np.isfinite(kept).sum() == 7
+
+
+def test_random_numbers_repeat_and_differ_between_methods_and_seeds() -> None:
+    def noise(target: Target, rng: np.random.Generator) -> Any:
+        return rng.random(len(target.test))
+
+    plan = Plan(labels=2, seeds=(0, 1))
+    methods = [method("a", noise, learns=True), method("b", noise, learns=True)]
+    once, again = (measure(rows_of(TEN), methods, plan).scores for _ in range(2))
+    assert all(np.array_equal(once[key], again[key], equal_nan=True) for key in once)
+    assert len({float(np.nansum(scores)) for scores in once.values()}) == len(once) == 6
+
+
+@pytest.mark.parametrize(("changes", "labels"), [({"tuned": False}, 3), ({}, 9), ({}, 0)])
+def test_without_rows_to_tune_on_there_is_zero_shot_only(changes: dict[str, Any], labels: int) -> None:
+    outcome = measure(rows_of(TEN, **changes), [ORACLE], Plan(labels))
+    assert {m.setting for m in outcome.measurements} == {ZERO_SHOT}
+
+
+def test_scores_of_another_number_of_rows_are_refused() -> None:
+    with pytest.raises(InvalidDataError, match=r"short gave scores of shape \(2,\) for 10 rows"):
+        measure(rows_of(TEN), [method("short", lambda *_: np.zeros(2))], Plan())
+
+
+# Figures --------------------------------------------------------------------------------------------------------------
+
+
+def test_figures_are_of_the_subset_and_errors_only_of_calibrated_scores() -> None:
+    high = np.array(TEN) >= 90
+    rows = rows_of(TEN, subsets={ALL: np.ones(10, bool), "high": high, "one": np.arange(10) == 0})
+    # Two too high and in the wrong order among the high ones, right among the low ones.
+    wrong = method("wrong", lambda t, _: np.where(high, 186 - t.accuracy, t.accuracy)[t.test], calibrated=True)
+    flat = method("raw", lambda t, _: np.where(high, -t.accuracy, t.accuracy)[t.test])
+    found = {(m.method, m.subset): m for m in measure(rows, [wrong, flat], Plan(0)).measurements}
+    assert set(found) == {(name, subset) for name in ("wrong", "raw") for subset in (ALL, "high")}
+    assert found["wrong", "high"].figures["srcc"] == pytest.approx(-1)
+    # |186 - 2a| for 90 .. 94 is 6, 4, 2, 0, 2.
+    assert found["wrong", "high"].figures["mae"] == pytest.approx(14 / 5)
+    assert found["wrong", ALL].figures["mae"] == pytest.approx(14 / 10)
+    # The predicted best is the worst of the high ones: 94 - 90.
+    assert found["wrong", ALL].figures["regret_1"] == pytest.approx(4)
+    assert found["raw", "high"].figures["srcc"] == pytest.approx(-1)
+    assert "mae" not in found["raw", ALL].figures
+
+
+def test_rows_without_a_score_do_not_count() -> None:
+    some = method("some", lambda t, _: np.where(t.test < 4, t.accuracy[t.test], np.nan))
+    none = method("none", lambda t, _: np.full(len(t.test), np.nan))
+    (found,) = measure(rows_of(TEN), [some, none], Plan(0)).measurements
+    assert (found.method, found.rows, found.figures["srcc"]) == ("some", 4, pytest.approx(1))
+
+
+def test_summary_tells_mean_and_spread_over_seeds() -> None:
+    values = {0: 0.5, 1: 0.6, 2: 0.7}
+    common = ("nb201", "nb201.csv.gz", "nb201", ALL, FINE_TUNED, 50, "gennape")
+    tuned = [Measurement(*common, seed, 100 - seed, {"srcc": value}) for seed, value in values.items()]
+    zero = Measurement(*common[:4], ZERO_SHOT, 0, "flops", 0, 150, {"srcc": 0.4})
+    first, second = summarise([*tuned, zero]).to_dict("records")
+    assert (first["setting"], first["seeds"], first["rows"]) == (FINE_TUNED, 3, 98)
+    assert first["srcc"] == pytest.approx(0.6)
+    assert first["srcc_sd"] == pytest.approx(0.1)  # squares 0.01 + 0 + 0.01 over 3 - 1
+    assert (second["method"], second["seeds"], second["srcc"]) == ("flops", 1, 0.4)
+    assert np.isnan(second["srcc_sd"])
+
+
+# Methods --------------------------------------------------------------------------------------------------------------
+
+
+class Constant(Predictor):
+    """Predicts one accuracy: that it was made with."""
+
+    sha256 = "0" * 64
+    value = 50.0
+
+    def predict(self, graphs: PackedGraphs) -> Prediction:
+        return Prediction(np.full(len(graphs), self.value), np.ones((len(graphs), 1)))
+
+
+class Mean(Constant, TunablePredictor):
+    """Predicts the mean accuracy of what it was fitted on."""
+
+    def fit(self, graphs: PackedGraphs, accuracy: np.ndarray) -> Mean:
+        assert len(graphs) == len(accuracy)
+        self.value = float(accuracy.mean())
+        return self
+
+    def embed(self, graphs: PackedGraphs) -> np.ndarray:
+        return np.zeros((len(graphs), 1))
+
+
+def test_a_predictor_is_fitted_anew_for_each_seed() -> None:
+    predictor, rows = Mean(), rows_of(TEN)
+    outcome = measure(rows, [predictor_method("mean", predictor)], Plan(4, (0, 1)))
+    assert predictor.value == 50
+    assert outcome.scores[ZERO_SHOT, "mean", 0].tolist() == [50] * 10
+    for seed in (0, 1):
+        labelled = draw_labelled(rows.identity, seed, 4)
+        scores = outcome.scores[FINE_TUNED, "mean", seed]
+        assert np.delete(scores, labelled) == pytest.approx(rows.accuracy[labelled].mean())
+
+
+def test_a_predictor_that_cannot_be_fitted_is_measured_zero_shot_only() -> None:
+    outcome = measure(rows_of(TEN), [predictor_method("constant", Constant())], Plan(3))
+    assert {m.setting for m in outcome.measurements} == {ZERO_SHOT}
+
+
+def test_cost_and_columns_are_methods() -> None:
+    known = np.where(np.arange(10) < 6, 1.0, np.nan)
+    rows = rows_of(TEN, columns={"synflow": known, "empty": np.full(10, np.nan)})
+    names = [m.name for m in methods_for(rows, {"gennape": Constant()})]
+    assert names == ["gennape", "flops", "params", "synflow"]
+    outcome = measure(rows, [*cost_methods(), *proxy_methods(rows.columns)], Plan(0))
+    assert outcome.scores[ZERO_SHOT, "flops", 0].tolist() == flops(rows.graphs).tolist()
+    assert {m.method: m.rows for m in outcome.measurements} == {"flops": 10, "params": 10, "synflow": 6}
+
+
+# Rows of files --------------------------------------------------------------------------------------------------------
+
+
+def write_nb201(path: Path, genomes: np.ndarray, accuracy: np.ndarray, **columns: Any) -> None:
+    names = [family("nb201").encode(genome) for genome in genomes]
+    pd.DataFrame({"arch": names, "c10_test200": accuracy, **columns}).to_csv(path, index=False)
+
+
+NB201 = next(benchmark for benchmark in BENCHMARKS if benchmark.name == "nb201")
+
+
+def test_cells_with_none_do_not_count_and_equal_ones_count_once(tmp_path: Path) -> None:
+    genomes = np.array([[1] * 6, [0] + [1] * 5, [2] * 6, [1] * 6])
+    write_nb201(tmp_path / NB201.file, genomes, np.array([91.0, 92.0, 93.0, 90.0]))
+    rows = read_rows(tmp_path, NB201, ())
+    assert sorted(rows.labels.accuracy) == [90, 93]
+    assert rows.left_out == {"not counted by the papers": 1, "the same architecture again": 1}
+    assert rows.tuned
+
+
+def test_nothing_depends_on_the_order_of_the_file(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    genomes = rng.integers(1, 5, (60, 6))
+    accuracy, synflow = rng.uniform(80, 94, 60), rng.random(60)
+    found = []
+    for order in (np.arange(60), rng.permutation(60)):
+        write_nb201(tmp_path / NB201.file, genomes[order], accuracy[order], synflow=synflow[order])
+        built = build_rows(read_rows(tmp_path, NB201, ()))
+        found.append([m.figures for m in measure(built, methods_for(built, {"m": Mean()}), Plan(5)).measurements])
+    assert found[0] == found[1]
+
+
+def test_rows_that_may_have_been_trained_on_do_not_count(tmp_path: Path) -> None:
+    genomes = np.array([[1 + (i >> 2 * b & 3) for b in range(6)] for i in range(300)])
+    write_nb201(tmp_path / NB201.file, genomes, np.linspace(80, 94, 300))
+    assert len(read_rows(tmp_path, NB201, {"nb301"}).labels.accuracy) == 300
+    held_out = read_rows(tmp_path, NB201, {"nb201", "nb101"})
+    # Buckets 0 to 9 of 100.
+    assert {int(identity[:8], 16) % 100 for identity in held_out.labels.identity} <= set(range(10))
+    assert len(held_out.labels.accuracy) + held_out.left_out["may have been trained on"] == 300
+    assert not held_out.tuned
+
+
+def test_families_that_a_checkpoint_learnt() -> None:
+    assert learnt_families({"family": "nb101"}) == {"nb101"}
+    assert learnt_families({"families": ["nb101", "nb201"]}) == {"nb101", "nb201"}
+    assert learnt_families({}) == frozenset()
+
+
+def test_resolutions_and_failures_are_subsets(tmp_path: Path) -> None:
+    space = family("ofa_resnet")
+    genomes = np.unique(space.sample(np.random.default_rng(0), 40), axis=0)
+    table = {"architecture": [json.dumps(space.encode(g)) for g in genomes], "acc": np.linspace(70, 90, len(genomes))}
+    pd.DataFrame(table).to_csv(tmp_path / "ofa_resnet.csv.gz", index=False)
+    rows = build_rows(read_rows(tmp_path, Benchmark("r", "ofa_resnet.csv.gz", "ofa_resnet", "acc"), ()))
+    masks = [mask for name, mask in rows.subsets.items() if name.startswith("resolution")]
+    assert list(rows.subsets) == [ALL, "resolution 192", "resolution 208", "resolution 224"]
+    assert np.sum(masks, axis=0).tolist() == [1] * len(genomes)
+
+
+def test_rows_with_all_proxies_are_a_subset() -> None:
+    one, two = np.array([1.0] * 8 + [np.nan] * 2), np.array([np.nan] + [1.0] * 9)
+    rows = with_proxies(rows_of(TEN), {"one": one})
+    assert rows.subsets["with proxies"].tolist() == [True] * 8 + [False] * 2
+    assert with_proxies(rows, {"two": two}).subsets["with proxies"].tolist() == [False] + [True] * 7 + [False] * 2
+    assert set(with_proxies(rows_of(TEN), {"whole": np.ones(10)}).subsets) == {ALL}
+
+
+def test_proxies_are_computed_on_a_few_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Computing them is tested elsewhere; these cost nothing.
+    proxies = {name: lambda _, images, __: float(len(images)) for name in ("synflow", "jacov", "params")}
+    monkeypatch.setattr("gennape.predictors.evaluation_rows.COMPUTED", proxies)
+    rows, told = rows_of(TEN, columns={"synflow": np.ones(10)}), []
+    found = computed_proxies(rows, 1, np.random.default_rng(0), lambda: told.append(1))
+    assert set(found) == {"synflow (computed)", "jacov"}  # parameters are counted on all rows anyhow
+    assert len(told) == 1
+    (row,) = draw_labelled(rows.identity, 0, 10)[-1:]
+    assert {tuple(np.flatnonzero(np.isfinite(column))) for column in found.values()} == {(row,)}
+
+
+def test_folder_without_a_known_file(tmp_path: Path) -> None:
+    with pytest.raises(InvalidDataError, match=r"holds none of \['nb101.csv.gz'"):
+        present_benchmarks(tmp_path)
+
+
+def test_a_file_without_its_column_is_refused(tmp_path: Path) -> None:
+    pd.DataFrame({"arch": [family("nb201").encode(np.ones(6, np.int64))], "other": [1.0]}).to_csv(
+        tmp_path / NB201.file, index=False
+    )
+    with pytest.raises(InvalidDataError, match="'c10_test200'"):
+        read_rows(tmp_path, NB201, ())
+
+
+# Published figures ----------------------------------------------------------------------------------------------------
+
+
+def test_published_figures_are_told_once() -> None:
+    keys = [(p.family, p.setting, p.labels, p.method, p.figure) for p in PUBLISHED]
+    assert len(set(keys)) == len(keys)
+    assert all((p.labels == 0) == (p.setting == ZERO_SHOT) for p in PUBLISHED)
+
+
+def test_published_figures_are_those_of_the_papers() -> None:
+    path = SHARED / "anchors" / "published_results.json"
+    if not path.is_file():
+        pytest.skip("needs the published figures, which are not part of this repository")
+    paper = json.loads(path.read_text())["gennape_aaai23"]
+    found = {(p.family, p.setting, p.method, p.figure, p.labels): p.value for p in PUBLISHED}
+    for table, figure in (("table5_srcc", "srcc"), ("table6_ndcg_at_10", "ndcg_10")):
+        for name in set(paper[table]) - {"columns"}:
+            settings = [(m, s) for m in ("k_gnn", "gennape") for s in ((ZERO_SHOT, 0), (FINE_TUNED, 50))]
+            assert [found[name, s, m, figure, n] for m, (s, n) in settings] == paper[table][name]
+    mae = paper["table4_mae_percent_finetuned50"]
+    for name in set(mae) - {"columns", "nb101"}:
+        values = [found[name, FINE_TUNED, m, "mae", 50] for m in ("k_gnn", "gennape")]
+        assert values == [mae[name][0], mae[name][3]]
+    table1 = paper["table1_srcc_zero_cost_and_flops"]
+    for name in set(table1) - {"columns"}:
+        assert [found[name, ZERO_SHOT, m, "srcc", 0] for m in table1["columns"]] == table1[name]
+    assert [found["nb101", ZERO_SHOT, "gennape", f, 0] for f in ("mae", "srcc")] == [0.59, 0.93]

@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from gennape.errors import InvalidDataError
+from gennape.predictors.familiarity import Familiarity
+from gennape.predictors.scaling import ScalingLaw, fit_scaling_law
+from gennape.predictors.structure import STRUCTURE
+
+
+def _structures(n: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=(n, len(STRUCTURE))) + 5
+
+
+def test_accuracy_is_bounded_and_follows_the_score() -> None:
+    law = ScalingLaw((1.0, -2.0, 0.0), 4.0, 0.5)
+    row = np.zeros((3, len(STRUCTURE)))
+    row[:, 0], row[:, 1] = [2.0, 2.0, 1e4], [0.5, 0.0, 0.0]
+    assert law.score(row).tolist() == [1.0, 2.0, 1e4]
+    np.testing.assert_allclose(law.accuracy(row), [100 - np.exp(3.5), 100 - np.exp(3.0), 100.0])
+    row[:, 0] = -1e4
+    assert law.accuracy(row).tolist() == [0, 0, 0]
+
+
+def test_what_labels_tell_outweighs_the_belief() -> None:
+    """Errors that fall with size and rise with pooling give weights of these signs, and nearly their order back."""
+    x = _structures(500)
+    score = 2 * x[:, 0] - x[:, 2]
+    law = fit_scaling_law(x, 100 - np.exp(3 - 0.2 * score))
+    assert law.weights[0] > 0 > law.weights[2]
+    assert abs(law.weights[1]) < 0.05
+    assert np.corrcoef(law.score(x), score)[0, 1] > 0.999
+    assert law.decay > 0
+
+
+def test_without_a_trend_size_still_counts_for_more() -> None:
+    x = _structures(400)
+    law = fit_scaling_law(x, np.random.default_rng(1).uniform(80, 95, 400))
+    assert 0 < law.weights[0] < 0.2
+
+
+@pytest.mark.parametrize("accuracy", [np.zeros(0), np.array([80.0, 90.0]), np.full(5, 80.0)])
+def test_labels_that_tell_nothing_are_refused(accuracy: np.ndarray) -> None:
+    with pytest.raises(InvalidDataError, match="three networks of different accuracy"):
+        fit_scaling_law(_structures(len(accuracy)), accuracy)
+
+
+def test_familiar_is_what_lies_as_the_training_does() -> None:
+    """In a narrow cloud along one axis, one step across is stranger than three along."""
+    rng = np.random.default_rng(0)
+    seen = torch.from_numpy(rng.normal(size=(5000, 2)) * [3.0, 0.1]).float()
+    familiarity = Familiarity(2)
+    assert familiarity(seen).tolist() == [1.0] * 5000  # untrained
+    familiarity.learn(seen)
+    trust = familiarity(torch.tensor([[0.0, 0.0], [6.0, 0.0], [0.0, 1.0], [30.0, 0.0]]))
+    assert trust.tolist() == [1.0, 1.0, 0.0, 0.0]
+    assert 0.985 < float((familiarity(seen) == 1).float().mean()) < 0.995
+    step = torch.tensor([[1.0, 0.0]])
+    edge = familiarity.reach / familiarity.distance(familiarity.mean + step)
+    assert float(familiarity(familiarity.mean + 1.25 * edge * step)) == pytest.approx(0.5, abs=1e-4)
