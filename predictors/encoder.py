@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
+from torch.nn import functional
 from torch_geometric.utils import segment
 
 from gennape.predictors.features import N_FEATURES, NUMERIC, GraphBatch, Neighbours
 from gennape.search_spaces.ops import VOCABULARY_SIZE
-
-with warnings.catch_warnings():
-    # PyTorch says once per process that compressed sparse rows are young; the tests here cover what is used of them.
-    warnings.simplefilter("ignore")
-    torch.sparse_csr_tensor(torch.tensor([0, 1]), torch.tensor([0]), torch.ones(1), (1, 1), check_invariants=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +58,11 @@ class GraphEncoder(nn.Module):
             messages = torch.cat([y, _gather(y, batch.producers), _gather(y, batch.consumers)], dim=1)
             x = x + self._drop(torch.relu(mix(messages)), batch.offsets)
         x = self.last_norm(x)  # bounded, so that pooled values of unknown families are too
-        pooled = [segment(x, batch.offsets, reduce) for reduce in ("mean", "max")]
-        return self.centre(torch.cat(pooled, dim=1))
+        # Not segment(..., "max"): where maxima tie, its gradient counts a negative one once per tied step.
+        highest = functional.embedding_bag(
+            torch.arange(len(x), device=x.device), x, batch.offsets, mode="max", include_last_offset=True
+        )
+        return self.centre(torch.cat([segment(x, batch.offsets, "mean"), highest], dim=1))
 
     def _drop(self, x: Float[Tensor, "m h"], offsets: Int64[Tensor, " g1"]) -> Float[Tensor, "m h"]:
         if not self.training or self.config.dropout == 0:
@@ -88,9 +86,10 @@ class _SparseMean(torch.autograd.Function):
 
 
 def _matmul(x: Tensor, offsets: Tensor, other: Tensor, weight: Tensor) -> Tensor:
-    n = len(offsets) - 1
-    matrix = torch.sparse_csr_tensor(offsets, other, weight.to(x.dtype), (n, n), check_invariants=False)
-    return matrix @ x
+    # Two to four times as fast as a product of sparse matrices on processors.
+    return functional.embedding_bag(
+        other, x.contiguous(), offsets, mode="sum", per_sample_weights=weight.to(x.dtype), include_last_offset=True
+    )
 
 
 def _gather(x: Float[Tensor, "m h"], side: Neighbours) -> Float[Tensor, "m h"]:
