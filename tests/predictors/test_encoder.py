@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 import torch
 
 from gennape.predictors.encoder import GraphEncoder, _gather
