@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     import numpy as np
-    from jaxtyping import Float64
+    from jaxtyping import Float64, Int64
 
     from gennape.platform.evaluation_report import Evaluation, Table
     from gennape.predictors.evaluation_rows import ChosenRows
@@ -44,7 +44,7 @@ def evaluate(
     from gennape.platform.evaluation_report import tables, write_evaluation
     from gennape.platform.evaluation_tracking import evaluation_run
     from gennape.platform.workspace import open_workspace
-    from gennape.predictors.checkpoint import load_checkpoint, provenance_of
+    from gennape.predictors.checkpoint import learnt_numbers, load_checkpoint, provenance_of
     from gennape.predictors.protocol import Plan
 
     start, plan = time.perf_counter(), Plan(labels, tuple(range(seeds)))
@@ -53,7 +53,7 @@ def evaluate(
     predictors: dict[str, Predictor] = {"gennape": predictor}  # others to measure beside it: one entry each
     _make_folder(out)
     store = open_workspace(workspace)
-    chosen, absent = _read(data, trained)
+    chosen, absent = _read(data, trained, learnt_numbers(checkpoint))
     parameters = {"checkpoint": predictor.sha256, "labels": str(labels), "seeds": str(seeds), "proxies": str(proxies)}
     parameters |= {f"sha256.{rows.benchmark.file}": rows.sha256 for rows in chosen}
     with ExitStack() as stack:
@@ -82,7 +82,9 @@ def _make_folder(out: Path) -> None:
         ) from error
 
 
-def _read(folder: Path, trained: Mapping[str, Any]) -> tuple[list[ChosenRows], dict[str, str]]:
+def _read(
+    folder: Path, trained: Mapping[str, Any], numbers: Int64[np.ndarray, " n"]
+) -> tuple[list[ChosenRows], dict[str, str]]:
     """The rows of all files in the folder, and why other rows of the report stay empty."""
     from gennape.errors import InvalidDataError
     from gennape.jobs.progress import progress_bar
@@ -98,7 +100,7 @@ def _read(folder: Path, trained: Mapping[str, Any]) -> tuple[list[ChosenRows], d
     absent = {b.name: f"{b.file} is not there" for b in BENCHMARKS if b not in present}
     with progress_bar("Reading", len(present)) as advance:
         for benchmark in present:
-            rows = read_rows(folder, benchmark, learnt_families(trained))
+            rows = read_rows(folder, benchmark, learnt_families(trained), numbers)
             advance(1, benchmark.file)
             if len(rows.labels.genomes) < 2:
                 absent[benchmark.name] = f"{benchmark.file} holds fewer than two rows that count"

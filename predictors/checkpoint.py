@@ -66,6 +66,11 @@ def save_encoder(folder: Path, encoder: GraphEncoder, provenance: Mapping[str, A
     return _save(folder, "encoder", encoder.state_dict(), asdict(encoder.config), provenance)
 
 
+def load_pretrained() -> FuzzyEnsemble:
+    """The predictor that comes with the package, fitted on NAS-Bench-101: ready to predict, or to fit to a family."""
+    return load_checkpoint(shipped_checkpoint())
+
+
 def load_checkpoint(folder: Path | None = None) -> FuzzyEnsemble:
     """The fitted ensemble in ``folder``, or the shipped one.
 

@@ -13,6 +13,7 @@ import pandas as pd
 from jaxtyping import Bool, Float64, Int64
 
 from gennape.errors import InvalidDataError
+from gennape.predictors.checkpoint import identity_numbers
 from gennape.predictors.protocol import ALL, BenchmarkRows, draw_labelled
 from gennape.predictors.proxies import PROXIES as COMPUTED
 from gennape.predictors.proxies import proxy_scores
@@ -81,24 +82,34 @@ def learnt_families(provenance: Mapping[str, Any]) -> frozenset[str]:
     return frozenset([named] if isinstance(named, str) else named)
 
 
-def read_rows(folder: Path, benchmark: Benchmark, learnt: Collection[str]) -> ChosenRows:
+def read_rows(
+    folder: Path, benchmark: Benchmark, learnt: Collection[str], numbers: Int64[np.ndarray, " n"] | None = None
+) -> ChosenRows:
     """The rows of a benchmark's file that count.
 
-    Of families that the predictor learnt (``learnt``) only the test part of the split counts. Of equal architectures
-    one row counts. Rows come in the order of their identities, so that nothing depends on that of the file.
-    Raises :class:`InvalidDataError` for an unreadable file or row and for a missing column.
+    Of families that the predictor learnt (``learnt``) count the sampled rows whose architectures had no part in it
+    (``numbers``, see :func:`gennape.predictors.checkpoint.learnt_numbers`), or, where a checkpoint does not tell them,
+    the test part of the split. Of equal architectures one row counts. Rows come in the order of their identities, so
+    that nothing depends on that of the file. Raises :class:`InvalidDataError` for an unreadable file or row and for a
+    missing column.
     """
     path = folder / benchmark.file
     labels = read_labels(path, family_named(benchmark.family), benchmark.column)
     held_out = benchmark.held_out or benchmark.family in learnt
     left_out = {}
     if held_out:
-        labels, left_out["may have been trained on"] = _take(labels, split(labels) == 2)
+        labels, left_out["may have been trained on"] = _take(labels, _unseen(labels, numbers))
     if benchmark.keep is not None:
         labels, left_out["not counted by the papers"] = _take(labels, benchmark.keep(labels.genomes))
     labels, left_out["the same architecture again"] = _take(labels, _first_of_each(labels))
     sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
     return ChosenRows(benchmark, labels, {why: n for why, n in left_out.items() if n}, sha256, not held_out)
+
+
+def _unseen(labels: LabelledArchitectures, numbers: Int64[np.ndarray, " k"] | None) -> Bool[np.ndarray, " n"]:
+    if numbers is None or len(numbers) == 0:
+        return split(labels) == 2
+    return labels.sampled & ~labels.picked & ~np.isin(identity_numbers(labels.identity), numbers)
 
 
 def _take(

@@ -121,8 +121,7 @@ class FuzzyEnsemble(TunablePredictor):
         self._process = None
         self.sha256 = _renamed(self.sha256.partition("+")[0], graphs, accuracy)
         if len(accuracy):
-            seen = self._look(graphs)
-            self._process = fit_process(_known(seen), accuracy)
+            self._process = fit_process(_known(self._compute(graphs)), accuracy)
         return self
 
     def embed(self, graphs: PackedGraphs) -> Float64[np.ndarray, "g d"]:
@@ -131,11 +130,13 @@ class FuzzyEnsemble(TunablePredictor):
             return np.asarray(self.network.encoder.readout(torch.from_numpy(self._look(graphs).pooled)).numpy())
 
     def _look(self, graphs: PackedGraphs) -> _Seen:
-        """All that is computed of graphs; kept for the next question about the same set."""
+        """All that is computed of graphs; kept, also by copies of this predictor, for the next question about them."""
+        if self._last is None or self._last.graphs is not graphs:
+            self._last = self._compute(graphs)
+        return self._last
+
+    def _compute(self, graphs: PackedGraphs) -> _Seen:
         _refuse_empty(graphs)
-        last = self._last
-        if last is not None and last.graphs is graphs:
-            return last
         n, config = len(graphs), self.network.config
         pooled, rows = np.zeros((n, 2 * config.encoder.hidden)), np.zeros((n, config.clusters))
         shape, accuracy = np.zeros((n, len(STRUCTURE))), np.zeros(n)
@@ -150,8 +151,7 @@ class FuzzyEnsemble(TunablePredictor):
                 by_heads = self.target.invert(target.numpy(), flops(part))
                 accuracy[chosen] = trust * by_heads + (1 - trust) * self.law.accuracy(shape[chosen])
                 pooled[chosen], rows[chosen] = features.numpy(), membership.numpy()
-        self._last = _Seen(graphs, pooled, shape, accuracy, np.round(rows, 9))
-        return self._last
+        return _Seen(graphs, pooled, shape, accuracy, np.round(rows, 9))
 
 
 def _known(seen: _Seen) -> Known:

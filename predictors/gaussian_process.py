@@ -60,7 +60,7 @@ class GaussianProcess:
     deviation: float
 
     def predict(self, known: Known) -> tuple[Float64[np.ndarray, " g"], Float64[np.ndarray, " g"]]:
-        """Mean and standard deviation of the label of each network, in the labels' unit; noise is not counted."""
+        """Mean and standard deviation of the label of each network, in the labels' unit; noise counts as uncertain."""
         mean, spread = np.zeros(len(known.prior)), np.zeros(len(known.prior))
         for start in range(0, len(mean), _ROWS_AT_ONCE):
             rows = slice(start, start + _ROWS_AT_ONCE)
@@ -68,7 +68,9 @@ class GaussianProcess:
             shared = _covariance(_parts(part, self.known), self.parameters)
             mean[rows] = shared @ self.weights
             explained = np.einsum("gn,ng->g", shared, cho_solve((self.factor, True), shared.T))
-            spread[rows] = np.sqrt(np.maximum(_variance(part, self.parameters) - explained, 0))
+            spread[rows] = np.sqrt(
+                np.maximum(_variance(part, self.parameters) - explained, 0) + np.exp(self.parameters[-1])
+            )
         return mean * self.deviation + self.level, spread * self.deviation
 
 

@@ -6,12 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from gennape.errors import InvalidGraphError
+from gennape.errors import InvalidDataError, InvalidGraphError
 from gennape.predictors.fuzzy_ensemble import Fitted, FuzzyEnsemble, FuzzyEnsembleNetwork, batches_of_nodes
 from gennape.predictors.heads import ClusterHeads
+from gennape.predictors.metrics import srcc
 from gennape.predictors.scaling import ScalingLaw
 from gennape.predictors.structure import structure
 from gennape.predictors.target import FlopsTarget, fit_target, flops_scale
+from gennape.search_spaces.cost import params
 from gennape.search_spaces.families.registry import FAMILIES
 from gennape.search_spaces.graph import ComputationGraph, PackedGraphs, pack
 
@@ -93,3 +95,39 @@ def test_batches_cover_all_graphs_once(cells: PackedGraphs) -> None:
     parts = list(batches_of_nodes(cells, 500))
     assert np.concatenate(parts).tolist() == list(range(len(cells)))
     assert len(parts) > 1
+
+
+def test_fitting_learns_forgets_and_is_the_same_every_time(predictor: FuzzyEnsemble, cells: PackedGraphs) -> None:
+    accuracy = 70 + 4 * np.log10(params(cells) / 1e5)
+    few, rest = np.arange(20), np.arange(20, len(cells))
+    untuned = predictor.predict(cells).accuracy
+    tuned = copy.copy(predictor).fit(cells.take(few), accuracy[few])
+    found = tuned.predict(cells)
+    assert srcc(accuracy[rest], found.accuracy[rest]) > max(0.8, srcc(accuracy[rest], untuned[rest]))
+    assert found.deviation is not None
+    assert (found.deviation > 0).all()
+    assert tuned.sha256.startswith(predictor.sha256 + "+")
+    assert predictor.predict(cells).accuracy.tobytes() == untuned.tobytes()
+    again = copy.copy(tuned).fit(cells.take(few), accuracy[few])
+    assert again.predict(cells).accuracy.tobytes() == found.accuracy.tobytes()
+    assert again.sha256 == tuned.sha256
+    none = tuned.fit(cells.take(few[:0]), accuracy[:0])
+    assert none is tuned
+    assert none.predict(cells).accuracy.tobytes() == untuned.tobytes()
+    assert none.sha256 == predictor.sha256
+
+
+def test_the_best_comes_first(predictor: FuzzyEnsemble, cells: PackedGraphs) -> None:
+    order = predictor.rank(cells)
+    assert sorted(order.tolist()) == list(range(len(cells)))
+    assert (np.diff(predictor.predict(cells).accuracy[order]) <= 0).all()
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "says"), [(np.ones(2), "2 labels for 3"), (np.array([1, np.nan, 2]), "label 1 is nan")]
+)
+def test_labels_that_do_not_fit_are_refused(
+    predictor: FuzzyEnsemble, cells: PackedGraphs, accuracy: np.ndarray, says: str
+) -> None:
+    with pytest.raises(InvalidDataError, match=says):
+        predictor.fit(cells.take(np.arange(3)), accuracy)

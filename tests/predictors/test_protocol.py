@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gennape.errors import InvalidDataError
+from gennape.predictors.checkpoint import identity_numbers
 from gennape.predictors.evaluation_rows import (
     BENCHMARKS,
     Benchmark,
@@ -293,6 +294,14 @@ def test_rows_that_may_have_been_trained_on_do_not_count(tmp_path: Path) -> None
     assert {int(identity[:8], 16) % 100 for identity in held_out.labels.identity} <= set(range(10))
     assert len(held_out.labels.accuracy) + held_out.left_out["may have been trained on"] == 300
     assert not held_out.tuned
+
+
+def test_what_a_checkpoint_names_as_learnt_does_not_count_and_all_else_does(tmp_path: Path) -> None:
+    genomes = np.array([[1 + (i >> 2 * b & 3) for b in range(6)] for i in range(300)])
+    write_nb201(tmp_path / NB201.file, genomes, np.linspace(80, 94, 300))
+    every = read_rows(tmp_path, NB201, ()).labels.identity
+    rows = read_rows(tmp_path, NB201, {"nb201"}, np.sort(identity_numbers(every[:40])))
+    assert rows.labels.identity == every[40:]
 
 
 def test_families_that_a_checkpoint_learnt() -> None:
