@@ -68,6 +68,17 @@ OTHERS = {
 }
 
 
+#: Pages whose Python blocks are programs.
+PROGRAMS = (
+    "docs/search.md",
+    "docs/export.md",
+    "docs/import.md",
+    "docs/convert.md",
+    "docs/predict.md",
+    "docs/proxies.md",
+)
+
+
 def blocks(page: Path, language: str) -> list[str]:
     """The fenced blocks of one language."""
     return re.findall(rf"^```{language}\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL)
@@ -171,7 +182,7 @@ def test_example_family_passes_the_conformance_suite(page: str, name: str, tmp_p
     check_search_space(space, n=32)
 
 
-@pytest.mark.parametrize("page", ["docs/search.md", "docs/export.md", "docs/import.md", "docs/convert.md"])
+@pytest.mark.parametrize("page", PROGRAMS)
 def test_programs_run(page: str, tmp_path: Path) -> None:
     for code in blocks(ROOT / page, "python"):
         load(code, tmp_path)
