@@ -13,6 +13,7 @@ from gennape.predictors.metrics import srcc
 from gennape.predictors.scaling import ScalingLaw
 from gennape.predictors.structure import structure
 from gennape.predictors.target import FlopsTarget, fit_target, flops_scale
+from gennape.predictors.testing import check_predictor
 from gennape.search_spaces.cost import params
 from gennape.search_spaces.families.registry import FAMILIES
 from gennape.search_spaces.graph import ComputationGraph, PackedGraphs, pack
@@ -131,3 +132,7 @@ def test_labels_that_do_not_fit_are_refused(
 ) -> None:
     with pytest.raises(InvalidDataError, match=says):
         predictor.fit(cells.take(np.arange(3)), accuracy)
+
+
+def test_the_conformance_suite_passes(predictor: FuzzyEnsemble, cells: PackedGraphs) -> None:
+    check_predictor(predictor, cells, np.random.default_rng(0))
