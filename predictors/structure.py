@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Bool, Float64, Int64
 from scipy.sparse import csr_array
 
+from gennape.errors import InvalidGraphError
 from gennape.predictors.features import steps
 from gennape.search_spaces.cost import node_macs, node_params
 from gennape.search_spaces.graph import Column, PackedGraphs
@@ -93,7 +94,9 @@ def _met_on_the_way(graphs: PackedGraphs, op: Int64[np.ndarray, " n"]) -> Float6
     reached = np.zeros(len(leads))
     reached[step_of[op == Op.OUTPUT]] = 1
     met = reached
-    while reached.any():  # as often as the deepest network has steps; edges that form no cycle end it
+    for _ in range(len(leads)):
         reached = walk @ reached
+        if not reached.any():  # as soon as the deepest network was walked through
+            return met[step_of]
         met = met + reached
-    return met[step_of]
+    raise InvalidGraphError("a graph holds a cycle; networks run from their input to their output")

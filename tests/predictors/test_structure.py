@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gennape.errors import InvalidGraphError
 from gennape.predictors.structure import STRUCTURE, structure
 from gennape.search_spaces.builder import GraphBuilder
 from gennape.search_spaces.families.registry import FAMILIES
@@ -60,6 +61,14 @@ def test_neither_numbering_nor_company_matters(space: SearchSpace, seed: int) ->
     assert np.isfinite(whole).all()
     np.testing.assert_allclose(structure(relabelled), whole, rtol=1e-9, atol=1e-12)
     np.testing.assert_array_equal(structure(graphs.take(np.array([2])))[0], whole[2])
+
+
+def test_a_cycle_is_refused() -> None:
+    graph = _two_ways()
+    back = np.array([[graph.n_nodes - 2, 1]], np.int32)
+    looped = ComputationGraph(graph.nodes, graph.scalars, np.concatenate([graph.edges, back]))
+    with pytest.raises(InvalidGraphError, match="cycle"):
+        structure(pack([looped]))
 
 
 def test_no_graphs_no_rows() -> None:
