@@ -14,10 +14,12 @@ if TYPE_CHECKING:
     import numpy as np
     from jaxtyping import Float64, Int64
 
-    from gennape.platform.evaluation_report import Evaluation, Table
+    from gennape.platform.evaluation_report import Table
     from gennape.predictors.evaluation_rows import ChosenRows
     from gennape.predictors.predictor import Predictor
     from gennape.predictors.protocol import BenchmarkRows, Method, Outcome, Plan
+
+    _Measured = list[tuple[BenchmarkRows, Outcome]]
 
 #: Networks of each family whose embeddings are drawn.
 _DRAWN = 200
@@ -41,7 +43,7 @@ def evaluate(
 
     from rich.console import Console
 
-    from gennape.platform.evaluation_report import tables, write_evaluation
+    from gennape.platform.evaluation_report import Evaluation, tables, write_evaluation
     from gennape.platform.evaluation_tracking import evaluation_run
     from gennape.platform.workspace import open_workspace
     from gennape.predictors.checkpoint import learnt_numbers, load_checkpoint, provenance_of
@@ -54,16 +56,17 @@ def evaluate(
     _make_folder(out)
     store = open_workspace(workspace)
     chosen, absent = _read(data, trained, learnt_numbers(checkpoint))
+    timed = _read_latencies(data)
     parameters = {"checkpoint": predictor.sha256, "labels": str(labels), "seeds": str(seeds), "proxies": str(proxies)}
-    parameters |= {f"sha256.{rows.benchmark.file}": rows.sha256 for rows in chosen}
+    parameters |= {f"sha256.{rows.benchmark.file}": rows.sha256 for rows in (*chosen, *timed)}
     with ExitStack() as stack:
         with screen.status("opening the runs"):
             log = stack.enter_context(evaluation_run(store, f"evaluate-{time.strftime('%Y%m%d-%H%M%S')}", parameters))
-        measured = _measure(chosen, predictors, plan, proxies)
+        measured, latency = _measure(chosen, timed, predictors, plan, proxies)
         with screen.status("drawing the report"):
             embeddings = _embeddings(predictor, measured)
             record = {**_record(predictor, trained), "seconds_total": time.perf_counter() - start}
-            evaluation = _evaluation(measured, absent, chosen, plan, record, embeddings)
+            evaluation = Evaluation(measured, absent, _data([*chosen, *timed]), plan, record, embeddings, latency)
             paths = write_evaluation(out, evaluation)
             log(evaluation, paths)
     _show(tables(evaluation), paths)
@@ -111,27 +114,48 @@ def _read(
     return chosen, absent | dict.fromkeys(UNLABELLED, _NO_LABELS)
 
 
+def _read_latencies(folder: Path) -> list[ChosenRows]:
+    """The rows of the file that holds nothing but latencies, if it is there."""
+    from gennape.predictors.latency_rows import read_latencies
+
+    rows = read_latencies(folder)
+    return [] if rows is None else [rows]
+
+
 def _measure(
-    chosen: Sequence[ChosenRows], predictors: Mapping[str, Predictor], plan: Plan, proxies: int
-) -> list[tuple[BenchmarkRows, Outcome]]:
+    chosen: Sequence[ChosenRows],
+    timed: Sequence[ChosenRows],
+    predictors: Mapping[str, Predictor],
+    plan: Plan,
+    proxies: int,
+) -> tuple[_Measured, _Measured]:
+    """What is found of accuracies and of latencies, file by file, so that graphs are looked at once a file."""
     import numpy as np
 
     from gennape.jobs.progress import progress_bar
     from gennape.predictors.evaluation_rows import build_rows, computed_proxies, with_proxies
+    from gennape.predictors.latency_rows import latency_methods, latency_rows
     from gennape.predictors.methods import methods_for
-    from gennape.predictors.protocol import calls, measure
+    from gennape.predictors.protocol import MILLISECONDS, calls, measure
 
-    with progress_bar("Building graphs", sum(len(rows.labels.genomes) for rows in chosen)) as advance:
-        built = [build_rows(rows, advance) for rows in chosen]
+    files = [*chosen, *timed]
+    with progress_bar("Building graphs", sum(len(rows.labels.genomes) for rows in files)) as advance:
+        built = [build_rows(rows, advance) for rows in files]
+    ranked = built[: len(chosen)]
     if proxies:
-        with progress_bar("Zero-cost proxies", sum(min(proxies, len(rows.accuracy)) for rows in built)) as advance:
-            built = [
+        with progress_bar("Zero-cost proxies", sum(min(proxies, len(rows.accuracy)) for rows in ranked)) as advance:
+            ranked = [
                 with_proxies(rows, computed_proxies(rows, proxies, np.random.default_rng(0), lambda: advance(1)))
-                for rows in built
+                for rows in ranked
             ]
-    jobs: list[tuple[BenchmarkRows, list[Method]]] = [(rows, methods_for(rows, predictors)) for rows in built]
+    jobs: list[tuple[BenchmarkRows, list[Method]]] = []
+    for i, (file, rows) in enumerate(zip(files, built, strict=True)):
+        jobs += [(of, methods_for(of, predictors)) for of in ranked[i : i + 1]]
+        jobs += [(of, latency_methods(predictors)) for of in (latency_rows(file, rows.graphs) if plan.labels else [])]
     with progress_bar("Measuring", sum(calls(rows, methods, plan) for rows, methods in jobs)) as advance:
-        return [(rows, measure(rows, methods, plan, lambda note: advance(1, note))) for rows, methods in jobs]
+        found = [(rows, measure(rows, methods, plan, lambda note: advance(1, note))) for rows, methods in jobs]
+    latency = [one for one in found if one[0].unit == MILLISECONDS]
+    return [one for one in found if one[0].unit != MILLISECONDS], latency
 
 
 def _embeddings(
@@ -169,17 +193,9 @@ def _record(predictor: Predictor, trained: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _evaluation(
-    measured: Sequence[tuple[BenchmarkRows, Outcome]],
-    absent: Mapping[str, str],
-    chosen: Sequence[ChosenRows],
-    plan: Plan,
-    record: Mapping[str, Any],
-    embeddings: Mapping[str, Float64[np.ndarray, "g d"]],
-) -> Evaluation:
-    from gennape.platform.evaluation_report import Evaluation
-
-    data = [
+def _data(chosen: Sequence[ChosenRows]) -> list[dict[str, Any]]:
+    """What each file is."""
+    return [
         {
             "benchmark": rows.benchmark.name,
             "family": rows.benchmark.family,
@@ -191,7 +207,6 @@ def _evaluation(
         }
         for rows in chosen
     ]
-    return Evaluation(measured, absent, data, plan, record, embeddings)
 
 
 def _show(tables: Sequence[Table], paths: Sequence[Path]) -> None:
@@ -201,7 +216,7 @@ def _show(tables: Sequence[Table], paths: Sequence[Path]) -> None:
 
     out = Console(highlight=False, width=140)
     for table in tables:
-        if table.title.startswith("Rank correlation"):
+        if "rank correlation" in table.title.lower():
             shown = RichTable(title=table.title, title_justify="left")
             for i, cell in enumerate(table.head):
                 shown.add_column(cell, justify="left" if i == 0 else "right")

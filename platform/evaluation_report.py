@@ -35,6 +35,7 @@ TITLES = {
     "regret_1": "regret@1 %",
     "regret_10": "regret@10 %",
 }
+_LATENCY_TITLES = {"srcc": "rank correlation (SRCC)", "mape": "MAPE %", "mae": "MAE ms"}
 _SHOWN_FIRST = ("gennape", "k_gnn", "flops", "params")
 _NONE = "-"
 
@@ -45,7 +46,7 @@ class Evaluation:
 
     ``measured``: rows of each benchmark and what was found; ``absent``: benchmarks and families without figures, and
     why; ``data``: what each file is (name, SHA-256, rows, left out); ``provenance``: what was evaluated with what;
-    ``embeddings``: some networks of each family [g, d].
+    ``embeddings``: some networks of each family [g, d]; ``latency``: as ``measured``, for each column of latencies.
     """
 
     measured: Sequence[tuple[BenchmarkRows, Outcome]]
@@ -54,11 +55,21 @@ class Evaluation:
     plan: Plan
     provenance: Mapping[str, Any]
     embeddings: Mapping[str, Float64[np.ndarray, "g d"]]
+    latency: Sequence[tuple[BenchmarkRows, Outcome]] = ()
+
+    @property
+    def everything(self) -> list[tuple[BenchmarkRows, Outcome]]:
+        """What was found of accuracies, then of latencies."""
+        return [*self.measured, *self.latency]
 
     @property
     def summary(self) -> pd.DataFrame:
-        """See :func:`gennape.predictors.protocol.summarise`."""
-        return summarise([m for _, outcome in self.measured for m in outcome.measurements])
+        """Of accuracies, see :func:`gennape.predictors.protocol.summarise`."""
+        return _summary(self.measured)
+
+
+def _summary(measured: Sequence[tuple[BenchmarkRows, Outcome]]) -> pd.DataFrame:
+    return summarise([m for _, outcome in measured for m in outcome.measurements])
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,12 +102,12 @@ def as_json(evaluation: Evaluation) -> str:
     """Every figure by benchmark, family, subset, setting, method and seed; their summary; the published figures."""
     seconds = [
         {"benchmark": rows.benchmark, "setting": setting, "method": method, "seconds": round(spent, 3)}
-        for rows, outcome in evaluation.measured
+        for rows, outcome in evaluation.everything
         for (setting, method), spent in outcome.seconds.items()
     ]
     figures = [
         {**{k: v for k, v in asdict(m).items() if k != "figures"}, **m.figures}
-        for _, outcome in evaluation.measured
+        for _, outcome in evaluation.everything
         for m in outcome.measurements
     ]
     report = {
@@ -108,7 +119,7 @@ def as_json(evaluation: Evaluation) -> str:
         "absent": dict(evaluation.absent),
         "seconds": seconds,
         "figures": figures,
-        "summary": evaluation.summary.to_dict("records"),
+        "summary": [*evaluation.summary.to_dict("records"), *_summary(evaluation.latency).to_dict("records")],
         "published": [asdict(figure) for figure in PUBLISHED],
     }
     return json.dumps(_plain(report), indent=1, allow_nan=False) + "\n"
@@ -172,14 +183,21 @@ def _introduction(evaluation: Evaluation) -> list[str]:
         "rows: mean ± standard deviation over seeds. In parentheses the figure that the papers report, on their sample "
         "of networks. MAE and regret (what is lost by measuring only the 1 or 10 predicted best) are in percent of "
         "accuracy; everything is over the rows of the table's line.",
+        *([_ABOUT_LATENCY] if evaluation.latency else []),
     ]
+
+
+_ABOUT_LATENCY = (
+    "Latencies are by file and column. FLOPs and parameters learn from the same rows as the predictor, a power law "
+    "each, by which a costlier network is never faster."
+)
 
 
 # Tables ---------------------------------------------------------------------------------------------------------------
 
 
 def tables(evaluation: Evaluation) -> list[Table]:
-    """First the rank correlations, zero-shot and fine-tuned; then each benchmark in full; then the files."""
+    """First the rank correlations, zero-shot and fine-tuned; then each benchmark in full, latencies, and the files."""
     summary = evaluation.summary
     overview = [
         _overview(evaluation, summary[summary["setting"] == setting], setting, labels)
@@ -187,7 +205,7 @@ def tables(evaluation: Evaluation) -> list[Table]:
         if setting == ZERO_SHOT or (summary["setting"] == FINE_TUNED).any()
     ]
     details = [_detail(part) for _, part in summary.groupby(["benchmark", "setting"], sort=False)]
-    return [*overview, *details, _files(evaluation)]
+    return [*overview, *details, *_latency(evaluation), _files(evaluation)]
 
 
 def setting_title(setting: str, labels: int) -> str:
@@ -270,6 +288,23 @@ def _cell(record: Mapping[Any, Any] | None, published: PublishedFigure | None, f
     text = f"{mean:.3f}" if math.isfinite(mean) else _NONE
     text += f" ± {deviation:.3f}" if math.isfinite(deviation) else ""
     return text if published is None else f"{text} ({published.value:.3f})"
+
+
+def _latency(evaluation: Evaluation) -> list[Table]:
+    """For each figure a line for every device; none where no latencies are known."""
+    summary = _summary(evaluation.latency)
+    methods = list(summary["method"].unique())
+    by = {(record["benchmark"], record["method"]): record for record in summary.to_dict("records")}
+    setting, out = setting_title(FINE_TUNED, evaluation.plan.labels), []
+    for figure, title in _LATENCY_TITLES.items() if evaluation.latency else ():
+        lines = []
+        for name in (rows.benchmark for rows, _ in evaluation.latency):
+            records = [by[name, method] for method in methods if (name, method) in by]
+            cells = [_cell(by.get((name, method)), None, figure) for method in methods]
+            counts = [f"{records[0]['rows']:,}", str(records[0]["seeds"])] if records else [_NONE, _NONE]
+            lines.append([name.removeprefix("latency:") + ("" if records else ": too few rows"), *counts, *cells])
+        out.append(Table(f"Latency: {title}, {setting}", ("", "rows", "seeds", *methods), lines))
+    return out
 
 
 def _files(evaluation: Evaluation) -> Table:

@@ -91,7 +91,7 @@ def _log(client: MlflowClient, run: str, evaluation: Evaluation, files: Sequence
 
 
 def _values(evaluation: Evaluation) -> Iterator[tuple[str, float, int]]:
-    for _, outcome in evaluation.measured:
+    for _, outcome in evaluation.everything:
         for m in outcome.measurements:
             for figure, value in m.figures.items():
                 parts = (m.benchmark, m.subset, m.setting, m.method, figure)

@@ -129,6 +129,11 @@ class FuzzyEnsemble(TunablePredictor):
         with torch.inference_mode():
             return np.asarray(self.network.encoder.readout(torch.from_numpy(self._look(graphs).pooled)).numpy())
 
+    def describe(self, graphs: PackedGraphs, keep: bool = True) -> Known:
+        """What a Gaussian process is told of graphs; the prior is the zero-shot accuracy. Without ``keep``, what was
+        computed of other graphs before stays at hand instead."""
+        return _known(self._look(graphs) if keep else self._compute(graphs))
+
     def _look(self, graphs: PackedGraphs) -> _Seen:
         """All that is computed of graphs; kept, also by copies of this predictor, for the next question about them."""
         if self._last is None or self._last.graphs is not graphs:

@@ -17,10 +17,12 @@ import pandas as pd
 from jaxtyping import Bool, Float64, Int64
 
 from gennape.errors import InvalidDataError
-from gennape.predictors.metrics import figures
+from gennape.predictors.metrics import figures, mae, mape, srcc
 from gennape.search_spaces.graph import PackedGraphs
 
 ZERO_SHOT, FINE_TUNED = "zero-shot", "fine-tuned"
+#: Units of labels.
+PERCENT, MILLISECONDS = "percent", "ms"
 #: The subset that every row belongs to.
 ALL = "all"
 
@@ -29,9 +31,10 @@ ALL = "all"
 class Target:
     """What a method is asked: networks of a family, of which it may learn from some and is tested on others.
 
-    ``accuracy`` [n] in percent, of which a method may read the ``labelled`` rows only (none zero-shot); ``test`` [r],
-    the rows to score; ``columns``, further numbers known of the rows, NaN where unknown. ``graphs`` is the same object
-    in every call for a benchmark, so that what is computed of it can be kept.
+    ``accuracy`` [n] in percent, or whatever else the benchmark's labels are, of which a method may read the
+    ``labelled`` rows only (none zero-shot); ``test`` [r], the rows to score; ``columns``, further numbers known of the
+    rows, NaN where unknown. ``graphs`` is the same object in every call for a benchmark, so that what is computed of it
+    can be kept.
     """
 
     family: str
@@ -48,7 +51,7 @@ Scores = Callable[[Target, np.random.Generator], Float64[np.ndarray, " r"]]
 
 @dataclass(frozen=True, slots=True)
 class Method:
-    """A way to rank networks. ``calibrated``: its scores are accuracies in percent. ``learns``: from labelled rows."""
+    """A way to rank networks. ``calibrated``: its scores are in the labels' unit. ``learns``: from labelled rows."""
 
     name: str
     scores: Scores
@@ -62,7 +65,8 @@ class BenchmarkRows:
     """The rows of a benchmark that count, ready to be measured on.
 
     ``identity``: a text a row that equal architectures share, all different here; ``subsets``: masks [n] by name, the
-    first being :data:`ALL`; ``tuned``: whether the fine-tuned setting applies.
+    first being :data:`ALL`; ``tuned``: whether the fine-tuned setting applies; ``unit``: of the labels ``accuracy``,
+    :data:`PERCENT`, or :data:`MILLISECONDS` of latency.
     """
 
     benchmark: str
@@ -74,6 +78,7 @@ class BenchmarkRows:
     columns: Mapping[str, Float64[np.ndarray, " n"]]
     subsets: Mapping[str, Bool[np.ndarray, " n"]]
     tuned: bool = True
+    unit: str = PERCENT
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +91,11 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """The ``figures`` (see :func:`gennape.predictors.metrics.figures`; errors only of calibrated scores) of one method
-    on one subset of a benchmark, in one setting, with one seed, and on how many rows."""
+    """The ``figures`` of one method on one subset of a benchmark, in one setting, with one seed, and on how many rows.
+
+    They are those of :func:`gennape.predictors.metrics.figures`, or of :func:`latency_figures`; errors only of
+    calibrated scores.
+    """
 
     benchmark: str
     file: str
@@ -187,11 +195,21 @@ def _measurements(
         count = int(chosen.sum())
         if count < 2:
             continue
-        found = figures(rows.accuracy[chosen], scores[chosen], method.calibrated)
+        found = _FIGURES[rows.unit](rows.accuracy[chosen], scores[chosen], method.calibrated)
         found = {name: value for name, value in found.items() if name != "rows"}
         where = (rows.benchmark, rows.file, rows.family, subset, setting, labels)
         yield Measurement(*where, method.name, seed, count, found)
 
+
+def latency_figures(
+    latency: Float64[np.ndarray, " n"], predicted: Float64[np.ndarray, " n"], calibrated: bool = True
+) -> dict[str, float]:
+    """``srcc`` and, of calibrated predictions, ``mape`` in percent and ``mae`` in milliseconds."""
+    errors = {"mape": mape(latency, predicted), "mae": mae(latency, predicted)} if calibrated else {}
+    return {"srcc": srcc(latency, predicted), **errors}
+
+
+_FIGURES = {PERCENT: figures, MILLISECONDS: latency_figures}
 
 #: What a row of a summary stands for.
 KEYS = ("benchmark", "file", "family", "subset", "setting", "labels", "method")

@@ -73,6 +73,37 @@ def test_every_subset_setting_method_and_seed_is_reported(tmp_path: Path, worksp
 
 
 @pytest.mark.cluster
+def test_latencies_are_reported_beside_accuracies(tmp_path: Path, workspace: Path) -> None:
+    write_resnets(tmp_path / "data", 20)
+    space = family("ofa_mbv3")
+    genomes = space.sample(np.random.default_rng(2), 30)
+    architectures = [json.dumps(space.encode(genome)) for genome in genomes]
+    milliseconds = flops(space.graphs(genomes)) / 1e8
+    profile = {"architecture": architectures, "acc": np.linspace(70, 77, 30), "latency_npu_ms": milliseconds}
+    pd.DataFrame(profile).to_csv(tmp_path / "data" / "ofa_mbv3_profile.csv.gz", index=False)
+    measured = {"architecture": architectures, "2080ti_1": milliseconds, "v100_64": 2 * milliseconds}
+    pd.DataFrame(measured).to_csv(tmp_path / "data" / "ofa_mbv3_latency.csv.gz", index=False)
+    settings = ("--labels", 10, "--seeds", 2, "--workspace", workspace)
+    output = evaluate("--data", tmp_path / "data", "--out", tmp_path / "out", *settings)
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    columns = ("ofa_mbv3_profile:latency_npu_ms", "ofa_mbv3_latency:2080ti_1", "ofa_mbv3_latency:v100_64")
+    for benchmark in (f"latency:{column}" for column in columns):
+        found = by(report, benchmark=benchmark)
+        assert [(one["method"], one["seed"], one["rows"]) for one in found] == [
+            (method, seed, 20) for seed in (0, 1) for method in ("gennape_latency", "flops", "params")
+        ]
+        assert all({"srcc", "mape", "mae"} <= one.keys() and "regret_1" not in one for one in found)
+        assert {one["mape"] for one in found if one["method"] == "flops"} == {0.0}
+    assert {one["benchmark"] for one in report["figures"]} == {
+        "ofa_resnet", "ofa_mbv3", *(f"latency:{column}" for column in columns)
+    }  # fmt: skip
+    assert {one["file"] for one in report["data"]} >= {"ofa_mbv3_latency.csv.gz"}
+    assert "Latency: rank correlation (SRCC), fine-tuned on 10 labels" in output
+    for page in ("report.md", "report.html"):
+        assert "ofa_mbv3_latency:v100_64" in (tmp_path / "out" / page).read_text()
+
+
+@pytest.mark.cluster
 def test_few_rows_are_measured_zero_shot_only(tmp_path: Path, workspace: Path) -> None:
     write_resnets(tmp_path / "data", 4)
     evaluate("--data", tmp_path / "data", "--out", tmp_path / "out", "--workspace", workspace)

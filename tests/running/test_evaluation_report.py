@@ -12,7 +12,16 @@ import pytest
 
 from gennape.platform.evaluation_plots import project
 from gennape.platform.evaluation_report import Evaluation, as_json, as_markdown, tables, write_evaluation
-from gennape.predictors.protocol import ALL, FINE_TUNED, ZERO_SHOT, BenchmarkRows, Measurement, Outcome, Plan
+from gennape.predictors.protocol import (
+    ALL,
+    FINE_TUNED,
+    MILLISECONDS,
+    ZERO_SHOT,
+    BenchmarkRows,
+    Measurement,
+    Outcome,
+    Plan,
+)
 from gennape.search_spaces.graph import pack
 
 if TYPE_CHECKING:
@@ -112,6 +121,52 @@ def test_published_figures_of_another_number_of_labels_do_not_stand_beside(evalu
         [(evaluation.measured[0][0], Outcome(found))], {}, evaluation.data, Plan(20, (0,)), evaluation.provenance, {}
     )
     assert table(other, "Rank correlation (SRCC), fine-tuned on 20 labels")["nb201"]["gennape"] == "0.900"
+
+
+def with_latency(evaluation: Evaluation) -> Evaluation:
+    rows = [
+        replace(evaluation.measured[0][0], benchmark=f"latency:ofa:{column}", unit=MILLISECONDS)
+        for column in ("a", "b")
+    ]
+    found = [
+        Measurement("latency:ofa:a", "ofa.csv.gz", "ofa_mbv3", ALL, FINE_TUNED, 50, method, seed, 4, figures)
+        for seed in (0, 1)
+        for method, figures in (
+            ("gennape_latency", {"srcc": 0.9, "mape": 1.0 + 2 * seed, "mae": 0.25}),
+            ("flops", {"srcc": 0.5, "mape": 9.0, "mae": 2.0}),
+        )
+    ]
+    return replace(evaluation, latency=[(rows[0], Outcome(found)), (rows[1], Outcome())])
+
+
+def test_latencies_have_a_table_of_their_own(evaluation: Evaluation) -> None:
+    both = with_latency(evaluation)
+    found = table(both, "Latency: rank correlation (SRCC), fine-tuned on 50 labels")
+    assert found == {
+        "ofa:a": {"": "ofa:a", "rows": "4", "seeds": "2", "gennape_latency": "0.900 ± 0.000", "flops": "0.500 ± 0.000"},
+        "ofa:b: too few rows": {
+            **{"": "ofa:b: too few rows", "rows": "-", "seeds": "-"},
+            **{"gennape_latency": "-", "flops": "-"},
+        },
+    }
+    errors = table(both, "Latency: MAPE %, fine-tuned on 50 labels")["ofa:a"]
+    assert (errors["gennape_latency"], errors["flops"]) == ("2.000 ± 1.414", "9.000 ± 0.000")  # of 1 and 3
+    assert table(both, "Latency: MAE ms, fine-tuned on 50 labels")["ofa:a"]["gennape_latency"] == "0.250 ± 0.000"
+    assert [t for t in tables(both) if not t.title.startswith("Latency")] == tables(evaluation)
+    assert "power law" in as_markdown(both)
+    assert "power law" not in as_markdown(evaluation)
+
+
+def test_json_holds_latencies_beside_accuracies(evaluation: Evaluation) -> None:
+    plain, both = (json.loads(as_json(of)) for of in (evaluation, with_latency(evaluation)))
+    assert both["figures"][: len(plain["figures"])] == plain["figures"]
+    assert both["figures"][-1] == {
+        **{"benchmark": "latency:ofa:a", "file": "ofa.csv.gz", "family": "ofa_mbv3", "subset": "all"},
+        **{"setting": "fine-tuned", "labels": 50, "method": "flops", "seed": 1, "rows": 4},
+        **{"srcc": 0.5, "mape": 9.0, "mae": 2.0},
+    }
+    assert both["summary"][: len(plain["summary"])] == plain["summary"]
+    assert [row["method"] for row in both["summary"][len(plain["summary"]) :]] == ["gennape_latency", "flops"]
 
 
 def test_json_holds_every_figure_by_seed(evaluation: Evaluation) -> None:

@@ -1,0 +1,82 @@
+"""Latency on a device: what the encoder sees of networks, and a few measurements."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from jaxtyping import Float64
+
+from gennape.errors import InvalidDataError
+from gennape.predictors.fuzzy_ensemble import FuzzyEnsemble
+from gennape.predictors.gaussian_process import GaussianProcess, Known, fit_process
+from gennape.search_spaces.cost import flops
+from gennape.search_spaces.graph import PackedGraphs
+
+_DIGITS = 9  # kept of logarithms, so that an answer does not depend on which others it was computed with
+
+
+@dataclass(frozen=True, slots=True)
+class Latencies:
+    """One row per graph: ``milliseconds`` [g], as probably exceeded as not; ``deviation`` [g] in milliseconds, how
+    uncertain that is."""
+
+    milliseconds: Float64[np.ndarray, " g"]
+    deviation: Float64[np.ndarray, " g"]
+
+
+class LatencyPredictor:
+    """Latency of networks on one device, learnt from some measured there.
+
+    The logarithm of latency is a Gaussian process (see :func:`fit_process`) around a line in that of FLOPs, over the
+    structure of the networks and what the encoder of ``ensemble`` pools of them: latency is log-normal. The ensemble
+    stays as it is; predictors for many devices can share one, and then compute each set of graphs once.
+    """
+
+    def __init__(self, ensemble: FuzzyEnsemble) -> None:
+        self._ensemble = ensemble
+        self._process: GaussianProcess | None = None
+
+    def fit(self, graphs: PackedGraphs, milliseconds: Float64[np.ndarray, " g"]) -> LatencyPredictor:
+        """Learn from measured networks, and return this predictor; about a second for 50.
+
+        What earlier calls taught is forgotten, and nothing is random. Raises :class:`InvalidDataError` when there is no
+        measurement, not one per network, or one that is not finite and above 0; :class:`InvalidGraphError` when a graph
+        holds no nodes.
+        """
+        check_latencies(graphs, milliseconds)
+        known = _described(graphs, self._ensemble.describe(graphs, keep=False))
+        self._process = fit_process(known, np.log(milliseconds))
+        return self
+
+    def predict(self, graphs: PackedGraphs) -> Latencies:
+        """Predict; a graph's row does not depend on which other graphs are in the set.
+
+        Raises :class:`InvalidDataError` before :meth:`fit`, :class:`InvalidGraphError` when a graph holds no nodes.
+        """
+        if self._process is None:
+            raise InvalidDataError(
+                "this latency predictor has learnt from no measurement, and knows no device; call "
+                "fit(graphs, milliseconds) with some networks (50 do much) measured on yours"
+            )
+        mean, deviation = self._process.predict(_described(graphs, self._ensemble.describe(graphs)))
+        mean, variance = np.round(mean, _DIGITS), np.round(deviation, _DIGITS) ** 2
+        return Latencies(np.exp(mean), np.exp(mean + variance / 2) * np.sqrt(np.expm1(variance)))
+
+
+def _described(graphs: PackedGraphs, known: Known) -> Known:
+    return replace(known, prior=np.log1p(flops(graphs).astype(np.float64)))
+
+
+def check_latencies(graphs: PackedGraphs, milliseconds: Float64[np.ndarray, " g"]) -> None:
+    """Raise :class:`InvalidDataError` unless there are latencies, one per graph, all finite and above 0."""
+    if len(milliseconds) != len(graphs):
+        raise InvalidDataError(f"{len(milliseconds)} latencies for {len(graphs)} networks; give one per network")
+    if len(milliseconds) == 0:
+        raise InvalidDataError("no latencies; measure some networks on the device, 50 do much")
+    bad = ~(np.isfinite(milliseconds) & (milliseconds > 0))
+    if bad.any():
+        where = int(np.flatnonzero(bad)[0])
+        raise InvalidDataError(
+            f"latency {where} is {milliseconds[where]} ms; must be above 0 and finite, so leave out networks without"
+        )
