@@ -54,7 +54,7 @@ def fit(
     graphs = space.graphs(chosen.genomes)
     config = EnsembleConfig(pretrained.config, clusters, fuzzifier)
     settings = training.FitConfig(epochs=epochs, head_epochs=head_epochs, batch=batch)
-    with progress_bar("Fitting", (epochs + head_epochs) * (len(graphs) // batch) * batch) as advance:
+    with progress_bar("Fitting", epochs * len(graphs) + head_epochs * (len(graphs) // batch) * batch) as advance:
         fitted = training.fit(
             pretrained, graphs, chosen.accuracy, config, settings, rng,
             lambda n, loss: advance(n, f"loss {loss:.3f}"),

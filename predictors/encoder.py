@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float, Int64, Integer
 from torch import Tensor, nn
 from torch.nn import functional
 from torch_geometric.utils import segment
 
-from gennape.predictors.features import N_FEATURES, NUMERIC, GraphBatch, Neighbours
+from gennape.errors import ConfigError
+from gennape.predictors.features import N_FEATURES, NUMERIC, GraphBatch
+from gennape.predictors.sharing import SharedSteps, mean_of_steps, multiply, share
 from gennape.search_spaces.ops import VOCABULARY_SIZE
+
+_FEW_STEPS = 700  # fewer are computed sooner than equal ones are found
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,23 +49,49 @@ class GraphEncoder(nn.Module):
         # Centred first: what graphs differ in is small beside what they share, and would drown in it.
         self.centre = nn.BatchNorm1d(2 * config.hidden, affine=False)
 
-    def forward(self, batch: GraphBatch) -> Float[Tensor, "g d"]:
+    def forward(self, batch: GraphBatch | SharedSteps) -> Float[Tensor, "g d"]:
         """Embeddings of a batch. In training, channels are dropped graph by graph."""
         return self.readout(self.pool(batch))
 
-    def pool(self, batch: GraphBatch) -> Float[Tensor, "g p"]:
-        """What the embeddings are read from: means and maxima over steps, centred; p is twice the hidden size."""
-        x = self.enter(batch.features.to(self.enter.weight.dtype))
+    def pool(self, batch: GraphBatch | SharedSteps) -> Float[Tensor, "g p"]:
+        """What the embeddings are read from: means and maxima over steps, centred; p is twice the hidden size.
+
+        Equal steps are computed once, unless channels are dropped: that makes equal steps of two graphs differ. Raises
+        :class:`ConfigError` for shared steps of which channels would have to be dropped.
+        """
+        dropping = self.training and self.config.dropout > 0
+        if isinstance(batch, GraphBatch) and (dropping or len(batch.kind) < _FEW_STEPS):
+            return self.centre(self._pool_all(batch))
+        if dropping:
+            raise ConfigError("channels are dropped graph by graph, got steps that graphs share; pass the GraphBatch")
+        return self.centre(self._pool_shared(batch if isinstance(batch, SharedSteps) else self.share(batch)))
+
+    def share(self, batch: GraphBatch) -> SharedSteps:
+        """What :meth:`pool` makes of a batch first, for batches that are used more than once."""
+        return share(batch, self.config.layers, two_way=True)
+
+    def _pool_all(self, batch: GraphBatch) -> Float[Tensor, "g p"]:
+        x = self.enter(batch.kinds.to(self.enter.weight.dtype)).index_select(0, batch.kind)
         for mix, norm in zip(self.mix, self.norm, strict=True):
             y = norm(x)
-            messages = torch.cat([y, _gather(y, batch.producers), _gather(y, batch.consumers)], dim=1)
+            messages = torch.cat([y, multiply(batch.producers, y), multiply(batch.consumers, y)], dim=1)
             x = x + self._drop(torch.relu(mix(messages)), batch.offsets)
         x = self.last_norm(x)  # bounded, so that pooled values of unknown families are too
-        # Not segment(..., "max"): where maxima tie, its gradient counts a negative one once per tied step.
-        highest = functional.embedding_bag(
-            torch.arange(len(x), device=x.device), x, batch.offsets, mode="max", include_last_offset=True
-        )
-        return self.centre(torch.cat([segment(x, batch.offsets, "mean"), highest], dim=1))
+        highest = _maxima(x, torch.arange(len(x), device=x.device), batch.offsets)
+        return torch.cat([segment(x, batch.offsets, "mean"), highest], dim=1)
+
+    def _pool_shared(self, steps: SharedSteps) -> Float[Tensor, "g p"]:
+        """As :meth:`_pool_all`; a layer multiplies before it gathers, since rows are fewer then."""
+        hidden = self.config.hidden
+        x = self.enter(steps.features.to(self.enter.weight.dtype))
+        for mix, norm, before, messages in zip(self.mix, self.norm, steps.before, steps.messages, strict=True):
+            weight, bias = mix.parameters()
+            # A row's words to itself, to its consumers and to its producers, one below the other.
+            words = weight.view(hidden, 3, hidden).transpose(0, 1).reshape(3 * hidden, hidden)
+            heard = multiply(messages, functional.linear(norm(x), words).view(-1, hidden))
+            x = x.index_select(0, before) + torch.relu(heard + bias)
+        x = self.last_norm(x)
+        return torch.cat([mean_of_steps(steps, x), _maxima(x, steps.pool.other, steps.pool.offsets)], dim=1)
 
     def _drop(self, x: Float[Tensor, "m h"], offsets: Int64[Tensor, " g1"]) -> Float[Tensor, "m h"]:
         if not self.training or self.config.dropout == 0:
@@ -72,27 +101,8 @@ class GraphEncoder(nn.Module):
         return x * mask.repeat_interleave(offsets.diff(), dim=0)
 
 
-class _SparseMean(torch.autograd.Function):
-    """Sparse matrix times dense matrix; the gradient multiplies by the transposed matrix, which the batch brings."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, *sides: Tensor) -> Tensor:
-        ctx.save_for_backward(*sides[3:])
-        return _matmul(x, *sides[:3])
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        return (_matmul(gradients[0], *ctx.saved_tensors), *(None,) * 6)
-
-
-def _matmul(x: Tensor, offsets: Tensor, other: Tensor, weight: Tensor) -> Tensor:
-    # Two to four times as fast as a product of sparse matrices on processors.
-    return functional.embedding_bag(
-        other, x.contiguous(), offsets, mode="sum", per_sample_weights=weight.to(x.dtype), include_last_offset=True
-    )
-
-
-def _gather(x: Float[Tensor, "m h"], side: Neighbours) -> Float[Tensor, "m h"]:
-    return _SparseMean.apply(  # type: ignore[no-untyped-call]
-        x, side.offsets, side.other, side.weight, side.back_offsets, side.back_other, side.back_weight
-    )
+def _maxima(
+    x: Float[Tensor, "u h"], members: Integer[Tensor, " m"], offsets: Integer[Tensor, " g1"]
+) -> Float[Tensor, "g h"]:
+    # Not segment(..., "max"): where maxima tie, its gradient counts a negative one once per tied step.
+    return functional.embedding_bag(members, x, offsets, mode="max", include_last_offset=True)

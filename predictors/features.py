@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Bool, Float32, Int32, Int64
 from torch import Tensor
 
+from gennape.predictors.hashing import hash_rows, number, words
 from gennape.predictors.target import flops_scale
 from gennape.search_spaces.cost import flops
 from gennape.search_spaces.graph import Column, PackedGraphs, offsets_of
@@ -53,6 +54,8 @@ NUMERIC = (
     "no bias",
     "grouped",
 )
+#: The attributes of a step's first node that its features are made of.
+_SEEN = [*range(Column.C_IN, Column.STRIDE_W + 1), Column.GROUPS, Column.BIAS]
 #: Columns of :attr:`GraphBatch.features`: how often each operation occurs in a step, then each group, then the numbers.
 N_FEATURES = VOCABULARY_SIZE + len(GROUPS) + len(NUMERIC)
 
@@ -80,16 +83,23 @@ class Neighbours:
 class GraphBatch:
     """A packed set of graphs as tensors.
 
-    ``features`` float32 [m, f], a row per step; ``producers`` and ``consumers``, whom a step hears along and against
-    the data flow (weights sum to 1 per step); ``offsets`` int64 [g + 1], the steps of each graph; ``cost`` float32 [g],
-    1 / (log10(GFLOPs + 1) + 1), which the target of each graph was multiplied by.
+    ``kinds`` float32 [k, f], the features that occur; ``kind`` int64 [m], which of them a step has; ``producers`` and
+    ``consumers``, whom a step hears along and against the data flow (weights sum to 1 per step); ``offsets`` int64
+    [g + 1], the steps of each graph; ``cost`` float32 [g], 1 / (log10(GFLOPs + 1) + 1), which the target of each graph
+    was multiplied by.
     """
 
-    features: Float32[Tensor, "m f"]
+    kinds: Float32[Tensor, "k f"]
+    kind: Int64[Tensor, " m"]
     producers: Neighbours
     consumers: Neighbours
     offsets: Int64[Tensor, " g1"]
     cost: Float32[Tensor, " g"]
+
+    @property
+    def features(self) -> Float32[Tensor, "m f"]:
+        """A row per step."""
+        return self.kinds[self.kind]
 
 
 def featurize(graphs: PackedGraphs) -> GraphBatch:
@@ -102,18 +112,25 @@ def featurize(graphs: PackedGraphs) -> GraphBatch:
     op = np.where((op >= 0) & (op < VOCABULARY_SIZE), op, int(Op.UNKNOWN))
     leads, step_of = steps(graphs, op)
     owner = graphs.graph_index
-    features = np.zeros((len(leads), N_FEATURES), np.float32)
+    image = _images(graphs, op, owner)
     # A sum is one operation, in whatever order its terms are added.
     counted = np.flatnonzero((op != Op.ADD) | (leads[step_of] == np.arange(len(op))))
+    kind, first = _kinds(graphs.nodes[leads], op[leads], image[owner[leads]], step_of[counted], op[counted])
+    # The features of the first step of each kind, of the operations in these steps.
+    row_of = np.full(len(leads), -1)
+    row_of[first] = np.arange(len(first))
+    counted = counted[row_of[step_of[counted]] >= 0]
+    kinds = np.zeros((len(first), N_FEATURES), np.float32)
     for column in (op[counted], VOCABULARY_SIZE + _GROUP_OF[op[counted]]):
-        place = step_of[counted] * N_FEATURES + column
-        features += np.bincount(place, minlength=features.size).reshape(features.shape).astype(np.float32)
-    features[:, -len(NUMERIC) :] = _numeric(graphs.nodes[leads], op[leads], owner[leads], _images(graphs, op, owner))
+        np.add.at(kinds, (row_of[step_of[counted]], column), np.float32(1))
+    shown = leads[first]
+    kinds[:, -len(NUMERIC) :] = _numeric(graphs.nodes[shown], op[shown], owner[shown], image)
     source, target = step_of[graphs.edges[:, 0]], step_of[graphs.edges[:, 1]]
     between = source != target
     source, target = source[between], target[between]
     return GraphBatch(
-        torch.from_numpy(features),
+        torch.from_numpy(kinds),
+        torch.from_numpy(kind),
         _neighbours(target, source, len(leads)),
         _neighbours(source, target, len(leads)),
         torch.from_numpy(offsets_of(np.bincount(owner[leads], minlength=len(graphs)))),
@@ -137,6 +154,26 @@ def steps(graphs: PackedGraphs, op: Int64[np.ndarray, " n"]) -> tuple[Int64[np.n
     position = np.empty(n, np.int64)
     position[leads] = np.arange(len(leads))
     return leads, position[producer]
+
+
+def _kinds(
+    nodes: Int32[np.ndarray, "m a"],
+    op: Int64[np.ndarray, " m"],
+    image: Float32[np.ndarray, "m 2"],
+    step_of: Int64[np.ndarray, " n"],
+    counted: Int64[np.ndarray, " n"],
+) -> tuple[Int64[np.ndarray, " m"], Int64[np.ndarray, " k"]]:
+    """Steps with equal features numbered alike, and the first step of each kind.
+
+    By hashes of 64 bits of all that features are made of: some attributes of the first node, the image, and which
+    operations are ``counted`` in a step.
+    """
+    table = np.zeros((len(nodes), 16), np.int32)
+    table[:, 0], table[:, 1:3] = op, image.view(np.int32)
+    table[:, 3 : 3 + len(_SEEN)] = nodes[:, _SEEN]
+    hashes = hash_rows(table)
+    np.add.at(hashes, step_of, words(VOCABULARY_SIZE)[counted])
+    return number(hashes)
 
 
 def _images(

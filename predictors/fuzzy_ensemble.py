@@ -20,13 +20,14 @@ from gennape.predictors.gaussian_process import GaussianProcess, Known, fit_proc
 from gennape.predictors.heads import ClusterHeads
 from gennape.predictors.predictor import Prediction, TunablePredictor, check_labels
 from gennape.predictors.scaling import ScalingLaw
+from gennape.predictors.sharing import SharedSteps
 from gennape.predictors.structure import STRUCTURE, structure
 from gennape.predictors.target import FlopsTarget
 from gennape.search_spaces.canonical import canonical_hashes
 from gennape.search_spaces.cost import flops
 from gennape.search_spaces.graph import PackedGraphs, offsets_of
 
-_NODES_AT_ONCE = 8192  # keeps the activations of a batch in the processor's cache
+_NODES_AT_ONCE = 2**15  # more graphs share more of their steps, and tables still fit a processor's cache
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +57,7 @@ class FuzzyEnsembleNetwork(nn.Module):
         self.familiarity = Familiarity(2 * config.encoder.hidden)
         self.register_buffer("centroids", torch.zeros(config.clusters, config.encoder.embedding))
 
-    def forward(self, batch: GraphBatch) -> tuple[Float[Tensor, " g"], Float[Tensor, "g c"]]:
+    def forward(self, batch: GraphBatch | SharedSteps) -> tuple[Float[Tensor, " g"], Float[Tensor, "g c"]]:
         """Standardised targets and memberships."""
         return self.read(self.encoder.pool(batch), batch.cost)
 

@@ -1,8 +1,7 @@
 """The k-GNN: graph convolutions from producers to consumers, trained on accuracy from end to end (Morris et al., 2019).
 
-Steps whose producers look alike to a depth of ``l`` have the same values after ``l`` layers, in whichever graph they
-are. :func:`share` finds them, so that a layer computes each value once: for 128 networks of a family a quarter to 40 %
-of all rows. The result is that of computing every row, up to rounding.
+Steps whose producers look alike are computed once, see :mod:`gennape.predictors.sharing`: for 128 networks of a family
+a quarter to 40 % of all rows.
 """
 
 from __future__ import annotations
@@ -10,21 +9,20 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
-from jaxtyping import Float, Float32, Float64, Int32, Int64, UInt64
+from jaxtyping import Float, Float64, Int64
 from torch import Tensor, nn
 from torch.nn import functional
 
 from gennape.errors import ConfigError, InvalidGraphError
 from gennape.predictors.features import N_FEATURES, GraphBatch, featurize
 from gennape.predictors.fuzzy_ensemble import batches_of_nodes
+from gennape.predictors.sharing import SharedSteps, mean_of_steps, multiply, share
 from gennape.predictors.target import flops_scale
 from gennape.search_spaces.cost import flops
-from gennape.search_spaces.graph import PackedGraphs, offsets_of
+from gennape.search_spaces.graph import PackedGraphs
 from gennape.search_spaces.ops import VOCABULARY_SIZE
 
 _NODES_AT_ONCE = 2**16  # more graphs share more; their tables still fit a processor's cache
@@ -52,55 +50,6 @@ class KGnnTraining:
 
 #: For some 50 labels of another family.
 FINE_TUNING = KGnnTraining(epochs=100, batch=16, regroup=100)
-
-
-@dataclass(frozen=True, slots=True)
-class SparseRows:
-    """A sparse matrix of counts: row ``i`` sums ``other[offsets[i]:offsets[i + 1]]``.
-
-    ``back_*`` is the transposed matrix, which gradients flow through.
-    """
-
-    offsets: Int32[Tensor, " r1"]
-    other: Int32[Tensor, " e"]
-    back_offsets: Int32[Tensor, " c1"]
-    back_other: Int32[Tensor, " e"]
-
-
-@dataclass(frozen=True, slots=True)
-class SharedSteps:
-    """A batch with each distinct value once.
-
-    ``features`` float32 [u, f], the distinct steps; ``layers``, matrices [u after, 2 x u before]: column 2 i is what
-    row i says of itself, 2 i + 1 what it tells its consumers; ``pool`` [g, u], the sum over the steps of each graph;
-    ``sizes`` float32 [g], how many these are; ``cost`` float32 [g], as in :class:`GraphBatch`.
-    """
-
-    features: Float32[Tensor, "u f"]
-    layers: tuple[SparseRows, ...]
-    pool: SparseRows
-    sizes: Float32[Tensor, " g"]
-    cost: Float32[Tensor, " g"]
-
-
-def share(batch: GraphBatch, layers: int) -> SharedSteps:
-    """Find the steps that no ``layers`` rounds of messages from producers can tell apart.
-
-    Colour refinement: colours of 64 bits stand for a step's features and, round by round, for its colour and those of
-    its producers, in any order. That two differ and look alike has a probability below 1e-9 a batch.
-    """
-    starts, producers = batch.producers.offsets.numpy(), batch.producers.other.numpy()
-    colour, first = _number(_hash_rows(batch.features.numpy()))
-    distinct = torch.from_numpy(first)
-    rounds = []
-    for _ in range(layers):
-        mixed = _mix(colour.astype(np.uint64) + np.uint64(1))
-        sums = np.concatenate([np.zeros(1, np.uint64), np.cumsum(mixed[producers], dtype=np.uint64)])
-        refined, new_first = _number(mixed * np.uint64(3) + _mix(sums[starts[1:]] - sums[starts[:-1]]))
-        rounds.append(_messages(colour, new_first, starts, producers, 2 * len(first)))
-        colour, first = refined, new_first
-    pool = _sparse_rows(batch.offsets.numpy(), colour, len(first))
-    return SharedSteps(batch.features[distinct], tuple(rounds), pool, batch.offsets.diff().float(), batch.cost)
 
 
 class KGnn(nn.Module):
@@ -134,12 +83,11 @@ class KGnn(nn.Module):
         """Standardised accuracies."""
         steps = batch if isinstance(batch, SharedSteps) else share(batch, self.config.layers)
         x = self.enter(steps.features.to(self.enter.weight.dtype))
-        for parts, bias, messages in zip(self.parts, self.bias, steps.layers, strict=True):
-            x = torch.tanh(_sum(parts(x).view(-1, self.config.hidden), messages) + bias)
+        for parts, bias, messages in zip(self.parts, self.bias, steps.messages, strict=True):
+            x = torch.tanh(multiply(messages, parts(x).view(-1, self.config.hidden)) + bias)
         mean, deviation = self.cost_statistics
         cost = (steps.cost.to(x.dtype) - mean) / deviation
-        pooled = _sum(x, steps.pool) / steps.sizes[:, None].to(x.dtype)
-        return self.head(torch.cat([pooled, cost[:, None]], dim=1)).squeeze(1)
+        return self.head(torch.cat([mean_of_steps(steps, x), cost[:, None]], dim=1)).squeeze(1)
 
 
 def fit_kgnn(
@@ -241,71 +189,3 @@ def _batches(
             made = [(share(featurize(graphs.take(rows)), layers), torch.from_numpy(rows)) for rows in parts]
         for i in rng.permutation(len(made)):
             yield made[i]
-
-
-class _Sum(torch.autograd.Function):
-    """Sparse matrix times dense matrix; the gradient multiplies by the transposed matrix, which the batch brings."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, rows: SparseRows) -> Tensor:
-        ctx.rows = rows  # held as it is: no gradient flows into it
-        return _bag(x, rows.offsets, rows.other)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        return _bag(gradients[0].contiguous(), ctx.rows.back_offsets, ctx.rows.back_other), None
-
-
-def _bag(x: Tensor, offsets: Tensor, other: Tensor) -> Tensor:
-    # Twice to four times as fast as a product of sparse matrices, on processors.
-    return functional.embedding_bag(other, x, offsets, mode="sum", include_last_offset=True)
-
-
-def _sum(x: Float[Tensor, "c h"], rows: SparseRows) -> Float[Tensor, "r h"]:
-    return _Sum.apply(x, rows)  # type: ignore[no-untyped-call]
-
-
-def _messages(
-    colour: Int64[np.ndarray, " m"],
-    chosen: Int64[np.ndarray, " u"],
-    starts: Int64[np.ndarray, " m1"],
-    producers: Int64[np.ndarray, " e"],
-    columns: int,
-) -> SparseRows:
-    """One row for each of the ``chosen`` steps: itself and its producers, by their colours."""
-    count = starts[chosen + 1] - starts[chosen]
-    offsets = offsets_of(count + 1)
-    own = np.zeros(offsets[-1], bool)
-    own[offsets[:-1]] = True
-    other = np.empty(offsets[-1], np.int64)
-    other[own] = 2 * colour[chosen]
-    place = np.arange(len(other) - len(chosen)) + np.repeat(starts[chosen] - offsets_of(count)[:-1], count)
-    other[~own] = 2 * colour[producers[place]] + 1
-    return _sparse_rows(offsets, other, columns)
-
-
-def _sparse_rows(offsets: Int64[np.ndarray, " r1"], other: Int64[np.ndarray, " e"], columns: int) -> SparseRows:
-    at = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
-    back_offsets = offsets_of(np.bincount(other, minlength=columns))
-    arrays = (offsets, other, back_offsets, at[np.argsort(other, kind="stable")])
-    return SparseRows(*(torch.from_numpy(array.astype(np.int32)) for array in arrays))
-
-
-def _number(hashes: UInt64[np.ndarray, " m"]) -> tuple[Int64[np.ndarray, " m"], Int64[np.ndarray, " u"]]:
-    """Equal hashes numbered from 0 as they first occur, and where each first does."""
-    numbers, distinct = pd.factorize(hashes)
-    first = np.empty(len(distinct), np.int64)
-    first[numbers[::-1]] = np.arange(len(hashes))[::-1]
-    return numbers, first
-
-
-def _hash_rows(rows: Float32[np.ndarray, "m f"]) -> UInt64[np.ndarray, " m"]:
-    bits = np.ascontiguousarray(rows).view(np.uint64 if rows.shape[1] % 2 == 0 else np.uint32).astype(np.uint64)
-    return _mix(bits) @ (_mix(np.arange(1, bits.shape[1] + 1).astype(np.uint64)) | np.uint64(1))
-
-
-def _mix(x: UInt64[np.ndarray, "..."]) -> UInt64[np.ndarray, "..."]:
-    """A bijection of 64-bit numbers that carries every bit into all others (after Stafford's mixers)."""
-    x = (x ^ (x >> np.uint64(32))) * np.uint64(0xD6E8FEB86659FD93)
-    x = (x ^ (x >> np.uint64(32))) * np.uint64(0xD6E8FEB86659FD93)
-    return x ^ (x >> np.uint64(32))

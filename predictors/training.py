@@ -17,11 +17,13 @@ from gennape.predictors.features import featurize
 from gennape.predictors.fuzzy import fuzzy_c_means, memberships
 from gennape.predictors.fuzzy_ensemble import EnsembleConfig, Fitted, FuzzyEnsembleNetwork, batches_of_nodes
 from gennape.predictors.scaling import fit_scaling_law
+from gennape.predictors.sharing import SharedSteps
 from gennape.predictors.structure import structure
 from gennape.predictors.target import fit_target, flops_scale
 from gennape.search_spaces.cost import flops
 from gennape.search_spaces.graph import PackedGraphs
 
+_NODES_AT_ONCE = 2**15
 #: Called after every step with the number of graphs seen and the loss of that step.
 Progress = Callable[[int, float], None]
 
@@ -41,13 +43,17 @@ class PretrainConfig:
 
 @dataclass(frozen=True, slots=True)
 class FitConfig:
-    """Supervised fitting: ``epochs`` of the encoder, then ``head_epochs`` of the heads on fixed embeddings."""
+    """Supervised fitting: ``epochs`` of the encoder, then ``head_epochs`` of the heads on fixed embeddings.
+
+    Every ``regroup`` epochs of the encoder its batches are put together anew, every epoch they are shuffled.
+    """
 
     epochs: int = 24
     head_epochs: int = 20
     batch: int = 128
     learning_rate: float = 1e-3
     weight_decay: float = 1e-4
+    regroup: int = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +103,8 @@ def fit(
     The encoder is trained with one head; fuzzy c-means splits the embeddings that it ends with; each cluster gets a
     copy of the head, and the copies are trained apart, weighted by membership. The loss is the absolute error in
     accuracy: the error in the target times what the target was divided by. The scaling law is fitted beside.
-    ``progress`` counts the graphs of both trainings: ``epochs + head_epochs`` times all, but for incomplete batches.
+    ``progress`` counts the graphs of both trainings: ``epochs + head_epochs`` times all, but for incomplete batches of
+    the heads.
     """
     torch.manual_seed(int(rng.integers(2**31)))
     target = fit_target(accuracy, flops(graphs))
@@ -143,11 +150,11 @@ def _train_encoder(
     steps = settings.epochs * max(1, len(graphs) // settings.batch)
     optimizer, schedule = _optimizer(parameters, settings.learning_rate, settings.weight_decay, steps)
     network.train()
-    for chosen in _shuffled(len(graphs), settings.batch, settings.epochs, rng):
-        predicted, _ = network(featurize(graphs.take(chosen)))
-        loss = _loss(predicted, labels, torch.from_numpy(chosen))
+    for batch, rows in _prepared(network.encoder, graphs, settings, rng):
+        predicted, _ = network.read(network.encoder.pool(batch), batch.cost)
+        loss = _loss(predicted, labels, rows)
         _step(loss, parameters, optimizer, schedule)
-        progress(len(chosen), float(loss.detach()))
+        progress(len(rows), float(loss.detach()))
 
 
 def _train_heads(
@@ -178,13 +185,15 @@ def _loss(predicted: Float[Tensor, " b"], labels: _Labels, rows: Int64[Tensor, "
 
 def _pool(encoder: GraphEncoder, graphs: PackedGraphs) -> Float[Tensor, "g p"]:
     with torch.no_grad():
-        return torch.cat([encoder.pool(featurize(graphs.take(rows))) for rows in batches_of_nodes(graphs, 8192)])
+        return torch.cat(
+            [encoder.pool(featurize(graphs.take(rows))) for rows in batches_of_nodes(graphs, _NODES_AT_ONCE)]
+        )
 
 
 def _in_batches(
     describe: Callable[[PackedGraphs], Float64[np.ndarray, "g s"]], graphs: PackedGraphs
 ) -> Float64[np.ndarray, "g s"]:
-    return np.concatenate([describe(graphs.take(rows)) for rows in batches_of_nodes(graphs, 8192)])
+    return np.concatenate([describe(graphs.take(rows)) for rows in batches_of_nodes(graphs, _NODES_AT_ONCE)])
 
 
 def _shuffled(n: int, batch: int, epochs: int, rng: np.random.Generator) -> Iterator[Int64[np.ndarray, " b"]]:
@@ -193,6 +202,18 @@ def _shuffled(n: int, batch: int, epochs: int, rng: np.random.Generator) -> Iter
         order = rng.permutation(n)
         for i in range(max(1, n // batch)):
             yield order[i * batch : (i + 1) * batch]
+
+
+def _prepared(
+    encoder: GraphEncoder, graphs: PackedGraphs, settings: FitConfig, rng: np.random.Generator
+) -> Iterator[tuple[SharedSteps, Int64[Tensor, " b"]]]:
+    """Batches of all graphs for all epochs. Making one takes half as long as a step, and new ones teach no more."""
+    for epoch in range(settings.epochs):
+        if epoch % settings.regroup == 0:
+            parts = np.array_split(rng.permutation(len(graphs)), max(1, len(graphs) // settings.batch))
+            made = [(encoder.share(featurize(graphs.take(rows))), torch.from_numpy(rows)) for rows in parts]
+        for i in rng.permutation(len(made)):
+            yield made[i]
 
 
 def _optimizer(

@@ -1,13 +1,21 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
+import pytest
 import torch
 
-from gennape.predictors.encoder import GraphEncoder, _gather
+from gennape.errors import ConfigError
+from gennape.predictors.encoder import EncoderConfig, GraphEncoder
 from gennape.predictors.features import featurize
 from gennape.search_spaces.builder import GraphBuilder
+from gennape.search_spaces.families.registry import FAMILIES
 from gennape.search_spaces.graph import PackedGraphs, pack
 from gennape.search_spaces.ops import VOCABULARY_SIZE, Op
+from gennape.search_spaces.space import SearchSpace
+
+SIZES = EncoderConfig(hidden=16, layers=4, embedding=8)
 
 
 def test_embedding_does_not_depend_on_node_order(encoder: GraphEncoder, cells: PackedGraphs) -> None:
@@ -20,16 +28,37 @@ def test_embedding_does_not_depend_on_node_order(encoder: GraphEncoder, cells: P
     torch.testing.assert_close(first, second, rtol=0, atol=1e-12)
 
 
-def test_gradient_of_neighbour_means_is_that_of_a_dense_product(cells: PackedGraphs) -> None:
-    side = featurize(cells.take(np.arange(3))).consumers
-    n = len(side.offsets) - 1
-    x = torch.randn(n, 4, dtype=torch.float64, requires_grad=True)
-    at = torch.repeat_interleave(torch.arange(n), side.offsets.diff())
-    dense = torch.zeros(n, n, dtype=torch.float64).index_put((at, side.other), side.weight.double(), accumulate=True)
-    weights = torch.randn(n, 4, dtype=torch.float64)
-    (expected,) = torch.autograd.grad(((dense @ x) * weights).sum(), x)
-    (found,) = torch.autograd.grad((_gather(x, side) * weights).sum(), x)
-    torch.testing.assert_close(found, expected)
+# Channels are dropped graph by graph, of which every step is then computed, but in fact none ever is.
+_EVERY_STEP = 1e-300
+
+
+def _gradients(encoder: GraphEncoder, answers: torch.Tensor) -> list[torch.Tensor]:
+    weights = torch.linspace(-1, 1, answers.numel(), dtype=answers.dtype).view(answers.shape)
+    return list(torch.autograd.grad((answers * weights).sum(), list(encoder.parameters())))
+
+
+@pytest.mark.parametrize("space", FAMILIES, ids=lambda space: space.name)
+def test_equal_steps_computed_once_give_what_every_step_gives(space: SearchSpace) -> None:
+    every, once = (GraphEncoder(replace(SIZES, dropout=rate)).double().train() for rate in (_EVERY_STEP, 0.0))
+    torch.manual_seed(6)
+    for parameter in every.parameters():  # also those that start at 0, where different steps would tie
+        torch.nn.init.normal_(parameter, std=0.3)
+    once.load_state_dict(every.state_dict())
+    batch = featurize(space.graphs(space.sample(np.random.default_rng(0), 9)))
+    expected = every(batch)
+    for found in (once(batch), once(once.share(batch))):
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-10)
+        torch.testing.assert_close(_gradients(once, found), _gradients(every, every(batch)), rtol=1e-10, atol=1e-10)
+    once.load_state_dict(every.state_dict())
+    for encoder in (every.eval(), once.eval()):  # answers share whatever training does
+        torch.testing.assert_close(encoder(batch), encoder.readout(encoder.centre(every._pool_all(batch))))
+
+
+def test_steps_that_graphs_share_cannot_be_dropped(encoder: GraphEncoder, cells: PackedGraphs) -> None:
+    steps = encoder.share(featurize(cells.take(np.arange(2))))
+    encoder.eval()(steps)
+    with pytest.raises(ConfigError, match="graph by graph"):
+        encoder.train()(steps)
 
 
 def test_an_operation_never_trained_on_reads_as_its_group(encoder: GraphEncoder) -> None:
@@ -49,12 +78,15 @@ def test_dropout_makes_two_views_only_in_training(encoder: GraphEncoder, cells: 
     torch.testing.assert_close(first, second)
 
 
-def test_gradients_of_tied_maxima_only_change_sign_with_the_loss(encoder: GraphEncoder) -> None:
+@pytest.mark.parametrize("rate", [0.0, _EVERY_STEP])
+def test_gradients_of_tied_maxima_only_change_sign_with_the_loss(rate: float) -> None:
     """PyTorch's segment_reduce counts a negative gradient once for each of the steps that tie."""
     b = GraphBuilder()
     x = b.input(3, 8, 8)
     b.output(b.concat(*(b.conv(x, 64, 5) for _ in range(4))))
-    batch, exact = featurize(pack([b.build()])), encoder.double().eval()
+    torch.manual_seed(4)
+    batch, exact = featurize(pack([b.build()])), GraphEncoder(replace(SIZES, dropout=rate)).double().train()
+    exact.centre.eval()  # one graph has no deviation
     gradients = []
     for sign in (1.0, -1.0):
         exact.zero_grad()

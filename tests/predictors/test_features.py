@@ -5,7 +5,8 @@ import torch
 
 from gennape.predictors.features import N_FEATURES, NUMERIC, featurize
 from gennape.search_spaces.builder import GraphBuilder, conv_bn_relu
-from gennape.search_spaces.graph import pack
+from gennape.search_spaces.families.registry import FAMILIES
+from gennape.search_spaces.graph import concatenate, pack
 from gennape.search_spaces.ops import Op
 
 
@@ -16,6 +17,11 @@ def _small_graph():
     z = b.add(y, b.hardswish(y))
     b.output(b.linear(b.mean(z), 10))
     return pack([b.build()])
+
+
+def _dense(offsets: torch.Tensor, other: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    at = torch.arange(len(offsets) - 1).repeat_interleave(offsets.diff())
+    return torch.zeros(len(offsets) - 1, len(offsets) - 1).index_put((at, other), weight, accumulate=True)
 
 
 def test_a_convolution_and_what_it_alone_feeds_are_one_step() -> None:
@@ -39,14 +45,10 @@ def test_numeric_features_by_hand() -> None:
 
 
 def test_messages_average_over_producers() -> None:
-    batch = featurize(_small_graph())
-    side = batch.producers
-    dense = torch.sparse_csr_tensor(side.offsets, side.other, side.weight, (8, 8), check_invariants=True).to_dense()
+    side = featurize(_small_graph()).producers
+    dense = _dense(side.offsets, side.other, side.weight)
     assert dense[4].tolist() == [0, 0.5, 0, 0.5, 0, 0, 0, 0]  # add hears the convolution and the product
-    back = torch.sparse_csr_tensor(
-        side.back_offsets, side.back_other, side.back_weight, (8, 8), check_invariants=True
-    ).to_dense()
-    assert torch.equal(back, dense.T)
+    assert torch.equal(_dense(side.back_offsets, side.back_other, side.back_weight), dense.T)
 
 
 def test_resolution_does_not_leave_the_scale() -> None:
@@ -78,3 +80,25 @@ def test_order_of_additions_does_not_matter() -> None:
         sums = batch.features[:, Op.ADD].nonzero().item()
         assert batch.producers.offsets[sums + 1] - batch.producers.offsets[sums] == 4
         assert batch.features[sums, Op.ADD] == 1
+
+
+def test_features_do_not_depend_on_other_graphs_and_are_made_once() -> None:
+    graphs = concatenate([space.graphs(space.sample(np.random.default_rng(2), 3)) for space in FAMILIES])
+    batch = featurize(graphs)
+    alone = [featurize(graphs.take(np.array([i]))) for i in range(len(graphs))]
+    assert torch.equal(batch.features, torch.cat([one.features for one in alone]))
+    assert batch.kind.unique().tolist() == list(range(len(batch.kinds)))
+    twice = featurize(graphs.take(np.tile(np.arange(len(graphs)), 2)))
+    assert torch.equal(twice.kinds, batch.kinds)
+    assert torch.equal(twice.kind, torch.cat([batch.kind, batch.kind]))
+
+
+def test_steps_of_other_operations_are_of_another_kind() -> None:
+    """Steps that differ only in what follows the convolution, and two that do not differ."""
+    b = GraphBuilder()
+    x = b.input(3, 8, 8)
+    convolved = [b.conv(x, 8, 3) for _ in range(4)]
+    b.output(b.concat(b.relu(convolved[0]), b.relu6(convolved[1]), convolved[2], convolved[3]))
+    kind = featurize(pack([b.build()])).kind.tolist()
+    assert len(set(kind[1:5])) == 3
+    assert kind[3] == kind[4]

@@ -11,7 +11,7 @@ from torch_geometric.nn import GraphConv, global_mean_pool
 
 from gennape.errors import ConfigError, InvalidGraphError
 from gennape.predictors.features import N_FEATURES, GraphBatch, Neighbours, featurize
-from gennape.predictors.kgnn import KGnn, KGnnConfig, KGnnTraining, fine_tune, fit_kgnn, predict_accuracy, share
+from gennape.predictors.kgnn import KGnn, KGnnConfig, KGnnTraining, fine_tune, fit_kgnn, predict_accuracy
 from gennape.predictors.metrics import srcc
 from gennape.search_spaces.cost import params
 from gennape.search_spaces.families.registry import family
@@ -76,8 +76,8 @@ def _batches(draw: st.DrawFn) -> GraphBatch:
     rows = torch.from_numpy(np.concatenate([[0], np.cumsum(np.bincount(at, minlength=offsets[-1]))]))
     producers = Neighbours(*(rows, torch.from_numpy(other.copy()), torch.ones(len(other))) * 2)
     kinds = torch.from_numpy(rng.normal(size=(2, N_FEATURES)).astype(np.float32))
-    features = kinds[torch.from_numpy(rng.integers(0, 2, offsets[-1]))]
-    return GraphBatch(features, producers, producers, torch.from_numpy(offsets), torch.rand(len(sizes)))
+    kind = torch.from_numpy(rng.integers(0, 2, offsets[-1]))
+    return GraphBatch(kinds, kind, producers, producers, torch.from_numpy(offsets), torch.rand(len(sizes)))
 
 
 @given(_batches())
@@ -97,17 +97,6 @@ def test_real_networks_get_what_graph_convolutions_make_of_them(name: str) -> No
     found, expected = network(batch), _by_torch_geometric(network, batch)
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
     torch.testing.assert_close(_gradients(network, found), _gradients(network, expected), rtol=0, atol=1e-10)
-
-
-def test_equal_steps_are_computed_once(cells: PackedGraphs) -> None:
-    one, many = (featurize(cells.take(np.zeros(n, np.int64))) for n in (1, 20))
-    single, shared = share(one, 4), share(many, 4)
-    assert len(shared.features) == len(single.features) < len(one.features)
-    assert [len(m.offsets) for m in shared.layers] == [len(m.offsets) for m in single.layers]
-    # Rounds of messages only ever tell more steps apart, never more than there are.
-    rows = [len(shared.features), *(len(m.offsets) - 1 for m in shared.layers)]
-    assert rows == sorted(rows)
-    assert rows[-1] <= len(one.features)
 
 
 def test_published_size() -> None:
