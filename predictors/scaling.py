@@ -13,10 +13,10 @@ from gennape.predictors.structure import STRUCTURE
 
 #: What the law looks at: the first columns of a structure, size and two shares of pooling.
 TERMS = STRUCTURE[:3]
-#: What is believed of the terms before any label: a deviation of accuracy's rank per two units of size, no more.
-_BELIEF = np.array([0.5, 0.0, 0.0])
+#: What is believed of the terms before any label: a deviation of accuracy's rank per unit of size, no more.
+_BELIEF = np.array([1.0, 0.0, 0.0])
 #: How strong that belief is, as a share of the labels.
-_STRENGTH = 0.1
+_STRENGTH = 0.3
 
 
 @dataclass(frozen=True, slots=True)

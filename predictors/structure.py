@@ -17,6 +17,8 @@ _POOLS = (Op.MAXPOOL, Op.AVGPOOL)
 _JOINS = (Op.ADD, Op.CONCAT)
 #: Stages are maps of an image's side divided by 1, 2, 4, 8, 16, and by 32 or more.
 _STAGES = 6
+#: How a layer's MACs and parameters add up to a network's: below 1, layers have diminishing returns.
+_POWER = 2 / 3
 #: Names of the columns that :func:`structure` fills.
 STRUCTURE = (
     "size", "pools on the way", "pools", "FLOPs", "parameters", "activations", "channels", "image", "layers",
@@ -29,8 +31,8 @@ STRUCTURE = (
 def structure(graphs: PackedGraphs) -> Float64[np.ndarray, "g s"]:
     """One row per graph, columns as in :data:`STRUCTURE`.
 
-    ``size`` is half of log(sum of the square roots of all operations' MACs), half of the same of their parameters, and
-    3/4 of log(image side): a layer twice as large counts for less than two layers. ``on the way`` are expected
+    ``size`` is log(||MACs|| x ||parameters|| x side^2) / 4, side being that of the image and ||x|| over all operations
+    (sum of x^q)^(1/q) with q = 2/3: a layer twice as large counts for less than two layers. ``on the way`` are expected
     numbers on a walk from the output to the input that picks among what feeds a step at random; ``pools`` are shares
     of pooling among pooling and convolutions. The other sizes are logarithms, ``log(1 + x)``.
     """
@@ -52,7 +54,7 @@ def structure(graphs: PackedGraphs) -> Float64[np.ndarray, "g s"]:
 
     image = total(np.where(op == Op.INPUT, 0.5 * np.log(np.maximum(area, 1)), 0))
     columns = [
-        (np.log1p(total(np.sqrt(macs))) + np.log1p(total(np.sqrt(parameters)))) / 2 + 0.75 * image,
+        (np.log1p(total(macs**_POWER)) + np.log1p(total(parameters**_POWER))) / (4 * _POWER) + image / 2,
         total(met * pool) / (1 + total(met * (pool | layer))),
         total(pool) / np.maximum(total(pool | layer), 1),
         np.log1p(total(macs)),
