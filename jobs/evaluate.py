@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -45,7 +44,7 @@ def evaluate(
 
     from gennape.platform.evaluation_report import Evaluation, tables, write_evaluation
     from gennape.platform.evaluation_tracking import evaluation_run
-    from gennape.platform.workspace import open_workspace
+    from gennape.platform.workspace import make_writable, open_workspace
     from gennape.predictors.checkpoint import learnt_numbers, load_checkpoint, provenance_of
     from gennape.predictors.protocol import Plan
 
@@ -53,7 +52,7 @@ def evaluate(
     screen = Console(stderr=True)
     predictor, trained = load_checkpoint(checkpoint), provenance_of(checkpoint)
     predictors: dict[str, Predictor] = {"gennape": predictor}  # others to measure beside it: one entry each
-    _make_folder(out)
+    make_writable(out, "give another folder with --out")
     store = open_workspace(workspace)
     chosen, absent = _read(data, trained, learnt_numbers(checkpoint))
     timed = _read_latencies(data)
@@ -70,19 +69,6 @@ def evaluate(
             paths = write_evaluation(out, evaluation)
             log(evaluation, paths)
     _show(tables(evaluation), paths)
-
-
-def _make_folder(out: Path) -> None:
-    from gennape.errors import ConfigError
-
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=out):
-            pass
-    except OSError as error:
-        raise ConfigError(
-            f"cannot write to {out} ({error.strerror or error}); give another folder with --out"
-        ) from error
 
 
 def _read(

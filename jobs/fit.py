@@ -63,7 +63,8 @@ def fit(
         data, seed, family=family, networks=len(graphs), minimum_accuracy=minimum_accuracy, fit=asdict(settings),
         encoder=encoder_sha256,
     )  # fmt: skip
-    learnt = [labels.identity[i] for i in np.flatnonzero(part != 2)]  # the validation rows are looked at, too
+    seen = np.isin(part, (0, 1))  # the validation rows are looked at, too
+    learnt = [labels.identity[i] for i in np.flatnonzero(seen)]
     save_ensemble(out, fitted, record, learnt)
     predictor = load_checkpoint(out)
     record["metrics"] = {

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 import ray
 
 import gennape
-from gennape.errors import ConfigError, WorkspaceError
+from gennape.errors import ConfigError
 from gennape.platform.cluster import local_ray
 from gennape.platform.conversion_inputs import sha256_of
 from gennape.platform.conversion_parts import COLUMNS, Watch
 from gennape.platform.conversion_pool import REJECTED, Job, Written, write_jobs
 from gennape.platform.runs import lock_run, read_json, write_json
-from gennape.platform.workspace import atomic_path, remove_partial_files
+from gennape.platform.workspace import atomic_path, make_writable, remove_partial_files
 from gennape.search_spaces.parquet import SCHEMA_VERSION, read_notes
 from gennape.source import commit
 
@@ -112,11 +112,8 @@ def _jobs(inputs: Inputs, to: Path, config: ConversionConfig) -> list[Job]:
 
 
 def _make_folder(to: Path) -> None:
-    try:
-        to.mkdir(parents=True, exist_ok=True)
-        strangers = sorted(path.name for path in to.iterdir() if not path.name.startswith("."))
-    except OSError as error:
-        raise WorkspaceError(f"cannot write to {to} ({error.strerror or error}); give another folder") from error
+    make_writable(to, "give another folder")
+    strangers = sorted(path.name for path in to.iterdir() if not path.name.startswith("."))
     if strangers and MANIFEST not in strangers:
         raise ConfigError(f"{to} holds {strangers[0]} and no conversion; give an empty or a new folder")
 

@@ -26,16 +26,18 @@ def open_workspace(path: Path | None = None) -> Path:
     Raises :class:`WorkspaceError` when files cannot be written there (tried, not guessed from permissions).
     """
     folder = (path or Path(os.environ.get(VARIABLE) or DEFAULT)).expanduser().absolute()
+    make_writable(folder, f"give another folder with --workspace or ${VARIABLE}", "the workspace ")
+    return folder
+
+
+def make_writable(folder: Path, remedy: str, what: str = "") -> None:
+    """Make a folder, if absent; raises :class:`WorkspaceError`, which ends in ``remedy``, when it takes no files."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise WorkspaceError(
-            f"cannot write to the workspace {folder} ({error.strerror or error}); "
-            f"give another folder with --workspace or ${VARIABLE}"
-        ) from error
-    return folder
+        raise WorkspaceError(f"cannot write to {what}{folder} ({error.strerror or error}); {remedy}") from error
 
 
 @contextmanager

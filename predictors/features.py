@@ -108,8 +108,7 @@ def featurize(graphs: PackedGraphs) -> GraphBatch:
     Sizes are logarithms: channels as log2(c) / 8, kernels as log2(k), heights and widths relative to the graph's own
     input image, since a family of 224 pixels would otherwise lie outside all that a family of 32 pixels teaches.
     """
-    op = graphs.nodes[:, Column.OP].astype(np.int64)
-    op = np.where((op >= 0) & (op < VOCABULARY_SIZE), op, int(Op.UNKNOWN))
+    op = operations(graphs)
     leads, step_of = steps(graphs, op)
     owner = graphs.graph_index
     image = _images(graphs, op, owner)
@@ -136,6 +135,12 @@ def featurize(graphs: PackedGraphs) -> GraphBatch:
         torch.from_numpy(offsets_of(np.bincount(owner[leads], minlength=len(graphs)))),
         torch.from_numpy((1 / flops_scale(flops(graphs))).astype(np.float32)),
     )
+
+
+def operations(graphs: PackedGraphs) -> Int64[np.ndarray, " n"]:
+    """The operation of each node, those outside the vocabulary being unknown."""
+    op = graphs.nodes[:, Column.OP].astype(np.int64)
+    return np.where((op >= 0) & (op < VOCABULARY_SIZE), op, int(Op.UNKNOWN))
 
 
 def steps(graphs: PackedGraphs, op: Int64[np.ndarray, " n"]) -> tuple[Int64[np.ndarray, " m"], Int64[np.ndarray, " n"]]:

@@ -7,16 +7,17 @@ a quarter to 40 % of all rows.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float64, Int64
+from jaxtyping import Float, Float64
 from torch import Tensor, nn
 from torch.nn import functional
 
 from gennape.errors import ConfigError, InvalidGraphError
+from gennape.predictors.descent import adam, descend, regrouped
 from gennape.predictors.features import N_FEATURES, GraphBatch, featurize
 from gennape.predictors.fuzzy_ensemble import batches_of_nodes
 from gennape.predictors.sharing import SharedSteps, mean_of_steps, multiply, share
@@ -154,21 +155,15 @@ def _train(
     mean, deviation = accuracy.mean(), max(accuracy.std(), 1e-6)
     network.statistics.copy_(torch.tensor([mean, deviation]))
     target = torch.from_numpy((accuracy - mean) / deviation).float()
-    optimizer = torch.optim.AdamW(
-        network.parameters(), training.learning_rate, weight_decay=training.weight_decay, fused=True
-    )
-    steps = training.epochs * -(-len(graphs) // training.batch)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, training.learning_rate, total_steps=steps + 1, pct_start=0.1
-    )
+    batches, layers = -(-len(graphs) // training.batch), network.config.layers
+    parameters = list(network.parameters())
+    optimizer, schedule = adam(parameters, training.learning_rate, training.weight_decay, training.epochs * batches)
     network.train()
-    for steps_of_batch, rows in _batches(network.config.layers, graphs, training, rng):
-        loss = functional.smooth_l1_loss(network(steps_of_batch), target[rows])
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(network.parameters(), 5.0)
-        optimizer.step()
-        schedule.step()
+    for steps, rows in regrouped(
+        graphs, batches, training.epochs, training.regroup, lambda batch: share(batch, layers), rng
+    ):
+        loss = functional.smooth_l1_loss(network(steps), target[rows])
+        descend(loss, parameters, optimizer, schedule)
         progress(len(rows), float(loss.detach()))
 
 
@@ -176,16 +171,3 @@ def _refuse_unlearnable(graphs: PackedGraphs, accuracy: Float64[np.ndarray, " g"
     if len(graphs) == 0 or not np.isfinite(accuracy).all():
         bad = int((~np.isfinite(accuracy)).sum())
         raise ConfigError(f"a k-GNN learns from finite accuracies, got {len(graphs)} graphs, {bad} without; omit these")
-
-
-def _batches(
-    layers: int, graphs: PackedGraphs, training: KGnnTraining, rng: np.random.Generator
-) -> Iterator[tuple[SharedSteps, Int64[Tensor, " b"]]]:
-    """Batches of all epochs. Making one takes as long as a step, and new ones teach no more."""
-    for epoch in range(training.epochs):
-        if epoch % training.regroup == 0:
-            order = rng.permutation(len(graphs))
-            parts = np.array_split(order, -(-len(graphs) // training.batch))
-            made = [(share(featurize(graphs.take(rows)), layers), torch.from_numpy(rows)) for rows in parts]
-        for i in rng.permutation(len(made)):
-            yield made[i]

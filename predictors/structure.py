@@ -7,10 +7,10 @@ from jaxtyping import Bool, Float64, Int64
 from scipy.sparse import csr_array
 
 from gennape.errors import InvalidGraphError
-from gennape.predictors.features import steps
+from gennape.predictors.features import operations, steps
 from gennape.search_spaces.cost import node_macs, node_params
 from gennape.search_spaces.graph import Column, PackedGraphs
-from gennape.search_spaces.ops import VOCABULARY_SIZE, WEIGHTED, Op
+from gennape.search_spaces.ops import WEIGHTED, Op
 
 _CONVOLUTIONS = tuple(op for op in WEIGHTED if op != Op.LINEAR)
 _POOLS = (Op.MAXPOOL, Op.AVGPOOL)
@@ -36,8 +36,7 @@ def structure(graphs: PackedGraphs) -> Float64[np.ndarray, "g s"]:
     numbers on a walk from the output to the input that picks among what feeds a step at random; ``pools`` are shares
     of pooling among pooling and convolutions. The other sizes are logarithms, ``log(1 + x)``.
     """
-    op = graphs.nodes[:, Column.OP].astype(np.int64)
-    op = np.where((op >= 0) & (op < VOCABULARY_SIZE), op, int(Op.UNKNOWN))
+    op = operations(graphs)
     owner = graphs.graph_index
     layer, pool = np.isin(op, _CONVOLUTIONS), np.isin(op, _POOLS)
     window = graphs.nodes[:, Column.KERNEL_H].astype(np.int64) * graphs.nodes[:, Column.KERNEL_W]

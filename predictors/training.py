@@ -12,12 +12,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from gennape.predictors.contrastive import ProjectionHead, contrastive_loss
+from gennape.predictors.descent import adam, descend, regrouped
 from gennape.predictors.encoder import EncoderConfig, GraphEncoder
 from gennape.predictors.features import featurize
 from gennape.predictors.fuzzy import fuzzy_c_means, memberships
 from gennape.predictors.fuzzy_ensemble import EnsembleConfig, Fitted, FuzzyEnsembleNetwork, batches_of_nodes
 from gennape.predictors.scaling import fit_scaling_law
-from gennape.predictors.sharing import SharedSteps
 from gennape.predictors.structure import structure
 from gennape.predictors.target import fit_target, flops_scale
 from gennape.search_spaces.cost import flops
@@ -78,13 +78,13 @@ def pretrain(
     encoder, head = GraphEncoder(encoder_config), ProjectionHead(encoder_config.embedding)
     parameters = [*encoder.parameters(), *head.parameters()]
     steps = config.epochs * max(1, len(graphs) // config.batch)
-    optimizer, schedule = _optimizer(parameters, config.learning_rate, config.weight_decay, steps)
+    optimizer, schedule = adam(parameters, config.learning_rate, config.weight_decay, steps)
     encoder.train()
     for chosen in _shuffled(len(graphs), config.batch, config.epochs, rng):
         batch = featurize(graphs.take(np.tile(chosen, 2)))
         rows = torch.from_numpy(spectra[np.tile(chosen, 2)]).float()
         loss = contrastive_loss(head(encoder(batch)), rows, config.temperature, config.spectral_temperature)
-        _step(loss, parameters, optimizer, schedule)
+        descend(loss, parameters, optimizer, schedule)
         progress(len(chosen), float(loss.detach()))
     return encoder.eval()
 
@@ -134,7 +134,8 @@ def fit(
     network.centroids.copy_(fuzzy_c_means(embeddings, config.clusters, config.fuzzifier, rng))
     network.heads.copy_from(single.heads)
     _train_heads(network, embeddings, labels, settings, rng, progress)
-    law = fit_scaling_law(_in_batches(structure, graphs), accuracy)
+    shapes = [structure(graphs.take(rows)) for rows in batches_of_nodes(graphs, _NODES_AT_ONCE)]
+    law = fit_scaling_law(np.concatenate(shapes), accuracy)
     return Fitted(network.eval(), target, law)
 
 
@@ -147,13 +148,13 @@ def _train_encoder(
     progress: Progress,
 ) -> None:
     parameters = list(network.parameters())
-    steps = settings.epochs * max(1, len(graphs) // settings.batch)
-    optimizer, schedule = _optimizer(parameters, settings.learning_rate, settings.weight_decay, steps)
+    batches = max(1, len(graphs) // settings.batch)
+    optimizer, schedule = adam(parameters, settings.learning_rate, settings.weight_decay, settings.epochs * batches)
     network.train()
-    for batch, rows in _prepared(network.encoder, graphs, settings, rng):
+    for batch, rows in regrouped(graphs, batches, settings.epochs, settings.regroup, network.encoder.share, rng):
         predicted, _ = network.read(network.encoder.pool(batch), batch.cost)
         loss = _loss(predicted, labels, rows)
-        _step(loss, parameters, optimizer, schedule)
+        descend(loss, parameters, optimizer, schedule)
         progress(len(rows), float(loss.detach()))
 
 
@@ -168,12 +169,12 @@ def _train_heads(
     membership = memberships(embeddings, network.centroids, network.config.fuzzifier)
     parameters = list(network.heads.parameters())
     steps = settings.head_epochs * max(1, len(embeddings) // settings.batch)
-    optimizer, schedule = _optimizer(parameters, settings.learning_rate, settings.weight_decay, steps)
+    optimizer, schedule = adam(parameters, settings.learning_rate, settings.weight_decay, steps)
     for chosen in _shuffled(len(embeddings), settings.batch, settings.head_epochs, rng):
         rows = torch.from_numpy(chosen)
         predicted = network.heads(embeddings[rows], membership[rows], labels.cost[rows])
         loss = _loss(predicted, labels, rows)
-        _step(loss, parameters, optimizer, schedule)
+        descend(loss, parameters, optimizer, schedule)
         progress(len(chosen), float(loss.detach()))
 
 
@@ -190,47 +191,9 @@ def _pool(encoder: GraphEncoder, graphs: PackedGraphs) -> Float[Tensor, "g p"]:
         )
 
 
-def _in_batches(
-    describe: Callable[[PackedGraphs], Float64[np.ndarray, "g s"]], graphs: PackedGraphs
-) -> Float64[np.ndarray, "g s"]:
-    return np.concatenate([describe(graphs.take(rows)) for rows in batches_of_nodes(graphs, _NODES_AT_ONCE)])
-
-
 def _shuffled(n: int, batch: int, epochs: int, rng: np.random.Generator) -> Iterator[Int64[np.ndarray, " b"]]:
     """Batches of indices, each epoch in a new order; an incomplete last batch is dropped unless it is the only one."""
     for _ in range(epochs):
         order = rng.permutation(n)
         for i in range(max(1, n // batch)):
             yield order[i * batch : (i + 1) * batch]
-
-
-def _prepared(
-    encoder: GraphEncoder, graphs: PackedGraphs, settings: FitConfig, rng: np.random.Generator
-) -> Iterator[tuple[SharedSteps, Int64[Tensor, " b"]]]:
-    """Batches of all graphs for all epochs. Making one takes half as long as a step, and new ones teach no more."""
-    for epoch in range(settings.epochs):
-        if epoch % settings.regroup == 0:
-            parts = np.array_split(rng.permutation(len(graphs)), max(1, len(graphs) // settings.batch))
-            made = [(encoder.share(featurize(graphs.take(rows))), torch.from_numpy(rows)) for rows in parts]
-        for i in rng.permutation(len(made)):
-            yield made[i]
-
-
-def _optimizer(
-    parameters: list[torch.nn.Parameter], rate: float, weight_decay: float, steps: int
-) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
-    optimizer = torch.optim.AdamW(parameters, lr=rate, weight_decay=weight_decay)
-    return optimizer, torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=steps + 1, pct_start=0.1)
-
-
-def _step(
-    loss: Float[Tensor, ""],
-    parameters: list[torch.nn.Parameter],
-    optimizer: torch.optim.Optimizer,
-    schedule: torch.optim.lr_scheduler.LRScheduler,
-) -> None:
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
-    torch.nn.utils.clip_grad_norm_(parameters, 5.0)
-    optimizer.step()
-    schedule.step()

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from gennape.errors import ConfigError, InvalidDataError
+from gennape.errors import InvalidDataError, WorkspaceError
 from gennape.jobs.cli import app
 from gennape.predictors.checkpoint import load_checkpoint
 from gennape.predictors.evaluation_rows import BENCHMARKS
@@ -146,7 +146,7 @@ def test_no_row_that_counts(tmp_path: Path) -> None:
 
 def test_report_folder_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(ConfigError, match="give another folder with --out"):
+    with pytest.raises(WorkspaceError, match="give another folder with --out"):
         evaluate("--data", tmp_path, "--out", tmp_path / "file" / "out", "--workspace", tmp_path)
 
 
