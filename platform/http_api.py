@@ -58,10 +58,12 @@ class PredictRequest(BaseModel):
 
 
 class PredictionBody(BaseModel):
-    """One architecture's answer: ``accuracy`` in percent, ``memberships`` summing to 1, ``flops`` = 2 x ``macs``."""
+    """One architecture's answer: ``accuracy`` in percent, ``memberships`` summing to 1, ``flops`` = 2 x ``macs``;
+    ``deviation`` in percent, how uncertain the accuracy is, left out where the predictor does not tell."""
 
     accuracy: float
     memberships: list[float]
+    deviation: float | None = None
     flops: int
     macs: int
     params: int
@@ -87,7 +89,7 @@ def create_api(predict: Callable[[PackedGraphs], Awaitable[Prediction]], sha256:
     api.add_exception_handler(HTTPException, _answer_http_error)
     api.add_exception_handler(GennapeError, _answer_refused)
 
-    @api.post("/predict")
+    @api.post("/predict", response_model_exclude_none=True)
     async def _predict(body: PredictRequest) -> PredictResponse:
         graphs, costs = await asyncio.to_thread(_build, body.space, body.listed)
         return PredictResponse(predictions=_bodies(await predict(graphs), costs), checkpoint=sha256)
@@ -127,6 +129,8 @@ def _decode(space: SearchSpace, position: int, architecture: Architecture) -> np
 
 def _bodies(prediction: Prediction, costs: dict[str, list[int]]) -> list[PredictionBody]:
     columns = {"accuracy": prediction.accuracy.tolist(), "memberships": prediction.memberships.tolist(), **costs}
+    if prediction.deviation is not None:
+        columns["deviation"] = prediction.deviation.tolist()
     return [PredictionBody(**dict(zip(columns, row, strict=True))) for row in zip(*columns.values(), strict=True)]
 
 

@@ -99,11 +99,7 @@ class EnsembleHandle:
         if len(graphs) <= self.max_graphs:
             return self._call(graphs)
         pieces = np.array_split(np.arange(len(graphs)), -(-len(graphs) // self.max_graphs))
-        answers = [self._call(graphs.take(piece)) for piece in pieces]
-        return Prediction(
-            np.concatenate([answer.accuracy for answer in answers]),
-            np.concatenate([answer.memberships for answer in answers]),
-        )
+        return _joined([self._call(graphs.take(piece)) for piece in pieces])
 
     def _call(self, graphs: PackedGraphs) -> Prediction:
         deadline = time.monotonic() + self.timeout_s
@@ -130,6 +126,16 @@ class EnsembleHandle:
                 raise ServiceError(f"the ensemble is not being served any more: {_brief(error)}") from error
             time.sleep(wait)
         raise AssertionError("the last try returns or raises")
+
+
+def _joined(answers: Sequence[Prediction]) -> Prediction:
+    """One answer of many, without deviations where a piece has none: a replica that is told less may have given it."""
+    deviations = [answer.deviation for answer in answers if answer.deviation is not None]
+    return Prediction(
+        np.concatenate([answer.accuracy for answer in answers]),
+        np.concatenate([answer.memberships for answer in answers]),
+        np.concatenate(deviations) if len(deviations) == len(answers) else None,
+    )
 
 
 def _refusal(error: RayTaskError) -> GennapeError:
@@ -184,8 +190,10 @@ def predict_sets(predictor: Predictor, sets: Sequence[PackedGraphs]) -> list[Pre
     except GennapeError as error:
         return [error] if len(sets) == 1 else [predict_sets(predictor, [one])[0] for one in sets]
     ends = np.cumsum([len(one) for one in sets])[:-1]
-    rows = zip(np.split(whole.accuracy, ends), np.split(whole.memberships, ends), strict=True)
-    return [Prediction(accuracy, memberships) for accuracy, memberships in rows]
+    none = [None] * len(sets)
+    deviations = none if whole.deviation is None else np.split(whole.deviation, ends)
+    rows = zip(np.split(whole.accuracy, ends), np.split(whole.memberships, ends), deviations, strict=True)
+    return [Prediction(*row) for row in rows]
 
 
 def probe_graphs() -> PackedGraphs:

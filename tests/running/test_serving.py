@@ -31,6 +31,7 @@ from gennape.platform.serving import (
     probe_graphs,
     serve_ensemble,
 )
+from gennape.predictors.checkpoint import load_checkpoint
 from gennape.predictors.predictor import Prediction, Predictor
 from gennape.search_spaces.families.registry import family
 from gennape.search_spaces.graph import N_COLUMNS, PackedGraphs, offsets_of, validate
@@ -62,6 +63,14 @@ class NodeCounter(Predictor):
             os._exit(1)
         together = len(sizes) / 1000
         return Prediction(sizes, np.tile([1 - together, together], (len(sizes), 1)))
+
+
+class UnsureCounter(NodeCounter):
+    """Tells a deviation of a tenth of its accuracy."""
+
+    def predict(self, graphs: PackedGraphs) -> Prediction:
+        counted = super().predict(graphs)
+        return replace(counted, deviation=counted.accuracy / 10)
 
 
 def load_counter(path: Path | None) -> Predictor:
@@ -103,6 +112,16 @@ def test_sets_predicted_together_are_split_again() -> None:
     assert first.accuracy.tolist() == [4, 6]
     assert second.memberships.shape == (0, 2)
     assert third.memberships.tolist() == [[0.997, 0.003]]
+
+
+def test_deviations_of_sets_predicted_together_are_split_too() -> None:
+    first, second = predict_sets(UnsureCounter(None), [graphs_of(4, 6), graphs_of(7)])
+    assert isinstance(first, Prediction)
+    assert isinstance(second, Prediction)
+    assert (first.deviation, second.deviation) == (pytest.approx([0.4, 0.6]), pytest.approx([0.7]))
+    (unknown,) = predict_sets(NodeCounter(None), [graphs_of(4)])
+    assert isinstance(unknown, Prediction)
+    assert unknown.deviation is None
 
 
 def test_a_refused_set_does_not_spoil_the_others() -> None:
@@ -174,6 +193,33 @@ def test_a_full_queue_is_tried_again_and_then_given_up(monkeypatch: pytest.Monke
         EnsembleHandle("c", None, hopeless, 50, 60).predict(graphs_of(4))
 
 
+@dataclass
+class Direct:
+    """Stands in for Serve's handle: the predictor's own answer, or that of the next predictor at each call."""
+
+    predictors: list[Predictor]
+
+    def remote(self, graphs: PackedGraphs) -> Direct:
+        self.graphs = graphs
+        return self
+
+    def result(self, timeout_s: float) -> Prediction:
+        assert timeout_s > 0
+        return self.predictors.pop(0).predict(self.graphs)
+
+
+def test_pieces_keep_their_deviations_and_none_stays_none() -> None:
+    unsure: Any = Direct([UnsureCounter(None), UnsureCounter(None)])
+    answer = EnsembleHandle("c", None, unsure, 2, 60).predict(graphs_of(10, 20, 30))
+    assert answer.accuracy.tolist() == [10, 20, 30]
+    assert answer.deviation is not None
+    assert answer.deviation.tolist() == [1, 2, 3]
+    sure: Any = Direct([NodeCounter(None), NodeCounter(None)])
+    assert EnsembleHandle("c", None, sure, 2, 60).predict(graphs_of(10, 20, 30)).deviation is None
+    mixed: Any = Direct([UnsureCounter(None), NodeCounter(None)])
+    assert EnsembleHandle("c", None, mixed, 2, 60).predict(graphs_of(10, 20, 30)).deviation is None
+
+
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EnsembleHandle]:
     grave = tmp_path_factory.mktemp("served") / "grave"
@@ -209,6 +255,25 @@ def test_arrays_in_arrays_out(served: EnsembleHandle) -> None:
 def test_more_graphs_than_a_batch_travel_in_pieces(served: EnsembleHandle) -> None:
     sizes = np.random.default_rng(0).integers(10, 20, 120)
     assert served.predict(graphs_of(*sizes)).accuracy.tolist() == sizes.tolist()
+
+
+@pytest.mark.cluster
+def test_a_fine_tuned_predictor_tells_how_uncertain_it_is(served: EnsembleHandle) -> None:
+    space = family("nb201")
+    graphs = space.graphs(space.sample(np.random.default_rng(5), 30))
+    few, labels = graphs.take(np.arange(10)), np.linspace(85, 94, 10)
+
+    def load_tuned(path: Path | None) -> Predictor:
+        return load_checkpoint(path).fit(few, labels)
+
+    here = load_tuned(None).predict(graphs)
+    assert served.predict(graphs).deviation is None
+    with serve_ensemble(ServingConfig(max_replicas=1, max_batch_graphs=20), load_tuned) as tuned:
+        answer = tuned.predict(graphs)  # in two pieces
+    assert answer.deviation is not None
+    assert here.deviation is not None
+    np.testing.assert_allclose(answer.accuracy, here.accuracy, atol=1e-6)
+    np.testing.assert_allclose(answer.deviation, here.deviation, atol=1e-6)
 
 
 @pytest.mark.cluster

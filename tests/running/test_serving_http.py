@@ -74,6 +74,19 @@ def test_many_keep_their_order() -> None:
     assert [row["accuracy"] for row in rows] == [space.graph(genome).n_nodes for genome in genomes]
 
 
+def test_a_deviation_is_answered_where_the_predictor_tells_it() -> None:
+    async def unsure(graphs: PackedGraphs) -> Prediction:
+        sizes = await _sizes(graphs)
+        return Prediction(sizes.accuracy, sizes.memberships, sizes.accuracy / 10)
+
+    space = family("ofa_mbv3")
+    genomes = space.sample(np.random.default_rng(3), 3)
+    body = {"space": space.name, "architectures": [space.encode(genome) for genome in genomes]}
+    rows = _predict(api=create_api(unsure, SHA), json=body).json()["predictions"]
+    assert [row["deviation"] for row in rows] == [space.graph(genome).n_nodes / 10 for genome in genomes]
+    assert all("deviation" not in row for row in _predict(json=body).json()["predictions"])
+
+
 def test_example_of_every_space_is_listed() -> None:
     spaces = _ask("GET", "/spaces").json()["spaces"]
     assert [space["name"] for space in spaces] == [space.name for space in FAMILIES]
