@@ -49,7 +49,7 @@ def pretrain(
     config = training.PretrainConfig(epochs=epochs, batch=batch)
     graphs = space.graphs(genomes)
     with progress_bar("Spectra", len(graphs)) as advance:
-        spectra = laplacian_spectra(graphs, config.eigenvalues, advance)
+        spectra = laplacian_spectra(graphs, config.contrast.eigenvalues, advance)
     encoder_config = EncoderConfig(hidden, layers, embedding)
     with progress_bar("Pretraining", epochs * (len(graphs) // batch) * batch) as advance:
         encoder = training.pretrain(

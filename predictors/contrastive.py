@@ -1,37 +1,108 @@
-"""Contrastive pretraining: graphs of similar Laplacian spectra shall have similar embeddings."""
+"""Contrastive pretraining: graphs of similar Laplacian spectra shall have similar embeddings.
+
+One loss, two configurations: :data:`GENNAPE` as in "GENNAPE: Towards Generalized Neural Architecture Performance
+Estimators" (Mills et al., AAAI 2023), :data:`GENERAL` after "A General-Purpose Transferable Predictor for Neural
+Architecture Search" (Han et al., SDM 2023), which is for batches of several families.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 from torch.nn import functional
 
+from gennape.errors import ConfigError
 
-def spectral_weights(spectra: Float[Tensor, "b q"], temperature: float) -> Float[Tensor, "b b"]:
-    """Weights of all pairs, rows summing to 1: softmax over -(Euclidean distance of spectra) / temperature.
+#: Spectra no further apart than this are equally near: rounding may put equal ones as far from each other.
+_ALIKE = 1e-5
 
-    The diagonal is 0: a view is no partner of itself. The weight grows as spectra come closer. GENNAPE, Eq. 1.
+
+@dataclass(frozen=True, slots=True)
+class ContrastiveConfig:
+    """Which pairs of a batch shall be alike, and how sharply.
+
+    ``eigenvalues``: how many of the smallest make a spectrum. ``temperature``: what cosines of embeddings are divided
+    by. ``spectral_temperature``: the same of distances of spectra, or None where only the nearest graphs count.
+    ``within_family``: whether only graphs of one family shall be alike; the others are negatives all the same.
     """
-    distance = torch.cdist(spectra, spectra)
-    distance.fill_diagonal_(torch.inf)
-    return torch.softmax(-distance / temperature, dim=1)
+
+    eigenvalues: int
+    temperature: float
+    spectral_temperature: float | None
+    within_family: bool
+
+
+#: Every other view counts by its spectral similarity, whatever its family.
+GENNAPE = ContrastiveConfig(eigenvalues=21, temperature=0.1, spectral_temperature=0.02, within_family=False)
+#: A graph's own second view and the graph of the nearest spectrum in its family count, all else is a negative.
+GENERAL = ContrastiveConfig(eigenvalues=11, temperature=0.05, spectral_temperature=None, within_family=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Views:
+    """What the rows of a batch of embeddings are views of, in any order.
+
+    ``graph``: equal where two views are of one graph; ``family``: equal where their graphs are of one family;
+    ``spectra``: the smallest eigenvalues of the normalised Laplacian.
+    """
+
+    graph: Int64[Tensor, " v"]
+    family: Int64[Tensor, " v"]
+    spectra: Float[Tensor, "v q"]
+
+
+def pair_weights(views: Views, config: ContrastiveConfig, anchors: slice = slice(None)) -> Float[Tensor, "a v"]:
+    """How much each view shall be like each of the ``anchors``, which are some of the views; rows sum to 1.
+
+    A view is no partner of itself, nor, where ``within_family``, of views of other families: their weights are 0. The
+    others are weighted by a softmax over -(Euclidean distance of spectra) / ``spectral_temperature`` (GENNAPE, Eq. 1).
+    Where that is None, the anchor's second view and the views of the nearest other graph share the weight equally, and
+    so do all nearest ones where several are equally near; a graph alone in its family has its second view only.
+    Raises :class:`ConfigError` for a view without any partner.
+    """
+    itself = _itself(len(views.graph), anchors, views.graph.device)
+    partner = ~itself
+    if config.within_family:
+        partner = partner & (views.family[anchors, None] == views.family)
+    if not partner.any(1).all():
+        raise ConfigError("a view has no partner to be alike with; give every graph of a contrastive batch twice")
+    if config.spectral_temperature is None:
+        return _nearest(views, partner, anchors)
+    distance = torch.cdist(views.spectra[anchors], views.spectra).masked_fill(~partner, torch.inf)
+    return torch.softmax(-distance / config.spectral_temperature, dim=1)
+
+
+def _nearest(views: Views, partner: Bool[Tensor, "a v"], anchors: slice) -> Float[Tensor, "a v"]:
+    # Of products of matrices the distance of equal spectra would be any number up to a thousandth.
+    exact = "donot_use_mm_for_euclid_dist"
+    own = views.graph[anchors, None] == views.graph
+    distance = torch.cdist(views.spectra[anchors], views.spectra, compute_mode=exact)
+    distance = distance.masked_fill(own | ~partner, torch.inf)
+    near = distance <= distance.amin(1, keepdim=True) + _ALIKE
+    positive = (partner & (own | near)).to(views.spectra.dtype)
+    return positive / positive.sum(1, keepdim=True)
 
 
 def contrastive_loss(
-    views: Float[Tensor, "v d"], spectra: Float[Tensor, "v q"], temperature: float, spectral_temperature: float
+    embeddings: Float[Tensor, "v d"], views: Views, config: ContrastiveConfig, anchors: slice = slice(None)
 ) -> Float[Tensor, ""]:
-    """Cross-entropy between spectral similarity and embedding similarity over all other views of the batch.
+    """Cross-entropy between :func:`pair_weights` and the similarity of embeddings, over all other views of the batch.
 
-    ``views`` holds each graph twice, encoded under two dropout masks, and ``spectra`` the matching rows. Similarity of
-    embeddings is cosine / ``temperature``. GENNAPE, Eq. 1: minus the sum over pairs of weight x log-softmax.
+    Mean over the ``anchors`` of minus the sum over views of weight x log-softmax (GENNAPE, Eq. 1), similarity being
+    cosine / ``temperature``. Each graph is there twice, encoded under two dropout masks.
     """
-    z = functional.normalize(views, dim=1)
-    similarity = (z @ z.T) / temperature
-    itself = torch.eye(len(z), dtype=torch.bool, device=z.device)
+    z = functional.normalize(embeddings, dim=1)
+    similarity = (z[anchors] @ z.T) / config.temperature
+    itself = _itself(len(z), anchors, z.device)
     log_probability = torch.log_softmax(similarity.masked_fill(itself, -torch.inf), dim=1)
-    weights = spectral_weights(spectra, spectral_temperature)
-    return -(weights * log_probability.masked_fill(itself, 0)).sum(1).mean()
+    return -(pair_weights(views, config, anchors) * log_probability.masked_fill(itself, 0)).sum(1).mean()
+
+
+def _itself(views: int, anchors: slice, device: torch.device) -> Bool[Tensor, "a v"]:
+    return torch.eye(views, dtype=torch.bool, device=device)[anchors]
 
 
 class ProjectionHead(nn.Module):

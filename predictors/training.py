@@ -11,7 +11,8 @@ from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 from torch.nn import functional
 
-from gennape.predictors.contrastive import ProjectionHead, contrastive_loss
+from gennape.errors import ConfigError
+from gennape.predictors.contrastive import GENNAPE, ContrastiveConfig, ProjectionHead, Views, contrastive_loss
 from gennape.predictors.descent import adam, descend, regrouped
 from gennape.predictors.encoder import EncoderConfig, GraphEncoder
 from gennape.predictors.features import featurize
@@ -30,15 +31,13 @@ Progress = Callable[[int, float], None]
 
 @dataclass(frozen=True, slots=True)
 class PretrainConfig:
-    """Contrastive pretraining: ``eigenvalues`` is q; the two temperatures are of embeddings and of spectra."""
+    """Contrastive pretraining: ``batch`` counts graphs, each of which is seen twice; ``contrast`` is the loss."""
 
     epochs: int = 3
     batch: int = 256
     learning_rate: float = 1e-3
     weight_decay: float = 1e-4
-    eigenvalues: int = 21
-    temperature: float = 0.1
-    spectral_temperature: float = 0.02
+    contrast: ContrastiveConfig = GENNAPE
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +71,19 @@ def pretrain(
     config: PretrainConfig,
     rng: np.random.Generator,
     progress: Progress,
+    *,
+    families: Int64[np.ndarray, " g"] | None = None,
 ) -> GraphEncoder:
-    """An encoder whose embeddings are as similar as the Laplacian spectra of their graphs; labels play no part."""
+    """An encoder whose embeddings are as similar as the Laplacian spectra of their graphs; labels play no part.
+
+    ``families`` tells which graphs are of one family, all where it is None; batches are drawn across families. Raises
+    :class:`ConfigError` for spectra of fewer eigenvalues than ``config`` asks for; of more, the smallest are taken.
+    """
+    known = spectra.shape[1]
+    if known < config.contrast.eigenvalues:
+        raise ConfigError(f"the loss compares {config.contrast.eigenvalues} eigenvalues, got spectra of {known}")
+    spectra = spectra[:, : config.contrast.eigenvalues]
+    families = np.zeros(len(graphs), np.int64) if families is None else families
     torch.manual_seed(int(rng.integers(2**31)))
     encoder, head = GraphEncoder(encoder_config), ProjectionHead(encoder_config.embedding)
     parameters = [*encoder.parameters(), *head.parameters()]
@@ -81,9 +91,10 @@ def pretrain(
     optimizer, schedule = adam(parameters, config.learning_rate, config.weight_decay, steps)
     encoder.train()
     for chosen in _shuffled(len(graphs), config.batch, config.epochs, rng):
-        batch = featurize(graphs.take(np.tile(chosen, 2)))
-        rows = torch.from_numpy(spectra[np.tile(chosen, 2)]).float()
-        loss = contrastive_loss(head(encoder(batch)), rows, config.temperature, config.spectral_temperature)
+        twice = np.tile(chosen, 2)
+        rows = torch.from_numpy(spectra[twice]).float()
+        views = Views(torch.from_numpy(twice), torch.from_numpy(families[twice]), rows)
+        loss = contrastive_loss(head(encoder(featurize(graphs.take(twice)))), views, config.contrast)
         descend(loss, parameters, optimizer, schedule)
         progress(len(chosen), float(loss.detach()))
     return encoder.eval()

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 
+from gennape.errors import ConfigError
+from gennape.predictors.contrastive import GENERAL, GENNAPE, ContrastiveConfig
 from gennape.predictors.encoder import EncoderConfig, GraphEncoder
 from gennape.predictors.features import featurize
 from gennape.predictors.fuzzy_ensemble import EnsembleConfig, FuzzyEnsemble
@@ -19,18 +22,44 @@ def _nothing(_: int, __: float) -> None:
     pass
 
 
-def test_pretraining_lowers_its_loss_and_repeats_bit_for_bit(cells: PackedGraphs) -> None:
-    spectra = laplacian_spectra(cells, 21)
+@pytest.mark.parametrize("contrast", [GENNAPE, GENERAL], ids=["gennape", "general"])
+def test_pretraining_lowers_its_loss_and_repeats_bit_for_bit(cells: PackedGraphs, contrast: ContrastiveConfig) -> None:
+    spectra = laplacian_spectra(cells, contrast.eigenvalues)
 
     def run() -> tuple[GraphEncoder, list[float]]:
         losses: list[float] = []
-        config = PretrainConfig(epochs=15, batch=32)
+        config = PretrainConfig(epochs=15, batch=32, contrast=contrast)
         made = pretrain(cells, spectra, SIZES, config, np.random.default_rng(0), lambda _, loss: losses.append(loss))
         return made, losses
 
     (first, losses), (second, _) = run(), run()
     assert np.mean(losses[-4:]) < np.mean(losses[:4]) - 0.02
     assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
+
+
+def test_pretraining_tells_families_apart_where_the_loss_does(cells: PackedGraphs) -> None:
+    """Whether all graphs are of one family changes what the general predictor learns, and not what GENNAPE's does."""
+    spectra, halves = laplacian_spectra(cells, 21), np.arange(len(cells)) % 2
+
+    def learnt(contrast: ContrastiveConfig, families: np.ndarray | None) -> torch.Tensor:
+        config = PretrainConfig(epochs=1, batch=32, contrast=contrast)
+        made = pretrain(cells, spectra, SIZES, config, np.random.default_rng(0), _nothing, families=families)
+        return made.readout.weight
+
+    assert torch.equal(learnt(GENNAPE, None), learnt(GENNAPE, halves))
+    assert torch.equal(learnt(GENERAL, None), learnt(GENERAL, np.full(len(cells), 5)))
+    assert not torch.equal(learnt(GENERAL, None), learnt(GENERAL, halves))
+
+
+def test_pretraining_takes_the_smallest_eigenvalues_and_refuses_too_few(cells: PackedGraphs) -> None:
+    config = PretrainConfig(epochs=1, batch=32, contrast=GENERAL)
+    some, more = (
+        pretrain(cells, laplacian_spectra(cells, k), SIZES, config, np.random.default_rng(0), _nothing)
+        for k in (11, 30)
+    )
+    assert torch.equal(some.readout.weight, more.readout.weight)
+    with pytest.raises(ConfigError, match="compares 11 eigenvalues, got spectra of 10"):
+        pretrain(cells, laplacian_spectra(cells, 10), SIZES, config, np.random.default_rng(0), _nothing)
 
 
 def test_fitting_learns_a_rule_that_the_graphs_show(cells: PackedGraphs) -> None:
