@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,6 +17,7 @@ from gennape.jobs.cli import app
 from gennape.predictors.checkpoint import load_checkpoint, provenance_of
 from gennape.search_spaces.cost import params
 from gennape.search_spaces.families.registry import family
+from gennape.search_spaces.labels import read_labels, split
 
 
 def _run(*arguments: object) -> str:
@@ -100,3 +103,47 @@ def test_unreadable_labels_are_refused_by_row(encoder: Path, tmp_path: Path, con
 def test_unknown_family_is_refused_with_the_known_ones(tmp_path: Path) -> None:
     with pytest.raises(GennapeError, match="unknown search space 'resnext'; known are hiaml, inception, nb101"):
         _run("pretrain", "--family", "resnext", "--out", tmp_path / "out")
+
+
+def _pretrain(out: Path, *more: object) -> dict[str, Any]:
+    """Pretrain a tiny encoder and give its record."""
+    sizes = ("--epochs", 1, "--batch", 16, "--hidden", 8, "--layers", 1, "--embedding", 4)
+    _run("pretrain", "--out", out, *sizes, *more)
+    return json.loads((out / "checkpoint.json").read_text())["provenance"]
+
+
+def test_pretrain_mixes_families_with_and_without_data(labels: Path, tmp_path: Path) -> None:
+    """The file is the first family's; the record says how many networks of each family there were, and whence."""
+    families = ("--family", "nb101", "--family", "hiaml", "--data", labels, "--sample", 40)
+    record = _pretrain(tmp_path / "general", *families, "--config", "general")
+    rows = read_labels(labels, family("nb101"))
+    sampled = np.unique(family("hiaml").sample(np.random.default_rng(0), 40), axis=0)
+    counts = {"nb101": int((split(rows) == 0).sum()), "hiaml": len(sampled)}
+    assert {name: part["networks"] for name, part in record["families"].items()} == counts
+    assert record["networks"] == sum(counts.values())
+    assert record["families"]["nb101"]["data"] == {
+        "file": labels.name, "sha256": hashlib.sha256(labels.read_bytes()).hexdigest()
+    }  # fmt: skip
+    assert (record["families"]["hiaml"]["data"], record["sample"]) == (None, 40)
+    contrast = {"eigenvalues": 11, "temperature": 0.05, "spectral_temperature": None, "within_family": True}
+    assert record["pretrain"]["contrast"] == contrast
+    assert _pretrain(tmp_path / "gennape", *families)["pretrain"]["contrast"]["eigenvalues"] == 21
+    general, gennape = ((tmp_path / name / "weights.safetensors").read_bytes() for name in ("general", "gennape"))
+    assert general != gennape
+    _fit(tmp_path / "general", labels, tmp_path / "made")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--family", "nb101", "--family", "nb101"), "each --family once, got nb101, nb101"),
+        (("--data", "a.csv", "--data", "b.csv"), "got 2 files and 1 families"),
+        (("--sample", 10, "--family", "nb101", "--family", "hiaml"), "a batch of 64 needs as many networks, got"),
+    ],
+)
+def test_pretrain_refuses_what_does_not_fit_together(
+    tmp_path: Path, arguments: tuple[object, ...], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        _run("pretrain", "--out", tmp_path / "out", "--batch", 64, *arguments)
+    assert not (tmp_path / "out").exists()
