@@ -8,10 +8,11 @@ Architecture Search" (Han et al., SDM 2023), which is for batches of several fam
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Int64
-from torch import Tensor, nn
+from jaxtyping import Bool, Float, Int64, Shaped
+from torch import Tensor, distributed, nn
 from torch.nn import functional
 
 from gennape.errors import ConfigError
@@ -99,6 +100,51 @@ def contrastive_loss(
     itself = _itself(len(z), anchors, z.device)
     log_probability = torch.log_softmax(similarity.masked_fill(itself, -torch.inf), dim=1)
     return -(pair_weights(views, config, anchors) * log_probability.masked_fill(itself, 0)).sum(1).mean()
+
+
+def worker_loss(embeddings: Float[Tensor, "v d"], views: Views, config: ContrastiveConfig) -> Float[Tensor, ""]:
+    """:func:`contrastive_loss` of one data-parallel worker, whose views are compared with those of all workers.
+
+    Every worker of the default process group calls it with as many views of its own; ``graph`` numbers mean the same
+    graph everywhere. The mean over its own anchors is returned: the mean of all workers' losses is the loss of the
+    global batch, and the mean of their gradients, which is what data-parallel training makes, its gradient. Gradients
+    flow back to the worker that an embedding came from. Without a process group it is the loss of the batch.
+
+    What an encoder computes across its batch has to be synchronised, too: ``torch.nn.SyncBatchNorm`` on GPUs. Raises
+    :class:`ConfigError` for workers with different numbers of views.
+    """
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return contrastive_loss(embeddings, views, config)
+    n = len(embeddings)
+    counts = _gathered(torch.tensor([n], device=embeddings.device))
+    if not (counts == n).all():
+        raise ConfigError(f"workers need equally many views, got {counts.tolist()}; drop what is left over")
+    together = Views(_gathered(views.graph), _gathered(views.family), _gathered(views.spectra))
+    rank = distributed.get_rank()
+    everyone: Tensor = _Gather.apply(embeddings)  # type: ignore[no-untyped-call]
+    return contrastive_loss(everyone, together, config, slice(rank * n, (rank + 1) * n))
+
+
+def _gathered(x: Shaped[Tensor, "v *_"]) -> Shaped[Tensor, "w *_"]:
+    """The rows of all workers, in the order of their ranks."""
+    parts = [torch.empty_like(x) for _ in range(distributed.get_world_size())]
+    distributed.all_gather(parts, x.contiguous())
+    return torch.cat(parts)
+
+
+class _Gather(torch.autograd.Function):
+    """The rows of all workers; the gradient of a row is the sum of what all workers' losses make of it."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.rows = slice(distributed.get_rank() * len(x), (distributed.get_rank() + 1) * len(x))
+        return _gathered(x)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        total = gradients[0].clone(memory_format=torch.contiguous_format)
+        distributed.all_reduce(total)
+        return total[ctx.rows]
 
 
 def _itself(views: int, anchors: slice, device: torch.device) -> Bool[Tensor, "a v"]:
