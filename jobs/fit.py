@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -25,6 +25,9 @@ def fit(
     clusters: Annotated[int, typer.Option(min=1, help="Fuzzy clusters.")] = 6,
     fuzzifier: Annotated[float, typer.Option(help="Softness of the clusters, above 1.")] = 1.5,
     seed: Annotated[int, typer.Option(min=0)] = 0,
+    device: Annotated[
+        Literal["cpu", "cuda"] | None, typer.Option(help="Where to compute.", show_default="cuda where there is one")
+    ] = None,
 ) -> None:
     """Fit clusters and heads on the training rows; report the held-out validation and test rows."""
     from dataclasses import asdict
@@ -37,12 +40,14 @@ def fit(
     from gennape.jobs.provenance import provenance
     from gennape.predictors import training
     from gennape.predictors.checkpoint import load_checkpoint, load_encoder, save_ensemble
+    from gennape.predictors.descent import chosen_device
     from gennape.predictors.fuzzy_ensemble import EnsembleConfig
     from gennape.search_spaces.families.registry import family as family_named
     from gennape.search_spaces.labels import read_labels, split
 
     if fuzzifier <= 1:
         raise ConfigError(f"--fuzzifier must be above 1, got {fuzzifier}")
+    where = chosen_device(device)
     rng = np.random.default_rng(seed)
     space = family_named(family)
     pretrained, encoder_sha256 = load_encoder(encoder)
@@ -57,11 +62,11 @@ def fit(
     with progress_bar("Fitting", epochs * len(graphs) + head_epochs * (len(graphs) // batch) * batch) as advance:
         fitted = training.fit(
             pretrained, graphs, chosen.accuracy, config, settings, rng,
-            lambda n, loss: advance(n, f"loss {loss:.3f}"),
+            lambda n, loss: advance(n, f"loss {loss:.3f}"), device=where,
         )  # fmt: skip
     record = provenance(
         data, seed, family=family, networks=len(graphs), minimum_accuracy=minimum_accuracy, fit=asdict(settings),
-        encoder=encoder_sha256,
+        encoder=encoder_sha256, device=where.type,
     )  # fmt: skip
     seen = np.isin(part, (0, 1))  # the validation rows are looked at, too
     learnt = [labels.identity[i] for i in np.flatnonzero(seen)]

@@ -37,6 +37,9 @@ def pretrain(
     layers: Annotated[int, typer.Option(min=1, help="Rounds of message passing.")] = 4,
     embedding: Annotated[int, typer.Option(min=2, help="Width of the embedding.")] = 32,
     seed: Annotated[int, typer.Option(min=0)] = 0,
+    device: Annotated[
+        Literal["cpu", "cuda"] | None, typer.Option(help="Where to compute.", show_default="cuda where there is one")
+    ] = None,
 ) -> None:
     """Pretrain the encoder so that networks of similar Laplacian spectra have similar embeddings."""
     from dataclasses import asdict
@@ -50,10 +53,12 @@ def pretrain(
     from gennape.predictors import training
     from gennape.predictors.checkpoint import save_encoder
     from gennape.predictors.contrastive import GENERAL, GENNAPE
+    from gennape.predictors.descent import chosen_device
     from gennape.predictors.encoder import EncoderConfig
     from gennape.search_spaces.graph import concatenate
     from gennape.search_spaces.spectrum import laplacian_spectra
 
+    where = chosen_device(device)
     rng = np.random.default_rng(seed)
     sources = _sources(family or ["nb101"], data or [])
     sets = [space.graphs(_genomes(space, path, sample, rng)) for space, path in sources]
@@ -68,9 +73,9 @@ def pretrain(
     with progress_bar("Pretraining", epochs * (len(graphs) // batch) * batch) as advance:
         encoder = training.pretrain(
             graphs, spectra, encoder_config, settings, rng, lambda n, loss: advance(n, f"loss {loss:.3f}"),
-            families=np.repeat(np.arange(len(sets)), [len(part) for part in sets]),
+            families=np.repeat(np.arange(len(sets)), [len(part) for part in sets]), device=where,
         )  # fmt: skip
-    record = provenance(None, seed, sample=sample, networks=len(graphs), pretrain=asdict(settings))
+    record = provenance(None, seed, sample=sample, networks=len(graphs), pretrain=asdict(settings), device=where.type)
     # In the place of one file for all, each family with its own.
     del record["data"]
     record["families"] = {

@@ -54,6 +54,10 @@ class Views:
     family: Int64[Tensor, " v"]
     spectra: Float[Tensor, "v q"]
 
+    def to(self, device: torch.device) -> Views:
+        """The same on another device."""
+        return Views(self.graph.to(device), self.family.to(device), self.spectra.to(device))
+
 
 def pair_weights(views: Views, config: ContrastiveConfig, anchors: slice = slice(None)) -> Float[Tensor, "a v"]:
     """How much each view shall be like each of the ``anchors``, which are some of the views; rows sum to 1.

@@ -9,9 +9,25 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from gennape.errors import ConfigError
 from gennape.predictors.features import GraphBatch, featurize
 from gennape.predictors.sharing import SharedSteps
 from gennape.search_spaces.graph import PackedGraphs
+
+CPU = torch.device("cpu")
+
+
+def chosen_device(name: str | None = None) -> torch.device:
+    """``cpu`` or ``cuda``, by default CUDA where there is a GPU; raises :class:`ConfigError` where there is none."""
+    present = torch.cuda.is_available()
+    if name == "cuda" and not present:
+        raise ConfigError("no GPU that PyTorch can use was found, got device cuda; use cpu")
+    return torch.device(name or ("cuda" if present else "cpu"))
+
+
+def mixed_precision(device: torch.device) -> torch.autocast:
+    """Products of matrices in bfloat16 on GPUs; on processors all stays as it is."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda")
 
 
 def regrouped(
@@ -21,13 +37,16 @@ def regrouped(
     regroup: int,
     share: Callable[[GraphBatch], SharedSteps],
     rng: np.random.Generator,
+    device: torch.device = CPU,
 ) -> Iterator[tuple[SharedSteps, Int64[Tensor, " b"]]]:
-    """``batches`` of all graphs for each epoch, with their rows: shuffled every epoch, put together anew every
-    ``regroup`` epochs. Making one takes about as long as a step, and new ones teach no more."""
+    """``batches`` of all graphs for each epoch, with their rows, on ``device``: shuffled every epoch, put together anew
+    every ``regroup`` epochs. Making one takes about as long as a step, and new ones teach no more."""
     for epoch in range(epochs):
         if epoch % regroup == 0:
             parts = np.array_split(rng.permutation(len(graphs)), batches)
-            made = [(share(featurize(graphs.take(rows))), torch.from_numpy(rows)) for rows in parts]
+            made = [
+                (share(featurize(graphs.take(rows))).to(device), torch.from_numpy(rows).to(device)) for rows in parts
+            ]
         for i in rng.permutation(len(made)):
             yield made[i]
 

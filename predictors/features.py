@@ -7,7 +7,9 @@ the cost of passing them between nodes.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 import torch
@@ -78,6 +80,10 @@ class Neighbours:
     back_other: Int64[Tensor, " e"]
     back_weight: Float32[Tensor, " e"]
 
+    def to(self, device: torch.device) -> Neighbours:
+        """The same on another device."""
+        return Neighbours(*moved(self, device))
+
 
 @dataclass(frozen=True, slots=True)
 class GraphBatch:
@@ -100,6 +106,20 @@ class GraphBatch:
     def features(self) -> Float32[Tensor, "m f"]:
         """A row per step."""
         return self.kinds[self.kind]
+
+    def to(self, device: torch.device) -> GraphBatch:
+        """The same on another device."""
+        return GraphBatch(*moved(self, device))
+
+
+def moved(batch: Any, device: torch.device) -> Iterator[Any]:
+    """The fields of a batch on another device: tensors, parts that know how to move, tuples of both, None."""
+    for field in fields(batch):
+        value = getattr(batch, field.name)
+        if isinstance(value, tuple):
+            yield tuple(part.to(device) for part in value)
+        else:
+            yield None if value is None else value.to(device)
 
 
 def featurize(graphs: PackedGraphs) -> GraphBatch:

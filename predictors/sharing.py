@@ -16,7 +16,7 @@ from jaxtyping import Float, Float32, Int32, Int64, UInt64
 from torch import Tensor
 from torch.nn import functional
 
-from gennape.predictors.features import GraphBatch, Neighbours
+from gennape.predictors.features import GraphBatch, Neighbours, moved
 from gennape.predictors.hashing import hash_rows, mix, number, words
 from gennape.search_spaces.graph import offsets_of
 
@@ -34,6 +34,10 @@ class SparseRows:
     back_other: Int32[Tensor, " e"]
     weight: Float32[Tensor, " e"] | None = None
     back_weight: Float32[Tensor, " e"] | None = None
+
+    def to(self, device: torch.device) -> SparseRows:
+        """The same on another device."""
+        return SparseRows(*moved(self, device))
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +57,10 @@ class SharedSteps:
     sizes: Float32[Tensor, " g"]
     cost: Float32[Tensor, " g"]
 
+    def to(self, device: torch.device) -> SharedSteps:
+        """The same on another device."""
+        return SharedSteps(*moved(self, device))
+
 
 @dataclass(frozen=True, slots=True)
 class _Side:
@@ -70,7 +78,10 @@ def share(batch: GraphBatch, layers: int, *, two_way: bool = False) -> SharedSte
 
     Colour refinement: colours of 64 bits stand for a step's features and, round by round, for its colour and those
     whom it hears, in any order. That two differ and look alike has a probability below 1e-9 a batch.
+
+    The steps are found on the processor and given where the batch is.
     """
+    device, batch = batch.kinds.device, batch.to(torch.device("cpu"))
     neighbours = (batch.producers, batch.consumers) if two_way else (batch.producers,)
     sides = [_Side(n.offsets.numpy(), n.other.numpy(), n.weight.numpy()) for n in neighbours]
     colour, first = number(hash_rows(batch.kinds.numpy())[batch.kind.numpy()])
@@ -82,7 +93,8 @@ def share(batch: GraphBatch, layers: int, *, two_way: bool = False) -> SharedSte
         messages.append(_messages(colour, chosen, sides, (1 + len(sides)) * len(first), weighted=two_way))
         colour, first = refined, chosen
     pool = _sparse_rows(batch.offsets.numpy(), colour, len(first))
-    return SharedSteps(features, tuple(before), tuple(messages), pool, batch.offsets.diff().float(), batch.cost)
+    sizes = batch.offsets.diff().float()
+    return SharedSteps(features, tuple(before), tuple(messages), pool, sizes, batch.cost).to(device)
 
 
 def multiply(rows: SparseRows | Neighbours, x: Float[Tensor, "c h"]) -> Float[Tensor, "r h"]:

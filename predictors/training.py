@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from gennape.errors import ConfigError
 from gennape.predictors.contrastive import GENNAPE, ContrastiveConfig, ProjectionHead, Views, contrastive_loss
-from gennape.predictors.descent import adam, descend, regrouped
+from gennape.predictors.descent import CPU, adam, chosen_device, descend, mixed_precision, regrouped
 from gennape.predictors.encoder import EncoderConfig, GraphEncoder
 from gennape.predictors.features import featurize
 from gennape.predictors.fuzzy import fuzzy_c_means, memberships
@@ -63,6 +63,10 @@ class _Labels:
     cost: Float[Tensor, " g"]
     unit: Float[Tensor, " g"]
 
+    def to(self, device: torch.device) -> _Labels:
+        """The same on another device."""
+        return _Labels(self.target.to(device), self.cost.to(device), self.unit.to(device))
+
 
 def pretrain(
     graphs: PackedGraphs,
@@ -73,12 +77,15 @@ def pretrain(
     progress: Progress,
     *,
     families: Int64[np.ndarray, " g"] | None = None,
+    device: torch.device | None = None,
 ) -> GraphEncoder:
     """An encoder whose embeddings are as similar as the Laplacian spectra of their graphs; labels play no part.
 
-    ``families`` tells which graphs are of one family, all where it is None; batches are drawn across families. Raises
+    ``families`` tells which graphs are of one family, all where it is None; batches are drawn across families.
+    ``device`` computes, by default a GPU where there is one; the encoder comes back to the processor. Raises
     :class:`ConfigError` for spectra of fewer eigenvalues than ``config`` asks for; of more, the smallest are taken.
     """
+    device = device or chosen_device()
     known = spectra.shape[1]
     if known < config.contrast.eigenvalues:
         raise ConfigError(f"the loss compares {config.contrast.eigenvalues} eigenvalues, got spectra of {known}")
@@ -86,6 +93,8 @@ def pretrain(
     families = np.zeros(len(graphs), np.int64) if families is None else families
     torch.manual_seed(int(rng.integers(2**31)))
     encoder, head = GraphEncoder(encoder_config), ProjectionHead(encoder_config.embedding)
+    encoder.to(device)
+    head.to(device)
     parameters = [*encoder.parameters(), *head.parameters()]
     steps = config.epochs * max(1, len(graphs) // config.batch)
     optimizer, schedule = adam(parameters, config.learning_rate, config.weight_decay, steps)
@@ -93,11 +102,14 @@ def pretrain(
     for chosen in _shuffled(len(graphs), config.batch, config.epochs, rng):
         twice = np.tile(chosen, 2)
         rows = torch.from_numpy(spectra[twice]).float()
-        views = Views(torch.from_numpy(twice), torch.from_numpy(families[twice]), rows)
-        loss = contrastive_loss(head(encoder(featurize(graphs.take(twice)))), views, config.contrast)
+        views = Views(torch.from_numpy(twice), torch.from_numpy(families[twice]), rows).to(device)
+        batch = featurize(graphs.take(twice)).to(device)
+        with mixed_precision(device):
+            projected = head(encoder(batch))
+        loss = contrastive_loss(projected.float(), views, config.contrast)
         descend(loss, parameters, optimizer, schedule)
         progress(len(chosen), float(loss.detach()))
-    return encoder.eval()
+    return encoder.to(CPU).eval()
 
 
 def fit(
@@ -108,6 +120,8 @@ def fit(
     settings: FitConfig,
     rng: np.random.Generator,
     progress: Progress,
+    *,
+    device: torch.device | None = None,
 ) -> Fitted:
     """An ensemble fitted to labelled graphs, in three stages.
 
@@ -115,8 +129,9 @@ def fit(
     copy of the head, and the copies are trained apart, weighted by membership. The loss is the absolute error in
     accuracy: the error in the target times what the target was divided by. The scaling law is fitted beside.
     ``progress`` counts the graphs of both trainings: ``epochs + head_epochs`` times all, but for incomplete batches of
-    the heads.
+    the heads. ``device`` computes, by default a GPU where there is one; what is fitted comes back to the processor.
     """
+    device = device or chosen_device()
     torch.manual_seed(int(rng.integers(2**31)))
     target = fit_target(accuracy, flops(graphs))
     labels = _Labels(
@@ -134,20 +149,20 @@ def fit(
     single = FuzzyEnsembleNetwork(replace(config, clusters=1))
     single.encoder.load_state_dict(encoder.state_dict())
     single.heads.start(*(values.double().numpy() for values in (labels.cost, labels.target, labels.unit)))
-    _train_encoder(single, graphs, labels, settings, rng, progress)
+    _train_encoder(single.to(device), graphs, labels.to(device), settings, rng, progress, device)
 
     network = FuzzyEnsembleNetwork(config)
     network.encoder.load_state_dict(single.encoder.state_dict())
-    pooled = _pool(network.encoder.eval(), graphs)
+    pooled = _pool(single.encoder.eval(), graphs, device)
     network.familiarity.learn(pooled)
     with torch.no_grad():
         embeddings = network.encoder.readout(pooled)
     network.centroids.copy_(fuzzy_c_means(embeddings, config.clusters, config.fuzzifier, rng))
     network.heads.copy_from(single.heads)
-    _train_heads(network, embeddings, labels, settings, rng, progress)
+    _train_heads(network.to(device), embeddings.to(device), labels.to(device), settings, rng, progress)
     shapes = [structure(graphs.take(rows)) for rows in batches_of_nodes(graphs, _NODES_AT_ONCE)]
     law = fit_scaling_law(np.concatenate(shapes), accuracy)
-    return Fitted(network.eval(), target, law)
+    return Fitted(network.to(CPU).eval(), target, law)
 
 
 def _train_encoder(
@@ -157,13 +172,17 @@ def _train_encoder(
     settings: FitConfig,
     rng: np.random.Generator,
     progress: Progress,
+    device: torch.device,
 ) -> None:
     parameters = list(network.parameters())
     batches = max(1, len(graphs) // settings.batch)
     optimizer, schedule = adam(parameters, settings.learning_rate, settings.weight_decay, settings.epochs * batches)
     network.train()
-    for batch, rows in regrouped(graphs, batches, settings.epochs, settings.regroup, network.encoder.share, rng):
-        predicted, _ = network.read(network.encoder.pool(batch), batch.cost)
+    share = network.encoder.share
+    for batch, rows in regrouped(graphs, batches, settings.epochs, settings.regroup, share, rng, device):
+        with mixed_precision(device):
+            pooled = network.encoder.pool(batch)
+        predicted, _ = network.read(pooled, batch.cost)
         loss = _loss(predicted, labels, rows)
         descend(loss, parameters, optimizer, schedule)
         progress(len(rows), float(loss.detach()))
@@ -182,7 +201,7 @@ def _train_heads(
     steps = settings.head_epochs * max(1, len(embeddings) // settings.batch)
     optimizer, schedule = adam(parameters, settings.learning_rate, settings.weight_decay, steps)
     for chosen in _shuffled(len(embeddings), settings.batch, settings.head_epochs, rng):
-        rows = torch.from_numpy(chosen)
+        rows = torch.from_numpy(chosen).to(embeddings.device)
         predicted = network.heads(embeddings[rows], membership[rows], labels.cost[rows])
         loss = _loss(predicted, labels, rows)
         descend(loss, parameters, optimizer, schedule)
@@ -195,11 +214,11 @@ def _loss(predicted: Float[Tensor, " b"], labels: _Labels, rows: Int64[Tensor, "
     return functional.smooth_l1_loss(error, torch.zeros_like(error), beta=0.5)
 
 
-def _pool(encoder: GraphEncoder, graphs: PackedGraphs) -> Float[Tensor, "g p"]:
+def _pool(encoder: GraphEncoder, graphs: PackedGraphs, device: torch.device) -> Float[Tensor, "g p"]:
+    """What the encoder, which is on ``device``, pools graphs to; on the processor."""
+    batches = (featurize(graphs.take(rows)).to(device) for rows in batches_of_nodes(graphs, _NODES_AT_ONCE))
     with torch.no_grad():
-        return torch.cat(
-            [encoder.pool(featurize(graphs.take(rows))) for rows in batches_of_nodes(graphs, _NODES_AT_ONCE)]
-        )
+        return torch.cat([encoder.pool(batch).to(CPU) for batch in batches])
 
 
 def _shuffled(n: int, batch: int, epochs: int, rng: np.random.Generator) -> Iterator[Int64[np.ndarray, " b"]]:

@@ -147,3 +147,16 @@ def test_pretrain_refuses_what_does_not_fit_together(
     with pytest.raises(ConfigError, match=message):
         _run("pretrain", "--out", tmp_path / "out", "--batch", 64, *arguments)
     assert not (tmp_path / "out").exists()
+
+
+def test_the_device_is_recorded_and_one_that_is_missing_refused(
+    encoder: Path, labels: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert _pretrain(tmp_path / "encoder", "--sample", 40, "--device", "cpu")["device"] == "cpu"
+    _fit(encoder, labels, tmp_path / "made")
+    assert provenance_of(tmp_path / "made")["device"] == "cpu"
+    with pytest.raises(ConfigError, match="no GPU"):
+        _fit(encoder, labels, tmp_path / "out", "--device", "cuda")
+    with pytest.raises(ConfigError, match="no GPU"):
+        _pretrain(tmp_path / "out", "--device", "cuda")

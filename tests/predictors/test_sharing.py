@@ -131,3 +131,24 @@ def test_equal_steps_are_computed_once(cells: PackedGraphs) -> None:
         # Rounds of messages only ever tell more steps apart, never more than there are.
         assert rows == sorted(rows)
         assert rows[-1] <= len(one.features)
+
+
+def _tensors(value: object) -> list[torch.Tensor]:
+    """All tensors within a batch, in order."""
+    if isinstance(value, torch.Tensor):
+        return [value]
+    parts = value if isinstance(value, tuple) else [getattr(value, name) for name in getattr(value, "__slots__", ())]
+    return [tensor for part in parts for tensor in _tensors(part)]
+
+
+def test_batches_move_whole_to_another_device(cells: PackedGraphs) -> None:
+    """The meta device holds no numbers, only where they would be. A batch has 2 x 6 + 4 tensors; shared steps of two
+    layers with weights 1 + 2 + 2 x 6 + 4 + 2, without 2 x 2 fewer."""
+    batch = featurize(cells)
+    for made, count in ((batch, 16), (share(batch, 2, two_way=True), 21), (share(batch, 2), 17)):
+        there, here = made.to(torch.device("meta")), made.to(torch.device("cpu"))
+        assert type(there) is type(made)
+        assert len(_tensors(made)) == count
+        assert [t.device.type for t in _tensors(there)] == ["meta"] * count
+        assert [(t.dtype, t.shape) for t in _tensors(there)] == [(t.dtype, t.shape) for t in _tensors(made)]
+        assert all(a is b for a, b in zip(_tensors(here), _tensors(made), strict=True))
