@@ -13,7 +13,7 @@ from gennape.predictors.evaluation_rows import Benchmark, ChosenRows, read_rows
 from gennape.predictors.fuzzy_ensemble import FuzzyEnsemble
 from gennape.predictors.latency import LatencyPredictor
 from gennape.predictors.predictor import Predictor
-from gennape.predictors.protocol import ALL, FINE_TUNED, MILLISECONDS, BenchmarkRows, Method, Scores, Target
+from gennape.predictors.protocol import ALL, FINE_TUNED, MILLISECONDS, BenchmarkRows, Estimates, Method, Scores, Target
 from gennape.search_spaces.cost import flops, params
 from gennape.search_spaces.graph import PackedGraphs
 
@@ -66,10 +66,11 @@ def latency_methods(predictors: Mapping[str, Predictor]) -> list[Method]:
 
 
 def _head(ensemble: FuzzyEnsemble) -> Scores:
-    def scores(target: Target, _: np.random.Generator) -> Float64[np.ndarray, " r"]:
+    def scores(target: Target, _: np.random.Generator) -> Estimates:
         rows = target.labelled
         head = LatencyPredictor(ensemble).fit(target.graphs.take(rows), target.accuracy[rows])
-        return head.predict(target.graphs).milliseconds[target.test]
+        found = head.predict(target.graphs)
+        return Estimates(found.milliseconds[target.test], found.deviation[target.test])
 
     return scores
 

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float64, Int64
 
 from gennape.predictors.predictor import Predictor, TunablePredictor
-from gennape.predictors.protocol import ZERO_SHOT, BenchmarkRows, Method, Target
+from gennape.predictors.protocol import ZERO_SHOT, BenchmarkRows, Estimates, Method, Target
 from gennape.search_spaces.cost import flops, params
 from gennape.search_spaces.graph import PackedGraphs
 
@@ -18,20 +18,25 @@ from gennape.search_spaces.graph import PackedGraphs
 def predictor_method(name: str, predictor: Predictor) -> Method:
     """A predictor; fine-tuned, where it can be, as a copy for each seed that shares what is computed of graphs."""
 
-    def zero_shot(target: Target, _: np.random.Generator) -> Float64[np.ndarray, " r"]:
-        return predictor.predict(target.graphs).accuracy[target.test]
+    def zero_shot(target: Target, _: np.random.Generator) -> Estimates:
+        return _estimates(predictor, target)
 
     if not isinstance(predictor, TunablePredictor):
         return Method(name, zero_shot, calibrated=True, settings=(ZERO_SHOT,))
 
-    def scores(target: Target, rng: np.random.Generator) -> Float64[np.ndarray, " r"]:
+    def scores(target: Target, rng: np.random.Generator) -> Estimates:
         if len(target.labelled) == 0:
             return zero_shot(target, rng)
         rows = target.labelled
-        tuned = copy.copy(predictor).fit(target.graphs.take(rows), target.accuracy[rows])
-        return tuned.predict(target.graphs).accuracy[target.test]
+        return _estimates(copy.copy(predictor).fit(target.graphs.take(rows), target.accuracy[rows]), target)
 
     return Method(name, scores, calibrated=True, learns=True)
+
+
+def _estimates(predictor: Predictor, target: Target) -> Estimates:
+    prediction = predictor.predict(target.graphs)
+    deviation = prediction.deviation
+    return Estimates(prediction.accuracy[target.test], None if deviation is None else deviation[target.test])
 
 
 def cost_methods() -> list[Method]:

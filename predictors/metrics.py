@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 from jaxtyping import Float64, Int32, Int64
-from scipy.stats import rankdata, spearmanr
+from scipy.stats import norm, rankdata, spearmanr
 from sklearn.metrics import ndcg_score
 
 _UNIT = 1e-4  # percent: the published code rounds fractions to 1e-6 before it compares them
@@ -155,3 +155,90 @@ def _names(percent: bool) -> list[str]:
         *(f"regret_{k}" for k in _REGRETS),
         *(("mae", "mape") if percent else ()),
     ]
+
+
+# How well deviations tell errors --------------------------------------------------------------------------------------
+
+
+def coverage(
+    actual: Float64[np.ndarray, " n"],
+    predicted: Float64[np.ndarray, " n"],
+    deviation: Float64[np.ndarray, " n"],
+    level: float,
+) -> float:
+    """Percent of rows whose actual value lies in the central interval, ends included, that holds ``level`` percent of a
+    normal distribution of mean ``predicted`` and standard deviation ``deviation``; NaN without rows."""
+    error = np.abs(actual - predicted)
+    if len(error) == 0 or np.isnan(error).any() or np.isnan(deviation).any():
+        return float("nan")
+    return float(100 * (error <= norm.ppf(0.5 + level / 200) * deviation).mean())
+
+
+def crps(
+    actual: Float64[np.ndarray, " n"], predicted: Float64[np.ndarray, " n"], deviation: Float64[np.ndarray, " n"]
+) -> float:
+    """Mean continuous ranked probability score of normal predictions, in the unit of the labels; the lower the better.
+
+    The integral over x of (F(x) - [x >= actual])^2, F being the predicted distribution; without deviation it is the
+    absolute error (Gneiting and Raftery, 2007, section 4.2). NaN without rows.
+    """
+    if len(actual) == 0:
+        return float("nan")
+    error = np.abs(actual - predicted)
+    z = np.divide(error, deviation, out=np.zeros(len(error)), where=deviation != 0)
+    spread = deviation * (2 * norm.pdf(z) - 2 * z * norm.sf(z) - 1 / np.sqrt(np.pi))
+    return float((error + spread).mean())
+
+
+def log_normal_crps(
+    actual: Float64[np.ndarray, " n"], median: Float64[np.ndarray, " n"], spread: Float64[np.ndarray, " n"]
+) -> float:
+    """As :func:`crps` of log-normal predictions; ``spread`` [n] is the deviation of the logarithm, ``actual`` is above
+    0 (Baran and Lerch, 2015)."""
+    if len(actual) == 0:
+        return float("nan")
+    distance = np.log(actual / median)
+    certain = np.where(distance == 0, 0, np.copysign(np.inf, distance))
+    z = np.divide(distance, spread, out=certain, where=spread != 0)
+    mean = median * np.exp(spread**2 / 2)
+    score = actual * (2 * norm.cdf(z) - 1) - 2 * mean * (norm.cdf(z - spread) + norm.cdf(spread / np.sqrt(2)) - 1)
+    return float(score.mean())
+
+
+def log_spread(median: Float64[np.ndarray, " n"], deviation: Float64[np.ndarray, " n"]) -> Float64[np.ndarray, " n"]:
+    """Deviation [n] of the logarithm of log-normal variables, from their medians and their own deviations."""
+    # With w = exp(spread^2), deviation^2 = median^2 w (w - 1): a quadratic, whose root above 1 is 1 + (root - 1) / 2.
+    square = (2 * deviation / median) ** 2
+    return np.asarray(np.sqrt(np.log1p(square / (2 * (1 + np.sqrt(1 + square))))))
+
+
+#: Percent that the intervals hold whose coverage is reported.
+LEVELS = (50.0, 90.0)
+
+
+def uncertainty_figures(
+    actual: Float64[np.ndarray, " n"],
+    predicted: Float64[np.ndarray, " n"],
+    deviation: Float64[np.ndarray, " n"],
+    log_normal: bool = False,
+) -> dict[str, float]:
+    """``coverage_50`` and ``coverage_90`` in percent; the mean ``deviation`` and ``crps`` in the unit of the labels.
+
+    Errors are taken for normal; if ``log_normal``, those of logarithms are, ``predicted`` being medians above 0.
+    """
+    scale = normal_scale(actual, predicted, deviation, log_normal)
+    found = {f"coverage_{level:g}": coverage(*scale, level) for level in LEVELS}
+    score = log_normal_crps(actual, predicted, scale[2]) if log_normal else crps(actual, predicted, deviation)
+    return {**found, "deviation": float(deviation.mean()) if len(deviation) else float("nan"), "crps": score}
+
+
+def normal_scale(
+    actual: Float64[np.ndarray, " n"],
+    predicted: Float64[np.ndarray, " n"],
+    deviation: Float64[np.ndarray, " n"],
+    log_normal: bool,
+) -> tuple[Float64[np.ndarray, " n"], Float64[np.ndarray, " n"], Float64[np.ndarray, " n"]]:
+    """The three on the scale on which errors are normal: as they are, or logarithms."""
+    if not log_normal:
+        return actual, predicted, deviation
+    return np.log(actual), np.log(predicted), log_spread(predicted, deviation)

@@ -17,7 +17,7 @@ import pandas as pd
 from jaxtyping import Bool, Float64, Int64
 
 from gennape.errors import InvalidDataError
-from gennape.predictors.metrics import figures, mae, mape, srcc
+from gennape.predictors.metrics import figures, mae, mape, srcc, uncertainty_figures
 from gennape.search_spaces.graph import PackedGraphs
 
 ZERO_SHOT, FINE_TUNED = "zero-shot", "fine-tuned"
@@ -45,8 +45,18 @@ class Target:
     labelled: Int64[np.ndarray, " l"]
 
 
-#: Scores of the test rows [r], higher for better networks, NaN where there is none.
-Scores = Callable[[Target, np.random.Generator], Float64[np.ndarray, " r"]]
+@dataclass(frozen=True, slots=True)
+class Estimates:
+    """Scores [r], higher for better networks, NaN where there is none; ``deviation`` [r], the standard deviation of
+    each, in the labels' unit too, None where the method does not tell. Latencies are taken for log-normal, and their
+    scores for medians."""
+
+    scores: Float64[np.ndarray, " r"]
+    deviation: Float64[np.ndarray, " r"] | None = None
+
+
+#: Answers for the test rows; an array is scores without deviations.
+Scores = Callable[[Target, np.random.Generator], Float64[np.ndarray, " r"] | Estimates]
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +104,7 @@ class Measurement:
     """The ``figures`` of one method on one subset of a benchmark, in one setting, with one seed, and on how many rows.
 
     They are those of :func:`gennape.predictors.metrics.figures`, or of :func:`latency_figures`; errors only of
-    calibrated scores.
+    calibrated scores, :func:`gennape.predictors.metrics.uncertainty_figures` only of those with deviations.
     """
 
     benchmark: str
@@ -112,11 +122,12 @@ class Measurement:
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """All measurements on a benchmark; scores [n] by (setting, method, seed), NaN at rows that were not scored; seconds
-    by (setting, method)."""
+    by (setting, method); deviations [n] as scores, of methods that tell them."""
 
     measurements: list[Measurement] = field(default_factory=list)
     scores: dict[tuple[str, str, int], Float64[np.ndarray, " n"]] = field(default_factory=dict)
     seconds: dict[tuple[str, str], float] = field(default_factory=dict)
+    deviations: dict[tuple[str, str, int], Float64[np.ndarray, " n"]] = field(default_factory=dict)
 
 
 def draw_labelled(identity: Sequence[str], seed: int, n: int) -> Int64[np.ndarray, " k"]:
@@ -157,7 +168,8 @@ def measure(
 
     A method that does not learn is asked once, of all rows: its scores stay the same whichever rows are labelled.
     """
-    outcome, kept = Outcome(), {}
+    outcome = Outcome()
+    kept: dict[str, Estimates] = {}
     everything = np.arange(len(rows.accuracy))
     for setting, seed, target in rounds(rows, plan):
         for method in methods:
@@ -167,38 +179,57 @@ def measure(
             if method.learns or method.name not in kept:
                 rng = np.random.default_rng([seed, zlib.crc32(f"{rows.benchmark} {method.name} {setting}".encode())])
                 asked = target if method.learns else replace(target, test=everything, labelled=everything[:0])
-                kept[method.name] = _spread_out(method.scores(asked, rng), asked, method.name)
-            scores = np.full(len(rows.accuracy), np.nan)
-            scores[target.test] = kept[method.name][target.test]
-            outcome.scores[setting, method.name, seed] = scores
+                kept[method.name] = _everywhere(method.scores(asked, rng), asked, method.name)
+            estimates = _only(kept[method.name], target.test)
+            outcome.scores[setting, method.name, seed] = estimates.scores
+            if estimates.deviation is not None:
+                outcome.deviations[setting, method.name, seed] = estimates.deviation
             spent = outcome.seconds.get((setting, method.name), 0.0)
             outcome.seconds[setting, method.name] = spent + time.perf_counter() - start
-            labels = len(target.labelled)
-            outcome.measurements.extend(_measurements(rows, method, scores, setting, labels, seed))
+            place = (setting, len(target.labelled), method.name, seed)
+            outcome.measurements.extend(_measurements(rows, place, estimates, method.calibrated))
             advance(f"{rows.benchmark}: {method.name}, {setting}")
     return outcome
 
 
-def _spread_out(scores: Float64[np.ndarray, " r"], target: Target, name: str) -> Float64[np.ndarray, " n"]:
-    if scores.shape != target.test.shape:
-        raise InvalidDataError(f"{name} gave scores of shape {scores.shape} for {len(target.test)} rows")
-    out = np.full(len(target.accuracy), np.nan)
-    out[target.test] = scores
-    return out
+def _everywhere(answer: Float64[np.ndarray, " r"] | Estimates, target: Target, name: str) -> Estimates:
+    """What was answered, for all rows of the benchmark: NaN where they were not asked for."""
+    told = answer if isinstance(answer, Estimates) else Estimates(answer)
+    spread = []
+    for what, values in (("scores", told.scores), ("deviations", told.deviation)):
+        if values is not None and values.shape != target.test.shape:
+            raise InvalidDataError(f"{name} gave {what} of shape {values.shape} for {len(target.test)} rows")
+        whole = np.full(len(target.accuracy), np.nan)
+        whole[target.test] = np.nan if values is None else values
+        spread.append(whole)
+    return Estimates(spread[0], None if told.deviation is None else spread[1])
+
+
+def _only(estimates: Estimates, rows: Int64[np.ndarray, " r"]) -> Estimates:
+    """The same without the other rows."""
+    chosen = np.zeros(len(estimates.scores), bool)
+    chosen[rows] = True
+    deviation = estimates.deviation
+    return Estimates(
+        np.where(chosen, estimates.scores, np.nan), None if deviation is None else np.where(chosen, deviation, np.nan)
+    )
 
 
 def _measurements(
-    rows: BenchmarkRows, method: Method, scores: Float64[np.ndarray, " n"], setting: str, labels: int, seed: int
+    rows: BenchmarkRows, place: tuple[str, int, str, int], estimates: Estimates, calibrated: bool
 ) -> Iterator[Measurement]:
     for subset, mask in rows.subsets.items():
-        chosen = mask & np.isfinite(scores)
+        chosen = mask & np.isfinite(estimates.scores)
         count = int(chosen.sum())
         if count < 2:
             continue
-        found = _FIGURES[rows.unit](rows.accuracy[chosen], scores[chosen], method.calibrated)
-        found = {name: value for name, value in found.items() if name != "rows"}
-        where = (rows.benchmark, rows.file, rows.family, subset, setting, labels)
-        yield Measurement(*where, method.name, seed, count, found)
+        actual, scores = rows.accuracy[chosen], estimates.scores[chosen]
+        found = {
+            name: value for name, value in _FIGURES[rows.unit](actual, scores, calibrated).items() if name != "rows"
+        }
+        if estimates.deviation is not None:
+            found |= uncertainty_figures(actual, scores, estimates.deviation[chosen], rows.unit == MILLISECONDS)
+        yield Measurement(rows.benchmark, rows.file, rows.family, subset, *place, count, found)
 
 
 def latency_figures(

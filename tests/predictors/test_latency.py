@@ -200,6 +200,7 @@ def test_heads_beside_powers_of_cost(tmp_path: Path, ensemble: FuzzyEnsemble) ->
         assert found["flops", seed].figures == pytest.approx({"srcc": 1, "mape": 0, "mae": 0}, abs=1e-9)
         assert found["params", seed].figures["mape"] > 1
         assert found["gennape_latency", seed].figures["srcc"] > 0.95
+        assert {"coverage_50", "coverage_90", "deviation", "crps"} <= set(found["gennape_latency", seed].figures)
     few = measure(rows, methods, Plan(len(rows.accuracy), (0,)))
     assert few.measurements == []
 

@@ -9,16 +9,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
+from scipy.integrate import quad
+from scipy.stats import lognorm, norm
 
 from gennape.predictors.metrics import (
+    coverage,
+    crps,
     figures,
     kendall_tau,
+    log_normal_crps,
+    log_spread,
     mae,
     mape,
     ndcg,
     srcc,
     top_k_overlap,
     top_k_regret,
+    uncertainty_figures,
 )
 
 # Accuracies and predictions on a coarse grid, so that ties of either side, and of both, are common.
@@ -163,3 +170,90 @@ def test_what_is_no_number_is_not_hidden() -> None:
 def test_an_infinite_prediction_is_ranked_but_errs_without_end() -> None:
     found = figures(np.array([90.0, 91.0, 92.0]), np.array([-np.inf, 91.0, np.inf]))
     assert (found["srcc"], found["kendall_tau"], found["mae"]) == (pytest.approx(1.0), 1.0, np.inf)
+
+
+# Uncertainty ----------------------------------------------------------------------------------------------------------
+
+
+def test_coverage_by_hand() -> None:
+    # Half of a normal lies within 0.674 deviations of its mean, 90 % within 1.645: tables of the normal distribution.
+    error, deviation = np.array([0.0, 0.67, -0.68, 1.64, -1.65]), np.ones(5)
+    predicted = np.full(5, 90.0)
+    assert coverage(predicted + error, predicted, deviation, 50.0) == pytest.approx(100 * 2 / 5)
+    assert coverage(predicted + error, predicted, deviation, 90.0) == pytest.approx(100 * 4 / 5)
+    assert coverage(predicted + 10 * error, predicted, 10 * deviation, 50.0) == pytest.approx(100 * 2 / 5)
+    # Who is certain has to be right.
+    assert coverage(np.array([90.0, 91.0]), np.array([90.0, 90.0]), np.zeros(2), 90.0) == 50.0
+
+
+def _integral(distribution: object, actual: float) -> float:
+    """The definition: the integral of (F(x) - [x >= actual])^2."""
+    low, high = distribution.ppf(1e-12), distribution.ppf(1 - 1e-12)  # type: ignore[attr-defined]
+    below = quad(lambda x: distribution.cdf(x) ** 2, min(low, actual), actual, limit=200)[0]  # type: ignore[attr-defined]
+    above = quad(lambda x: distribution.sf(x) ** 2, actual, max(high, actual), limit=200)[0]  # type: ignore[attr-defined]
+    return float(below + above)
+
+
+@pytest.mark.parametrize(("actual", "mean", "deviation"), [(90.0, 90.0, 1.0), (91.5, 90.0, 1.0), (88.0, 90.0, 0.7)])
+def test_crps_is_its_integral(actual: float, mean: float, deviation: float) -> None:
+    found = crps(np.array([actual]), np.array([mean]), np.array([deviation]))
+    assert found == pytest.approx(_integral(norm(mean, deviation), actual), rel=1e-6)
+
+
+def test_crps_by_hand() -> None:
+    # At the mean: the integral of 2 F^2 over the lower half is (sqrt 2 - 1) / sqrt pi deviations.
+    centre = (math.sqrt(2) - 1) / math.sqrt(math.pi)
+    here = np.array([90.0, 90.0])
+    assert crps(here, here, np.array([1.0, 3.0])) == pytest.approx(2 * centre)
+    # Without deviation it is the absolute error: 1 and 3, and 0 where there is none.
+    assert crps(np.array([91.0, 87.0, 90.0]), np.full(3, 90.0), np.zeros(3)) == pytest.approx(4 / 3)
+
+
+@pytest.mark.parametrize(("actual", "median", "spread"), [(2.0, 2.0, 0.5), (3.0, 2.0, 0.2), (0.5, 2.0, 1.0)])
+def test_log_normal_crps_is_its_integral(actual: float, median: float, spread: float) -> None:
+    found = log_normal_crps(np.array([actual]), np.array([median]), np.array([spread]))
+    assert found == pytest.approx(_integral(lognorm(spread, scale=median), actual), rel=1e-5)
+
+
+def test_log_normal_crps_without_spread_is_the_absolute_error() -> None:
+    found = log_normal_crps(np.array([2.0, 3.0, 0.5]), np.full(3, 2.0), np.zeros(3))
+    assert found == pytest.approx((0 + 1 + 1.5) / 3)
+
+
+@given(st.floats(0.01, 100), st.floats(1e-4, 2))
+def test_spread_of_logarithms_follows_from_median_and_deviation(median: float, spread: float) -> None:
+    deviation = lognorm(spread, scale=median).std()
+    assert log_spread(np.array([median]), np.array([deviation])) == pytest.approx([spread], rel=1e-5)
+
+
+def test_uncertainty_figures_by_hand() -> None:
+    predicted, deviation = np.full(4, 90.0), np.array([1.0, 1.0, 2.0, 4.0])
+    actual = predicted + np.array([0.5, 1.0, 4.0, -4.0])  # 0.5, 1, 2 and 1 deviations away
+    found = uncertainty_figures(actual, predicted, deviation)
+    assert list(found) == ["coverage_50", "coverage_90", "deviation", "crps"]
+    assert (found["coverage_50"], found["coverage_90"], found["deviation"]) == (25, 75, 2)
+    # The same of logarithms, where one deviation is a factor of e^spread; a factor of 1.5 is 0.81 spreads of 0.5.
+    median, spread = np.full(4, 10.0), np.full(4, 0.5)
+    factors = lognorm(0.5, scale=10.0)
+    latency = median * np.array([1.1, 1 / 1.1, 1.5, 3.0])
+    logs = uncertainty_figures(latency, median, np.full(4, factors.std()), log_normal=True)
+    assert (logs["coverage_50"], logs["coverage_90"]) == (50, 75)
+    assert logs["deviation"] == pytest.approx(factors.std())
+    assert logs["crps"] == pytest.approx(log_normal_crps(latency, median, spread))
+
+
+def test_who_knows_its_errors_is_calibrated() -> None:
+    rng = np.random.default_rng(0)
+    deviation = rng.uniform(0.1, 2, 20_000)
+    found = uncertainty_figures(rng.normal(90, deviation), np.full(20_000, 90.0), deviation)
+    assert (found["coverage_50"], found["coverage_90"]) == (pytest.approx(50, abs=1.5), pytest.approx(90, abs=1))
+    # The mean of the score over the distribution itself is its deviation over sqrt pi.
+    assert found["crps"] == pytest.approx(deviation.mean() / math.sqrt(math.pi), rel=0.02)
+
+
+@pytest.mark.parametrize("log_normal", [False, True])
+def test_deviations_that_are_no_numbers_are_not_hidden(log_normal: bool) -> None:
+    good, bad = np.array([1.0, 2.0]), np.array([1.0, np.nan])
+    for three in ((good, good, bad), (good, bad, good), (good[:0],) * 3):
+        found = uncertainty_figures(*three, log_normal)
+        assert all(math.isnan(found[name]) for name in ("coverage_50", "coverage_90", "crps"))

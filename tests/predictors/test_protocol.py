@@ -29,8 +29,10 @@ from gennape.predictors.predictor import Prediction, Predictor, TunablePredictor
 from gennape.predictors.protocol import (
     ALL,
     FINE_TUNED,
+    MILLISECONDS,
     ZERO_SHOT,
     BenchmarkRows,
+    Estimates,
     Measurement,
     Method,
     Plan,
@@ -189,6 +191,42 @@ def test_rows_without_a_score_do_not_count() -> None:
     assert (found.method, found.rows, found.figures["srcc"]) == ("some", 4, pytest.approx(1))
 
 
+def test_deviations_are_measured_on_the_rows_of_the_subset() -> None:
+    # Errors of 1 everywhere; the deviation is 1 among the low ones, 10 among the high.
+    high = np.array(TEN) >= 90
+    rows = rows_of(TEN, subsets={ALL: np.ones(10, bool), "high": high})
+
+    def unsure(target: Target, _: np.random.Generator) -> Estimates:
+        return Estimates(target.accuracy[target.test] + 1, np.where(high, 10.0, 1.0)[target.test])
+
+    outcome = measure(rows, [Method("unsure", unsure, calibrated=True), ORACLE], Plan(3, (0,)))
+    found = {(m.method, m.setting, m.subset): m.figures for m in outcome.measurements}
+    zero = found["unsure", ZERO_SHOT, ALL]
+    # One deviation is outside of the interval of 50 % and inside that of 90 %; a tenth is inside of both.
+    assert (zero["coverage_50"], zero["coverage_90"], zero["deviation"]) == (50, 100, pytest.approx(5.5))
+    assert zero["mae"] == pytest.approx(1)
+    assert found["unsure", ZERO_SHOT, "high"]["coverage_50"] == 100
+    assert "crps" not in found["oracle", ZERO_SHOT, ALL]
+    labelled = draw_labelled(rows.identity, 0, 3)
+    deviations = outcome.deviations[FINE_TUNED, "unsure", 0]
+    assert np.isnan(deviations[labelled]).all()
+    assert np.delete(deviations, labelled).tolist() == np.delete(np.where(high, 10.0, 1.0), labelled).tolist()
+    assert {method for _, method, _ in outcome.deviations} == {"unsure"}
+
+
+def test_deviations_of_latencies_are_of_log_normals() -> None:
+    rows = rows_of([1.0, 10.0, 100.0, 1000.0], unit=MILLISECONDS)
+
+    def unsure(target: Target, _: np.random.Generator) -> Estimates:
+        # The logarithm has a deviation of 1, so that of the latency is the median times sqrt(e (e - 1)).
+        median = target.accuracy * np.exp([0.5, -0.6, 0.7, -2.0])
+        return Estimates(median[target.test], (median * np.sqrt(np.e * (np.e - 1)))[target.test])
+
+    (found,) = measure(rows, [Method("unsure", unsure, calibrated=True)], Plan(0)).measurements
+    assert (found.figures["coverage_50"], found.figures["coverage_90"]) == (50, 75)
+    assert {"mape", "deviation", "crps"} <= set(found.figures)
+
+
 def test_summary_tells_mean_and_spread_over_seeds() -> None:
     values = {0: 0.5, 1: 0.6, 2: 0.7}
     common = ("nb201", "nb201.csv.gz", "nb201", ALL, FINE_TUNED, 50, "gennape")
@@ -236,6 +274,22 @@ def test_a_predictor_is_fitted_anew_for_each_seed() -> None:
         labelled = draw_labelled(rows.identity, seed, 4)
         scores = outcome.scores[FINE_TUNED, "mean", seed]
         assert np.delete(scores, labelled) == pytest.approx(rows.accuracy[labelled].mean())
+
+
+class Unsure(Mean):
+    """Knows how uncertain it is once fitted."""
+
+    def predict(self, graphs: PackedGraphs) -> Prediction:
+        known = super().predict(graphs)
+        return known if self.value == 50 else Prediction(known.accuracy, known.memberships, np.full(len(graphs), 2.0))
+
+
+def test_deviations_of_a_predictor_are_measured_once_it_tells_them() -> None:
+    outcome = measure(rows_of(TEN), [predictor_method("unsure", Unsure())], Plan(4, (0,)))
+    zero, tuned = (m.figures for m in outcome.measurements)
+    assert "deviation" not in zero
+    assert tuned["deviation"] == 2
+    assert set(outcome.deviations) == {(FINE_TUNED, "unsure", 0)}
 
 
 def test_a_predictor_that_cannot_be_fitted_is_measured_zero_shot_only() -> None:
