@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import numpy as np
     from jaxtyping import Float64, Int64
 
-    from gennape.platform.evaluation_report import Table
+    from gennape.platform.evaluation_tables import Table
     from gennape.predictors.evaluation_rows import ChosenRows
     from gennape.predictors.predictor import Predictor
     from gennape.predictors.protocol import BenchmarkRows, Method, Outcome, Plan
@@ -42,7 +42,8 @@ def evaluate(
 
     from rich.console import Console
 
-    from gennape.platform.evaluation_report import Evaluation, tables, write_evaluation
+    from gennape.platform.evaluation_report import Evaluation, write_evaluation
+    from gennape.platform.evaluation_tables import tables
     from gennape.platform.evaluation_tracking import evaluation_run
     from gennape.platform.workspace import make_writable, open_workspace
     from gennape.predictors.checkpoint import learnt_numbers, load_checkpoint, provenance_of

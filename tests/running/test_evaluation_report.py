@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from gennape.platform.evaluation_plots import project
-from gennape.platform.evaluation_report import Evaluation, as_json, as_markdown, tables, write_evaluation
+from gennape.platform.evaluation_plots import _reliability, plots, project
+from gennape.platform.evaluation_report import Evaluation, as_json, as_markdown, write_evaluation
+from gennape.platform.evaluation_tables import TITLES, tables
 from gennape.predictors.protocol import (
     ALL,
     FINE_TUNED,
@@ -22,6 +23,7 @@ from gennape.predictors.protocol import (
     Outcome,
     Plan,
 )
+from gennape.predictors.published_results import PUBLISHED
 from gennape.search_spaces.graph import pack
 
 if TYPE_CHECKING:
@@ -42,7 +44,14 @@ def measurement(
 def evaluation() -> Evaluation:
     accuracy = np.linspace(88, 93, N)
     rows = BenchmarkRows(
-        "nb201", "nb201.csv.gz", "nb201", [str(i) for i in range(N)], pack([]), accuracy, {}, {ALL: np.ones(N, bool)}
+        "nb201",
+        "nb201.csv.gz",
+        "nb201",
+        [str(i) for i in range(N)],
+        pack([]),
+        accuracy,
+        {"nwot": accuracy, "snip": accuracy},
+        {ALL: np.ones(N, bool)},
     )
     found = [
         measurement("gennape", ZERO_SHOT, 0, 0.9, mae=0.25),
@@ -86,6 +95,126 @@ def test_overview_names_rows_seeds_spread_and_published_figures(evaluation: Eval
     # Mean of 0.93 and 0.97; each is 0.02 off, so the sample deviation is sqrt(2 * 0.0004 / 1) = 0.0283.
     assert tuned["nb201"]["gennape"] == "0.950 ± 0.028 (0.910)"
     assert tuned["nb201"]["seeds"] == "2"
+
+
+def test_ndcg_and_errors_stand_beside_the_published(evaluation: Evaluation) -> None:
+    rows = evaluation.measured[0][0]
+    found = [
+        measurement("gennape", ZERO_SHOT, 0, 0.9, ndcg_10=0.97, mae=3.0),
+        *(measurement("gennape", FINE_TUNED, seed, 0.9, ndcg_10=0.99, mae=1.0 + seed) for seed in (0, 1)),
+        *(measurement("cl_t", FINE_TUNED, seed, 0.9, mae=2.0) for seed in (0, 1)),
+        measurement("flops", FINE_TUNED, 0, 0.5, ndcg_10=0.9),
+    ]
+    other = replace(evaluation, measured=[(rows, Outcome(found))])
+    assert table(other, "NDCG@10, zero-shot")["nb201"]["gennape"] == "0.970 (0.979)"
+    tuned = table(other, "NDCG@10, fine-tuned on 50 labels")
+    assert tuned["nb201"] == {
+        **{"": "nb201", "rows": "6", "seeds": "2", "gennape": "0.990 ± 0.000 (0.986)"},
+        **{"k_gnn": "- (0.975)", "flops": "0.900", "params": "-"},
+    }
+    assert tuned["hiaml: no labels are published"]["k_gnn"] == "- (0.736)"
+    errors = table(other, "Mean absolute error (MAE %), fine-tuned on 50 labels")
+    # Of 1 and 2: mean 1.5, sample deviation sqrt(2 * 0.25 / 1). The papers report no such error of the whole.
+    assert errors["nb201"] == {
+        **{"": "nb201", "rows": "6", "seeds": "2", "gennape": "1.500 ± 0.707", "cl_fcm_t": "- (2.050)"},
+        **{"cl_t": "2.000 ± 0.000 (1.930)", "cl": "- (2.810)", "k_gnn": "- (1.800)"},
+    }
+    assert errors["nb301: nb301.csv.gz is not there"]["cl"] == "- (0.850)"
+
+
+def test_further_methods_have_a_table_and_are_no_proxies(evaluation: Evaluation) -> None:
+    rows, outcome = evaluation.measured[0]
+    found = [*outcome.measurements, measurement("pairwise", ZERO_SHOT, 0, 0.99)]
+    other = replace(evaluation, measured=[(rows, Outcome(found))])
+    assert table(other, "Rank correlation (SRCC), zero-shot")["nb201"]["best proxy"] == "snip 0.600 (0.718)"
+    assert table(other, "Rank correlation (SRCC) of further methods, zero-shot")["nb201"] == {
+        **{"": "nb201", "rows": "6", "seeds": "1", "gennape": "0.900 (0.815)", "pairwise": "0.990"},
+    }
+    assert not any("further" in of.title for of in tables(evaluation))
+
+
+@pytest.mark.parametrize("labels", [50, 20])
+def test_every_published_figure_stands_in_the_report(evaluation: Evaluation, labels: int) -> None:
+    found = [
+        Measurement("nb201", "nb201.csv.gz", "nb201", ALL, setting, n, "gennape", 0, N, dict.fromkeys(TITLES, 0.5))
+        for setting, n in ((ZERO_SHOT, 0), (FINE_TUNED, labels))
+    ]
+    report = replace(evaluation, measured=[(evaluation.measured[0][0], Outcome(found))], plan=Plan(labels, (0,)))
+    cells = {
+        (of.title, row[0], head): cell
+        for of in tables(report)
+        for row in of.rows
+        for head, cell in zip(of.head[1:], row[1:], strict=True)
+    }
+    for p in PUBLISHED:
+        setting = p.setting if p.setting == ZERO_SHOT else f"{p.setting} on {p.labels} labels"
+        suffix = f", {p.labels} labels" if p.labels not in (0, labels) else ""
+        if p.family != "nb201":
+            key = ("Published, of what was not measured here", f"{p.family}, {setting}: {p.method}")
+        elif p.method == "gennape" and not suffix:
+            key = (f"nb201, {setting}", "all: gennape")
+        else:
+            here = p.setting if p.setting == ZERO_SHOT else f"{p.setting} on {labels} labels"
+            key = (f"nb201, {here}", f"published: {p.method}{suffix}")
+        assert cells[(*key, TITLES[p.figure])].endswith(f"({p.value:.3f})"), p
+    assert not any(row.startswith("nb201,") for _, row, _ in cells)
+
+
+def with_deviations(evaluation: Evaluation) -> Evaluation:
+    """Fine-tuned with seeds 0 and 1: errors of 1 everywhere, deviations of 1 and of 10."""
+    rows = evaluation.measured[0][0]
+    found = [
+        *evaluation.measured[0][1].measurements,
+        *(
+            measurement("unsure", FINE_TUNED, seed, 0.9, coverage_50=50.0 * seed, coverage_90=100.0, **more)
+            for seed, more in enumerate(({"deviation": 1.0, "crps": 0.6}, {"deviation": 10.0, "crps": 2.4}))
+        ),
+    ]
+    scores = {(FINE_TUNED, "gennape", seed): rows.accuracy + 1 for seed in (0, 1)}
+    deviations = {(FINE_TUNED, "gennape", seed): np.full(N, 10.0**seed) for seed in (0, 1)}
+    return replace(evaluation, measured=[(rows, Outcome(found, scores, {}, deviations))])
+
+
+def test_uncertainty_has_a_table_of_rows_seeds_and_spread(evaluation: Evaluation) -> None:
+    unsure = with_deviations(evaluation)
+    assert table(unsure, "Uncertainty, fine-tuned on 50 labels") == {
+        "nb201: unsure": {
+            **{"": "nb201: unsure", "rows": "6", "seeds": "2"},
+            # Of 0 and 50, 100 twice, 1 and 10, 0.6 and 2.4: half the difference times sqrt 2 is the sample deviation.
+            **{"% in 50 % interval": "25.000 ± 35.355", "% in 90 % interval": "100.000 ± 0.000"},
+            **{"deviation %": "5.500 ± 6.364", "CRPS %": "1.500 ± 1.273", "MAE %": "-"},
+        }
+    }
+    assert "CRPS" in as_markdown(unsure).partition("##")[0]
+    assert "CRPS" not in as_markdown(evaluation)
+    assert not any("ncertainty" in of.title for of in tables(evaluation))
+
+
+def test_reliability_is_the_coverage_over_its_level(evaluation: Evaluation) -> None:
+    unsure = with_deviations(evaluation)
+    ((title, figure),) = _reliability(unsure)
+    assert title.startswith("Reliability")
+    nb201, line = figure.data
+    assert (nb201.name, nb201.legendgroup) == ("nb201", "accuracy")
+    # An error of one deviation lies within 68.27 %, of a tenth within 7.97 %: the mean over seeds is 0, 50 or 100.
+    held = dict(zip(nb201.x, nb201.y, strict=True))
+    assert (held[5], held[10], held[65], held[70], held[95]) == (0, 50, 50, 100, 100)
+    assert list(line.x) == list(line.y) == [0, 100]
+    assert "Reliability" in {title.partition(":")[0] for title, _ in plots(unsure)}
+    assert _reliability(evaluation) == []
+
+
+def test_reliability_of_latencies_is_that_of_log_normals(evaluation: Evaluation) -> None:
+    timed = with_latency(evaluation)
+    rows = timed.latency[0][0]
+    # Every latency is e^0.7 medians, the deviation of logarithms is 1; 0.7 lies within 51.6 % of a normal.
+    key, median = (FINE_TUNED, "gennape_latency", 0), rows.accuracy / np.exp(0.7)
+    told = Outcome([], {key: median}, {}, {key: median * np.sqrt(np.e * (np.e - 1))})
+    ((_, figure),) = _reliability(replace(timed, latency=[(rows, told)]))
+    trace = figure.data[0]
+    assert (trace.name, trace.legendgroup) == ("ofa:a", "latency")
+    held = dict(zip(trace.x, trace.y, strict=True))
+    assert (held[50], held[55]) == (0, 100)
 
 
 def test_a_proxy_known_of_some_rows_says_of_how_many(evaluation: Evaluation) -> None:
@@ -132,7 +261,11 @@ def with_latency(evaluation: Evaluation) -> Evaluation:
         Measurement("latency:ofa:a", "ofa.csv.gz", "ofa_mbv3", ALL, FINE_TUNED, 50, method, seed, 4, figures)
         for seed in (0, 1)
         for method, figures in (
-            ("gennape_latency", {"srcc": 0.9, "mape": 1.0 + 2 * seed, "mae": 0.25}),
+            (
+                "gennape_latency",
+                {"srcc": 0.9, "mape": 1.0 + 2 * seed, "mae": 0.25, "coverage_50": 48.0, "coverage_90": 88.0}
+                | {"deviation": 0.5, "crps": 0.125},
+            ),
             ("flops", {"srcc": 0.5, "mape": 9.0, "mae": 2.0}),
         )
     ]
@@ -152,6 +285,12 @@ def test_latencies_have_a_table_of_their_own(evaluation: Evaluation) -> None:
     errors = table(both, "Latency: MAPE %, fine-tuned on 50 labels")["ofa:a"]
     assert (errors["gennape_latency"], errors["flops"]) == ("2.000 ± 1.414", "9.000 ± 0.000")  # of 1 and 3
     assert table(both, "Latency: MAE ms, fine-tuned on 50 labels")["ofa:a"]["gennape_latency"] == "0.250 ± 0.000"
+    (unsure,) = table(both, "Latency: uncertainty, fine-tuned on 50 labels").values()
+    assert unsure == {
+        **{"": "ofa:a: gennape_latency", "rows": "4", "seeds": "2"},
+        **{"% in 50 % interval": "48.000 ± 0.000", "% in 90 % interval": "88.000 ± 0.000"},
+        **{"deviation ms": "0.500 ± 0.000", "CRPS ms": "0.125 ± 0.000", "MAE ms": "0.250 ± 0.000"},
+    }
     assert [t for t in tables(both) if not t.title.startswith("Latency")] == tables(evaluation)
     assert "power law" in as_markdown(both)
     assert "power law" not in as_markdown(evaluation)
@@ -212,7 +351,7 @@ def test_page_needs_nothing_from_elsewhere(evaluation: Evaluation, tmp_path: Pat
     page = paths[2].read_text()
     assert not re.search(r"<(script|link|img)[^>]+(src|href)=", page)
     ids = re.findall(r'<div id="(plot-\d)"', page)
-    assert ids == ["plot-0", "plot-1", "plot-2", "plot-3"]  # bars twice, predictions, projection
+    assert ids == [f"plot-{i}" for i in range(5)]  # bars twice, predictions twice, projection
     assert page.count("plotly.js v") == 1
     assert "Embeddings of 3 networks in two dimensions (principal components)" in page
     assert "0.950 ± 0.028 (0.910)" in page
