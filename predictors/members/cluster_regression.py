@@ -1,0 +1,141 @@
+"""Regression by MLPs on the embedding: one per fuzzy cluster, weighted by membership, or one for all networks."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float64, Int64
+from torch import Tensor
+from torch.nn import functional
+
+from gennape.predictors.descent import adam, descend
+from gennape.predictors.heads import ClusterHeads
+from gennape.predictors.members.member import Member, Progress, fill, parsed
+from gennape.predictors.members.view import View
+from gennape.predictors.target import FlopsTarget, fit_target
+
+
+@dataclass(frozen=True, slots=True)
+class HeadTraining:
+    """How heads are trained on fixed embeddings."""
+
+    epochs: int = 40
+    batch: int = 128
+    learning_rate: float = 2e-3
+    weight_decay: float = 1e-4
+
+
+#: For some 50 labels of another family.
+FINE_TUNING = HeadTraining(epochs=100, batch=16, learning_rate=1e-2)
+
+
+@dataclass(frozen=True, slots=True)
+class _Config:
+    name: str
+    clusters: int
+    embedding: int
+    hidden: int
+    target: FlopsTarget
+
+
+class ClusterRegression(Member):
+    """Heads whose target is relative to FLOPs (GENNAPE, Eq. 5); of one cluster, memberships play no part."""
+
+    def __init__(self, name: str, heads: ClusterHeads, target: FlopsTarget) -> None:
+        self.name = name
+        self.heads = copy.deepcopy(heads).float().double().eval()
+        self.target = target
+
+    def predict(self, view: View) -> Float64[np.ndarray, " g"]:
+        """See :meth:`Member.predict`."""
+        with torch.inference_mode():
+            answers = self.heads(*_read(view, len(self.heads.first), torch.float64)).numpy()
+        return np.round(self.target.invert(answers, view.flops), 6)
+
+    def tuned(self, view: View, accuracy: Float64[np.ndarray, " g"], rng: np.random.Generator) -> ClusterRegression:
+        """A copy whose target is standardised by these labels, its heads trained further; see :meth:`Member.tuned`."""
+        heads = copy.deepcopy(self.heads).float()
+        target = fit_target(accuracy, view.flops)
+        heads.start(view.cost, target.transform(accuracy, view.flops), target.unit(view.flops))
+        _train(heads, target, view, accuracy, FINE_TUNING, rng, lambda _, __: None)
+        return ClusterRegression(self.name, heads, target)
+
+    def config(self) -> dict[str, Any]:
+        """See :meth:`Member.config`."""
+        clusters, known, hidden = self.heads.first.shape
+        return asdict(_Config(self.name, clusters, known - 1, hidden, self.target))
+
+    def state(self) -> dict[str, Tensor]:
+        """See :meth:`Member.state`."""
+        return {name: tensor.float() for name, tensor in self.heads.state_dict().items()}
+
+    @classmethod
+    def restore(cls, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> ClusterRegression:
+        """See :meth:`Member.restore`."""
+        found = parsed(_Config, config)
+        heads = ClusterHeads(found.clusters, found.embedding, found.hidden)
+        fill(heads, tensors)
+        return ClusterRegression(found.name, heads, found.target)
+
+
+def fit_regression(
+    name: str,
+    clusters: int,
+    hidden: int,
+    view: View,
+    accuracy: Float64[np.ndarray, " g"],
+    training: HeadTraining,
+    rng: np.random.Generator,
+    progress: Progress,
+) -> ClusterRegression:
+    """Heads trained on a labelled family, ``clusters`` being those of the view's memberships, or 1."""
+    torch.manual_seed(int(rng.integers(2**31)))
+    heads = ClusterHeads(clusters, view.embedding.shape[1], hidden)
+    target = fit_target(accuracy, view.flops)
+    heads.start(view.cost, target.transform(accuracy, view.flops), target.unit(view.flops))
+    _train(heads, target, view, accuracy, training, rng, progress)
+    return ClusterRegression(name, heads, target)
+
+
+def _read(
+    view: View, clusters: int, kind: torch.dtype
+) -> tuple[Float[Tensor, "g d"], Float[Tensor, "g c"], Float[Tensor, " g"]]:
+    memberships = view.memberships if clusters > 1 else np.ones((len(view), 1))
+    embedding, weights, cost = (torch.from_numpy(x).to(kind) for x in (view.embedding, memberships, view.cost))
+    return embedding, weights, cost
+
+
+def _train(
+    heads: ClusterHeads,
+    target: FlopsTarget,
+    view: View,
+    accuracy: Float64[np.ndarray, " g"],
+    training: HeadTraining,
+    rng: np.random.Generator,
+    progress: Progress,
+) -> None:
+    """Descend the absolute error in percent of accuracy, rounded off below half a percent."""
+    known = _read(view, len(heads.first), torch.float32)
+    wanted, unit = (
+        torch.from_numpy(x).float() for x in (target.transform(accuracy, view.flops), target.unit(view.flops))
+    )
+    parameters = list(heads.parameters())
+    batches = -(-len(view) // training.batch)
+    optimizer, schedule = adam(parameters, training.learning_rate, training.weight_decay, training.epochs * batches)
+    for chosen in shuffled(len(view), batches, training.epochs, rng):
+        rows = torch.from_numpy(chosen)
+        error = (heads(*(x[rows] for x in known)) - wanted[rows]) * unit[rows]
+        loss = functional.smooth_l1_loss(error, torch.zeros_like(error), beta=0.5)
+        descend(loss, parameters, optimizer, schedule)
+        progress(len(rows), float(loss.detach()))
+
+
+def shuffled(n: int, batches: int, epochs: int, rng: np.random.Generator) -> Iterator[Int64[np.ndarray, " b"]]:
+    """Indices in ``batches`` of about equal size, each epoch in a new order."""
+    for _ in range(epochs):
+        yield from np.array_split(rng.permutation(n), batches)

@@ -1,0 +1,33 @@
+"""Increasing curves that stay within bounds: what puts the scores of different members on one scale."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float64
+
+#: How far beyond its ends a curve can get, as a share of its height.
+_REACH = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """Straight between knots; beyond the first and the last it sets out at its mean slope and bends towards a bound.
+
+    ``x`` ascend, at least two; ``y`` ascend or are all equal. Beyond the last knot, with height h = y_last - y_first
+    and width w = x_last - x_first, y = y_last + h / 4 x t / (1 + t), t = 4 (x - x_last) / w: a score far from all that
+    was seen cannot outweigh others, but the order of scores is kept. A curve of no width is level at its mean height.
+    """
+
+    x: tuple[float, ...]
+    y: tuple[float, ...]
+
+    def __call__(self, x: Float64[np.ndarray, "*shape"]) -> Float64[np.ndarray, "*shape"]:
+        """Heights at ``x``."""
+        height, width = self.y[-1] - self.y[0], self.x[-1] - self.x[0]
+        if width <= 0:
+            return np.full(x.shape, float(np.mean(self.y)))
+        above, below = (np.maximum(away, 0) / (_REACH * width) for away in (x - self.x[-1], self.x[0] - x))
+        beyond = above / (1 + above) - below / (1 + below)
+        return np.interp(x, self.x, self.y) + _REACH * height * beyond

@@ -1,0 +1,67 @@
+"""The k-GNN as a member: graph convolutions trained on accuracy from end to end, beside the frozen encoder."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float64
+from torch import Tensor
+
+from gennape.predictors.kgnn import FINE_TUNING, KGnn, KGnnConfig, KGnnTraining, fine_tune, fit_kgnn, predict_accuracy
+from gennape.predictors.members.member import Member, Progress, fill, parsed
+from gennape.predictors.members.view import View
+
+
+@dataclass(frozen=True, slots=True)
+class _Config:
+    name: str
+    network: KGnnConfig
+
+
+class EndToEnd(Member):
+    """A :class:`gennape.predictors.kgnn.KGnn`, which reads the graphs themselves."""
+
+    def __init__(self, name: str, network: KGnn) -> None:
+        self.name = name
+        self.network = copy.deepcopy(network).float().eval()
+
+    def predict(self, view: View) -> Float64[np.ndarray, " g"]:
+        """See :meth:`Member.predict`; raises :class:`gennape.errors.InvalidGraphError` for graphs without nodes."""
+        return predict_accuracy(self.network, view.graphs)
+
+    def tuned(self, view: View, accuracy: Float64[np.ndarray, " g"], rng: np.random.Generator) -> EndToEnd:
+        """See :meth:`Member.tuned` and :func:`gennape.predictors.kgnn.fine_tune`."""
+        return EndToEnd(self.name, fine_tune(self.network, view.graphs, accuracy, FINE_TUNING, rng, lambda _, __: None))
+
+    def config(self) -> dict[str, Any]:
+        """See :meth:`Member.config`."""
+        return asdict(_Config(self.name, self.network.config))
+
+    def state(self) -> dict[str, Tensor]:
+        """See :meth:`Member.state`."""
+        return dict(self.network.state_dict())
+
+    @classmethod
+    def restore(cls, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> EndToEnd:
+        """See :meth:`Member.restore`."""
+        found = parsed(_Config, config)
+        network = KGnn(found.network)
+        fill(network, tensors)
+        return EndToEnd(found.name, network)
+
+
+def fit_end_to_end(
+    name: str,
+    network: KGnnConfig,
+    view: View,
+    accuracy: Float64[np.ndarray, " g"],
+    training: KGnnTraining,
+    rng: np.random.Generator,
+    progress: Progress,
+) -> EndToEnd:
+    """A k-GNN trained on a labelled family; raises :class:`gennape.errors.ConfigError` without labels."""
+    return EndToEnd(name, fit_kgnn(view.graphs, accuracy, network, training, rng, progress))

@@ -1,0 +1,198 @@
+"""The ensemble: members on a common scale, their weights, and how far they may be wrong together."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float64
+from scipy.stats import norm
+from torch import Tensor
+
+from gennape.errors import CheckpointError, ConfigError
+from gennape.predictors.members.curve import Curve
+from gennape.predictors.members.line import line
+from gennape.predictors.members.member import Member, parsed
+from gennape.predictors.members.registry import described, restored
+from gennape.predictors.members.uncertainty import Uncertainty, learn_uncertainty, weighted_spread
+from gennape.predictors.members.view import View
+from gennape.predictors.members.weighing import out_of_fold, weights_by_rank
+from gennape.predictors.predictor import check_labels
+
+#: Shares of networks below each knot of a zero-shot scale.
+_SHARES = (np.arange(33) + 0.5) / 33
+_FOLDS = 3
+#: With fewer labels no member is fine-tuned.
+FEWEST_LABELS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class _Config:
+    members: list[dict[str, Any]]
+    weights: tuple[float, ...]
+    scales: tuple[Curve, ...]
+    answer: Curve
+    uncertainty: Uncertainty
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class MemberEnsemble:
+    """accuracy = answer(sum over members of weight x scale(prediction)), in percent. Made by :func:`zero_shot`.
+
+    Scales are curves with bounds, so that no member outweighs the others however far it extrapolates, and are known
+    before any query, so that a network's row does not depend on which others are in the set. Weights sum to 1.
+    Accuracies are not clipped: what was learnt from may be of another unit.
+    """
+
+    members: tuple[Member, ...]
+    weights: tuple[float, ...]
+    scales: tuple[Curve, ...]
+    answer: Curve
+    uncertainty: Uncertainty
+
+    def predict(self, view: View) -> tuple[Float64[np.ndarray, " g"], Float64[np.ndarray, " g"]]:
+        """Accuracies and standard deviations [g], both in percent, rounded to 1e-6.
+
+        Zero-shot, deviations hold within the training family; elsewhere they grow with the members' disagreement, which
+        does not know what all members have in common.
+        """
+        accuracy, spread = self._combine(self._said(view))
+        return np.round(accuracy, 6), np.round(self.uncertainty(spread), 6)
+
+    def each(self, view: View) -> dict[str, Float64[np.ndarray, " g"]]:
+        """What every member says [g], by name, in percent on the common scale."""
+        answers = np.round(self._answers(self._said(view)), 6)
+        return {member.name: row for member, row in zip(self.members, answers, strict=True)}
+
+    def tuned(self, view: View, accuracy: Float64[np.ndarray, " g"], rng: np.random.Generator) -> MemberEnsemble:
+        """An ensemble that learnt from labelled networks of a family, ``accuracy`` [g] in percent; this one stays.
+
+        Members are fine-tuned; lines of least squares put each on the scale of the labels (level where a member ranks
+        the wrong way round). Weights are the softmax of Kendall's tau, and the uncertainty is learnt, on predictions
+        of networks that were left out of fine-tuning in turn: after it, tau is near 1 of whoever learns by heart.
+        Fewer than :data:`FEWEST_LABELS` labels only move the level. Equal labels and generators give equal ensembles.
+        Raises :class:`gennape.errors.InvalidDataError` for labels that do not match the graphs or are not finite.
+        """
+        check_labels(view.graphs, accuracy)
+        if len(accuracy) < FEWEST_LABELS:
+            return self._moved(view, accuracy)
+        members = tuple(member.tuned(view, accuracy, rng) for member in self.members)
+        outside = out_of_fold(self.members, view, accuracy, _FOLDS, rng)
+        found = replace(
+            self,
+            members=members,
+            weights=tuple(weights_by_rank(outside, accuracy).tolist()),
+            scales=tuple(_rising_line(member.predict(view), accuracy) for member in members),
+            answer=_unchanged(accuracy),
+        )
+        return found._sure(outside, accuracy)
+
+    def without(self, names: Collection[str]) -> MemberEnsemble:
+        """The ensemble of the other members, their weights in proportion: an ablation.
+
+        Raises :class:`ConfigError` where a member is not known or none is left.
+        """
+        known = [member.name for member in self.members]
+        kept = [i for i, name in enumerate(known) if name not in names]
+        if not kept or not set(names) <= set(known):
+            raise ConfigError(f"cannot leave {sorted(names)} out of the members {known}; leave out some of these")
+        total = sum(self.weights[i] for i in kept)
+        return replace(
+            self,
+            members=tuple(self.members[i] for i in kept),
+            weights=tuple(self.weights[i] / total for i in kept),
+            scales=tuple(self.scales[i] for i in kept),
+        )
+
+    def config(self) -> dict[str, Any]:
+        """What is no tensor, for JSON."""
+        members = [described(member) for member in self.members]
+        return asdict(_Config(members, self.weights, self.scales, self.answer, self.uncertainty))
+
+    def state(self) -> dict[str, Tensor]:
+        """What members learnt, of single precision, by the member's name and that of the tensor."""
+        return {f"{member.name}.{name}": tensor for member in self.members for name, tensor in member.state().items()}
+
+    @classmethod
+    def restore(cls, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> MemberEnsemble:
+        """The ensemble that both describe; raises :class:`CheckpointError` for what does not fit together."""
+        found = parsed(_Config, config)
+        if not 1 <= len(found.members) == len(found.weights) == len(found.scales):
+            raise CheckpointError(
+                f"an ensemble of {len(found.members)} members, {len(found.weights)} weights and {len(found.scales)} "
+                "scales; make the checkpoint anew with: gennape fit"
+            )
+        members = tuple(restored(member, _below(f"{member.get('name')}.", tensors)) for member in found.members)
+        return MemberEnsemble(members, found.weights, found.scales, found.answer, found.uncertainty)
+
+    def _said(self, view: View) -> Float64[np.ndarray, "m g"]:
+        return np.stack([member.predict(view) for member in self.members])
+
+    def _scores(self, said: Float64[np.ndarray, "m g"]) -> Float64[np.ndarray, "m g"]:
+        return np.stack([scale(row) for scale, row in zip(self.scales, said, strict=True)])
+
+    def _answers(self, said: Float64[np.ndarray, "m g"]) -> Float64[np.ndarray, "m g"]:
+        return self.answer(self._scores(said))
+
+    def _combine(self, said: Float64[np.ndarray, "m g"]) -> tuple[Float64[np.ndarray, " g"], Float64[np.ndarray, " g"]]:
+        """Accuracy, and how far members disagree about it, from what they say."""
+        weights = np.array(self.weights)
+        return self.answer(weights @ self._scores(said)), weighted_spread(self._answers(said), weights)
+
+    def _sure(self, said: Float64[np.ndarray, "m g"], accuracy: Float64[np.ndarray, " g"]) -> MemberEnsemble:
+        """With the uncertainty that what members say of networks they did not learn from tells."""
+        answered, spread = self._combine(said)
+        return replace(self, uncertainty=learn_uncertainty(spread, accuracy - answered))
+
+    def _moved(self, view: View, accuracy: Float64[np.ndarray, " g"]) -> MemberEnsemble:
+        if len(accuracy) == 0:
+            return self
+        said = self._said(view)
+        shift = float((accuracy - self._combine(said)[0]).mean())
+        moved = replace(self, answer=replace(self.answer, y=tuple(y + shift for y in self.answer.y)))
+        # One label has no error left to learn from.
+        return moved._sure(said, accuracy) if len(accuracy) > 1 else moved
+
+
+def zero_shot(members: Sequence[Member], view: View, accuracy: Float64[np.ndarray, " g"]) -> MemberEnsemble:
+    """Equal weights; the ensemble as it is before labels of another family.
+
+    ``view`` and ``accuracy`` [g] are of networks of the training family, best of some that no member learnt from: they
+    give scales and uncertainty. A scale takes a member's prediction to the normal score of its rank among these
+    networks; the mean of scores is answered by the accuracy of that rank. Raises :class:`ConfigError` without members
+    or networks, and :class:`gennape.errors.InvalidDataError` for labels that do not match.
+    """
+    check_labels(view.graphs, accuracy)
+    if not members or not len(view):
+        raise ConfigError(f"an ensemble needs members and labelled networks, got {len(members)} and {len(view)}")
+    said = np.stack([member.predict(view) for member in members])
+    levels = tuple(norm.ppf(_SHARES).tolist())
+    scales = tuple(Curve(_quantiles(row), levels) for row in said)
+    answer = Curve(levels, _quantiles(accuracy))
+    weights = (1 / len(members),) * len(members)
+    return MemberEnsemble(tuple(members), weights, scales, answer, Uncertainty(1.0, 0.0))._sure(said, accuracy)
+
+
+def _quantiles(values: Float64[np.ndarray, " g"]) -> tuple[float, ...]:
+    return tuple(np.quantile(values, _SHARES).tolist())
+
+
+def _rising_line(said: Float64[np.ndarray, " g"], accuracy: Float64[np.ndarray, " g"]) -> Curve:
+    """The line of least squares, between the least and the greatest that was said; level where it would fall."""
+    slope, intercept = line(said, accuracy)
+    ends = (float(said.min()), float(said.max()))
+    heights = tuple(slope * x + intercept for x in ends) if slope > 0 else (float(accuracy.mean()),) * 2
+    return Curve(ends, heights)
+
+
+def _unchanged(accuracy: Float64[np.ndarray, " g"]) -> Curve:
+    """The curve that leaves all heights of lines through these accuracies as they are."""
+    low, high = float(accuracy.min()), float(accuracy.max())
+    room = max(high - low, 1.0)
+    return Curve((low - room, high + room), (low - room, high + room))
+
+
+def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

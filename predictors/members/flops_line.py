@@ -1,0 +1,62 @@
+"""Accuracy as a line in the logarithm of FLOPs: the member that cannot overfit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float64, Int64
+from torch import Tensor
+
+from gennape.predictors.members.line import line
+from gennape.predictors.members.member import Member, parsed
+from gennape.predictors.members.view import View
+
+
+@dataclass(frozen=True, slots=True)
+class _Config:
+    name: str
+    slope: float
+    intercept: float
+
+
+class FlopsLine(Member):
+    """accuracy = slope x log10 FLOPs + intercept, FLOPs being 2 x MACs of the whole graph, by least squares."""
+
+    def __init__(self, name: str, slope: float, intercept: float) -> None:
+        self.name = name
+        self.slope = slope
+        self.intercept = intercept
+
+    def predict(self, view: View) -> Float64[np.ndarray, " g"]:
+        """See :meth:`Member.predict`."""
+        return np.round(self.slope * _logarithm(view.flops) + self.intercept, 6)
+
+    def tuned(self, view: View, accuracy: Float64[np.ndarray, " g"], rng: np.random.Generator) -> FlopsLine:  # noqa: ARG002
+        """A line through these labels alone; see :meth:`Member.tuned`."""
+        return FlopsLine(self.name, *line(_logarithm(view.flops), accuracy))
+
+    def config(self) -> dict[str, Any]:
+        """See :meth:`Member.config`."""
+        return asdict(_Config(self.name, self.slope, self.intercept))
+
+    def state(self) -> dict[str, Tensor]:
+        """Nothing; see :meth:`Member.state`."""
+        return {}
+
+    @classmethod
+    def restore(cls, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> FlopsLine:  # noqa: ARG003
+        """See :meth:`Member.restore`."""
+        found = parsed(_Config, config)
+        return FlopsLine(found.name, found.slope, found.intercept)
+
+
+def fit_flops(name: str, view: View, accuracy: Float64[np.ndarray, " g"]) -> FlopsLine:
+    """The line of a labelled family."""
+    return FlopsLine(name, *line(_logarithm(view.flops), accuracy))
+
+
+def _logarithm(flops: Int64[np.ndarray, " g"]) -> Float64[np.ndarray, " g"]:
+    return np.log10(np.maximum(flops, 1))

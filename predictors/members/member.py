@@ -1,0 +1,76 @@
+"""What every member of an ensemble offers: views in, accuracies out, and a copy that learnt from a few labels."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+import numpy as np
+from jaxtyping import Float64
+from pydantic import TypeAdapter, ValidationError
+from torch import Tensor, nn
+
+from gennape.errors import CheckpointError
+from gennape.predictors.members.view import View
+
+T = TypeVar("T")
+#: Called after every step of a training with the number of networks seen and the loss of that step.
+Progress = Callable[[int, float], None]
+
+
+class Member(ABC):
+    """One way to predict accuracies of networks. Members never change: fine-tuning makes another.
+
+    Computes in double precision, from numbers that single precision holds, so that a checkpoint of single precision
+    gives back the same answers; rounds them to 1e-6 percent, so that none depends on which other graphs are in the set.
+    """
+
+    #: What the member is called in reports, different for each member of an ensemble.
+    name: str
+
+    @abstractmethod
+    def predict(self, view: View) -> Float64[np.ndarray, " g"]:
+        """Accuracies in percent, on the scale of the labels last learnt from; without bounds far from these."""
+
+    @abstractmethod
+    def tuned(self, view: View, accuracy: Float64[np.ndarray, " g"], rng: np.random.Generator) -> Member:
+        """A copy that learnt from labelled networks of another family, ``accuracy`` [g] in percent, at least one.
+
+        Equal labels and generators give equal copies, bit for bit.
+        """
+
+    @abstractmethod
+    def config(self) -> dict[str, Any]:
+        """What is no tensor, for JSON."""
+
+    @abstractmethod
+    def state(self) -> dict[str, Tensor]:
+        """What was learnt, of single precision."""
+
+    @classmethod
+    @abstractmethod
+    def restore(cls, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Member:
+        """The member that :meth:`config` and :meth:`state` describe; raises :class:`CheckpointError` for others."""
+
+
+def parsed(kind: type[T], fields: Mapping[str, Any]) -> T:
+    """A dataclass of settings from JSON; raises :class:`CheckpointError` for what does not fit."""
+    try:
+        return TypeAdapter(kind).validate_python(dict(fields))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise CheckpointError(
+            f"a member's {where}: {first['msg']}, got {first['input']!r}; make the checkpoint anew with: gennape fit"
+        ) from error
+
+
+def fill(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Give a module its tensors; raises :class:`CheckpointError` where names or sizes are not its own."""
+    try:
+        module.load_state_dict(dict(tensors))
+    except RuntimeError as error:
+        raise CheckpointError(
+            f"a member's tensors are not of its sizes: {error}; make the checkpoint anew with: gennape fit"
+        ) from error
