@@ -27,10 +27,12 @@ from gennape.predictors.scaling import ScalingLaw
 from gennape.predictors.target import FlopsTarget
 
 #: Version of the files. Raise it when their meaning changes; from the first release on, keep reading the old ones.
-FORMAT = 2
+FORMAT = 3
 WEIGHTS, DESCRIPTION = "weights.safetensors", "checkpoint.json"
 #: The tensor, beside the weights, that tells which architectures were learnt from or chosen by.
 _LEARNT = "learnt_architectures"
+#: What the names of the tensors of the encoder as it was pretrained begin with, in a fitted ensemble.
+_PRETRAINED = "pretrained."
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +59,9 @@ def save_ensemble(folder: Path, fitted: Fitted, provenance: Mapping[str, Any], l
 
     ``learnt`` are the identities of the architectures whose labels had a part in it, see :func:`learnt_numbers`.
     """
-    tensors = fitted.network.state_dict() | {_LEARNT: torch.from_numpy(np.unique(identity_numbers(learnt)))}
+    pretrained = {_PRETRAINED + name: tensor for name, tensor in fitted.pretrained.state_dict().items()}
+    numbers = torch.from_numpy(np.unique(identity_numbers(learnt)))
+    tensors = fitted.network.state_dict() | pretrained | {_LEARNT: numbers}
     return _save(folder, "ensemble", tensors, asdict(fitted.network.config), provenance, fitted)
 
 
@@ -80,10 +84,14 @@ def load_checkpoint(folder: Path | None = None) -> FuzzyEnsemble:
     description, weights, sha256 = _load(folder, "ensemble")
     config = _parse(EnsembleConfig, description.config, folder)
     network = FuzzyEnsembleNetwork(config)
-    _fill(network, {name: tensor for name, tensor in weights.items() if name != _LEARNT}, folder)
+    pretrained = GraphEncoder(config.encoder)
+    weights.pop(_LEARNT, None)
+    beside = {name: weights.pop(name) for name in list(weights) if name.startswith(_PRETRAINED)}
+    _fill(network, weights, folder)
+    _fill(pretrained, {name.removeprefix(_PRETRAINED): tensor for name, tensor in beside.items()}, folder)
     if description.target is None or description.law is None:
         raise CheckpointError(f"{folder}: the description of an ensemble lacks its target; make it anew: gennape fit")
-    return FuzzyEnsemble(Fitted(network, description.target, description.law), sha256)
+    return FuzzyEnsemble(Fitted(network, description.target, description.law, pretrained), sha256)
 
 
 def load_encoder(folder: Path) -> tuple[GraphEncoder, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,10 +12,10 @@ from scipy.optimize import minimize
 
 #: Variances of the answer's level and of its slope in the prior prediction, in variances of the labels.
 _LEVEL, _SLOPE = 4.0, 4.0
-# Parameters are logarithms: variances of the linear and of the two smooth parts, lengths of the latter, noise.
-_START = np.array([-1.0, -1.0, -1.0, 0.5, 0.5, -2.0])
-_USUAL = np.array([-1.0, -1.0, -1.0, 0.7, 0.7, -2.5])
-_SPREAD = np.array([2.0, 2.0, 2.0, 0.7, 0.7, 1.5])
+# Parameters are logarithms: variances of the two linear and of the two smooth parts, lengths of the latter, noise.
+_START = np.array([-1.0, -1.0, -1.0, -1.0, 0.5, 0.5, -2.0])
+_USUAL = np.array([-1.0, -1.0, -1.0, -1.0, 0.7, 0.7, -2.5])
+_SPREAD = np.array([2.0, 2.0, 2.0, 2.0, 0.7, 0.7, 1.5])
 _BOUNDS = [(-9.0, 5.0)] * len(_START)
 _JITTER = 1e-6
 _ROWS_AT_ONCE = 4096
@@ -22,14 +23,23 @@ _ROWS_AT_ONCE = 4096
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What a process knows of networks: ``prior`` prediction, and two descriptions, ``structure`` and ``pooled``."""
+    """What a process knows of networks: ``prior`` prediction, and four descriptions.
+
+    ``sizes`` and ``ways`` are the two parts of :func:`gennape.predictors.structure.structure`; ``pooled`` are means and
+    maxima over steps, ``totals`` sums over steps, of what an encoder makes of each.
+    """
 
     prior: Float64[np.ndarray, " g"]
-    structure: Float64[np.ndarray, "g s"]
+    sizes: Float64[np.ndarray, "g s"]
+    ways: Float64[np.ndarray, "g w"]
     pooled: Float64[np.ndarray, "g p"]
+    totals: Float64[np.ndarray, "g t"]
 
     def __getitem__(self, rows: slice) -> Known:
-        return Known(self.prior[rows], self.structure[rows], self.pooled[rows])
+        return Known(*(column[rows] for column in self))
+
+    def __iter__(self) -> Iterator[Float64[np.ndarray, "g ..."]]:
+        return iter((self.prior, self.sizes, self.ways, self.pooled, self.totals))
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +50,7 @@ class _Scale:
     deviation: Known
 
     def __call__(self, known: Known) -> Known:
-        return Known(
-            (known.prior - self.mean.prior[0]) / self.deviation.prior[0],
-            (known.structure - self.mean.structure) / self.deviation.structure,
-            (known.pooled - self.mean.pooled) / self.deviation.pooled,
-        )
+        return Known(*((x - m) / d for x, m, d in zip(known, self.mean, self.deviation, strict=True)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,9 +83,10 @@ class GaussianProcess:
 def fit_process(known: Known, labels: Float64[np.ndarray, " n"]) -> GaussianProcess:
     """The process that explains ``labels`` [n] of networks best.
 
-    Its mean is a line in the prior prediction; around it vary a linear and a smooth function of the structure and a
-    smooth function of the pooled features. Variances, lengths and noise are those of highest posterior probability
-    under weak log-normal beliefs (Rasmussen and Williams, 2006, ch. 5), found by L-BFGS; nothing is random.
+    Its mean is a line in the prior prediction; around it vary linear functions of sizes and ways and of the totals, and
+    smooth functions of the sizes and of the pooled features. Variances, lengths and noise are those of highest
+    posterior probability under weak log-normal beliefs (Rasmussen and Williams, 2006, ch. 5), found by L-BFGS; nothing
+    is random.
     """
     scale = _scale_of(known)
     standard = scale(known)
@@ -101,19 +108,20 @@ def fit_process(known: Known, labels: Float64[np.ndarray, " n"]) -> GaussianProc
 
 
 def _scale_of(known: Known) -> _Scale:
-    columns = (known.prior[:, None], known.structure, known.pooled)
-    mean = [x.mean(0) for x in columns]
-    deviation = [np.where(x.std(0) > 1e-9 * (1 + np.abs(x).max(0)), x.std(0), np.inf) for x in columns]
-    return _Scale(
-        Known(mean[0], mean[1][None], mean[2][None]), Known(deviation[0], deviation[1][None], deviation[2][None])
-    )
+    return _Scale(Known(*(x.mean(0, keepdims=True) for x in known)), Known(*map(_deviation, known)))
 
 
-def _parts(a: Known, b: Known) -> Float64[np.ndarray, "4 m n"]:
-    """Per pair: covariance of the line, product of structures, squared distances of structures and of pooled."""
+def _deviation(x: Float64[np.ndarray, "g ..."]) -> Float64[np.ndarray, "1 ..."]:
+    found = x.std(0, keepdims=True)
+    return np.where(found > 1e-9 * (1 + np.abs(x).max(0)), found, np.inf)
+
+
+def _parts(a: Known, b: Known) -> Float64[np.ndarray, "5 m n"]:
+    """Per pair: covariance of the line; products of structures and of totals; squared distances of sizes and pooled."""
     line = _LEVEL + _SLOPE * np.outer(a.prior, b.prior)
-    product = a.structure @ b.structure.T / a.structure.shape[1]
-    return np.stack([line, product, _distances(a.structure, b.structure), _distances(a.pooled, b.pooled)])
+    columns = a.sizes.shape[1] + a.ways.shape[1]
+    products = (a.sizes @ b.sizes.T + a.ways @ b.ways.T) / columns, a.totals @ b.totals.T / a.totals.shape[1]
+    return np.stack([line, *products, _distances(a.sizes, b.sizes), _distances(a.pooled, b.pooled)])
 
 
 def _distances(a: Float64[np.ndarray, "m d"], b: Float64[np.ndarray, "n d"]) -> Float64[np.ndarray, "m n"]:
@@ -122,27 +130,29 @@ def _distances(a: Float64[np.ndarray, "m d"], b: Float64[np.ndarray, "n d"]) -> 
 
 
 def _covariance(
-    parts: Float64[np.ndarray, "4 m n"], parameters: Float64[np.ndarray, " k"]
+    parts: Float64[np.ndarray, "5 m n"], parameters: Float64[np.ndarray, " k"]
 ) -> Float64[np.ndarray, "m n"]:
-    linear, smooth, smooth_pooled = np.exp(parameters[:3])
-    length, length_pooled = np.exp(2 * parameters[3:5])
+    linear, linear_totals, smooth, smooth_pooled = np.exp(parameters[:4])
+    length, length_pooled = np.exp(2 * parameters[4:6])
     return np.asarray(
         parts[0]
         + linear * parts[1]
-        + smooth * np.exp(-parts[2] / (2 * length))
-        + smooth_pooled * np.exp(-parts[3] / (2 * length_pooled))
+        + linear_totals * parts[2]
+        + smooth * np.exp(-parts[3] / (2 * length))
+        + smooth_pooled * np.exp(-parts[4] / (2 * length_pooled))
     )
 
 
 def _variance(known: Known, parameters: Float64[np.ndarray, " k"]) -> Float64[np.ndarray, " g"]:
     """The covariance of each network with itself."""
-    linear, smooth, smooth_pooled = np.exp(parameters[:3])
-    product = (known.structure**2).sum(1) / known.structure.shape[1]
-    return np.asarray(_LEVEL + _SLOPE * known.prior**2 + linear * product + smooth + smooth_pooled)
+    linear, linear_totals, smooth, smooth_pooled = np.exp(parameters[:4])
+    structure = np.concatenate([known.sizes, known.ways], axis=1)
+    products = linear * (structure**2).mean(1) + linear_totals * (known.totals**2).mean(1)
+    return np.asarray(_LEVEL + _SLOPE * known.prior**2 + products + smooth + smooth_pooled)
 
 
 def _solve(
-    parts: Float64[np.ndarray, "4 n n"], parameters: Float64[np.ndarray, " k"], y: Float64[np.ndarray, " n"]
+    parts: Float64[np.ndarray, "5 n n"], parameters: Float64[np.ndarray, " k"], y: Float64[np.ndarray, " n"]
 ) -> tuple[Float64[np.ndarray, "n n"], Float64[np.ndarray, " n"]]:
     noise = np.exp(parameters[-1]) + _JITTER
     factor = cho_factor(_covariance(parts, parameters) + noise * np.eye(len(y)), lower=True)[0]

@@ -11,12 +11,13 @@ from scipy.stats import norm, rankdata
 from gennape.errors import InvalidDataError
 from gennape.predictors.structure import STRUCTURE
 
-#: What the law looks at: the first columns of a structure, size and two shares of pooling.
-TERMS = STRUCTURE[:3]
+#: What the law looks at: size, the share of pools on a walk, and how many layers even the shortest way must pass.
+TERMS = ("size", "pools on the way", "shortest way in spatial layers")
+_COLUMNS = [STRUCTURE.index(term) for term in TERMS]
 #: What is believed of the terms before any label: a deviation of accuracy's rank per unit of size, no more.
 _BELIEF = np.array([1.0, 0.0, 0.0])
 #: How strong that belief is, as a share of the labels.
-_STRENGTH = 0.3
+_STRENGTH = 0.4
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +34,7 @@ class ScalingLaw:
 
     def score(self, structure: Float64[np.ndarray, "g s"]) -> Float64[np.ndarray, " g"]:
         """What networks are ranked by, without bounds."""
-        return structure[:, : len(TERMS)] @ np.array(self.weights)
+        return structure[:, _COLUMNS] @ np.array(self.weights)
 
     def accuracy(self, structure: Float64[np.ndarray, "g s"]) -> Float64[np.ndarray, " g"]:
         """Percent, in the family and task that the law was fitted to; between 0 and 100."""
@@ -51,7 +52,7 @@ def fit_scaling_law(structure: Float64[np.ndarray, "g s"], accuracy: Float64[np.
         raise InvalidDataError(
             f"a scaling law needs three networks of different accuracy, got {len(accuracy)} networks"
         )
-    terms = structure[:, : len(TERMS)]
+    terms = structure[:, _COLUMNS]
     deviation = np.maximum(terms.std(0), 1e-9)
     x = (terms - terms.mean(0)) / deviation
     y = norm.ppf((rankdata(accuracy) - 0.5) / len(accuracy))

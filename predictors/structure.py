@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
-from scipy.sparse import csr_array
 
-from gennape.errors import InvalidGraphError
-from gennape.predictors.features import operations, steps
+from gennape.predictors.features import operations
+from gennape.predictors.ways import WAYS, met_on_the_way, ways
 from gennape.search_spaces.cost import node_macs, node_params
 from gennape.search_spaces.graph import Column, PackedGraphs
 from gennape.search_spaces.ops import WEIGHTED, Op
@@ -19,13 +18,14 @@ _JOINS = (Op.ADD, Op.CONCAT)
 _STAGES = 6
 #: How a layer's MACs and parameters add up to a network's: below 1, layers have diminishing returns.
 _POWER = 2 / 3
-#: Names of the columns that :func:`structure` fills.
-STRUCTURE = (
+#: Names of the columns that :func:`structure` fills: sizes, and then the ways.
+SIZES = (
     "size", "pools on the way", "pools", "FLOPs", "parameters", "activations", "channels", "image", "layers",
     "spatial layers", "fan-in", "layers on the way", "spatial layers on the way", "fan-in on the way",
     "joins on the way",
     *(f"{what}, stage {stage}" for what in ("MACs", "parameters", "channels", "layers") for stage in range(_STAGES)),
 )  # fmt: skip
+STRUCTURE = (*SIZES, *WAYS)
 
 
 def structure(graphs: PackedGraphs) -> Float64[np.ndarray, "g s"]:
@@ -34,7 +34,8 @@ def structure(graphs: PackedGraphs) -> Float64[np.ndarray, "g s"]:
     ``size`` is log(||MACs|| x ||parameters|| x side^2) / 4, side being that of the image and ||x|| over all operations
     (sum of x^q)^(1/q) with q = 2/3: a layer twice as large counts for less than two layers. ``on the way`` are expected
     numbers on a walk from the output to the input that picks among what feeds a step at random; ``pools`` are shares
-    of pooling among pooling and convolutions. The other sizes are logarithms, ``log(1 + x)``.
+    of pooling among pooling and convolutions. The other sizes are logarithms, ``log(1 + x)``. Columns of the ways are
+    those of :func:`gennape.predictors.ways.ways`. Raises :class:`gennape.errors.InvalidGraphError` for a cycle.
     """
     op = operations(graphs)
     owner = graphs.graph_index
@@ -46,7 +47,7 @@ def structure(graphs: PackedGraphs) -> Float64[np.ndarray, "g s"]:
     area = graphs.nodes[:, Column.H_OUT].astype(np.float64) * graphs.nodes[:, Column.W_OUT]
     fan = graphs.nodes[:, Column.C_IN] // np.maximum(graphs.nodes[:, Column.GROUPS], 1) * np.maximum(window, 1)
     fan_in = np.where(layer, np.log(np.maximum(fan, 1)), 0)
-    met = _met_on_the_way(graphs, op)
+    met = met_on_the_way(graphs, op)
 
     def total(values: Float64[np.ndarray, " n"] | Bool[np.ndarray, " n"]) -> Float64[np.ndarray, " g"]:
         return np.bincount(owner, values, len(graphs)).astype(np.float64)  # whole numbers where there are no graphs
@@ -70,34 +71,10 @@ def structure(graphs: PackedGraphs) -> Float64[np.ndarray, "g s"]:
     for values in (np.sqrt(macs), np.sqrt(parameters), channels * layer, layer.astype(np.float64)):
         table = np.bincount(owner * _STAGES + stage, values * layer, len(graphs) * _STAGES)
         columns.extend(np.log1p(table.reshape(-1, _STAGES)).T)
-    return np.stack(columns, axis=1)
+    return np.concatenate([np.stack(columns, axis=1), ways(graphs, op, met)], axis=1)
 
 
 def _stages(area: Float64[np.ndarray, " n"], image: Float64[np.ndarray, " n"]) -> Int64[np.ndarray, " n"]:
     """How often the side of each map was halved since the image; ``image`` is the logarithm of the image's side."""
     halved = (image - 0.5 * np.log(np.maximum(area, 1))) / np.log(2)
     return np.clip(np.round(halved), 0, _STAGES - 1).astype(np.int64)
-
-
-def _met_on_the_way(graphs: PackedGraphs, op: Int64[np.ndarray, " n"]) -> Float64[np.ndarray, " n"]:
-    """How probably a walk from the output to the input passes each node, picking among what feeds a step at random.
-
-    Steps are passed, not nodes: in whatever order the terms of a sum are added, each is picked alike.
-    """
-    leads, step_of = steps(graphs, op)
-    source, target = step_of[graphs.edges[:, 0]], step_of[graphs.edges[:, 1]]
-    between = source != target
-    source, target = source[between], target[between]
-    inputs = np.bincount(target, minlength=len(leads))
-    if len(leads) == 0:
-        return np.zeros(0)
-    walk = csr_array((1 / inputs[target], (source, target)), shape=(len(leads), len(leads)))
-    reached = np.zeros(len(leads))
-    reached[step_of[op == Op.OUTPUT]] = 1
-    met = reached
-    for _ in range(len(leads)):
-        reached = walk @ reached
-        if not reached.any():  # as soon as the deepest network was walked through
-            return met[step_of]
-        met = met + reached
-    raise InvalidGraphError("a graph holds a cycle; networks run from their input to their output")

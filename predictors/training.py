@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
@@ -162,7 +163,7 @@ def fit(
     _train_heads(network.to(device), embeddings.to(device), labels.to(device), settings, rng, progress)
     shapes = [structure(graphs.take(rows)) for rows in batches_of_nodes(graphs, _NODES_AT_ONCE)]
     law = fit_scaling_law(np.concatenate(shapes), accuracy)
-    return Fitted(network.to(CPU).eval(), target, law)
+    return Fitted(network.to(CPU).eval(), target, law, copy.deepcopy(encoder).to(CPU).eval())
 
 
 def _train_encoder(

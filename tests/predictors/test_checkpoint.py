@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from gennape.errors import CheckpointError
 from gennape.predictors.checkpoint import (
@@ -29,16 +30,21 @@ TARGET = FlopsTarget(60.0, 10.0)
 LAW = ScalingLaw((0.7, -1.5, -0.9), 4.3, 0.24)
 
 
+def _fitted(network: FuzzyEnsembleNetwork) -> Fitted:
+    torch.manual_seed(5)
+    return Fitted(network, TARGET, LAW, GraphEncoder(network.config.encoder))
+
+
 @pytest.fixture
 def saved(tmp_path: Path, network: FuzzyEnsembleNetwork) -> Path:
-    save_ensemble(tmp_path / "checkpoint", Fitted(network, TARGET, LAW), {"seed": 1})
+    save_ensemble(tmp_path / "checkpoint", _fitted(network), {"seed": 1})
     return tmp_path / "checkpoint"
 
 
 def test_what_is_loaded_predicts_what_was_saved(
     saved: Path, network: FuzzyEnsembleNetwork, cells: PackedGraphs
 ) -> None:
-    expected = FuzzyEnsemble(Fitted(network, TARGET, LAW), "").predict(cells)
+    expected = FuzzyEnsemble(_fitted(network), "").predict(cells)
     found = load_checkpoint(saved).predict(cells)
     assert found.accuracy.tobytes() == expected.accuracy.tobytes()
     assert provenance_of(saved) == {"seed": 1}
@@ -46,7 +52,7 @@ def test_what_is_loaded_predicts_what_was_saved(
 
 
 def test_the_same_ensemble_has_the_same_hash(tmp_path: Path, network: FuzzyEnsembleNetwork) -> None:
-    hashes = {save_ensemble(tmp_path / name, Fitted(network, TARGET, LAW), {}) for name in ("a", "b", "a")}
+    hashes = {save_ensemble(tmp_path / name, _fitted(network), {}) for name in ("a", "b", "a")}
     assert len(hashes) == 1
     assert load_checkpoint(tmp_path / "a").sha256 in hashes
 
@@ -79,7 +85,7 @@ def _edit(saved: Path, **fields: object) -> None:
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"format": 0}, "checkpoint format 0, this version of gennape reads 2"),
+        ({"format": 0}, "checkpoint format 0, this version of gennape reads 3"),
         ({"format": 99}, "checkpoint format 99"),
         ({"kind": "encoder"}, "holds an encoder, but an ensemble is needed"),
         ({"features": 3}, "made for 3 features per step"),
@@ -111,7 +117,7 @@ def test_only_a_checkpoint_is_overwritten(tmp_path: Path, network: FuzzyEnsemble
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "cat.jpg").write_text("meow")
     with pytest.raises(CheckpointError, match=r"holds \['cat.jpg'\], not a checkpoint"):
-        save_ensemble(tmp_path / "photos", Fitted(network, TARGET, LAW), {})
+        save_ensemble(tmp_path / "photos", _fitted(network), {})
     assert [path.name for path in tmp_path.iterdir()] == ["photos"]
 
 
@@ -141,7 +147,7 @@ def test_the_shipped_checkpoint_is_small_and_says_where_it_comes_from() -> None:
 
 
 def test_a_checkpoint_tells_which_architectures_it_learnt_from(tmp_path: Path, network: FuzzyEnsembleNetwork) -> None:
-    save_ensemble(tmp_path / "c", Fitted(network, TARGET, LAW), {}, ["b", "a", "b"])
+    save_ensemble(tmp_path / "c", _fitted(network), {}, ["b", "a", "b"])
     # The first eight bytes of the SHA-256 of "a" is ca978112ca1bbdca, of "b" 3e23e8160039594a.
     expected = [
         int.from_bytes(bytes.fromhex(digits), "little", signed=True)

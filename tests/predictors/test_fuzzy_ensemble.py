@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from gennape.errors import InvalidDataError, InvalidGraphError
+from gennape.predictors.encoder import GraphEncoder
 from gennape.predictors.fuzzy_ensemble import Fitted, FuzzyEnsemble, FuzzyEnsembleNetwork, batches_of_nodes
 from gennape.predictors.heads import ClusterHeads
 from gennape.predictors.metrics import srcc
@@ -20,8 +21,9 @@ from gennape.search_spaces.graph import ComputationGraph, PackedGraphs, pack
 
 
 @pytest.fixture
-def predictor(network: FuzzyEnsembleNetwork) -> FuzzyEnsemble:
-    return FuzzyEnsemble(Fitted(network, FlopsTarget(60.0, 10.0), ScalingLaw((0.7, -1.5, -0.9), 4.3, 0.24)), "0" * 64)
+def predictor(network: FuzzyEnsembleNetwork, encoder: GraphEncoder) -> FuzzyEnsemble:
+    law = ScalingLaw((0.7, -1.5, -0.9), 4.3, 0.24)
+    return FuzzyEnsemble(Fitted(network, FlopsTarget(60.0, 10.0), law, encoder), "0" * 64)
 
 
 def test_heads_weigh_each_mlp_by_membership() -> None:
@@ -58,7 +60,7 @@ def test_what_is_familiar_is_answered_by_heads_and_what_is_not_by_the_law(
     trusting = predictor.predict(cells).accuracy  # everything is familiar to an untrained network
     predictor.network.familiarity.reach.fill_(1e-9)
     doubting = copy.copy(predictor)
-    doubting._last = None
+    doubting._kept.seen = None
     np.testing.assert_allclose(doubting.predict(cells).accuracy, doubting.law.accuracy(structure(cells)), atol=1e-6)
     assert not np.allclose(trusting, doubting.predict(cells).accuracy, atol=0.1)
 

@@ -9,8 +9,8 @@ from gennape.predictors.metrics import srcc
 
 def _known(n: int, seed: int = 0) -> Known:
     rng = np.random.default_rng(seed)
-    structure = rng.normal(size=(n, 4))
-    return Known(structure @ [1.0, 0.5, 0, 0] * 3 + 90, structure, rng.normal(size=(n, 6)))
+    sizes, ways, pooled, totals = (rng.normal(size=(n, columns)) for columns in (4, 3, 6, 5))
+    return Known(sizes @ [1.0, 0.5, 0, 0] * 3 + 90, sizes, ways, pooled, totals)
 
 
 def _take(known: Known, rows: slice) -> Known:
@@ -25,9 +25,11 @@ def test_labels_that_the_prior_explains_are_met() -> None:
     assert (deviation < 0.5).all()
 
 
-def test_what_the_prior_has_wrong_is_learnt_from_the_structure() -> None:
+@pytest.mark.parametrize("column", ["sizes", "ways", "totals", "pooled"])
+def test_what_the_prior_has_wrong_is_learnt_from_each_description(column: str) -> None:
     known = _known(500)
-    labels = 80 + 2 * known.structure[:, 2] - known.structure[:, 0]
+    described = getattr(known, column)
+    labels = 80 + 2 * described[:, 2] - known.sizes[:, 0]
     process = fit_process(_take(known, slice(50)), labels[:50])
     assert srcc(labels[50:], process.predict(_take(known, slice(50, 500)))[0]) > 0.98
     assert srcc(labels[50:], known.prior[50:]) < 0
@@ -35,15 +37,15 @@ def test_what_the_prior_has_wrong_is_learnt_from_the_structure() -> None:
 
 def test_far_away_the_deviation_is_larger() -> None:
     known = _known(60)
-    labels = 80 + known.structure[:, 2]
+    labels = 80 + known.sizes[:, 2]
     process = fit_process(known, labels)
-    far = Known(known.prior[:5], known.structure[:5] + 20, known.pooled[:5] + 20)
+    far = Known(*(column[:5] + 20 for column in known))
     assert (process.predict(far)[1] > 2 * process.predict(_take(known, slice(5)))[1]).all()
 
 
 def test_a_network_is_answered_alike_in_any_company() -> None:
     known = _known(5000)
-    process = fit_process(_take(known, slice(30)), 80 + known.structure[:30, 1])
+    process = fit_process(_take(known, slice(30)), 80 + known.sizes[:30, 1])
     whole = process.predict(known)[0]
     np.testing.assert_allclose(process.predict(_take(known, slice(4999, 5000)))[0], whole[4999:], rtol=1e-10)
 

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from gennape.errors import InvalidDataError, InvalidGraphError
+from gennape.predictors.encoder import GraphEncoder
 from gennape.predictors.evaluation_rows import BENCHMARKS, build_rows, read_rows
 from gennape.predictors.fuzzy_ensemble import Fitted, FuzzyEnsemble, FuzzyEnsembleNetwork
 from gennape.predictors.latency import LatencyPredictor
@@ -24,8 +25,9 @@ from gennape.search_spaces.graph import ComputationGraph, PackedGraphs, pack
 
 
 @pytest.fixture
-def ensemble(network: FuzzyEnsembleNetwork) -> FuzzyEnsemble:
-    return FuzzyEnsemble(Fitted(network, FlopsTarget(60.0, 10.0), ScalingLaw((0.7, -1.5, -0.9), 4.3, 0.24)), "0" * 64)
+def ensemble(network: FuzzyEnsembleNetwork, encoder: GraphEncoder) -> FuzzyEnsemble:
+    law = ScalingLaw((0.7, -1.5, -0.9), 4.3, 0.24)
+    return FuzzyEnsemble(Fitted(network, FlopsTarget(60.0, 10.0), law, encoder), "0" * 64)
 
 
 def roofline(graphs: PackedGraphs) -> np.ndarray:

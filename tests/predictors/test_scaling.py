@@ -6,7 +6,7 @@ import torch
 
 from gennape.errors import InvalidDataError
 from gennape.predictors.familiarity import Familiarity
-from gennape.predictors.scaling import _STRENGTH, ScalingLaw, fit_scaling_law
+from gennape.predictors.scaling import _COLUMNS, _STRENGTH, ScalingLaw, fit_scaling_law
 from gennape.predictors.structure import STRUCTURE
 
 
@@ -17,17 +17,17 @@ def _structures(n: int, seed: int = 0) -> np.ndarray:
 def test_accuracy_is_bounded_and_follows_the_score() -> None:
     law = ScalingLaw((1.0, -2.0, 0.0), 4.0, 0.5)
     row = np.zeros((3, len(STRUCTURE)))
-    row[:, 0], row[:, 1] = [2.0, 2.0, 1e4], [0.5, 0.0, 0.0]
+    row[:, _COLUMNS[0]], row[:, _COLUMNS[1]] = [2.0, 2.0, 1e4], [0.5, 0.0, 0.0]
     assert law.score(row).tolist() == [1.0, 2.0, 1e4]
     np.testing.assert_allclose(law.accuracy(row), [100 - np.exp(3.5), 100 - np.exp(3.0), 100.0])
-    row[:, 0] = -1e4
+    row[:, _COLUMNS[0]] = -1e4
     assert law.accuracy(row).tolist() == [0, 0, 0]
 
 
 def test_weights_lie_between_what_labels_tell_and_the_belief() -> None:
-    """Of terms of deviation 1, normal scores (2 x0 - x2) / sqrt(5) are met in the measure of 1 to the strength."""
+    """Of terms of deviation 1, normal scores (2 t0 - t2) / sqrt(5) are met in the measure of 1 to the strength."""
     x = _structures(2000)
-    score = 2 * x[:, 0] - x[:, 2]
+    score = 2 * x[:, _COLUMNS[0]] - x[:, _COLUMNS[2]]
     law = fit_scaling_law(x, 100 - np.exp(3 - 0.2 * score))
     told = np.array([2, 0, -1]) / np.sqrt(5)
     expected = (told + _STRENGTH * np.array([1.0, 0, 0])) / (1 + _STRENGTH)
