@@ -120,6 +120,9 @@ class Pairwise(Member):
 
     After training the anchors are :data:`ANCHORS` networks at evenly spaced quantiles of accuracy, after fine-tuning
     all networks learnt from. The accuracy is the line in the score of least squares on the labels learnt from.
+
+    Logits are averaged, not probabilities of winning: both rank alike within the training family and after fine-tuning,
+    but the latter level off where a network beats all anchors or none, as networks of other families may.
     """
 
     def __init__(self, name: str, classifier: PairClassifier, line: tuple[float, float]) -> None:
