@@ -3,6 +3,7 @@ from __future__ import annotations
 import ast
 import csv
 import gzip
+import inspect
 import json
 import re
 from pathlib import Path
@@ -16,7 +17,9 @@ from scipy.stats import chi2
 
 from gennape.errors import ConfigError, InvalidArchitectureError
 from gennape.search_spaces import cost
+from gennape.search_spaces.canonical import canonical_hashes
 from gennape.search_spaces.conformance import FixtureRow, check_row, measure, read_rows
+from gennape.search_spaces.families import nb301
 from gennape.search_spaces.families.nb301 import (
     N_DISTINCT,
     OPERATIONS,
@@ -95,6 +98,24 @@ def test_pairs_may_stand_in_either_order() -> None:
     swapped = {cell: [pairs[i ^ 1] for i in range(8)] for cell, pairs in architecture.items()}
     assert swapped != architecture
     assert np.array_equal(SPACE.decode(swapped), SPACE.decode(architecture))
+
+
+@pytest.mark.parametrize("swapped", [(0,), (1,), (2,), (3,), (0, 1, 2, 3)])
+def test_the_order_of_a_nodes_inputs_is_no_property_of_the_graph(
+    swapped: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Emitted the other way round, and not merely read so: ``decode`` sorts before a graph is built."""
+    space = NasBench301(4, 3)
+    genomes = space.sample(np.random.default_rng(0), 10)
+    written = [space.graph(genome) for genome in genomes]
+    nodes = genomes.reshape(10, 2, 4, 3).copy()
+    nodes[:, :, swapped, 1:] = nodes[:, :, swapped, :0:-1]
+    sources = [[pair[::-1] for pair in pairs] if i in swapped else pairs for i, pairs in enumerate(SOURCES)]
+    monkeypatch.setattr(nb301, "SOURCES", sources)
+    monkeypatch.setattr(nb301, "_cell", inspect.unwrap(nb301._cell))  # built anew: cells are cached by their genes
+    others = [space.graph(genome) for genome in nodes.reshape(genomes.shape)]
+    assert all(a != b for a, b in zip(written, others, strict=True))
+    assert canonical_hashes(pack(others)) == canonical_hashes(pack(written))
 
 
 @given(genomes)
