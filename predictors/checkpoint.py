@@ -20,19 +20,20 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from gennape.errors import CheckpointError
+from gennape.predictors.clustered_encoder import ClusteredEncoder, ClusteringConfig
 from gennape.predictors.encoder import EncoderConfig, GraphEncoder
 from gennape.predictors.features import N_FEATURES
-from gennape.predictors.fuzzy_ensemble import EnsembleConfig, Fitted, FuzzyEnsemble, FuzzyEnsembleNetwork
+from gennape.predictors.fuzzy_ensemble import Fitted, FuzzyEnsemble
+from gennape.predictors.members.ensemble import MemberEnsemble
 from gennape.predictors.scaling import ScalingLaw
-from gennape.predictors.target import FlopsTarget
 
 #: Version of the files. Raise it when their meaning changes; from the first release on, keep reading the old ones.
 FORMAT = 3
 WEIGHTS, DESCRIPTION = "weights.safetensors", "checkpoint.json"
 #: The tensor, beside the weights, that tells which architectures were learnt from or chosen by.
 _LEARNT = "learnt_architectures"
-#: What the names of the tensors of the encoder as it was pretrained begin with, in a fitted ensemble.
-_PRETRAINED = "pretrained."
+#: What the names of tensors begin with in a fitted ensemble: of the encoder as it was pretrained, and of the members.
+_PRETRAINED, _MEMBERS = "pretrained.", "members."
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +44,8 @@ class _Description:
     kind: str  # "encoder" or "ensemble"
     features: int
     config: dict[str, Any]
-    target: FlopsTarget | None
+    members: dict[str, Any] | None
+    within: dict[str, Any] | None
     law: ScalingLaw | None
     provenance: dict[str, Any]
     weights_sha256: str
@@ -60,8 +62,9 @@ def save_ensemble(folder: Path, fitted: Fitted, provenance: Mapping[str, Any], l
     ``learnt`` are the identities of the architectures whose labels had a part in it, see :func:`learnt_numbers`.
     """
     pretrained = {_PRETRAINED + name: tensor for name, tensor in fitted.pretrained.state_dict().items()}
+    members = {_MEMBERS + name: tensor for name, tensor in fitted.members.state().items()}
     numbers = torch.from_numpy(np.unique(identity_numbers(learnt)))
-    tensors = fitted.network.state_dict() | pretrained | {_LEARNT: numbers}
+    tensors = fitted.network.state_dict() | pretrained | members | {_LEARNT: numbers}
     return _save(folder, "ensemble", tensors, asdict(fitted.network.config), provenance, fitted)
 
 
@@ -82,16 +85,22 @@ def load_checkpoint(folder: Path | None = None) -> FuzzyEnsemble:
     """
     folder = shipped_checkpoint() if folder is None else folder
     description, weights, sha256 = _load(folder, "ensemble")
-    config = _parse(EnsembleConfig, description.config, folder)
-    network = FuzzyEnsembleNetwork(config)
-    pretrained = GraphEncoder(config.encoder)
-    weights.pop(_LEARNT, None)
-    beside = {name: weights.pop(name) for name in list(weights) if name.startswith(_PRETRAINED)}
-    _fill(network, weights, folder)
-    _fill(pretrained, {name.removeprefix(_PRETRAINED): tensor for name, tensor in beside.items()}, folder)
-    if description.target is None or description.law is None:
-        raise CheckpointError(f"{folder}: the description of an ensemble lacks its target; make it anew: gennape fit")
-    return FuzzyEnsemble(Fitted(network, description.target, description.law, pretrained), sha256)
+    if description.members is None or description.within is None or description.law is None:
+        raise CheckpointError(f"{folder}: the description of an ensemble lacks its members; make it anew: gennape fit")
+    config = _parse(ClusteringConfig, description.config, folder)
+    network, pretrained = ClusteredEncoder(config), GraphEncoder(config.encoder)
+    _fill(network, _split(weights, ""), folder)
+    _fill(pretrained, _split(weights, _PRETRAINED), folder)
+    configs, tensors = (description.members, description.within), _split(weights, _MEMBERS)
+    members, within = (MemberEnsemble.restore(config, tensors) for config in configs)
+    return FuzzyEnsemble(Fitted(network, members, within, description.law, pretrained), sha256)
+
+
+def _split(weights: Mapping[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
+    """The tensors whose names begin with ``prefix``, without it; with none, those of the clustered encoder."""
+    others = (_PRETRAINED, _MEMBERS, _LEARNT)
+    chosen = (name for name in weights if (name.startswith(prefix) if prefix else not name.startswith(others)))
+    return {name.removeprefix(prefix): weights[name] for name in chosen}
 
 
 def load_encoder(folder: Path) -> tuple[GraphEncoder, str]:
@@ -136,7 +145,8 @@ def _save(
         kind,
         N_FEATURES,
         config,
-        None if fitted is None else fitted.target,
+        None if fitted is None else fitted.members.config(),
+        None if fitted is None else fitted.within.config(),
         None if fitted is None else fitted.law,
         dict(provenance),
         hashlib.sha256(weights).hexdigest(),

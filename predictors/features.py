@@ -157,6 +157,14 @@ def featurize(graphs: PackedGraphs) -> GraphBatch:
     )
 
 
+def batches_of_nodes(graphs: PackedGraphs, nodes: int) -> Iterator[Int64[np.ndarray, " k"]]:
+    """Consecutive indices of graphs that hold about ``nodes`` nodes together, at least one graph each."""
+    batch = graphs.node_offsets[:-1] // nodes
+    bounds = offsets_of(np.unique(batch, return_counts=True)[1])
+    for start, end in zip(bounds[:-1], bounds[1:], strict=True):
+        yield np.arange(start, end)
+
+
 def operations(graphs: PackedGraphs) -> Int64[np.ndarray, " n"]:
     """The operation of each node, those outside the vocabulary being unknown."""
     op = graphs.nodes[:, Column.OP].astype(np.int64)

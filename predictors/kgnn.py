@@ -18,8 +18,7 @@ from torch.nn import functional
 
 from gennape.errors import ConfigError, InvalidGraphError
 from gennape.predictors.descent import adam, descend, regrouped
-from gennape.predictors.features import N_FEATURES, GraphBatch, featurize
-from gennape.predictors.fuzzy_ensemble import batches_of_nodes
+from gennape.predictors.features import N_FEATURES, GraphBatch, batches_of_nodes, featurize
 from gennape.predictors.sharing import SharedSteps, mean_of_steps, multiply, share
 from gennape.predictors.target import flops_scale
 from gennape.search_spaces.cost import flops

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -13,15 +13,21 @@ from torch import Tensor
 from torch.nn import functional
 
 from gennape.errors import ConfigError
+from gennape.predictors.clustered_encoder import ClusteredEncoder, ClusteringConfig
 from gennape.predictors.contrastive import GENNAPE, ContrastiveConfig, ProjectionHead, Views, contrastive_loss
 from gennape.predictors.descent import CPU, adam, chosen_device, descend, mixed_precision, regrouped
 from gennape.predictors.encoder import EncoderConfig, GraphEncoder
-from gennape.predictors.features import featurize
-from gennape.predictors.fuzzy import fuzzy_c_means, memberships
-from gennape.predictors.fuzzy_ensemble import EnsembleConfig, Fitted, FuzzyEnsembleNetwork, batches_of_nodes
+from gennape.predictors.features import batches_of_nodes, featurize
+from gennape.predictors.fuzzy import fuzzy_c_means
+from gennape.predictors.fuzzy_ensemble import Fitted
+from gennape.predictors.heads import ClusterHeads
+from gennape.predictors.members.cluster_regression import ClusterRegression
+from gennape.predictors.members.ensemble import stacked, zero_shot
+from gennape.predictors.members.registry import MembersConfig, fit_members
+from gennape.predictors.members.view import look
 from gennape.predictors.scaling import fit_scaling_law
 from gennape.predictors.structure import structure
-from gennape.predictors.target import fit_target, flops_scale
+from gennape.predictors.target import FlopsTarget, fit_target, flops_scale
 from gennape.search_spaces.cost import flops
 from gennape.search_spaces.graph import PackedGraphs
 
@@ -43,17 +49,21 @@ class PretrainConfig:
 
 @dataclass(frozen=True, slots=True)
 class FitConfig:
-    """Supervised fitting: ``epochs`` of the encoder, then ``head_epochs`` of the heads on fixed embeddings.
+    """Supervised fitting: ``epochs`` of the encoder with one head, then that of the ``members`` on fixed embeddings.
 
     Every ``regroup`` epochs of the encoder its batches are put together anew, every epoch they are shuffled.
     """
 
     epochs: int = 24
-    head_epochs: int = 20
     batch: int = 128
     learning_rate: float = 1e-3
     weight_decay: float = 1e-4
     regroup: int = 12
+    members: MembersConfig = field(default_factory=MembersConfig)
+
+    def steps(self, graphs: int) -> int:
+        """The networks that :func:`fit` tells its ``progress`` of, all together."""
+        return graphs * self.epochs + self.members.steps(graphs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,109 +127,85 @@ def fit(
     encoder: GraphEncoder,
     graphs: PackedGraphs,
     accuracy: Float64[np.ndarray, " g"],
-    config: EnsembleConfig,
+    config: ClusteringConfig,
     settings: FitConfig,
     rng: np.random.Generator,
     progress: Progress,
     *,
+    held_out: tuple[PackedGraphs, Float64[np.ndarray, " h"]] | None = None,
     device: torch.device | None = None,
 ) -> Fitted:
     """An ensemble fitted to labelled graphs, in three stages.
 
-    The encoder is trained with one head; fuzzy c-means splits the embeddings that it ends with; each cluster gets a
-    copy of the head, and the copies are trained apart, weighted by membership. The loss is the absolute error in
-    accuracy: the error in the target times what the target was divided by. The scaling law is fitted beside.
-    ``progress`` counts the graphs of both trainings: ``epochs + head_epochs`` times all, but for incomplete batches of
-    the heads. ``device`` computes, by default a GPU where there is one; what is fitted comes back to the processor.
+    The encoder is trained with one head; fuzzy c-means splits the embeddings that it ends with; members learn from
+    these, the encoder staying as it is. The loss of encoder and heads is the absolute error in accuracy: the error in
+    the target times what the target was divided by. The scaling law is fitted beside. Labelled graphs ``held_out`` of
+    training tell what members weigh and how sure they may be; without any, those trained on do. ``progress`` is called
+    after every step with the number of graphs and the loss. ``device`` trains the encoder, by default a GPU where there
+    is one; what is fitted comes back to the processor.
     """
     device = device or chosen_device()
     torch.manual_seed(int(rng.integers(2**31)))
     target = fit_target(accuracy, flops(graphs))
-    labels = _Labels(
-        *(
-            torch.from_numpy(values).float()
-            for values in (
-                target.transform(accuracy, flops(graphs)),
-                1 / flops_scale(flops(graphs)),
-                target.unit(flops(graphs)),
-            )
-        )
-    )
     # Dropout made the views of pretraining; here it would only blur the target.
     config = replace(config, encoder=replace(config.encoder, dropout=0.0))
-    single = FuzzyEnsembleNetwork(replace(config, clusters=1))
-    single.encoder.load_state_dict(encoder.state_dict())
-    single.heads.start(*(values.double().numpy() for values in (labels.cost, labels.target, labels.unit)))
-    _train_encoder(single.to(device), graphs, labels.to(device), settings, rng, progress, device)
+    network = ClusteredEncoder(config)
+    network.encoder.load_state_dict(encoder.state_dict())
+    head = ClusterHeads(1, config.encoder.embedding, settings.members.regression_hidden)
+    head.start(1 / flops_scale(flops(graphs)), target.transform(accuracy, flops(graphs)), target.unit(flops(graphs)))
+    labels = _labels(graphs, accuracy, target)
+    _train_encoder(network.encoder.to(device), head.to(device), graphs, labels.to(device), settings, rng, progress)
 
-    network = FuzzyEnsembleNetwork(config)
-    network.encoder.load_state_dict(single.encoder.state_dict())
-    pooled = _pool(single.encoder.eval(), graphs, device)
+    view = look(network.eval(), graphs)
+    network.to(CPU)
+    pooled, embeddings = torch.from_numpy(view.pooled).float(), torch.from_numpy(view.embedding).float()
     network.familiarity.learn(pooled)
-    with torch.no_grad():
-        embeddings = network.encoder.readout(pooled)
     network.centroids.copy_(fuzzy_c_means(embeddings, config.clusters, config.fuzzifier, rng))
-    network.heads.copy_from(single.heads)
-    _train_heads(network.to(device), embeddings.to(device), labels.to(device), settings, rng, progress)
+    view = look(network.double(), graphs)  # as it will be asked
+    single = ClusterRegression("cl_t", head.to(CPU), target)
+    members = fit_members(view, accuracy, single, settings.members, rng, progress)
+    others, their_accuracy = (graphs, accuracy) if held_out is None else held_out
+    told = look(network, others), their_accuracy
     shapes = [structure(graphs.take(rows)) for rows in batches_of_nodes(graphs, _NODES_AT_ONCE)]
     law = fit_scaling_law(np.concatenate(shapes), accuracy)
-    return Fitted(network.to(CPU).eval(), target, law, copy.deepcopy(encoder).to(CPU).eval())
+    pretrained = copy.deepcopy(encoder).to(CPU).eval()
+    return Fitted(network.float(), zero_shot(members, *told), stacked(members, *told), law, pretrained)
+
+
+def _labels(graphs: PackedGraphs, accuracy: Float64[np.ndarray, " g"], target: FlopsTarget) -> _Labels:
+    count = flops(graphs)
+    columns = target.transform(accuracy, count), 1 / flops_scale(count), target.unit(count)
+    return _Labels(*(torch.from_numpy(values).float() for values in columns))
 
 
 def _train_encoder(
-    network: FuzzyEnsembleNetwork,
+    encoder: GraphEncoder,
+    head: ClusterHeads,
     graphs: PackedGraphs,
     labels: _Labels,
     settings: FitConfig,
     rng: np.random.Generator,
     progress: Progress,
-    device: torch.device,
 ) -> None:
-    parameters = list(network.parameters())
+    device = labels.cost.device
+    parameters = [*encoder.parameters(), *head.parameters()]
     batches = max(1, len(graphs) // settings.batch)
     optimizer, schedule = adam(parameters, settings.learning_rate, settings.weight_decay, settings.epochs * batches)
-    network.train()
-    share = network.encoder.share
-    for batch, rows in regrouped(graphs, batches, settings.epochs, settings.regroup, share, rng, device):
+    encoder.train()
+    for batch, rows in regrouped(graphs, batches, settings.epochs, settings.regroup, encoder.share, rng, device):
         with mixed_precision(device):
-            pooled = network.encoder.pool(batch)
-        predicted, _ = network.read(pooled, batch.cost)
+            pooled = encoder.pool(batch)
+        embedding = encoder.readout(pooled.float())
+        predicted = head(embedding, torch.ones_like(embedding[:, :1]), batch.cost)
         loss = _loss(predicted, labels, rows)
         descend(loss, parameters, optimizer, schedule)
         progress(len(rows), float(loss.detach()))
-
-
-def _train_heads(
-    network: FuzzyEnsembleNetwork,
-    embeddings: Float[Tensor, "g d"],
-    labels: _Labels,
-    settings: FitConfig,
-    rng: np.random.Generator,
-    progress: Progress,
-) -> None:
-    membership = memberships(embeddings, network.centroids, network.config.fuzzifier)
-    parameters = list(network.heads.parameters())
-    steps = settings.head_epochs * max(1, len(embeddings) // settings.batch)
-    optimizer, schedule = adam(parameters, settings.learning_rate, settings.weight_decay, steps)
-    for chosen in _shuffled(len(embeddings), settings.batch, settings.head_epochs, rng):
-        rows = torch.from_numpy(chosen).to(embeddings.device)
-        predicted = network.heads(embeddings[rows], membership[rows], labels.cost[rows])
-        loss = _loss(predicted, labels, rows)
-        descend(loss, parameters, optimizer, schedule)
-        progress(len(chosen), float(loss.detach()))
 
 
 def _loss(predicted: Float[Tensor, " b"], labels: _Labels, rows: Int64[Tensor, " b"]) -> Float[Tensor, ""]:
     """Absolute error in percent of accuracy, rounded off below half a percent."""
     error = (predicted - labels.target[rows]) * labels.unit[rows]
     return functional.smooth_l1_loss(error, torch.zeros_like(error), beta=0.5)
-
-
-def _pool(encoder: GraphEncoder, graphs: PackedGraphs, device: torch.device) -> Float[Tensor, "g p"]:
-    """What the encoder, which is on ``device``, pools graphs to; on the processor."""
-    batches = (featurize(graphs.take(rows)).to(device) for rows in batches_of_nodes(graphs, _NODES_AT_ONCE))
-    with torch.no_grad():
-        return torch.cat([encoder.pool(batch).to(CPU) for batch in batches])
 
 
 def _shuffled(n: int, batch: int, epochs: int, rng: np.random.Generator) -> Iterator[Int64[np.ndarray, " b"]]:

@@ -24,9 +24,9 @@ from gennape.predictors.target import FlopsTarget, fit_target
 class HeadTraining:
     """How heads are trained on fixed embeddings."""
 
-    epochs: int = 40
+    epochs: int = 20
     batch: int = 128
-    learning_rate: float = 2e-3
+    learning_rate: float = 1e-3
     weight_decay: float = 1e-4
 
 
@@ -85,21 +85,19 @@ class ClusterRegression(Member):
 
 def fit_regression(
     name: str,
-    clusters: int,
-    hidden: int,
+    single: ClusterRegression,
     view: View,
     accuracy: Float64[np.ndarray, " g"],
     training: HeadTraining,
     rng: np.random.Generator,
     progress: Progress,
 ) -> ClusterRegression:
-    """Heads trained on a labelled family, ``clusters`` being those of the view's memberships, or 1."""
-    torch.manual_seed(int(rng.integers(2**31)))
-    heads = ClusterHeads(clusters, view.embedding.shape[1], hidden)
-    target = fit_target(accuracy, view.flops)
-    heads.start(view.cost, target.transform(accuracy, view.flops), target.unit(view.flops))
-    _train(heads, target, view, accuracy, training, rng, progress)
-    return ClusterRegression(name, heads, target)
+    """Copies of one head, one for each cluster of the view's memberships, trained apart on the family of that head."""
+    clusters, (_, known, hidden) = view.memberships.shape[1], single.heads.first.shape
+    heads = ClusterHeads(clusters, known - 1, hidden)
+    heads.copy_from(single.heads)
+    _train(heads, single.target, view, accuracy, training, rng, progress)
+    return ClusterRegression(name, heads, single.target)
 
 
 def _read(

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float64
+from scipy.optimize import nnls
 from scipy.stats import norm
 from torch import Tensor
 
@@ -26,6 +27,8 @@ _SHARES = (np.arange(33) + 0.5) / 33
 _FOLDS = 3
 #: With fewer labels no member is fine-tuned.
 FEWEST_LABELS = 8
+#: Members that weigh less within their training family are not asked there.
+LEAST_WEIGHT = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,15 +167,47 @@ def zero_shot(members: Sequence[Member], view: View, accuracy: Float64[np.ndarra
     networks; the mean of scores is answered by the accuracy of that rank. Raises :class:`ConfigError` without members
     or networks, and :class:`gennape.errors.InvalidDataError` for labels that do not match.
     """
-    check_labels(view.graphs, accuracy)
-    if not members or not len(view):
-        raise ConfigError(f"an ensemble needs members and labelled networks, got {len(members)} and {len(view)}")
+    _check(members, view, accuracy)
     said = np.stack([member.predict(view) for member in members])
     levels = tuple(norm.ppf(_SHARES).tolist())
     scales = tuple(Curve(_quantiles(row), levels) for row in said)
     answer = Curve(levels, _quantiles(accuracy))
     weights = (1 / len(members),) * len(members)
     return MemberEnsemble(tuple(members), weights, scales, answer, Uncertainty(1.0, 0.0))._sure(said, accuracy)
+
+
+def stacked(members: Sequence[Member], view: View, accuracy: Float64[np.ndarray, " g"]) -> MemberEnsemble:
+    """Members weighted as their training family asks for: what to believe within it.
+
+    Weights are not negative, sum to 1 and have the least squared error on ``view`` and ``accuracy`` [g], networks of
+    the family that no member learnt from (stacked regression; Breiman, 1996). Members below :data:`LEAST_WEIGHT` are
+    left out, which saves computing them. Raises as :func:`zero_shot` does.
+    """
+    _check(members, view, accuracy)
+    said = np.stack([member.predict(view) for member in members])
+    kept = np.arange(len(members))
+    while True:
+        weights = _least_squares(said[kept], accuracy)
+        if (weights >= LEAST_WEIGHT).all():
+            break
+        kept = kept[weights >= LEAST_WEIGHT]
+    straight = _unchanged(np.concatenate([accuracy, said[kept].ravel()]))
+    chosen = tuple(members[int(i)] for i in kept)
+    found = MemberEnsemble(chosen, tuple(weights.tolist()), (straight,) * len(kept), straight, Uncertainty(1.0, 0.0))
+    return found._sure(said[kept], accuracy)
+
+
+def _least_squares(said: Float64[np.ndarray, "m g"], accuracy: Float64[np.ndarray, " g"]) -> Float64[np.ndarray, " m"]:
+    """Weights, none negative, of a sum of 1 as near as a heavy row of ones brings it."""
+    heavy = 1e3 * np.sqrt(len(accuracy)) * max(float(np.abs(said).max()), 1.0)
+    found, _ = nnls(np.vstack([said.T, np.full(len(said), heavy)]), np.append(accuracy, heavy))
+    return np.asarray(found / found.sum())
+
+
+def _check(members: Sequence[Member], view: View, accuracy: Float64[np.ndarray, " g"]) -> None:
+    check_labels(view.graphs, accuracy)
+    if not members or not len(view):
+        raise ConfigError(f"an ensemble needs members and labelled networks, got {len(members)} and {len(view)}")
 
 
 def _quantiles(values: Float64[np.ndarray, " g"]) -> tuple[float, ...]:

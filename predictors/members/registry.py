@@ -42,19 +42,21 @@ class MembersConfig:
 
     def steps(self, graphs: int) -> int:
         """The networks that :func:`fit_members` tells its ``progress`` of, all together."""
-        return graphs * (2 * self.regression.epochs + 2 * self.pairwise.epochs + self.end_to_end.epochs)
+        return graphs * (self.regression.epochs + 2 * self.pairwise.epochs + self.end_to_end.epochs)
 
 
 def fit_members(
     view: View,
     accuracy: Float64[np.ndarray, " g"],
+    single: ClusterRegression,
     config: MembersConfig,
     rng: np.random.Generator,
     progress: Progress,
 ) -> list[Member]:
     """The six members of GENNAPE (Mills et al., AAAI 2023), fitted on a labelled family, ``accuracy`` [g] in percent.
 
-    The encoder behind ``view`` stays as it is; the clusters are those of its memberships. ``progress`` is called after
+    The encoder behind ``view`` stays as it is; the clusters are those of its memberships. ``single`` is the head that
+    the encoder was trained with, a member itself and the start of those of the clusters. ``progress`` is called after
     every step with the number of networks and the loss. Raises :class:`gennape.errors.ConfigError` without networks.
     """
     clusters = view.memberships.shape[1]
@@ -62,8 +64,8 @@ def fit_members(
     # First what refuses to learn from nothing.
     k_gnn = fit_end_to_end("k_gnn", config.k_gnn, *learnt, config.end_to_end, rng, progress)
     return [
-        fit_regression("cl_fcm_t", clusters, config.regression_hidden, *learnt, regression, rng, progress),
-        fit_regression("cl_t", 1, config.regression_hidden, *learnt, regression, rng, progress),
+        fit_regression("cl_fcm_t", single, *learnt, regression, rng, progress),
+        single,
         fit_pairwise("pairwise", 1, config.pairwise_hidden, *learnt, pairs, rng, progress),
         fit_pairwise("pairwise_fcm", clusters, config.pairwise_hidden, *learnt, pairs, rng, progress),
         k_gnn,

@@ -5,9 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from jaxtyping import Bool, Float64, Int64
 
+from gennape.predictors.clustered_encoder import ClusteredEncoder
+from gennape.predictors.features import batches_of_nodes, featurize
+from gennape.predictors.target import flops_scale
+from gennape.search_spaces.cost import flops
 from gennape.search_spaces.graph import PackedGraphs
+
+_NODES_AT_ONCE = 2**15  # more graphs share more of their steps, and tables still fit a processor's cache
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -40,3 +47,18 @@ class View:
             self.cost[chosen],
             self.flops[chosen],
         )
+
+
+def look(network: ClusteredEncoder, graphs: PackedGraphs) -> View:
+    """What ``network`` shows of graphs, in its own precision and on its own device; kept in double precision."""
+    config, n = network.config, len(graphs)
+    widths = (2 * config.encoder.hidden, config.encoder.embedding, config.clusters)
+    found = [np.zeros((n, width)) for width in widths]
+    device = network.centroids.device
+    with torch.inference_mode():
+        for rows in batches_of_nodes(graphs, _NODES_AT_ONCE):
+            for table, part in zip(found, network(featurize(graphs.take(rows)).to(device)), strict=True):
+                table[rows] = part.cpu().numpy()
+    count = flops(graphs)
+    pooled, embedding, memberships = found
+    return View(graphs, pooled, embedding, memberships, 1 / flops_scale(count), count)

@@ -50,7 +50,10 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _fit(encoder: Path, labels: Path, out: Path, *more: object) -> str:
-    settings = ("--epochs", 2, "--head-epochs", 2, "--batch", 16, "--clusters", 2, "--minimum-accuracy", 0)
+    epochs = (
+        option for name in ("--epochs", "--head-epochs", "--pair-epochs", "--k-gnn-epochs") for option in (name, 2)
+    )
+    settings = (*epochs, "--batch", 16, "--clusters", 2, "--minimum-accuracy", 0)
     return _run("fit", "--encoder", encoder, "--data", labels, "--out", out, *settings, *more)
 
 

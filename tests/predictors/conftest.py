@@ -6,8 +6,18 @@ import numpy as np
 import pytest
 import torch
 
+from gennape.predictors.clustered_encoder import ClusteredEncoder, ClusteringConfig
 from gennape.predictors.encoder import EncoderConfig, GraphEncoder
-from gennape.predictors.fuzzy_ensemble import EnsembleConfig, FuzzyEnsembleNetwork
+from gennape.predictors.fuzzy_ensemble import Fitted
+from gennape.predictors.heads import ClusterHeads
+from gennape.predictors.kgnn import KGnnConfig, KGnnTraining
+from gennape.predictors.members.cluster_regression import ClusterRegression, HeadTraining
+from gennape.predictors.members.ensemble import MemberEnsemble, stacked, zero_shot
+from gennape.predictors.members.registry import MembersConfig, fit_members
+from gennape.predictors.members.view import View, look
+from gennape.predictors.scaling import ScalingLaw
+from gennape.predictors.target import fit_target
+from gennape.search_spaces.cost import params
 from gennape.search_spaces.families.registry import family
 from gennape.search_spaces.graph import PackedGraphs
 
@@ -23,10 +33,10 @@ def cells() -> PackedGraphs:
 
 
 @pytest.fixture
-def network() -> FuzzyEnsembleNetwork:
-    """A small ensemble with seeded random weights and centroids."""
+def network() -> ClusteredEncoder:
+    """A small encoder with seeded random weights and centroids."""
     torch.manual_seed(3)
-    made = FuzzyEnsembleNetwork(EnsembleConfig(SMALL, clusters=3, fuzzifier=1.5, head_hidden=8))
+    made = ClusteredEncoder(ClusteringConfig(SMALL, clusters=3, fuzzifier=1.5)).eval()
     made.centroids.copy_(torch.randn(3, SMALL.embedding))
     return made
 
@@ -36,3 +46,54 @@ def encoder() -> GraphEncoder:
     """A small encoder with seeded random weights."""
     torch.manual_seed(4)
     return GraphEncoder(SMALL)
+
+
+@pytest.fixture
+def view(network: ClusteredEncoder, cells: PackedGraphs) -> View:
+    """What the small encoder shows of the cells."""
+    return look(network.double(), cells)
+
+
+@pytest.fixture
+def cell_accuracy(cells: PackedGraphs) -> np.ndarray:
+    """Accuracies of the cells that follow their parameters."""
+    return 70 + 4 * np.log10(params(cells) / 1e5)
+
+
+@pytest.fixture
+def sizes() -> MembersConfig:
+    """Of small members."""
+    return MembersConfig(
+        regression_hidden=8,
+        pairwise_hidden=4,
+        k_gnn=KGnnConfig(8, 2),
+        regression=HeadTraining(epochs=3, batch=16),
+        pairwise=HeadTraining(epochs=3, batch=16),
+        end_to_end=KGnnTraining(epochs=3, batch=16),
+    )
+
+
+@pytest.fixture
+def single(view: View, cell_accuracy: np.ndarray) -> ClusterRegression:
+    """A head that knows the line in the cost and has seeded random weights."""
+    torch.manual_seed(6)
+    target = fit_target(cell_accuracy, view.flops)
+    head = ClusterHeads(1, view.embedding.shape[1], 8)
+    head.start(view.cost, target.transform(cell_accuracy, view.flops), target.unit(view.flops))
+    return ClusterRegression("cl_t", head, target)
+
+
+@pytest.fixture
+def members(view: View, cell_accuracy: np.ndarray, single: ClusterRegression, sizes: MembersConfig) -> MemberEnsemble:
+    """Six small members, hardly trained on the cells."""
+    made = fit_members(view, cell_accuracy, single, sizes, np.random.default_rng(0), lambda _, __: None)
+    return zero_shot(made, view, cell_accuracy)
+
+
+@pytest.fixture
+def fitted(
+    network: ClusteredEncoder, members: MemberEnsemble, view: View, cell_accuracy: np.ndarray, encoder: GraphEncoder
+) -> Fitted:
+    """What fitting makes, small."""
+    within = stacked(members.members, view, cell_accuracy)
+    return Fitted(network, members, within, ScalingLaw((0.7, -1.5, -0.9), 4.3, 0.24), encoder)

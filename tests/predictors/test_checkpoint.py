@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from gennape.errors import CheckpointError
 from gennape.predictors.checkpoint import (
@@ -20,39 +19,27 @@ from gennape.predictors.checkpoint import (
     shipped_checkpoint,
 )
 from gennape.predictors.encoder import GraphEncoder
-from gennape.predictors.fuzzy_ensemble import Fitted, FuzzyEnsemble, FuzzyEnsembleNetwork
-from gennape.predictors.scaling import ScalingLaw
-from gennape.predictors.target import FlopsTarget
+from gennape.predictors.fuzzy_ensemble import Fitted, FuzzyEnsemble
 from gennape.search_spaces.families.registry import family
 from gennape.search_spaces.graph import PackedGraphs
 
-TARGET = FlopsTarget(60.0, 10.0)
-LAW = ScalingLaw((0.7, -1.5, -0.9), 4.3, 0.24)
-
-
-def _fitted(network: FuzzyEnsembleNetwork) -> Fitted:
-    torch.manual_seed(5)
-    return Fitted(network, TARGET, LAW, GraphEncoder(network.config.encoder))
-
 
 @pytest.fixture
-def saved(tmp_path: Path, network: FuzzyEnsembleNetwork) -> Path:
-    save_ensemble(tmp_path / "checkpoint", _fitted(network), {"seed": 1})
+def saved(tmp_path: Path, fitted: Fitted) -> Path:
+    save_ensemble(tmp_path / "checkpoint", fitted, {"seed": 1})
     return tmp_path / "checkpoint"
 
 
-def test_what_is_loaded_predicts_what_was_saved(
-    saved: Path, network: FuzzyEnsembleNetwork, cells: PackedGraphs
-) -> None:
-    expected = FuzzyEnsemble(_fitted(network), "").predict(cells)
+def test_what_is_loaded_predicts_what_was_saved(saved: Path, fitted: Fitted, cells: PackedGraphs) -> None:
+    expected = FuzzyEnsemble(fitted, "").predict(cells)
     found = load_checkpoint(saved).predict(cells)
     assert found.accuracy.tobytes() == expected.accuracy.tobytes()
     assert provenance_of(saved) == {"seed": 1}
     assert sorted(path.name for path in saved.iterdir()) == sorted([WEIGHTS, DESCRIPTION])
 
 
-def test_the_same_ensemble_has_the_same_hash(tmp_path: Path, network: FuzzyEnsembleNetwork) -> None:
-    hashes = {save_ensemble(tmp_path / name, _fitted(network), {}) for name in ("a", "b", "a")}
+def test_the_same_ensemble_has_the_same_hash(tmp_path: Path, fitted: Fitted) -> None:
+    hashes = {save_ensemble(tmp_path / name, fitted, {}) for name in ("a", "b", "a")}
     assert len(hashes) == 1
     assert load_checkpoint(tmp_path / "a").sha256 in hashes
 
@@ -90,7 +77,7 @@ def _edit(saved: Path, **fields: object) -> None:
         ({"kind": "encoder"}, "holds an encoder, but an ensemble is needed"),
         ({"features": 3}, "made for 3 features per step"),
         ({"config": {"clusters": "many"}}, r"clusters: Input should be a valid integer.*got 'many'"),
-        ({"target": None}, "lacks its target"),
+        ({"within": None}, "lacks its members"),
         ({"weights_sha256": 5}, "weights_sha256"),
     ],
 )
@@ -113,11 +100,11 @@ def test_no_json(saved: Path) -> None:
         load_checkpoint(saved)
 
 
-def test_only_a_checkpoint_is_overwritten(tmp_path: Path, network: FuzzyEnsembleNetwork) -> None:
+def test_only_a_checkpoint_is_overwritten(tmp_path: Path, fitted: Fitted) -> None:
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "cat.jpg").write_text("meow")
     with pytest.raises(CheckpointError, match=r"holds \['cat.jpg'\], not a checkpoint"):
-        save_ensemble(tmp_path / "photos", _fitted(network), {})
+        save_ensemble(tmp_path / "photos", fitted, {})
     assert [path.name for path in tmp_path.iterdir()] == ["photos"]
 
 
@@ -146,12 +133,12 @@ def test_the_shipped_checkpoint_is_small_and_says_where_it_comes_from() -> None:
     assert len(record["data"]["sha256"]) == 64
 
 
-def test_a_checkpoint_tells_which_architectures_it_learnt_from(tmp_path: Path, network: FuzzyEnsembleNetwork) -> None:
-    save_ensemble(tmp_path / "c", _fitted(network), {}, ["b", "a", "b"])
+def test_a_checkpoint_tells_which_architectures_it_learnt_from(tmp_path: Path, fitted: Fitted) -> None:
+    save_ensemble(tmp_path / "c", fitted, {}, ["b", "a", "b"])
     # The first eight bytes of the SHA-256 of "a" is ca978112ca1bbdca, of "b" 3e23e8160039594a.
     expected = [
         int.from_bytes(bytes.fromhex(digits), "little", signed=True)
         for digits in ("ca978112ca1bbdca", "3e23e8160039594a")
     ]
     assert learnt_numbers(tmp_path / "c").tolist() == sorted(expected)
-    assert load_checkpoint(tmp_path / "c").law == LAW
+    assert load_checkpoint(tmp_path / "c").law == fitted.law

@@ -10,24 +10,20 @@ import pandas as pd
 import pytest
 
 from gennape.errors import InvalidDataError, InvalidGraphError
-from gennape.predictors.encoder import GraphEncoder
 from gennape.predictors.evaluation_rows import BENCHMARKS, build_rows, read_rows
-from gennape.predictors.fuzzy_ensemble import Fitted, FuzzyEnsemble, FuzzyEnsembleNetwork
+from gennape.predictors.fuzzy_ensemble import Fitted, FuzzyEnsemble
 from gennape.predictors.latency import LatencyPredictor
 from gennape.predictors.latency_rows import LATENCIES, LATENCY_FILE, latency_methods, latency_rows, read_latencies
 from gennape.predictors.predictor import Prediction, Predictor
 from gennape.predictors.protocol import FINE_TUNED, Plan, Target, latency_figures, measure
-from gennape.predictors.scaling import ScalingLaw
-from gennape.predictors.target import FlopsTarget
 from gennape.search_spaces.cost import flops, params
 from gennape.search_spaces.families.registry import family
 from gennape.search_spaces.graph import ComputationGraph, PackedGraphs, pack
 
 
 @pytest.fixture
-def ensemble(network: FuzzyEnsembleNetwork, encoder: GraphEncoder) -> FuzzyEnsemble:
-    law = ScalingLaw((0.7, -1.5, -0.9), 4.3, 0.24)
-    return FuzzyEnsemble(Fitted(network, FlopsTarget(60.0, 10.0), law, encoder), "0" * 64)
+def ensemble(fitted: Fitted) -> FuzzyEnsemble:
+    return FuzzyEnsemble(fitted, "0" * 64)
 
 
 def roofline(graphs: PackedGraphs) -> np.ndarray:

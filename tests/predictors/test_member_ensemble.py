@@ -13,57 +13,20 @@ from scipy.stats import norm
 from torch import Tensor
 
 from gennape.errors import CheckpointError, ConfigError, InvalidDataError
-from gennape.predictors.features import featurize
-from gennape.predictors.fuzzy_ensemble import FuzzyEnsembleNetwork
-from gennape.predictors.kgnn import KGnnConfig, KGnnTraining
-from gennape.predictors.members.cluster_regression import HeadTraining
-from gennape.predictors.members.ensemble import MemberEnsemble, zero_shot
+from gennape.predictors.clustered_encoder import ClusteredEncoder
+from gennape.predictors.members.cluster_regression import ClusterRegression
+from gennape.predictors.members.ensemble import LEAST_WEIGHT, MemberEnsemble, stacked, zero_shot
 from gennape.predictors.members.member import Member
 from gennape.predictors.members.registry import ABLATIONS, MembersConfig, fit_members
 from gennape.predictors.members.uncertainty import Uncertainty, learn_uncertainty, weighted_spread
-from gennape.predictors.members.view import View
+from gennape.predictors.members.view import View, look
 from gennape.predictors.members.weighing import out_of_fold, weights_by_rank
 from gennape.predictors.metrics import kendall_tau
-from gennape.predictors.target import flops_scale
-from gennape.search_spaces.cost import flops, params
+from gennape.search_spaces.cost import params
 from gennape.search_spaces.families.registry import family
-from gennape.search_spaces.graph import PackedGraphs, concatenate
+from gennape.search_spaces.graph import concatenate
 
 NAMES = ["cl_fcm_t", "cl_t", "pairwise", "pairwise_fcm", "k_gnn", "flops"]
-CONFIG = MembersConfig(
-    regression_hidden=8,
-    pairwise_hidden=4,
-    k_gnn=KGnnConfig(8, 2),
-    regression=HeadTraining(epochs=3, batch=16),
-    pairwise=HeadTraining(epochs=3, batch=16),
-    end_to_end=KGnnTraining(epochs=3, batch=16),
-)
-
-
-def _view(network: FuzzyEnsembleNetwork, graphs: PackedGraphs) -> View:
-    network.double().eval()
-    with torch.inference_mode():
-        batch = featurize(graphs)
-        pooled = network.encoder.pool(batch)
-        embedding, membership = network.encoder.readout(pooled), network.read(pooled, batch.cost)[1]
-    count = flops(graphs)
-    return View(graphs, pooled.numpy(), embedding.numpy(), membership.numpy(), 1 / flops_scale(count), count)
-
-
-def _law(graphs: PackedGraphs) -> Float64[np.ndarray, " g"]:
-    return 70 + 4 * np.log10(params(graphs) / 1e5)
-
-
-@pytest.fixture
-def view(network: FuzzyEnsembleNetwork, cells: PackedGraphs) -> View:
-    return _view(network, cells)
-
-
-@pytest.fixture
-def ensemble(view: View) -> MemberEnsemble:
-    accuracy = _law(view.graphs)
-    members = fit_members(view, accuracy, CONFIG, np.random.default_rng(0), lambda _, __: None)
-    return zero_shot(members, view, accuracy)
 
 
 class _Column(Member):
@@ -198,63 +161,83 @@ def test_few_labels_move_the_level_only() -> None:
 # With the six members -------------------------------------------------------------------------------------------------
 
 
-def test_six_members_and_their_ablations(ensemble: MemberEnsemble, view: View) -> None:
-    assert [member.name for member in ensemble.members] == NAMES
-    assert list(ensemble.each(view)) == NAMES
-    assert set(ensemble.weights) == {1 / 6}
-    left = {name: [m.name for m in ensemble.without(out).members] for name, out in ABLATIONS.items()}
+def test_stacking_finds_who_knows_how_much() -> None:
+    """Accuracies are three quarters of one member and a quarter of another; a third says nothing of them."""
+    rng = np.random.default_rng(0)
+    told = _told(rng.uniform(80, 95, (661, 3)))
+    accuracy = told.pooled @ [0.75, 0.25, 0.0]
+    ensemble = stacked([_Column(column) for column in range(3)], told, accuracy)
+    assert [member.name for member in ensemble.members] == ["column 0", "column 1"]
+    np.testing.assert_allclose(ensemble.weights, [0.75, 0.25], atol=1e-4)
+    np.testing.assert_allclose(ensemble.predict(told)[0], accuracy, atol=1e-3)
+    noisy = stacked([_Column(0), _Column(2)], told, told.pooled[:, 0] + rng.normal(0, 0.5, 661))
+    assert noisy.weights[0] > 1 - LEAST_WEIGHT
+    assert noisy.predict(told)[1].mean() == pytest.approx(0.5, rel=0.1)
+
+
+def test_six_members_and_their_ablations(members: MemberEnsemble, view: View) -> None:
+    assert [member.name for member in members.members] == NAMES
+    assert list(members.each(view)) == NAMES
+    assert set(members.weights) == {1 / 6}
+    left = {name: [m.name for m in members.without(out).members] for name, out in ABLATIONS.items()}
     assert left == {
         "-pairwise": ["cl_fcm_t", "cl_t", "k_gnn", "flops"],
         "-FCM": ["cl_t", "pairwise", "k_gnn", "flops"],
         "-T": ["pairwise", "pairwise_fcm", "k_gnn", "flops"],
     }
-    alone = ensemble.without(NAMES[:-1])
+    alone = members.without(NAMES[:-1])
     assert alone.weights == (1.0,)
-    np.testing.assert_allclose(alone.predict(view)[0], ensemble.each(view)["flops"], atol=1e-6)
+    np.testing.assert_allclose(alone.predict(view)[0], members.each(view)["flops"], atol=1e-6)
     with pytest.raises(ConfigError, match="cannot leave"):
-        ensemble.without(NAMES)
+        members.without(NAMES)
     with pytest.raises(ConfigError, match="k_gm"):
-        ensemble.without(["k_gm"])
+        members.without(["k_gm"])
 
 
-def test_progress_counts_every_network_of_every_training(view: View) -> None:
+def test_progress_counts_every_network_of_every_training(
+    view: View, cell_accuracy: np.ndarray, single: ClusterRegression, sizes: MembersConfig
+) -> None:
     seen: list[int] = []
-    fit_members(view, _law(view.graphs), CONFIG, np.random.default_rng(0), lambda n, _: seen.append(n))
-    assert sum(seen) == CONFIG.steps(len(view)) == 64 * (3 + 3 + 3 + 3 + 3)
+    fit_members(view, cell_accuracy, single, sizes, np.random.default_rng(0), lambda n, _: seen.append(n))
+    assert sum(seen) == sizes.steps(len(view)) == 64 * (3 + 3 + 3 + 3)
 
 
-def test_no_row_depends_on_the_others(ensemble: MemberEnsemble, network: FuzzyEnsembleNetwork, view: View) -> None:
+def test_no_row_depends_on_the_others(members: MemberEnsemble, network: ClusteredEncoder, view: View) -> None:
     space = family("hiaml")
     others = space.graphs(space.sample(np.random.default_rng(1), 20))
-    mixed = _view(network, concatenate([view.graphs, others]))
-    tuned = ensemble.tuned(mixed.take(np.arange(58, 70)), _law(mixed.graphs)[58:70], np.random.default_rng(0))
-    for model in (ensemble, tuned):
+    mixed = look(network.double(), concatenate([view.graphs, others]))
+    tuned = members.tuned(
+        mixed.take(np.arange(58, 70)), 70 + 4 * np.log10(params(mixed.graphs)[58:70] / 1e5), np.random.default_rng(0)
+    )
+    for model in (members, tuned):
         rows = [model.predict(mixed.take(np.array([i]))) for i in range(len(mixed))]
         for part, together in enumerate(model.predict(mixed)):
             assert np.array_equal(together, np.concatenate([row[part] for row in rows]))
             assert np.ptp(together) > 1e-3
 
 
-def test_fine_tuning_learns_repeats_and_leaves_the_original(ensemble: MemberEnsemble, view: View) -> None:
+def test_fine_tuning_learns_repeats_and_leaves_the_original(
+    members: MemberEnsemble, view: View, cell_accuracy: np.ndarray
+) -> None:
     """The order to learn is the reverse of the one that members were fitted to."""
-    accuracy = 150 - _law(view.graphs)
+    falling = 150 - cell_accuracy
     labelled, new = np.arange(0, 64, 2), np.arange(1, 64, 2)
-    before, kept = ensemble.predict(view), ensemble.state()
+    before, kept = members.predict(view), members.state()
     kept = {name: tensor.clone() for name, tensor in kept.items()}
-    runs = [ensemble.tuned(view.take(labelled), accuracy[labelled], np.random.default_rng(4)) for _ in range(2)]
+    runs = [members.tuned(view.take(labelled), falling[labelled], np.random.default_rng(4)) for _ in range(2)]
     first, second = (run.predict(view) for run in runs)
     assert all(np.array_equal(a, b) for a, b in zip(first, second, strict=True))
-    assert all(np.array_equal(a, b) for a, b in zip(before, ensemble.predict(view), strict=True))
-    assert all(torch.equal(tensor, kept[name]) for name, tensor in ensemble.state().items())
+    assert all(np.array_equal(a, b) for a, b in zip(before, members.predict(view), strict=True))
+    assert all(torch.equal(tensor, kept[name]) for name, tensor in members.state().items())
     asked = view.take(new)
-    assert kendall_tau(accuracy[new], ensemble.predict(asked)[0]) < 0.2
-    assert kendall_tau(accuracy[new], first[0][new]) > 0.5
+    assert kendall_tau(falling[new], members.predict(asked)[0]) < 0.2
+    assert kendall_tau(falling[new], first[0][new]) > 0.5
     assert sum(runs[0].weights) == pytest.approx(1)
 
 
-def test_what_is_saved_gives_the_same_bytes(ensemble: MemberEnsemble, view: View) -> None:
-    tuned = ensemble.tuned(view.take(np.arange(12)), 150 - _law(view.graphs)[:12], np.random.default_rng(0))
-    for model in (ensemble, tuned):
+def test_what_is_saved_gives_the_same_bytes(members: MemberEnsemble, view: View, cell_accuracy: np.ndarray) -> None:
+    tuned = members.tuned(view.take(np.arange(12)), 150 - cell_accuracy[:12], np.random.default_rng(0))
+    for model in (members, tuned):
         tensors = load(save({name: tensor.float().contiguous() for name, tensor in model.state().items()}))
         again = MemberEnsemble.restore(json.loads(json.dumps(model.config())), tensors)
         assert all(np.array_equal(a, b) for a, b in zip(model.predict(view), again.predict(view), strict=True))
@@ -262,8 +245,8 @@ def test_what_is_saved_gives_the_same_bytes(ensemble: MemberEnsemble, view: View
         assert all(torch.equal(tensor, tensors[name]) for name, tensor in again.state().items())
 
 
-def test_what_does_not_fit_together_is_refused(ensemble: MemberEnsemble) -> None:
-    config, tensors = ensemble.config(), ensemble.state()
+def test_what_does_not_fit_together_is_refused(members: MemberEnsemble) -> None:
+    config, tensors = members.config(), members.state()
     for name in tensors:
         with pytest.raises(CheckpointError, match="tensors are not of its sizes"):
             MemberEnsemble.restore(config, {key: value for key, value in tensors.items() if key != name})
@@ -276,18 +259,20 @@ def test_what_does_not_fit_together_is_refused(ensemble: MemberEnsemble) -> None
         MemberEnsemble.restore({**config, "members": unknown}, tensors)
 
 
-def test_labels_that_do_not_match_are_refused(ensemble: MemberEnsemble, view: View) -> None:
+def test_labels_that_do_not_match_are_refused(
+    members: MemberEnsemble, view: View, single: ClusterRegression, sizes: MembersConfig
+) -> None:
     rng = np.random.default_rng(0)
     with pytest.raises(InvalidDataError, match="3 labels for 64"):
-        ensemble.tuned(view, np.zeros(3), rng)
+        members.tuned(view, np.zeros(3), rng)
     with pytest.raises(InvalidDataError, match="label 0 is nan"):
-        ensemble.tuned(view, np.full(64, np.nan), rng)
+        members.tuned(view, np.full(64, np.nan), rng)
     with pytest.raises(ConfigError, match="got 0 and 64"):
         zero_shot([], view, np.zeros(64))
     with pytest.raises(ConfigError, match="0 graphs"):
-        fit_members(view.take(np.arange(0)), np.zeros(0), CONFIG, rng, lambda _, __: None)
+        fit_members(view.take(np.arange(0)), np.zeros(0), single, sizes, rng, lambda _, __: None)
 
 
-def test_equal_labels_are_learnt_as_they_are(ensemble: MemberEnsemble, view: View) -> None:
-    tuned = ensemble.tuned(view.take(np.arange(10)), np.full(10, 75.0), np.random.default_rng(0))
+def test_equal_labels_are_learnt_as_they_are(members: MemberEnsemble, view: View) -> None:
+    tuned = members.tuned(view.take(np.arange(10)), np.full(10, 75.0), np.random.default_rng(0))
     np.testing.assert_allclose(tuned.predict(view)[0], 75, atol=0.05)

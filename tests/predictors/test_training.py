@@ -5,11 +5,12 @@ import pytest
 import torch
 
 from gennape.errors import ConfigError
+from gennape.predictors.clustered_encoder import ClusteringConfig
 from gennape.predictors.contrastive import GENERAL, GENNAPE, ContrastiveConfig
 from gennape.predictors.descent import CPU, chosen_device, mixed_precision
 from gennape.predictors.encoder import EncoderConfig, GraphEncoder
 from gennape.predictors.features import featurize
-from gennape.predictors.fuzzy_ensemble import EnsembleConfig, FuzzyEnsemble
+from gennape.predictors.fuzzy_ensemble import FuzzyEnsemble
 from gennape.predictors.metrics import srcc
 from gennape.predictors.training import FitConfig, PretrainConfig, fit, pretrain
 from gennape.search_spaces.cost import params
@@ -68,7 +69,7 @@ def test_fitting_learns_a_rule_that_the_graphs_show(cells: PackedGraphs) -> None
     accuracy = 70 + 4 * np.log10(params(cells) / 1e5)
     settings = FitConfig(epochs=60, batch=32)
     fitted = fit(
-        GraphEncoder(SIZES), cells, accuracy, EnsembleConfig(SIZES, 3, 1.5, 16), settings, np.random.default_rng(0),
+        GraphEncoder(SIZES), cells, accuracy, ClusteringConfig(SIZES, 3, 1.5), settings, np.random.default_rng(0),
         _nothing,
     )  # fmt: skip
     assert srcc(accuracy, FuzzyEnsemble(fitted, "").predict(cells).accuracy) > 0.9
@@ -109,7 +110,7 @@ def test_a_gpu_learns_the_rule_too(cells: PackedGraphs) -> None:
     config = PretrainConfig(epochs=15, batch=32, contrast=GENERAL)
     spectra, rng = laplacian_spectra(cells, 11), np.random.default_rng(0)
     made = pretrain(cells, spectra, SIZES, config, rng, _nothing, device=gpu)
-    settings, sizes = FitConfig(epochs=60, batch=32), EnsembleConfig(SIZES, 3, 1.5, 16)
+    settings, sizes = FitConfig(epochs=60, batch=32), ClusteringConfig(SIZES, 3, 1.5)
     fitted = fit(made, cells, accuracy, sizes, settings, rng, _nothing, device=gpu)
     assert {t.device.type for t in (*made.state_dict().values(), *fitted.network.state_dict().values())} == {"cpu"}
     assert srcc(accuracy, FuzzyEnsemble(fitted, "").predict(cells).accuracy) > 0.9
