@@ -27,19 +27,36 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch_geometric.nn import GraphConv
 
+from gennape.predictors.clustered_encoder import ClusteredEncoder, ClusteringConfig
 from gennape.predictors.encoder import EncoderConfig
-from gennape.predictors.features import featurize
-from gennape.predictors.fuzzy_ensemble import EnsembleConfig, FuzzyEnsembleNetwork
+from gennape.predictors.features import GraphBatch, featurize
+from gennape.predictors.heads import ClusterHeads
 from gennape.predictors.kgnn import KGnn, KGnnConfig, KGnnTraining, share
+from gennape.predictors.sharing import SharedSteps
 from gennape.search_spaces.families.registry import family
 from gennape.search_spaces.graph import PackedGraphs
 from gennape.search_spaces.published import VOCABULARY, PublishedFeatures, features, published_graph
 
 #: As ``gennape fit`` trains it: dropout is for the views of pretraining.
-FITTED = EnsembleConfig(encoder=EncoderConfig(dropout=0.0))
+FITTED = ClusteringConfig(encoder=EncoderConfig(dropout=0.0))
 PUBLISHED_BATCH = 32
 #: Batches of each kind that are prepared, and then taken in turn.
 BATCHES = 4
+
+
+class Heads(nn.Module):
+    """Encoder, clusters and their heads: the member ``cl_fcm_t`` with all that it needs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.network = ClusteredEncoder(FITTED)
+        self.network.centroids.normal_()
+        self.heads = ClusterHeads(FITTED.clusters, FITTED.encoder.embedding, 64)
+
+    def forward(self, batch: GraphBatch | SharedSteps) -> Float[Tensor, " g"]:
+        """Targets."""
+        _, embedding, membership = self.network(batch)
+        return self.heads(embedding, membership, batch.cost)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +134,6 @@ def trainer(network: nn.Module, batches: Iterator[object]) -> Work:
     def step() -> int:
         network.train()
         answer = network(next(batches))
-        answer = answer[0] if isinstance(answer, tuple) else answer
         optimizer.zero_grad(set_to_none=True)
         answer.square().mean().backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), 5.0)
@@ -134,7 +150,7 @@ def answerer(network: nn.Module, batches: Iterator[object]) -> Work:
         network.eval()
         with torch.inference_mode():
             answer = network(next(batches))
-        return len(answer[0] if isinstance(answer, tuple) else answer)
+        return len(answer)
 
     return step
 
@@ -150,12 +166,11 @@ def contenders(name: str, batch: int, sample: int) -> dict[str, Work]:
     single = [published_batch(graph, 1) for graph in published]
     graphs = space.graphs(genomes)
     rows = [rng.choice(sample, batch, replace=False) for _ in range(BATCHES)]
-    baseline, kgnn, ensemble = PublishedKGnn(), KGnn(KGnnConfig()), FuzzyEnsembleNetwork(FITTED)
-    ensemble.centroids.normal_()
+    baseline, kgnn, ensemble = PublishedKGnn(), KGnn(KGnnConfig()), Heads()
     raw = [featurize(graphs.take(r)) for r in rows]
     shared = [share(b, kgnn.config.layers) for b in raw]
     whole = [share(featurize(graphs), kgnn.config.layers)]
-    steps = [ensemble.encoder.share(b) for b in raw]
+    steps = [ensemble.network.encoder.share(b) for b in raw]
     return {
         "published, train": trainer(baseline, cycle(many)),
         "published, infer": answerer(baseline, cycle(many)),

@@ -12,6 +12,7 @@ from gennape.jobs.convert import convert
 from gennape.jobs.data import data
 from gennape.jobs.evaluate import evaluate
 from gennape.jobs.export import export
+from gennape.jobs.finetune import finetune
 from gennape.jobs.fit import fit
 from gennape.jobs.pretrain import pretrain
 from gennape.jobs.search import search
@@ -29,7 +30,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 
-for verb in (search, ui, export, show, serve, submit, pretrain, fit, evaluate, conform, data, convert):
+for verb in (search, ui, export, show, serve, submit, pretrain, fit, finetune, evaluate, conform, data, convert):
     app.command()(verb)
 
 

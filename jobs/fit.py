@@ -20,7 +20,9 @@ def fit(
     family: Annotated[str, typer.Option(help="Search space of the rows.")] = "nb101",
     minimum_accuracy: Annotated[float, typer.Option(help="Leave rows below this percentage out of training.")] = 80.0,
     epochs: Annotated[int, typer.Option(min=1, help="Of the encoder.")] = 24,
-    head_epochs: Annotated[int, typer.Option(min=0, help="Of the heads, on fixed embeddings.")] = 20,
+    head_epochs: Annotated[int, typer.Option(min=1, help="Of the clusters' heads, on fixed embeddings.")] = 20,
+    pair_epochs: Annotated[int, typer.Option(min=1, help="Of the classifiers of pairs, on fixed embeddings.")] = 20,
+    k_gnn_epochs: Annotated[int, typer.Option(min=1, help="Of the k-GNN.")] = 40,
     batch: Annotated[int, typer.Option(min=2)] = 128,
     clusters: Annotated[int, typer.Option(min=1, help="Fuzzy clusters.")] = 6,
     fuzzifier: Annotated[float, typer.Option(help="Softness of the clusters, above 1.")] = 1.5,
@@ -29,8 +31,8 @@ def fit(
         Literal["cpu", "cuda"] | None, typer.Option(help="Where to compute.", show_default="cuda where there is one")
     ] = None,
 ) -> None:
-    """Fit clusters and heads on the training rows; report the held-out validation and test rows."""
-    from dataclasses import asdict
+    """Fit encoder, clusters and members on the training rows; report the held-out validation and test rows."""
+    from dataclasses import asdict, replace
 
     import numpy as np
     from rich.console import Console
@@ -40,8 +42,9 @@ def fit(
     from gennape.jobs.provenance import provenance
     from gennape.predictors import training
     from gennape.predictors.checkpoint import load_checkpoint, load_encoder, save_ensemble
+    from gennape.predictors.clustered_encoder import ClusteringConfig
     from gennape.predictors.descent import chosen_device
-    from gennape.predictors.fuzzy_ensemble import EnsembleConfig
+    from gennape.predictors.members.registry import MembersConfig
     from gennape.search_spaces.families.registry import family as family_named
     from gennape.search_spaces.labels import read_labels, split
 
@@ -57,12 +60,20 @@ def fit(
     if len(chosen.genomes) < max(batch, clusters):
         raise ConfigError(f"{data}: {len(chosen.genomes)} rows to train on, fewer than --batch {batch}; lower it")
     graphs = space.graphs(chosen.genomes)
-    config = EnsembleConfig(pretrained.config, clusters, fuzzifier)
-    settings = training.FitConfig(epochs=epochs, head_epochs=head_epochs, batch=batch)
-    with progress_bar("Fitting", epochs * len(graphs) + head_epochs * (len(graphs) // batch) * batch) as advance:
+    held_out = labels.take((part == 1) & (labels.accuracy >= minimum_accuracy))
+    usual = MembersConfig()
+    members = replace(
+        usual,
+        regression=replace(usual.regression, epochs=head_epochs),
+        pairwise=replace(usual.pairwise, epochs=pair_epochs),
+        end_to_end=replace(usual.end_to_end, epochs=k_gnn_epochs),
+    )
+    settings = training.FitConfig(epochs=epochs, batch=batch, members=members)
+    with progress_bar("Fitting", settings.steps(len(graphs))) as advance:
         fitted = training.fit(
-            pretrained, graphs, chosen.accuracy, config, settings, rng,
-            lambda n, loss: advance(n, f"loss {loss:.3f}"), device=where,
+            pretrained, graphs, chosen.accuracy, ClusteringConfig(pretrained.config, clusters, fuzzifier), settings,
+            rng, lambda n, loss: advance(n, f"loss {loss:.3f}"), device=where,
+            held_out=(space.graphs(held_out.genomes), held_out.accuracy) if len(held_out.genomes) else None,
         )  # fmt: skip
     record = provenance(
         data, seed, family=family, networks=len(graphs), minimum_accuracy=minimum_accuracy, fit=asdict(settings),

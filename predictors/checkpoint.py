@@ -7,7 +7,7 @@ import json
 import os
 import tempfile
 from collections.abc import Collection, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from gennape.predictors.clustered_encoder import ClusteredEncoder, ClusteringCon
 from gennape.predictors.encoder import EncoderConfig, GraphEncoder
 from gennape.predictors.features import N_FEATURES
 from gennape.predictors.fuzzy_ensemble import Fitted, FuzzyEnsemble
+from gennape.predictors.gaussian_process import restored
 from gennape.predictors.members.ensemble import MemberEnsemble
 from gennape.predictors.scaling import ScalingLaw
 
@@ -34,6 +35,8 @@ WEIGHTS, DESCRIPTION = "weights.safetensors", "checkpoint.json"
 _LEARNT = "learnt_architectures"
 #: What the names of tensors begin with in a fitted ensemble: of the encoder as it was pretrained, and of the members.
 _PRETRAINED, _MEMBERS = "pretrained.", "members."
+#: And, where labels of another family were learnt from, of what they taught.
+_TUNED = "tuned."
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +76,33 @@ def save_encoder(folder: Path, encoder: GraphEncoder, provenance: Mapping[str, A
     return _save(folder, "encoder", encoder.state_dict(), asdict(encoder.config), provenance)
 
 
+def save_tuned(
+    folder: Path,
+    predictor: FuzzyEnsemble,
+    provenance: Mapping[str, Any],
+    base: Path | None = None,
+    learnt: Collection[str] = (),
+) -> str:
+    """Write a predictor that was fitted to labels of a family, ready to serve or to search with; returns its hash.
+
+    ``base`` is the checkpoint that it was loaded from, by default the shipped one; ``provenance`` says what the labels
+    are, and in ``families`` what families it knows labels of now; ``learnt`` are the identities of the labelled
+    architectures. Raises :class:`CheckpointError` for a predictor that was not fitted, or not loaded from ``base``.
+    """
+    base = shipped_checkpoint() if base is None else base
+    description, weights, sha256 = _load(base, "ensemble")
+    if predictor.process is None:
+        raise CheckpointError("the predictor has learnt from no labels; call fit(graphs, accuracy) first")
+    if predictor.sha256.partition("+")[0] != sha256:
+        raise CheckpointError(f"the predictor does not come from {base}; name the checkpoint that it was loaded from")
+    kept = {name: tensor for name, tensor in weights.items() if not name.startswith(_TUNED)}
+    taught = {_TUNED + name: torch.from_numpy(array.copy()) for name, array in predictor.process.state().items()}
+    numbers = np.union1d(weights[_LEARNT].numpy(), identity_numbers(learnt))
+    families = {name: value for name, value in provenance.items() if name == "families"}
+    record = {**description.provenance, **families, "tuned": dict(provenance)}
+    return _write(folder, replace(description, provenance=record), kept | taught | {_LEARNT: torch.from_numpy(numbers)})
+
+
 def load_pretrained() -> FuzzyEnsemble:
     """The predictor that comes with the package, fitted on NAS-Bench-101: ready to predict, or to fit to a family."""
     return load_checkpoint(shipped_checkpoint())
@@ -93,12 +123,14 @@ def load_checkpoint(folder: Path | None = None) -> FuzzyEnsemble:
     _fill(pretrained, _split(weights, _PRETRAINED), folder)
     configs, tensors = (description.members, description.within), _split(weights, _MEMBERS)
     members, within = (MemberEnsemble.restore(config, tensors) for config in configs)
-    return FuzzyEnsemble(Fitted(network, members, within, description.law, pretrained), sha256)
+    taught = {name: tensor.numpy() for name, tensor in _split(weights, _TUNED).items()}
+    process = restored(taught) if taught else None
+    return FuzzyEnsemble(Fitted(network, members, within, description.law, pretrained), sha256, process)
 
 
 def _split(weights: Mapping[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
     """The tensors whose names begin with ``prefix``, without it; with none, those of the clustered encoder."""
-    others = (_PRETRAINED, _MEMBERS, _LEARNT)
+    others = (_PRETRAINED, _MEMBERS, _TUNED, _LEARNT)
     chosen = (name for name in weights if (name.startswith(prefix) if prefix else not name.startswith(others)))
     return {name.removeprefix(prefix): weights[name] for name in chosen}
 
@@ -138,8 +170,6 @@ def _save(
     provenance: Mapping[str, Any],
     fitted: Fitted | None = None,
 ) -> str:
-    tensors = {name: _portable(tensor) for name, tensor in state.items()}
-    weights = save(tensors)
     description = _Description(
         FORMAT,
         kind,
@@ -149,8 +179,14 @@ def _save(
         None if fitted is None else fitted.within.config(),
         None if fitted is None else fitted.law,
         dict(provenance),
-        hashlib.sha256(weights).hexdigest(),
+        "",
     )
+    return _write(folder, description, {name: _portable(tensor) for name, tensor in state.items()})
+
+
+def _write(folder: Path, description: _Description, tensors: Mapping[str, torch.Tensor]) -> str:
+    weights = save(dict(tensors))
+    description = replace(description, weights_sha256=hashlib.sha256(weights).hexdigest())
     text = (json.dumps(asdict(description), indent=2, sort_keys=True) + "\n").encode()
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as parent:

@@ -69,14 +69,17 @@ class FuzzyEnsemble(TunablePredictor):
     other graphs it was computed with: the same architecture gets the same bytes from any batch.
     """
 
-    def __init__(self, fitted: Fitted, sha256: str) -> None:
+    #: What :meth:`fit` learnt; None zero-shot.
+    process: GaussianProcess | None
+
+    def __init__(self, fitted: Fitted, sha256: str, process: GaussianProcess | None = None) -> None:
         self.network = fitted.network.double().eval()
         self.pretrained = fitted.pretrained.double().eval()
         self.members = fitted.members
         self.within = fitted.within
         self.law = fitted.law
         self.sha256 = sha256
-        self._process: GaussianProcess | None = None
+        self.process = process
         self._kept = _Kept()
 
     def predict(self, graphs: PackedGraphs) -> Prediction:
@@ -86,9 +89,9 @@ class FuzzyEnsemble(TunablePredictor):
         """
         seen = self._look(graphs)
         memberships = np.round(seen.view.memberships, 9)
-        if self._process is None:
+        if self.process is None:
             return Prediction(np.round(seen.accuracy, 6), memberships)
-        mean, spread = self._process.predict(self.describe(graphs))
+        mean, spread = self.process.predict(self.describe(graphs))
         error = np.exp(-np.maximum(mean, -_LOG_100))
         deviation = np.minimum(error * np.sinh(np.minimum(spread, 10)), 100)
         return Prediction(np.round(100 - error, 6), memberships, np.round(deviation, 6))
@@ -96,10 +99,10 @@ class FuzzyEnsemble(TunablePredictor):
     def fit(self, graphs: PackedGraphs, accuracy: Float64[np.ndarray, " g"]) -> FuzzyEnsemble:
         """Fine-tune on labelled networks of the target family, see :meth:`TunablePredictor.fit`; about a second."""
         check_labels(graphs, accuracy)
-        self._process = None
+        self.process = None
         self.sha256 = _renamed(self.sha256.partition("+")[0], graphs, accuracy)
         if len(accuracy):
-            self._process = fit_process(self.describe(graphs, keep=False), _log_error(accuracy))
+            self.process = fit_process(self.describe(graphs, keep=False), _log_error(accuracy))
         return self
 
     def embed(self, graphs: PackedGraphs) -> Float64[np.ndarray, "g d"]:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
 
 import numpy as np
 from jaxtyping import Float64
 from scipy.linalg import cho_factor, cho_solve
 from scipy.optimize import minimize
+
+from gennape.errors import CheckpointError
 
 #: Variances of the answer's level and of its slope in the prior prediction, in variances of the labels.
 _LEVEL, _SLOPE = 4.0, 4.0
@@ -78,6 +80,28 @@ class GaussianProcess:
                 np.maximum(_variance(part, self.parameters) - explained, 0) + np.exp(self.parameters[-1])
             )
         return mean * self.deviation + self.level, spread * self.deviation
+
+    def state(self) -> dict[str, Float64[np.ndarray, "..."]]:
+        """All numbers of the process by name; :func:`restored` makes it of them again, bit for bit."""
+        described = {"known": self.known, "mean": self.scale.mean, "deviation": self.scale.deviation}
+        columns = {
+            f"{what}.{f.name}": getattr(known, f.name) for what, known in described.items() for f in fields(Known)
+        }
+        line = np.array([self.level, self.deviation])
+        return columns | {"parameters": self.parameters, "factor": self.factor, "weights": self.weights, "line": line}
+
+
+def restored(state: Mapping[str, Float64[np.ndarray, "..."]]) -> GaussianProcess:
+    """The process whose :meth:`GaussianProcess.state` this is; raises :class:`CheckpointError` for another's."""
+    try:
+        known, mean, deviation = (
+            Known(*(state[f"{what}.{f.name}"] for f in fields(Known))) for what in ("known", "mean", "deviation")
+        )
+        level, spread = state["line"].tolist()
+        arrays = state["parameters"], state["factor"], state["weights"]
+    except (KeyError, ValueError) as error:
+        raise CheckpointError(f"what was learnt from labels is incomplete ({error}); fit to the labels anew") from error
+    return GaussianProcess(known, _Scale(mean, deviation), *arrays, level, spread)
 
 
 def fit_process(known: Known, labels: Float64[np.ndarray, " n"]) -> GaussianProcess:

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from gennape.errors import ConfigError, GennapeError, InvalidDataError
 from gennape.jobs.cli import app
-from gennape.predictors.checkpoint import load_checkpoint, provenance_of
+from gennape.predictors.checkpoint import learnt_numbers, load_checkpoint, provenance_of
 from gennape.search_spaces.cost import params
 from gennape.search_spaces.families.registry import family
 from gennape.search_spaces.labels import read_labels, split
@@ -79,6 +79,26 @@ def test_the_same_seed_makes_the_same_bytes(encoder: Path, labels: Path, tmp_pat
         _fit(encoder, labels, tmp_path / name, "--seed", seed)
     a, b, c = ((tmp_path / name / "weights.safetensors").read_bytes() for name in "abc")
     assert a == b != c
+
+
+def test_a_fitted_checkpoint_is_fine_tuned(encoder: Path, labels: Path, tmp_path: Path) -> None:
+    _fit(encoder, labels, tmp_path / "made")
+    few = _labelled(tmp_path / "few.csv", "hiaml", 30, 1)
+    shared = ("--family", "hiaml", "--labels", few, "--checkpoint", tmp_path / "made")
+    printed = _run("finetune", *shared, "--limit", 20, "--out", tmp_path / "tuned")
+    assert "fine-tuned on 20 networks of hiaml" in printed
+    assert f"gennape search --space hiaml --checkpoint {tmp_path / 'tuned'}" in printed
+    record = provenance_of(tmp_path / "tuned")
+    assert record["families"] == ["hiaml", "nb101"]
+    assert record["tuned"]["data"]["file"] == "few.csv"
+    assert set(record["tuned"]["metrics"]) == {"srcc", "mae_percent"}
+    assert len(learnt_numbers(tmp_path / "tuned")) == len(learnt_numbers(tmp_path / "made")) + 20
+    space = family("hiaml")
+    answer = load_checkpoint(tmp_path / "tuned").predict(space.graphs(space.sample(np.random.default_rng(0), 3)))
+    assert answer.deviation is not None
+    with pytest.raises(InvalidDataError, match="30 rows are too few to label 31"):
+        _run("finetune", *shared, "--limit", 31, "--out", tmp_path / "more")
+    assert not (tmp_path / "more").exists()
 
 
 def test_fit_refuses_too_few_rows(encoder: Path, tmp_path: Path) -> None:

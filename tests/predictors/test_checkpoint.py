@@ -16,6 +16,7 @@ from gennape.predictors.checkpoint import (
     provenance_of,
     save_encoder,
     save_ensemble,
+    save_tuned,
     shipped_checkpoint,
 )
 from gennape.predictors.encoder import GraphEncoder
@@ -142,3 +143,40 @@ def test_a_checkpoint_tells_which_architectures_it_learnt_from(tmp_path: Path, f
     ]
     assert learnt_numbers(tmp_path / "c").tolist() == sorted(expected)
     assert load_checkpoint(tmp_path / "c").law == fitted.law
+
+
+def test_what_labels_taught_is_saved_and_loaded_bit_for_bit(
+    saved: Path, tmp_path: Path, cells: PackedGraphs, cell_accuracy: np.ndarray
+) -> None:
+    few = np.arange(20)
+    tuned = load_checkpoint(saved).fit(cells.take(few), 160 - cell_accuracy[few])
+    sha256 = save_tuned(tmp_path / "tuned", tuned, {"labels": 20}, saved)
+    loaded = load_checkpoint(tmp_path / "tuned")
+    expected, found = tuned.predict(cells), loaded.predict(cells)
+    assert found.accuracy.tobytes() == expected.accuracy.tobytes()
+    assert found.deviation is not None
+    assert expected.deviation is not None
+    assert found.deviation.tobytes() == expected.deviation.tobytes()
+    assert loaded.sha256 == sha256
+    assert provenance_of(tmp_path / "tuned") == {"seed": 1, "tuned": {"labels": 20}}
+    # Fitted anew it forgets, and is saved anew.
+    again = loaded.fit(cells.take(few), cell_accuracy[few])
+    save_tuned(tmp_path / "again", again, {}, tmp_path / "tuned")
+    assert (
+        load_checkpoint(tmp_path / "again").predict(cells).accuracy.tobytes() == again.predict(cells).accuracy.tobytes()
+    )
+    # No labels give back what was there before any.
+    none = loaded.fit(cells.take(few[:0]), cell_accuracy[:0])
+    assert none.predict(cells).accuracy.tobytes() == load_checkpoint(saved).predict(cells).accuracy.tobytes()
+
+
+def test_only_what_was_taught_and_comes_from_the_base_is_saved_as_tuned(
+    saved: Path, tmp_path: Path, fitted: Fitted, cells: PackedGraphs, cell_accuracy: np.ndarray
+) -> None:
+    with pytest.raises(CheckpointError, match="learnt from no labels"):
+        save_tuned(tmp_path / "tuned", load_checkpoint(saved), {}, saved)
+    save_ensemble(tmp_path / "other", fitted, {"seed": 2})
+    tuned = load_checkpoint(tmp_path / "other").fit(cells, cell_accuracy)
+    with pytest.raises(CheckpointError, match="does not come from"):
+        save_tuned(tmp_path / "tuned", tuned, {}, saved)
+    assert not (tmp_path / "tuned").exists()
