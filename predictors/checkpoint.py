@@ -47,11 +47,11 @@ class _Description:
     kind: str  # "encoder" or "ensemble"
     features: int
     config: dict[str, Any]
-    members: dict[str, Any] | None
-    within: dict[str, Any] | None
-    law: ScalingLaw | None
     provenance: dict[str, Any]
     weights_sha256: str
+    members: dict[str, Any] | None = None  # these three of an ensemble only
+    within: dict[str, Any] | None = None
+    law: ScalingLaw | None = None
 
 
 def shipped_checkpoint() -> Path:
@@ -170,17 +170,10 @@ def _save(
     provenance: Mapping[str, Any],
     fitted: Fitted | None = None,
 ) -> str:
-    description = _Description(
-        FORMAT,
-        kind,
-        N_FEATURES,
-        config,
-        None if fitted is None else fitted.members.config(),
-        None if fitted is None else fitted.within.config(),
-        None if fitted is None else fitted.law,
-        dict(provenance),
-        "",
-    )
+    description = _Description(FORMAT, kind, N_FEATURES, config, dict(provenance), "")
+    if fitted is not None:
+        members, within = fitted.members.config(), fitted.within.config()
+        description = replace(description, members=members, within=within, law=fitted.law)
     return _write(folder, description, {name: _portable(tensor) for name, tensor in state.items()})
 
 

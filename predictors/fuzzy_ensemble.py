@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float64, Int64
 
 from gennape.errors import InvalidGraphError
+from gennape.predictors.choosing import choose
 from gennape.predictors.clustered_encoder import ClusteredEncoder
 from gennape.predictors.encoder import GraphEncoder
 from gennape.predictors.features import batches_of_nodes, featurize
@@ -110,6 +111,10 @@ class FuzzyEnsemble(TunablePredictor):
         with torch.inference_mode():
             pooled = torch.from_numpy(self.describe(graphs).pooled)
             return np.asarray(self.pretrained.readout(pooled).numpy())
+
+    def choose(self, graphs: PackedGraphs, n: int) -> Int64[np.ndarray, " n"]:
+        """Which ``n`` of these networks to label: those that tell most about all of them; see :func:`choose`."""
+        return choose(self.describe(graphs), n)
 
     def describe(self, graphs: PackedGraphs, keep: bool = True) -> Known:
         """What a Gaussian process is told of graphs, the prior being the negated logarithm of the zero-shot error.

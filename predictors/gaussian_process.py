@@ -131,6 +131,13 @@ def fit_process(known: Known, labels: Float64[np.ndarray, " n"]) -> GaussianProc
     return GaussianProcess(standard, scale, parameters, factor, weights, level, deviation)
 
 
+def before_labels(known: Known) -> tuple[Float64[np.ndarray, "g g"], float]:
+    """What is believed before any label: covariances of these networks' labels, and the variance of noise, both in
+    variances of the labels. Descriptions are standardised over these networks."""
+    standard = _scale_of(known)(known)
+    return _covariance(_parts(standard, standard), _USUAL), float(np.exp(_USUAL[-1]))
+
+
 def _scale_of(known: Known) -> _Scale:
     return _Scale(Known(*(x.mean(0, keepdims=True) for x in known)), Known(*map(_deviation, known)))
 

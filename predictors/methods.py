@@ -1,18 +1,29 @@
-"""What rows are ranked by in an evaluation: predictors, their cost alone, and zero-cost proxies."""
+"""What rows are ranked by in an evaluation: predictors, the papers' ensemble, cost alone, and zero-cost proxies."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float64, Int64
 
+from gennape.predictors.fuzzy_ensemble import FuzzyEnsemble
+from gennape.predictors.members.ensemble import MemberEnsemble
+from gennape.predictors.members.registry import ABLATIONS
 from gennape.predictors.predictor import Predictor, TunablePredictor
-from gennape.predictors.protocol import ZERO_SHOT, BenchmarkRows, Estimates, Method, Target
+from gennape.predictors.protocol import ZERO_SHOT, BenchmarkRows, Estimates, Method, Scores, Target
 from gennape.search_spaces.cost import flops, params
 from gennape.search_spaces.graph import PackedGraphs
+
+#: The papers' ensemble of six members.
+SIX_MEMBERS = "six_members"
+_ABLATED = {f"{SIX_MEMBERS} {name}": left_out for name, left_out in ABLATIONS.items()}
+#: Members whose names are those of other methods.
+_RENAMED = {"flops": "flops_line"}
+#: The methods of :func:`member_methods`.
+ENSEMBLE_METHODS = (SIX_MEMBERS, *_ABLATED, "cl_fcm_t", "cl_t", "pairwise", "pairwise_fcm", "k_gnn", "flops_line")
 
 
 def predictor_method(name: str, predictor: Predictor) -> Method:
@@ -35,8 +46,67 @@ def predictor_method(name: str, predictor: Predictor) -> Method:
 
 def _estimates(predictor: Predictor, target: Target) -> Estimates:
     prediction = predictor.predict(target.graphs)
-    deviation = prediction.deviation
-    return Estimates(prediction.accuracy[target.test], None if deviation is None else deviation[target.test])
+    return _tested(Estimates(prediction.accuracy, prediction.deviation), target)
+
+
+def _tested(whole: Estimates, target: Target) -> Estimates:
+    """Of estimates of all rows, those to test."""
+    deviation = whole.deviation
+    return Estimates(whole.scores[target.test], None if deviation is None else deviation[target.test])
+
+
+def member_methods(predictor: FuzzyEnsemble) -> list[Method]:
+    """The papers' ensemble, with deviations; its ablations; and each member alone, on its own scale.
+
+    Members are fine-tuned once for each question, by whichever method is asked first, with random numbers that depend
+    on the labelled rows alone: answers do not depend on which of these methods are asked, nor on their order.
+    """
+    shared = _LastAnswers(predictor)
+    members = [_RENAMED.get(member.name, member.name) for member in predictor.members.members]
+    return [
+        Method(name, shared.scores(name), calibrated=True, learns=True) for name in (SIX_MEMBERS, *_ABLATED, *members)
+    ]
+
+
+class _LastAnswers:
+    """What all of :func:`member_methods` say of all rows of a benchmark, kept until another question is asked."""
+
+    def __init__(self, predictor: FuzzyEnsemble) -> None:
+        self._predictor = predictor
+        self._last: tuple[Target, dict[str, Estimates]] | None = None
+
+    def scores(self, name: str) -> Scores:
+        def scores(target: Target, _: np.random.Generator) -> Estimates:
+            if self._last is None or not _learn_alike(self._last[0], target):
+                self._last = (target, self._answers(target))
+            return _tested(self._last[1][name], target)
+
+        return scores
+
+    def _answers(self, target: Target) -> dict[str, Estimates]:
+        view, rows = self._predictor.view(target.graphs), target.labelled
+        ensemble = self._predictor.members.tuned(view.take(rows), target.accuracy[rows], np.random.default_rng(rows))
+        said = {member.name: member.predict(view) for member in ensemble.members}
+        return {
+            SIX_MEMBERS: Estimates(*ensemble.predict(view)),
+            **{name: Estimates(_combined(ensemble.without(left_out), said)) for name, left_out in _ABLATED.items()},
+            **{_RENAMED.get(name, name): Estimates(answers) for name, answers in said.items()},
+        }
+
+
+def _learn_alike(one: Target, other: Target) -> bool:
+    return (
+        one.graphs is other.graphs
+        and np.array_equal(one.labelled, other.labelled)
+        and np.array_equal(one.accuracy[one.labelled], other.accuracy[other.labelled])
+    )
+
+
+def _combined(ensemble: MemberEnsemble, said: Mapping[str, Float64[np.ndarray, " n"]]) -> Float64[np.ndarray, " n"]:
+    """The accuracies of :meth:`MemberEnsemble.predict` from what members said: the k-GNN alone takes a second."""
+    parts = zip(ensemble.members, ensemble.weights, ensemble.scales, strict=True)
+    scores = np.sum([weight * scale(said[member.name]) for member, weight, scale in parts], axis=0)
+    return np.round(ensemble.answer(scores), 6)
 
 
 def cost_methods() -> list[Method]:
@@ -63,10 +133,14 @@ def _column(name: str) -> Any:
     return scores
 
 
-def methods_for(rows: BenchmarkRows, predictors: Mapping[str, Predictor]) -> list[Method]:
-    """All methods that apply to a benchmark: the predictors by name, cost, and the proxies known of its rows."""
+def methods_for(
+    rows: BenchmarkRows, predictors: Mapping[str, Predictor], members: Sequence[Method] = ()
+) -> list[Method]:
+    """All methods that apply to a benchmark: the predictors by name, ``members`` (see :func:`member_methods`), cost,
+    and the proxies known of its rows."""
     return [
         *(predictor_method(name, predictor) for name, predictor in predictors.items()),
+        *members,
         *cost_methods(),
         *proxy_methods(rows.columns),
     ]

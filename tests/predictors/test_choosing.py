@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from gennape.errors import InvalidDataError
+from gennape.predictors import choosing
+from gennape.predictors.choosing import _greedy, choose
+from gennape.predictors.fuzzy_ensemble import Fitted, FuzzyEnsemble
+from gennape.predictors.gaussian_process import Known, before_labels
+from gennape.search_spaces.graph import PackedGraphs
+
+
+def _known(n: int, seed: int = 0) -> Known:
+    rng = np.random.default_rng(seed)
+    return Known(rng.normal(size=n), *(rng.normal(size=(n, columns)) for columns in (4, 3, 6, 5)))
+
+
+def test_the_first_tells_most_and_the_second_what_is_left() -> None:
+    """Three networks alike, two others alike, one alone: one of each group in the order of their sizes."""
+    groups = np.array([0, 1, 0, 2, 1, 0])
+    covariance = (groups[:, None] == groups).astype(float)
+    assert _greedy(covariance, 0.01, 3).tolist() == [0, 1, 3]
+
+
+def test_each_reduces_the_posterior_variance_most() -> None:
+    """Against the posterior variance by its textbook formula, for every row that could have been chosen."""
+    known = _known(12)
+    covariance, noise = before_labels(known)
+
+    def left(rows: list[int]) -> float:
+        inner = covariance[np.ix_(rows, rows)] + noise * np.eye(len(rows))
+        return float(np.trace(covariance - covariance[:, rows] @ np.linalg.solve(inner, covariance[rows])))
+
+    chosen = choose(known, 5).tolist()
+    for i, row in enumerate(chosen):
+        others = [k for k in range(12) if k not in chosen[:i]]
+        assert row == min(others, key=lambda k: left([*chosen[:i], k]))
+
+
+def test_all_can_be_chosen_once_and_none() -> None:
+    assert sorted(choose(_known(9), 9).tolist()) == list(range(9))
+    assert choose(_known(9), 0).tolist() == []
+
+
+def test_what_cannot_be_chosen_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(InvalidDataError, match="cannot choose 10 of 9"):
+        choose(_known(9), 10)
+    monkeypatch.setattr(choosing, "MOST_NETWORKS", 8)
+    with pytest.raises(InvalidDataError, match="among at most 8"):
+        choose(_known(9), 2)
+
+
+def test_a_predictor_chooses_alike_every_time(fitted: Fitted, cells: PackedGraphs) -> None:
+    predictor = FuzzyEnsemble(fitted, "0" * 64)
+    chosen = predictor.choose(cells, 10)
+    assert len(set(chosen.tolist())) == 10
+    assert predictor.choose(cells, 10).tolist() == chosen.tolist()
+    assert predictor.choose(cells, 4).tolist() == chosen[:4].tolist()
