@@ -32,6 +32,9 @@ def evaluate(
     labels: Annotated[int, typer.Option(min=0, help="Rows to fine-tune on; 0 measures zero-shot only.")] = 50,
     seeds: Annotated[int, typer.Option(min=1, help="Draws of the rows to fine-tune on.")] = 5,
     proxies: Annotated[int, typer.Option(min=0, help="Compute zero-cost proxies on so many rows of each file.")] = 0,
+    members: Annotated[
+        bool, typer.Option(help="Measure the papers' ensemble, its ablations and its members too; minutes longer.")
+    ] = True,
     workspace: Annotated[
         Path | None, typer.Option(help="Folder of the runs.  [default: $GENNAPE_WORKSPACE or ./gennape-workspace]")
     ] = None,
@@ -47,6 +50,7 @@ def evaluate(
     from gennape.platform.evaluation_tracking import evaluation_run
     from gennape.platform.workspace import make_writable, open_workspace
     from gennape.predictors.checkpoint import learnt_numbers, load_checkpoint, provenance_of
+    from gennape.predictors.methods import member_methods
     from gennape.predictors.protocol import Plan
 
     start, plan = time.perf_counter(), Plan(labels, tuple(range(seeds)))
@@ -58,11 +62,13 @@ def evaluate(
     chosen, absent = _read(data, trained, learnt_numbers(checkpoint))
     timed = _read_latencies(data)
     parameters = {"checkpoint": predictor.sha256, "labels": str(labels), "seeds": str(seeds), "proxies": str(proxies)}
+    parameters |= {"members": str(members)}
     parameters |= {f"sha256.{rows.benchmark.file}": rows.sha256 for rows in (*chosen, *timed)}
     with ExitStack() as stack:
         with screen.status("opening the runs"):
             log = stack.enter_context(evaluation_run(store, f"evaluate-{time.strftime('%Y%m%d-%H%M%S')}", parameters))
-        measured, latency = _measure(chosen, timed, predictors, plan, proxies)
+        six = member_methods(predictor) if members else []
+        measured, latency = _measure(chosen, timed, predictors, six, plan, proxies)
         with screen.status("drawing the report"):
             embeddings = _embeddings(predictor, measured)
             record = {**_record(predictor, trained), "seconds_total": time.perf_counter() - start}
@@ -113,6 +119,7 @@ def _measure(
     chosen: Sequence[ChosenRows],
     timed: Sequence[ChosenRows],
     predictors: Mapping[str, Predictor],
+    members: Sequence[Method],
     plan: Plan,
     proxies: int,
 ) -> tuple[_Measured, _Measured]:
@@ -137,7 +144,7 @@ def _measure(
             ]
     jobs: list[tuple[BenchmarkRows, list[Method]]] = []
     for i, (file, rows) in enumerate(zip(files, built, strict=True)):
-        jobs += [(of, methods_for(of, predictors)) for of in ranked[i : i + 1]]
+        jobs += [(of, methods_for(of, predictors, members)) for of in ranked[i : i + 1]]
         jobs += [(of, latency_methods(predictors)) for of in (latency_rows(file, rows.graphs) if plan.labels else [])]
     with progress_bar("Measuring", sum(calls(rows, methods, plan) for rows, methods in jobs)) as advance:
         found = [(rows, measure(rows, methods, plan, lambda note: advance(1, note))) for rows, methods in jobs]

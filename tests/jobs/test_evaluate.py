@@ -17,6 +17,7 @@ from gennape.errors import InvalidDataError, WorkspaceError
 from gennape.jobs.cli import app
 from gennape.predictors.checkpoint import load_checkpoint
 from gennape.predictors.evaluation_rows import BENCHMARKS
+from gennape.predictors.methods import ENSEMBLE_METHODS
 from gennape.search_spaces.cost import flops
 from gennape.search_spaces.families.registry import family
 
@@ -62,7 +63,9 @@ def test_every_subset_setting_method_and_seed_is_reported(tmp_path: Path, worksp
     assert [(figure["seed"], figure["rows"], figure["labels"]) for figure in tuned] == [(s, 25, 5) for s in range(3)]
     assert {figure["srcc"] for figure in by(report, method="flops")} == {1.0}
     assert {figure["regret_1"] for figure in by(report, method="flops")} == {0.0}
-    assert len(by(report, method="gennape", setting="zero-shot")) == 4
+    for name in ("gennape", *ENSEMBLE_METHODS):
+        assert len(by(report, method=name, setting="zero-shot")) == 4
+        assert [figure["seed"] for figure in by(report, method=name, setting="fine-tuned", subset="all")] == [0, 1, 2]
     assert {figure["family"] for figure in report["figures"]} == {"ofa_resnet"}
     assert report["checkpoint"] == load_checkpoint().sha256
     assert report["data"][0]["sha256"] == hashlib.sha256(file.read_bytes()).hexdigest()
@@ -83,7 +86,7 @@ def test_latencies_are_reported_beside_accuracies(tmp_path: Path, workspace: Pat
     pd.DataFrame(profile).to_csv(tmp_path / "data" / "ofa_mbv3_profile.csv.gz", index=False)
     measured = {"architecture": architectures, "2080ti_1": milliseconds, "v100_64": 2 * milliseconds}
     pd.DataFrame(measured).to_csv(tmp_path / "data" / "ofa_mbv3_latency.csv.gz", index=False)
-    settings = ("--labels", 10, "--seeds", 2, "--workspace", workspace)
+    settings = ("--labels", 10, "--seeds", 2, "--no-members", "--workspace", workspace)
     output = evaluate("--data", tmp_path / "data", "--out", tmp_path / "out", *settings)
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     columns = ("ofa_mbv3_profile:latency_npu_ms", "ofa_mbv3_latency:2080ti_1", "ofa_mbv3_latency:v100_64")
@@ -97,6 +100,7 @@ def test_latencies_are_reported_beside_accuracies(tmp_path: Path, workspace: Pat
     assert {one["benchmark"] for one in report["figures"]} == {
         "ofa_resnet", "ofa_mbv3", *(f"latency:{column}" for column in columns)
     }  # fmt: skip
+    assert set(ENSEMBLE_METHODS).isdisjoint(one["method"] for one in report["figures"])
     assert {one["file"] for one in report["data"]} >= {"ofa_mbv3_latency.csv.gz"}
     assert "Latency: rank correlation (SRCC), fine-tuned on 10 labels" in output
     for page in ("report.md", "report.html"):
