@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import json
 import os
 import re
 import shlex
@@ -35,7 +36,7 @@ from gennape.platform.runs import REPORT, describe_run, set_status
 from gennape.platform.search import run_search
 from gennape.platform.searchers.testing import SyntheticPredictor
 from gennape.search_spaces.families.nb101 import NasBench101
-from gennape.search_spaces.families.registry import FAMILIES
+from gennape.search_spaces.families.registry import FAMILIES, family
 from gennape.search_spaces.testing import check_search_space
 
 if TYPE_CHECKING:
@@ -271,7 +272,7 @@ def test_pretrain_fit_and_evaluate_guides(tmp_path: Path, monkeypatch: pytest.Mo
     shutil.copy("nb101.csv.gz", "labels")
     smaller = {
         "pretrain": "--sample 64 --epochs 1 --batch 16 --hidden 8 --layers 1 --embedding 4",
-        "fit": "--epochs 1 --batch 16 --clusters 2",
+        "fit": "--epochs 1 --head-epochs 1 --pair-epochs 1 --k-gnn-epochs 1 --batch 16 --clusters 2",
         "evaluate": "--checkpoint checkpoint",
     }
     for page in ("pretrain-and-fit.md", "evaluate.md"):
@@ -280,6 +281,20 @@ def test_pretrain_fit_and_evaluate_guides(tmp_path: Path, monkeypatch: pytest.Mo
                 result = CliRunner().invoke(app, [verb, *arguments, *smaller[verb].split()])
                 assert result.exit_code == 0, f"{verb} {arguments}: {result.output} {result.exception!r}"
     assert "nb101" in (tmp_path / "report" / "report.md").read_text()
+
+
+def test_finetune_guide(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command that teaches; what its checkpoint does in a search is that of any other."""
+    monkeypatch.chdir(tmp_path)
+    space, rng = family("ofa_mbv3"), np.random.default_rng(0)
+    architectures = [json.dumps(space.encode(genome)) for genome in space.sample(rng, 60)]
+    pd.DataFrame({"architecture": architectures, "acc": rng.uniform(75, 78, 60)}).to_csv("ofa_mbv3.csv.gz", index=False)
+    (command,) = [c for c in commands(ROOT / "docs" / "finetune.md") if c.startswith("gennape finetune")]
+    result = CliRunner().invoke(app, shlex.split(command)[1:])
+    assert result.exit_code == 0, result.output
+    assert "fine-tuned on 50 networks" in result.output
+    following = [c for c in commands(ROOT / "docs" / "finetune.md") if c.startswith("gennape search")]
+    assert following == [result.output.strip().splitlines()[-1].removeprefix("next: ")]
 
 
 @pytest.mark.cluster
