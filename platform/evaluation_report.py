@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from gennape.platform.evaluation_tables import Table, details, overviews, summary_of, tables
 from gennape.platform.workspace import atomic_write_bytes
+from gennape.predictors.methods import SIX_MEMBERS
 from gennape.predictors.published_results import PUBLISHED
 
 if TYPE_CHECKING:
@@ -158,10 +159,17 @@ def _introduction(evaluation: Evaluation) -> list[str]:
         "rows: mean ± standard deviation over seeds. In parentheses the figure that the papers report, on their sample "
         "of networks. MAE and regret (what is lost by measuring only the 1 or 10 predicted best) are in percent of "
         "accuracy; everything is over the rows of the table's line.",
+        *([_ABOUT_ABLATIONS] if (evaluation.summary["method"] == SIX_MEMBERS).any() else []),
         *([_ABOUT_UNCERTAINTY] if any(outcome.deviations for _, outcome in evaluation.everything) else []),
         *([_ABOUT_LATENCY] if evaluation.latency else []),
     ]
 
+
+_ABOUT_ABLATIONS = (
+    "six_members is the ensemble that the papers describe, on the same encoder as gennape; -pairwise, -FCM and -T "
+    "leave out its classifiers of pairs, its members that know fuzzy clusters, and its regressions. The members "
+    "stand alone too."
+)
 
 _ABOUT_UNCERTAINTY = (
     "Uncertainty, of methods that tell it: how many percent of the rows lie in the central interval that should hold "

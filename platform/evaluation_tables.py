@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from gennape.predictors.methods import ENSEMBLE_METHODS, SIX_MEMBERS
 from gennape.predictors.metrics import LEVELS
 from gennape.predictors.protocol import ALL, FINE_TUNED, ZERO_SHOT, summarise
 from gennape.predictors.published_results import PUBLISHED
@@ -40,6 +41,8 @@ _OVERVIEWS = {
     "mae": ("Mean absolute error (MAE %)", ("gennape", "cl_fcm_t", "cl_t", "cl", "k_gnn")),
 }
 _BEST_PROXY = "best proxy"
+#: What the papers call methods that have another name here: the predictor is none of theirs, but stands beside them.
+_PUBLISHED_AS = {SIX_MEMBERS: "gennape"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +66,12 @@ def tables(evaluation: Evaluation) -> list[Table]:
 
 
 def overviews(evaluation: Evaluation) -> list[Table]:
-    """Rank correlations zero-shot and fine-tuned, those of further methods where there are any, NDCG and errors."""
+    """Rank correlations zero-shot and fine-tuned, those of further methods where there are any, NDCG, errors, and
+    ablations of the papers' ensemble where it was measured."""
     summary, out = evaluation.summary, []
-    further = [m for m in summary["method"].unique() if m not in (*_SHOWN_FIRST, *_proxies(evaluation))]
+    ablations = list(_ablations(evaluation))
+    elsewhere = {*_SHOWN_FIRST, *_proxies(evaluation), *(ENSEMBLE_METHODS if ablations else ())}
+    further = [m for m in summary["method"].unique() if m not in elsewhere]
     asked = [(figure, *of) for figure, of in _OVERVIEWS.items()]
     if further:
         asked.insert(1, ("srcc", "Rank correlation (SRCC) of further methods", ("gennape", *further)))
@@ -76,7 +82,27 @@ def overviews(evaluation: Evaluation) -> list[Table]:
                 named = f"{title}, {setting_title(setting, labels)}"
                 columns = (*methods, _BEST_PROXY) if figure == "srcc" and methods == _SHOWN_FIRST else methods
                 out.append(_overview(evaluation, part, named, columns, (setting, labels, figure)))
-    return out
+    return [*out, *ablations]
+
+
+def _ablations(evaluation: Evaluation) -> Iterator[Table]:
+    """For each setting a line for the papers' ensemble, each part of it and the predictor, a column a benchmark."""
+    summary = evaluation.summary
+    for setting, labels in ((ZERO_SHOT, 0), (FINE_TUNED, evaluation.plan.labels)):
+        part = summary[(summary["setting"] == setting) & (summary["subset"] == ALL)]
+        records = {(str(r["benchmark"]), str(r["method"])): r for r in part.to_dict("records")}
+        asked = [benchmark for benchmark, method in records if method == SIX_MEMBERS]
+        if not asked:
+            continue
+        lines = []
+        for method in (m for m in (*ENSEMBLE_METHODS, _SHOWN_FIRST[0]) if any((b, m) in records for b in asked)):
+            found = [(records.get((b, method)), records[b, SIX_MEMBERS]["family"]) for b in asked]
+            cells = [_cell(r, published_figure(f, setting, labels, method, "srcc"), "srcc") for r, f in found]
+            lines.append([method, *cells])
+        counts = [[key, *(f"{records[b, SIX_MEMBERS][key]:,}" for b in asked)] for key in ("rows", "seeds")]
+        yield Table(
+            f"Ablations: rank correlation (SRCC), {setting_title(setting, labels)}", ("", *asked), lines + counts
+        )
 
 
 def details(evaluation: Evaluation) -> list[Table]:
@@ -173,8 +199,8 @@ def _published_rows(first: Mapping[Any, Any], measured: set[str], figures: Seque
 
 
 def published_figure(family: str, setting: str, labels: int, method: str, figure: str) -> PublishedFigure | None:
-    """The published figure of just this, if there is one."""
-    wanted = (family, setting, labels, method, figure)
+    """The published figure of just this, if there is one; beside the papers' ensemble that of GENNAPE."""
+    wanted = (family, setting, labels, _PUBLISHED_AS.get(method, method), figure)
     return next((p for p in PUBLISHED if (p.family, p.setting, p.labels, p.method, p.figure) == wanted), None)
 
 
