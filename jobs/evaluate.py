@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,6 +21,16 @@ if TYPE_CHECKING:
 
     _Measured = list[tuple[BenchmarkRows, Outcome]]
 
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """Of accuracies, of latencies, and of accuracies with each number of labels of a learning curve."""
+
+    measured: _Measured = field(default_factory=list)
+    latency: _Measured = field(default_factory=list)
+    curves: _Measured = field(default_factory=list)
+
+
 #: Networks of each family whose embeddings are drawn.
 _DRAWN = 200
 _NO_LABELS = "no labels are published"
@@ -35,6 +46,9 @@ def evaluate(
     members: Annotated[
         bool, typer.Option(help="Measure the papers' ensemble, its ablations and its members too; minutes longer.")
     ] = True,
+    curve: Annotated[
+        str, typer.Option(help="Also draw how the predictor learns, with so many labels each, say 10,20,50,100,200.")
+    ] = "",
     workspace: Annotated[
         Path | None, typer.Option(help="Folder of the runs.  [default: $GENNAPE_WORKSPACE or ./gennape-workspace]")
     ] = None,
@@ -54,6 +68,7 @@ def evaluate(
     from gennape.predictors.protocol import Plan
 
     start, plan = time.perf_counter(), Plan(labels, tuple(range(seeds)))
+    points = [replace(plan, labels=n) for n in _numbers(curve)]
     screen = Console(stderr=True)
     predictor, trained = load_checkpoint(checkpoint), provenance_of(checkpoint)
     predictors: dict[str, Predictor] = {"gennape": predictor}  # others to measure beside it: one entry each
@@ -62,20 +77,33 @@ def evaluate(
     chosen, absent = _read(data, trained, learnt_numbers(checkpoint))
     timed = _read_latencies(data)
     parameters = {"checkpoint": predictor.sha256, "labels": str(labels), "seeds": str(seeds), "proxies": str(proxies)}
-    parameters |= {"members": str(members)}
+    parameters |= {"members": str(members), "curve": curve}
     parameters |= {f"sha256.{rows.benchmark.file}": rows.sha256 for rows in (*chosen, *timed)}
     with ExitStack() as stack:
         with screen.status("opening the runs"):
             log = stack.enter_context(evaluation_run(store, f"evaluate-{time.strftime('%Y%m%d-%H%M%S')}", parameters))
         six = member_methods(predictor) if members else []
-        measured, latency = _measure(chosen, timed, predictors, six, plan, proxies)
+        found = _measure(chosen, timed, predictors, six, plan, points, proxies)
         with screen.status("drawing the report"):
-            embeddings = _embeddings(predictor, measured)
+            embeddings = _embeddings(predictor, found.measured)
             record = {**_record(predictor, trained), "seconds_total": time.perf_counter() - start}
-            evaluation = Evaluation(measured, absent, _data([*chosen, *timed]), plan, record, embeddings, latency)
+            of = (found.measured, absent, _data([*chosen, *timed]), plan, record, embeddings)
+            evaluation = Evaluation(*of, found.latency, found.curves)
             paths = write_evaluation(out, evaluation)
             log(evaluation, paths)
     _show(tables(evaluation), paths)
+
+
+def _numbers(text: str) -> list[int]:
+    """Numbers of labels, ascending, from ``10,20,50``."""
+    import re
+
+    from gennape.errors import ConfigError
+
+    parts = [part.strip() for part in text.split(",")] if text else []
+    if not all(re.fullmatch("[1-9][0-9]{0,8}", part) for part in parts):
+        raise ConfigError(f"--curve: {text!r} are not numbers of labels; give some above 0, as in 10,20,50")
+    return sorted({int(part) for part in parts})
 
 
 def _read(
@@ -121,16 +149,17 @@ def _measure(
     predictors: Mapping[str, Predictor],
     members: Sequence[Method],
     plan: Plan,
+    points: Sequence[Plan],
     proxies: int,
-) -> tuple[_Measured, _Measured]:
-    """What is found of accuracies and of latencies, file by file, so that graphs are looked at once a file."""
+) -> _Found:
+    """What is found, file by file, so that graphs are looked at once a file."""
     import numpy as np
 
     from gennape.jobs.progress import progress_bar
     from gennape.predictors.evaluation_rows import build_rows, computed_proxies, with_proxies
     from gennape.predictors.latency_rows import latency_methods, latency_rows
-    from gennape.predictors.methods import methods_for
-    from gennape.predictors.protocol import MILLISECONDS, calls, measure
+    from gennape.predictors.methods import curve_methods, methods_for
+    from gennape.predictors.protocol import calls, measure
 
     files = [*chosen, *timed]
     with progress_bar("Building graphs", sum(len(rows.labels.genomes) for rows in files)) as advance:
@@ -142,14 +171,18 @@ def _measure(
                 with_proxies(rows, computed_proxies(rows, proxies, np.random.default_rng(0), lambda: advance(1)))
                 for rows in ranked
             ]
-    jobs: list[tuple[BenchmarkRows, list[Method]]] = []
+    found, learners = _Found(), curve_methods(predictors)
+    jobs: list[tuple[_Measured, BenchmarkRows, list[Method], Plan]] = []
     for i, (file, rows) in enumerate(zip(files, built, strict=True)):
-        jobs += [(of, methods_for(of, predictors, members)) for of in ranked[i : i + 1]]
-        jobs += [(of, latency_methods(predictors)) for of in (latency_rows(file, rows.graphs) if plan.labels else [])]
-    with progress_bar("Measuring", sum(calls(rows, methods, plan) for rows, methods in jobs)) as advance:
-        found = [(rows, measure(rows, methods, plan, lambda note: advance(1, note))) for rows, methods in jobs]
-    latency = [one for one in found if one[0].unit == MILLISECONDS]
-    return [one for one in found if one[0].unit != MILLISECONDS], latency
+        for of in ranked[i : i + 1]:
+            jobs.append((found.measured, of, methods_for(of, predictors, members), plan))
+            jobs += [(found.curves, of, learners, point) for point in points]
+        columns = latency_rows(file, rows.graphs) if plan.labels else []
+        jobs += [(found.latency, of, latency_methods(predictors), plan) for of in columns]
+    with progress_bar("Measuring", sum(calls(*job[1:]) for job in jobs)) as advance:
+        for kind, rows, methods, wanted in jobs:
+            kind.append((rows, measure(rows, methods, wanted, lambda note: advance(1, note))))
+    return found
 
 
 def _embeddings(

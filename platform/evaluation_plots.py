@@ -11,7 +11,7 @@ from plotly.colors import qualitative
 from plotly.subplots import make_subplots
 from sklearn.manifold import TSNE
 
-from gennape.platform.evaluation_tables import published_figure, setting_title
+from gennape.platform.evaluation_tables import PREDICTOR, learning_curves, published_figure, setting_title
 from gennape.platform.report import CLOUD, FRONT, INK
 from gennape.predictors.metrics import coverage, normal_scale
 from gennape.predictors.protocol import ALL, FINE_TUNED, MILLISECONDS, ZERO_SHOT
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from gennape.platform.evaluation_report import Evaluation
     from gennape.predictors.protocol import BenchmarkRows, Outcome
 
-PREDICTOR = "gennape"
 #: Points drawn of each benchmark: more say nothing new, and make the page heavy.
 MOST_POINTS = 600
 _COLUMNS = 3
@@ -37,7 +36,7 @@ _BARS = (("gennape", False), ("gennape", True), ("k_gnn", False), ("k_gnn", True
 
 def plots(evaluation: Evaluation) -> list[tuple[str, str]]:
     """Titles and HTML; the first one brings the library along, so that they need nothing from elsewhere."""
-    figures = [*_bars(evaluation)]
+    figures = [*_bars(evaluation), *_curves(evaluation)]
     figures += _predictions(evaluation)
     figures += _reliability(evaluation)
     if evaluation.embeddings:
@@ -91,6 +90,24 @@ def _bar(
             "pattern": {"shape": "/" if known else ""},
         },
     )
+
+
+def _curves(evaluation: Evaluation) -> list[tuple[str, go.Figure]]:
+    """Rank correlations over numbers of labels, a line a benchmark."""
+    curves = learning_curves(evaluation)
+    if not curves:
+        return []
+    figure = go.Figure()
+    for i, (name, points) in enumerate(curves.items()):
+        spread = [point["srcc_sd"] for point in points.values()]
+        trace = go.Scatter(
+            x=list(points), y=[point["srcc"] for point in points.values()], mode="lines+markers", name=name,
+            line={"color": qualitative.Safe[i % len(qualitative.Safe)]},
+            error_y={"type": "data", "array": spread, "visible": any(map(math.isfinite, spread))},
+        )  # fmt: skip
+        figure.add_trace(trace)
+    figure.update_layout(xaxis={"title": {"text": "labels"}}, yaxis={"title": {"text": "SRCC"}}, height=480)
+    return [("Learning curves: rank correlation by number of labels", figure)]
 
 
 def _predictions(evaluation: Evaluation) -> list[tuple[str, go.Figure]]:

@@ -8,7 +8,7 @@ import math
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from gennape.platform.evaluation_tables import Table, details, overviews, summary_of, tables
+from gennape.platform.evaluation_tables import Table, details, learning_curves, overviews, summary_of, tables
 from gennape.platform.workspace import atomic_write_bytes
 from gennape.predictors.methods import SIX_MEMBERS
 from gennape.predictors.published_results import PUBLISHED
@@ -33,7 +33,8 @@ class Evaluation:
 
     ``measured``: rows of each benchmark and what was found; ``absent``: benchmarks and families without figures, and
     why; ``data``: what each file is (name, SHA-256, rows, left out); ``provenance``: what was evaluated with what;
-    ``embeddings``: some networks of each family [g, d]; ``latency``: as ``measured``, for each column of latencies.
+    ``embeddings``: some networks of each family [g, d]; ``latency``: as ``measured``, for each column of latencies;
+    ``curves``: as ``measured``, of the predictor alone, for each number of labels of a learning curve.
     """
 
     measured: Sequence[tuple[BenchmarkRows, Outcome]]
@@ -43,6 +44,7 @@ class Evaluation:
     provenance: Mapping[str, Any]
     embeddings: Mapping[str, Float64[np.ndarray, "g d"]]
     latency: Sequence[tuple[BenchmarkRows, Outcome]] = ()
+    curves: Sequence[tuple[BenchmarkRows, Outcome]] = ()
 
     @property
     def everything(self) -> list[tuple[BenchmarkRows, Outcome]]:
@@ -73,16 +75,12 @@ def write_evaluation(folder: Path, evaluation: Evaluation) -> list[Path]:
 
 
 def as_json(evaluation: Evaluation) -> str:
-    """Every figure by benchmark, family, subset, setting, method and seed; their summary; the published figures."""
+    """Every figure by benchmark, family, subset, setting, method and seed; their summary; both of learning curves, by
+    number of labels too; the published figures."""
     seconds = [
         {"benchmark": rows.benchmark, "setting": setting, "method": method, "seconds": round(spent, 3)}
         for rows, outcome in evaluation.everything
         for (setting, method), spent in outcome.seconds.items()
-    ]
-    figures = [
-        {**{k: v for k, v in asdict(m).items() if k != "figures"}, **m.figures}
-        for _, outcome in evaluation.everything
-        for m in outcome.measurements
     ]
     report = {
         "format": FORMAT,
@@ -92,11 +90,21 @@ def as_json(evaluation: Evaluation) -> str:
         "data": list(evaluation.data),
         "absent": dict(evaluation.absent),
         "seconds": seconds,
-        "figures": figures,
+        "figures": _by_seed(evaluation.everything),
         "summary": [*evaluation.summary.to_dict("records"), *summary_of(evaluation.latency).to_dict("records")],
+        "curves": _by_seed(evaluation.curves),
+        "curves_summary": summary_of(evaluation.curves).to_dict("records"),
         "published": [asdict(figure) for figure in PUBLISHED],
     }
     return json.dumps(_plain(report), indent=1, allow_nan=False) + "\n"
+
+
+def _by_seed(measured: Sequence[tuple[BenchmarkRows, Outcome]]) -> list[dict[str, Any]]:
+    return [
+        {**{k: v for k, v in asdict(m).items() if k != "figures"}, **m.figures}
+        for _, outcome in measured
+        for m in outcome.measurements
+    ]
 
 
 def _plain(value: Any) -> Any:
@@ -160,6 +168,7 @@ def _introduction(evaluation: Evaluation) -> list[str]:
         "of networks. MAE and regret (what is lost by measuring only the 1 or 10 predicted best) are in percent of "
         "accuracy; everything is over the rows of the table's line.",
         *([_ABOUT_ABLATIONS] if (evaluation.summary["method"] == SIX_MEMBERS).any() else []),
+        *([_ABOUT_CURVES] if learning_curves(evaluation) else []),
         *([_ABOUT_UNCERTAINTY] if any(outcome.deviations for _, outcome in evaluation.everything) else []),
         *([_ABOUT_LATENCY] if evaluation.latency else []),
     ]
@@ -169,6 +178,11 @@ _ABOUT_ABLATIONS = (
     "six_members is the ensemble that the papers describe, on the same encoder as gennape; -pairwise, -FCM and -T "
     "leave out its classifiers of pairs, its members that know fuzzy clusters, and its regressions. The members "
     "stand alone too."
+)
+
+_ABOUT_CURVES = (
+    "Learning curves are fine-tuned on other numbers of labelled rows by the same protocol and with the same seeds: a "
+    "draw holds the smaller draws of its seed. The rows of a line are those left to test with the most labels."
 )
 
 _ABOUT_UNCERTAINTY = (

@@ -30,7 +30,9 @@ TITLES = {
     "regret_10": "regret@10 %",
 }
 _LATENCY_TITLES = {"srcc": "rank correlation (SRCC)", "mape": "MAPE %", "mae": "MAE ms"}
-_SHOWN_FIRST = ("gennape", "k_gnn", "flops", "params")
+#: The method that an evaluation is of.
+PREDICTOR = "gennape"
+_SHOWN_FIRST = (PREDICTOR, "k_gnn", "flops", "params")
 _NONE = "-"
 
 
@@ -66,8 +68,8 @@ def tables(evaluation: Evaluation) -> list[Table]:
 
 
 def overviews(evaluation: Evaluation) -> list[Table]:
-    """Rank correlations zero-shot and fine-tuned, those of further methods where there are any, NDCG, errors, and
-    ablations of the papers' ensemble where it was measured."""
+    """Rank correlations zero-shot and fine-tuned, those of further methods where there are any, NDCG, errors,
+    ablations of the papers' ensemble where it was measured, and learning curves where they were asked for."""
     summary, out = evaluation.summary, []
     ablations = list(_ablations(evaluation))
     elsewhere = {*_SHOWN_FIRST, *_proxies(evaluation), *(ENSEMBLE_METHODS if ablations else ())}
@@ -82,7 +84,7 @@ def overviews(evaluation: Evaluation) -> list[Table]:
                 named = f"{title}, {setting_title(setting, labels)}"
                 columns = (*methods, _BEST_PROXY) if figure == "srcc" and methods == _SHOWN_FIRST else methods
                 out.append(_overview(evaluation, part, named, columns, (setting, labels, figure)))
-    return [*out, *ablations]
+    return [*out, *ablations, *_curves(evaluation)]
 
 
 def _ablations(evaluation: Evaluation) -> Iterator[Table]:
@@ -95,7 +97,7 @@ def _ablations(evaluation: Evaluation) -> Iterator[Table]:
         if not asked:
             continue
         lines = []
-        for method in (m for m in (*ENSEMBLE_METHODS, _SHOWN_FIRST[0]) if any((b, m) in records for b in asked)):
+        for method in (m for m in (*ENSEMBLE_METHODS, PREDICTOR) if any((b, m) in records for b in asked)):
             found = [(records.get((b, method)), records[b, SIX_MEMBERS]["family"]) for b in asked]
             cells = [_cell(r, published_figure(f, setting, labels, method, "srcc"), "srcc") for r, f in found]
             lines.append([method, *cells])
@@ -103,6 +105,31 @@ def _ablations(evaluation: Evaluation) -> Iterator[Table]:
         yield Table(
             f"Ablations: rank correlation (SRCC), {setting_title(setting, labels)}", ("", *asked), lines + counts
         )
+
+
+def learning_curves(evaluation: Evaluation) -> dict[str, dict[int, Mapping[Any, Any]]]:
+    """The predictor's summary on all rows by benchmark, then by number of labels, ascending; that of 0 is zero-shot."""
+    curves: dict[str, dict[int, Mapping[Any, Any]]] = {rows.benchmark: {} for rows, _ in evaluation.curves}
+    for setting, summary in ((ZERO_SHOT, evaluation.summary), (FINE_TUNED, summary_of(evaluation.curves))):
+        for record in summary.to_dict("records"):
+            same = (record["subset"], record["setting"], record["method"]) == (ALL, setting, PREDICTOR)
+            if same and record["benchmark"] in curves:
+                curves[record["benchmark"]][record["labels"]] = record
+    return {name: dict(sorted(points.items())) for name, points in curves.items() if any(points)}
+
+
+def _curves(evaluation: Evaluation) -> list[Table]:
+    """A line for each benchmark, a column for each number of labels; none where no curve was measured."""
+    curves, rows = learning_curves(evaluation), []
+    numbers = sorted({labels for points in curves.values() for labels in points})
+    for name, points in curves.items():
+        known = {n: (ZERO_SHOT if n == 0 else FINE_TUNED, n, PREDICTOR, "srcc") for n in numbers}
+        family = next(iter(points.values()))["family"]
+        cells = [_cell(points.get(n), published_figure(family, *of), "srcc") for n, of in known.items()]
+        fewest, seeds = min(p["rows"] for p in points.values()), max(p["seeds"] for p in points.values())
+        rows.append([name, f"{fewest:,}", str(seeds), *cells])
+    title = f"Learning curves: rank correlation (SRCC) of {PREDICTOR} by number of labels"
+    return [Table(title, ("", "rows", "seeds", *map(str, numbers)), rows)] if rows else []
 
 
 def details(evaluation: Evaluation) -> list[Table]:

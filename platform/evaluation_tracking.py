@@ -10,7 +10,9 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from gennape.errors import WorkspaceError
+from gennape.platform.evaluation_tables import PREDICTOR, learning_curves
 from gennape.platform.tracking import MOST_METRICS, open_store, provenance
+from gennape.predictors.protocol import ALL
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -29,7 +31,8 @@ def evaluation_run(
 ) -> Iterator[Callable[[Evaluation, Sequence[Path]], None]]:
     """A run of the experiment "gennape"; yields ``log(evaluation, files)``, to call once the files are written.
 
-    Metrics are called benchmark/subset/setting/method/figure, the step is the seed. The run ends FINISHED, KILLED on
+    Metrics are called benchmark/subset/setting/method/figure, the step is the seed. Where the setting reads "learning
+    curve", the step is the number of labels and the value a mean over seeds. The run ends FINISHED, KILLED on
     ``KeyboardInterrupt`` and FAILED on any other exception. Raises :class:`WorkspaceError` when the store cannot be
     opened, or does not take what is logged. One process writes once, at the end: no actor is needed.
     """
@@ -94,5 +97,11 @@ def _values(evaluation: Evaluation) -> Iterator[tuple[str, float, int]]:
     for _, outcome in evaluation.everything:
         for m in outcome.measurements:
             for figure, value in m.figures.items():
-                parts = (m.benchmark, m.subset, m.setting, m.method, figure)
-                yield "/".join(_FORBIDDEN.sub("", part).strip() for part in parts), value, m.seed
+                yield _key(m.benchmark, m.subset, m.setting, m.method, figure), value, m.seed
+    for benchmark, points in learning_curves(evaluation).items():
+        for labels, point in points.items():
+            yield _key(benchmark, ALL, "learning curve", PREDICTOR, "srcc"), point["srcc"], labels
+
+
+def _key(*parts: str) -> str:
+    return "/".join(_FORBIDDEN.sub("", part).strip() for part in parts)

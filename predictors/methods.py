@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from gennape.predictors.fuzzy_ensemble import FuzzyEnsemble
 from gennape.predictors.members.ensemble import MemberEnsemble
 from gennape.predictors.members.registry import ABLATIONS
 from gennape.predictors.predictor import Predictor, TunablePredictor
-from gennape.predictors.protocol import ZERO_SHOT, BenchmarkRows, Estimates, Method, Scores, Target
+from gennape.predictors.protocol import FINE_TUNED, ZERO_SHOT, BenchmarkRows, Estimates, Method, Scores, Target
 from gennape.search_spaces.cost import flops, params
 from gennape.search_spaces.graph import PackedGraphs
 
@@ -42,6 +43,12 @@ def predictor_method(name: str, predictor: Predictor) -> Method:
         return _estimates(copy.copy(predictor).fit(target.graphs.take(rows), target.accuracy[rows]), target)
 
     return Method(name, scores, calibrated=True, learns=True)
+
+
+def curve_methods(predictors: Mapping[str, Predictor]) -> list[Method]:
+    """What has a learning curve: the predictors that learn, fine-tuned alone, since zero-shot there are no labels."""
+    methods = [predictor_method(name, predictor) for name, predictor in predictors.items()]
+    return [replace(method, settings=(FINE_TUNED,)) for method in methods if method.learns]
 
 
 def _estimates(predictor: Predictor, target: Target) -> Estimates:

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from gennape.errors import InvalidDataError, WorkspaceError
+from gennape.errors import ConfigError, InvalidDataError, WorkspaceError
 from gennape.jobs.cli import app
 from gennape.predictors.checkpoint import load_checkpoint
 from gennape.predictors.evaluation_rows import BENCHMARKS
@@ -105,6 +105,33 @@ def test_latencies_are_reported_beside_accuracies(tmp_path: Path, workspace: Pat
     assert "Latency: rank correlation (SRCC), fine-tuned on 10 labels" in output
     for page in ("report.md", "report.html"):
         assert "ofa_mbv3_latency:v100_64" in (tmp_path / "out" / page).read_text()
+
+
+@pytest.mark.cluster
+def test_learning_curves_follow_the_protocol(tmp_path: Path, workspace: Path) -> None:
+    write_resnets(tmp_path / "data", 20)
+    settings = ("--labels", 5, "--seeds", 2, "--no-members", "--curve", "9, 3,5,40", "--workspace", workspace)
+    output = evaluate("--data", tmp_path / "data", "--out", tmp_path / "out", *settings)
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    curve = [one for one in report["curves"] if one["subset"] == "all"]
+    assert {(one["method"], one["setting"]) for one in curve} == {("gennape", "fine-tuned")}
+    # There are too few rows for 40 labels.
+    assert [(one["labels"], one["seed"], one["rows"]) for one in curve] == [
+        (labels, seed, 20 - labels) for labels in (3, 5, 9) for seed in (0, 1)
+    ]
+    assert [one for one in curve if one["labels"] == 5] == by(
+        report, method="gennape", setting="fine-tuned", subset="all"
+    )
+    assert {one["labels"] for one in report["figures"]} == {0, 5}
+    assert "Learning curves: rank correlation (SRCC) of gennape" in output
+    assert "Learning curves" in (tmp_path / "out" / "report.html").read_text()
+
+
+@pytest.mark.parametrize("curve", ["10,", "0", "ten", "10,-5", "1.5"])
+def test_curves_of_no_numbers_are_refused_at_once(tmp_path: Path, curve: str) -> None:
+    with pytest.raises(ConfigError, match=r"--curve: .* are not numbers of labels"):
+        evaluate("--data", tmp_path, "--out", tmp_path / "out", "--curve", curve)
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.cluster

@@ -34,6 +34,7 @@ from gennape.predictors.members.view import View
 from gennape.predictors.methods import (
     ENSEMBLE_METHODS,
     cost_methods,
+    curve_methods,
     member_methods,
     methods_for,
     predictor_method,
@@ -304,6 +305,18 @@ def test_deviations_of_a_predictor_are_measured_once_it_tells_them() -> None:
     assert "deviation" not in zero
     assert tuned["deviation"] == 2
     assert set(outcome.deviations) == {(FINE_TUNED, "unsure", 0)}
+
+
+def test_a_point_of_a_curve_is_what_the_protocol_finds_with_so_many_labels() -> None:
+    rows, mean = rows_of(TEN), Mean()
+    methods = curve_methods({"constant": Constant(), "mean": mean})
+    for labels in (2, 4):
+        plan, told = Plan(labels, (0, 1)), []
+        whole, point = measure(rows, [predictor_method("mean", mean)], plan), measure(rows, methods, plan, told.append)
+        assert len(told) == calls(rows, methods, plan) == 2
+        assert point.measurements == [m for m in whole.measurements if m.setting == FINE_TUNED]
+        assert [m.labels for m in point.measurements] == [labels] * 2
+    assert measure(rows, methods, Plan(9)).measurements == []  # too few rows to test
 
 
 def test_a_predictor_that_cannot_be_fitted_is_measured_zero_shot_only() -> None:

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from gennape.platform.evaluation_plots import _reliability, plots, project
+from gennape.platform.evaluation_plots import _curves, _reliability, plots, project
 from gennape.platform.evaluation_report import Evaluation, as_json, as_markdown, write_evaluation
 from gennape.platform.evaluation_tables import TITLES, tables
+from gennape.platform.evaluation_tracking import _values
 from gennape.predictors.protocol import (
     ALL,
     FINE_TUNED,
@@ -249,6 +250,57 @@ def test_reliability_of_latencies_is_that_of_log_normals(evaluation: Evaluation)
     assert (trace.name, trace.legendgroup) == ("ofa:a", "latency")
     held = dict(zip(trace.x, trace.y, strict=True))
     assert (held[50], held[55]) == (0, 100)
+
+
+def with_curves(evaluation: Evaluation) -> Evaluation:
+    """With 20 labels twice, with 50 once, and of a benchmark that has too few rows."""
+    rows = evaluation.measured[0][0]
+    points = {
+        20: [replace(measurement("gennape", FINE_TUNED, s, 0.7 + 0.1 * s, rows=5), labels=20) for s in (0, 1)],
+        50: [measurement("gennape", FINE_TUNED, 0, 0.95, rows=4), measurement("gennape", FINE_TUNED, 0, 0.1, "low")],
+    }
+    small = replace(rows, benchmark="small")
+    curves = [*((rows, Outcome(points[n])) for n in (50, 20)), (small, Outcome())]
+    return replace(evaluation, curves=curves)
+
+
+def test_learning_curves_have_a_column_for_each_number_of_labels(evaluation: Evaluation) -> None:
+    curved = with_curves(evaluation)
+    title = "Learning curves: rank correlation (SRCC) of gennape by number of labels"
+    # Of 0.7 and 0.8; those without labels are measured zero-shot; the papers have figures for 0 and 50.
+    assert list(table(curved, title).values()) == [
+        {"": "nb201", "rows": "4", "seeds": "2", "0": "0.900 (0.815)", "20": "0.750 ± 0.071", "50": "0.950 (0.910)"}
+    ]
+    assert [of for of in tables(curved) if of.title != title] == tables(evaluation)
+    ((_, figure),) = _curves(curved)
+    (line,) = figure.data
+    assert (line.name, list(line.x), list(line.y)) == ("nb201", [0, 20, 50], [0.9, pytest.approx(0.75), 0.95])
+    assert line.error_y.array[1] == pytest.approx(0.0707, abs=1e-4)
+    assert "Learning curves are" in as_markdown(curved).partition("##")[0]
+    assert any(title.startswith("Learning curves") for title, _ in plots(curved))
+    none = replace(evaluation, curves=curved.curves[-1:])
+    for of in (evaluation, none):
+        assert _curves(of) == []
+        assert "earning curves" not in as_markdown(of)
+
+
+def test_json_and_runs_hold_learning_curves_apart(evaluation: Evaluation) -> None:
+    curved = with_curves(evaluation)
+    plain, both = (json.loads(as_json(of)) for of in (evaluation, curved))
+    assert {key for key in both if both[key] != plain[key]} == {"curves", "curves_summary"}
+    assert [(one["labels"], one["seed"], one["srcc"]) for one in both["curves"]] == [
+        *((50, 0, 0.95), (50, 0, 0.1), (20, 0, 0.7), (20, 1, 0.8)),
+    ]
+    assert both["curves"][0].keys() == plain["figures"][0].keys() - {"mae"}
+    means = {(one["labels"], one["subset"]): one["srcc"] for one in both["curves_summary"]}
+    assert means == {(50, "all"): 0.95, (50, "low"): 0.1, (20, "all"): 0.75}
+    assert (plain["curves"], plain["curves_summary"]) == ([], [])
+    logged = list(_values(curved))
+    kept = len(list(_values(evaluation)))
+    assert [(key, step) for key, _, step in logged[kept:]] == [
+        ("nb201/all/learning curve/gennape/srcc", labels) for labels in (0, 20, 50)
+    ]
+    assert [value for _, value, _ in logged[kept:]] == pytest.approx([0.9, 0.75, 0.95])
 
 
 def test_a_proxy_known_of_some_rows_says_of_how_many(evaluation: Evaluation) -> None:
