@@ -9,14 +9,14 @@ from torch import Tensor, nn
 #: Whom heads are believed for entirely: this share of the training networks.
 _SHARE = 0.99
 #: From this many reaches on they are not believed at all.
-_END = 1.5
+_END = 2.0
 
 
 class Familiarity(nn.Module):
     """1 for networks like the training's, falling to 0 for others, by Mahalanobis distance (Lee et al., 2018).
 
     Distances are between what graphs are pooled to, [p]; the reach is the distance within which 99 % of the training
-    networks lie. Trust is 1 up to one reach and 0 from 1.5 reaches on. Untrained, everything is familiar.
+    networks lie. Trust is 1 up to one reach and 0 from two reaches on. Untrained, everything is familiar.
     """
 
     mean: Tensor
