@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 
 import typer
@@ -14,10 +16,13 @@ from gennape.jobs.evaluate import evaluate
 from gennape.jobs.export import export
 from gennape.jobs.finetune import finetune
 from gennape.jobs.fit import fit
+from gennape.jobs.logs import logs
 from gennape.jobs.pretrain import pretrain
 from gennape.jobs.search import search
 from gennape.jobs.serve import serve
 from gennape.jobs.show import show
+from gennape.jobs.status import status
+from gennape.jobs.stop import stop
 from gennape.jobs.submit import submit
 from gennape.jobs.ui import ui
 
@@ -30,12 +35,31 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 
-for verb in (search, ui, export, show, serve, submit, pretrain, fit, finetune, evaluate, conform, data, convert):
+for verb in (
+    search,
+    ui,
+    export,
+    show,
+    serve,
+    submit,
+    status,
+    logs,
+    stop,
+    pretrain,
+    fit,
+    finetune,
+    evaluate,
+    conform,
+    data,
+    convert,
+):
     app.command()(verb)
 
 
 def main() -> None:
     """Run a verb; an expected error becomes one message on stderr and exit status 1, Ctrl-C 130."""
+    if os.environ.get("RAY_JOB_STOP_SIGNAL") == "SIGINT":  # a job; its head may have been started deaf to Ctrl-C
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         app(standalone_mode=True)
     except GennapeError as error:

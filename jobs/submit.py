@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import shlex
 import sys
 import tempfile
 from pathlib import Path
@@ -12,13 +13,21 @@ import typer
 
 from gennape.errors import ConfigError
 
+DASHBOARD = "http://127.0.0.1:8265"
+WORKSPACE = "~/gennape-workspace"
+#: Verbs about jobs, which run where the cluster is asked from.
+ABOUT_JOBS = ("submit", "status", "logs", "stop")
+
+Address = Annotated[str, typer.Option(envvar="RAY_API_SERVER_ADDRESS", help="Dashboard of the cluster.")]
+JobId = Annotated[str, typer.Argument(metavar="ID", help="Name of the job, as submit printed it.")]
+
 
 def submit(
     verb: Annotated[
         list[str],
         typer.Argument(metavar="-- VERB [OPTIONS]...", help="What to run there, as here: -- search --space ofa_mbv3"),
     ],
-    address: Annotated[str, typer.Option(help="Dashboard of the cluster.")] = "http://127.0.0.1:8265",
+    address: Address = DASHBOARD,
     wait: Annotated[
         bool, typer.Option("--wait", help="Show what the job prints and end with its exit status.")
     ] = False,
@@ -26,7 +35,11 @@ def submit(
         Path | None,
         typer.Option(exists=True, dir_okay=False, help="Wheel to ship.  [default: built from the source tree]"),
     ] = None,
-    workspace: Annotated[str, typer.Option(help="Folder on the head for the runs.")] = "~/gennape-workspace",
+    exclude: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PATTERN", help="Files of the wheel not to ship, as '*.csv'; may be repeated."),
+    ] = None,
+    workspace: Annotated[str, typer.Option(help="Folder on the head for the runs.")] = WORKSPACE,
     python: Annotated[str, typer.Option(help="Python on the head.")] = "python",
 ) -> None:
     """Run a verb on a Ray cluster, with this version of gennape."""
@@ -37,27 +50,58 @@ def submit(
     command = [python, "-P", "-m", "gennape", *on_cluster(verb)]
     with tempfile.TemporaryDirectory(prefix="gennape-build-") as folder:
         built = wheel or build_wheel(source_tree(), Path(folder))
-        job = submit_job(Submission(address, command, built, {"GENNAPE_WORKSPACE": workspace}))
-    sys.stderr.write(f"submitted {job}\n")
+        job = submit_job(Submission(address, command, built, {"GENNAPE_WORKSPACE": workspace}, exclude or []))
     if wait:
-        _wait(address, job)
+        sys.stderr.write(f"submitted {job}\n{_about(address, job, verb, workspace)}")
+        show_until_end(address, job)
     else:
-        sys.stderr.write(f"follow it with: ray job logs --address {address} --follow {job}\n")
+        show(f"{job}\n")  # alone on stdout, for scripts
+        sys.stderr.write(_about(address, job, verb, workspace))
 
 
-def _wait(address: str, job: str) -> None:
+def _about(address: str, job: str, verb: list[str], workspace: str) -> str:
+    """Where to look, and what to do next."""
+    from gennape.platform.submission import dashboard_page
+
+    lines = [f"dashboard  {dashboard_page(address, job)}"]
+    if (runs := tracked_in(verb, workspace)) is not None:
+        lines.append(f"MLflow     on the head: gennape ui --workspace {runs}")
+    lines.append(f"next       gennape status {job}{at(address)}")
+    lines.append(f"           gennape logs {job} --follow{at(address)}")
+    return "".join(f"  {line}\n" for line in lines)
+
+
+def tracked_in(verb: list[str], workspace: str) -> str | None:
+    """The workspace on the head whose MLflow store holds what the verb logs; None for one that logs nothing."""
+    if verb[0] not in ("search", "evaluate"):
+        return None
+    for argument, following in zip(verb, [*verb[1:], ""], strict=True):
+        name, _, value = argument.partition("=")
+        if name == "--workspace":
+            return shlex.quote(value or following)
+    return workspace
+
+
+def at(address: str) -> str:
+    """The option that names the cluster, where it is not the one that is asked by default."""
+    return "" if address == DASHBOARD else f" --address {shlex.quote(address)}"
+
+
+def show_until_end(address: str, job: str) -> None:
+    """Show what a job prints; end with its exit status when it ends."""
     from gennape.platform.submission import follow
 
     try:
-        status = follow(address, job, _write)
+        status = follow(address, job, show)
     except KeyboardInterrupt:
-        sys.stderr.write(f"job {job} goes on; stop it with: ray job stop --address {address} {job}\n")
+        sys.stderr.write(f"job {job} goes on; stop it with: gennape stop {job}{at(address)}\n")
         raise
     if status != 0:
         raise typer.Exit(status)
 
 
-def _write(text: str) -> None:
+def show(text: str) -> None:
+    """Write to stdout, at once."""
     sys.stdout.write(text)
     sys.stdout.flush()
 
@@ -65,13 +109,15 @@ def _write(text: str) -> None:
 def on_cluster(verb: list[str]) -> list[str]:
     """The verb's arguments, with ``--address auto`` where it takes an address and none is given.
 
-    Raises :class:`ConfigError` for a verb that does not exist, before anything is shipped.
+    Raises :class:`ConfigError` for a verb that does not exist or is about jobs, before anything is shipped.
     """
     from gennape.jobs.cli import app
 
     known = {command.callback.__name__: command.callback for command in app.registered_commands if command.callback}
     if verb[0] not in known:
         raise ConfigError(f"unknown verb {verb[0]!r}; known are {', '.join(sorted(known))}")
+    if verb[0] in ABOUT_JOBS:
+        raise ConfigError(f"`{verb[0]}` is about jobs and runs here, not in one; leave out `submit --`")
     takes_address = "address" in inspect.signature(known[verb[0]]).parameters
     given = any(argument.partition("=")[0] == "--address" for argument in verb)
     return [*verb, "--address", "auto"] if takes_address and not given else verb

@@ -1,8 +1,11 @@
-"""Shipping gennape to a cluster and running it there."""
+"""Shipping gennape to a cluster and running it there; asking about jobs, and stopping them."""
 
 from __future__ import annotations
 
+import json
 import os
+import re
+import shlex
 import shutil
 import signal
 import socket
@@ -14,17 +17,32 @@ import urllib.error
 import urllib.request
 import zipfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
+from typer.testing import CliRunner
 
 import gennape
 from gennape.errors import ConfigError, ServiceError
+from gennape.jobs.cli import app
 from gennape.jobs.submit import on_cluster
-from gennape.platform.submission import Submission, build_wheel, follow, source_tree, submit, unpack_wheel
+from gennape.platform.submission import (
+    Submission,
+    all_jobs,
+    build_wheel,
+    find_job,
+    follow,
+    read_log,
+    source_tree,
+    stop_job,
+    submit,
+    unpack_wheel,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+
+    from click.testing import Result
 
 # Ray's own, of the library it talks through.
 pytestmark = pytest.mark.filterwarnings("ignore:ssl=None is deprecated")
@@ -109,8 +127,8 @@ def test_verbs_get_the_address_of_their_cluster() -> None:
 
 
 @pytest.fixture(scope="module")
-def dashboard() -> Iterator[str]:
-    """The address of the dashboard of a Ray head of our own, started as a person would."""
+def head() -> Iterator[tuple[str, Path]]:
+    """A Ray head of our own, started as a person would: the address of its dashboard, and the folder of its files."""
     address = f"http://127.0.0.1:{_free_port()}"
     folder = Path(tempfile.mkdtemp(prefix="gn-"))  # short: Ray keeps sockets there
     binaries = str(Path(sys.executable).parent)
@@ -121,14 +139,19 @@ def dashboard() -> Iterator[str]:
     command += ["--object-store-memory=100000000"]
     environment = {**os.environ, "PATH": f"{binaries}:{os.environ['PATH']}", "RAY_AUTH_MODE": "disabled"}
     with (folder / "log").open("w") as log:
-        head = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log, start_new_session=True)
+        process = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log, start_new_session=True)
     try:
-        _await(f"{address}/api/version", head, folder / "log")
-        yield address
+        _await(f"{address}/api/version", process, folder / "log")
+        yield address, folder
     finally:
-        head.send_signal(signal.SIGTERM)
-        head.wait(60)
+        process.send_signal(signal.SIGTERM)
+        process.wait(60)
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def dashboard(head: tuple[str, Path]) -> str:
+    return head[0]
 
 
 def _await(url: str, head: subprocess.Popen[bytes], log: Path) -> None:
@@ -198,3 +221,168 @@ def test_a_search_submitted_from_the_command_line_leaves_its_front_on_the_head(
     assert "all 60 evaluations are done" in ended.stdout
     (front,) = tmp_path.glob("runs/*/report/front.csv")
     assert {"hash", "architecture", "accuracy", "flops"} <= set(front.read_text().partition("\n")[0].split(","))
+
+
+# Asking about jobs, and stopping them ---------------------------------------------------------------------------------
+
+
+def _invoke(*arguments: str) -> Result:
+    return CliRunner().invoke(app, arguments)
+
+
+def _until(holds: Callable[[], object], what: str) -> None:
+    end = time.monotonic() + 180
+    while not holds():
+        assert time.monotonic() < end, what
+        time.sleep(0.3)
+
+
+@pytest.mark.cluster
+def test_a_job_that_fails_is_told_by_every_verb(dashboard: str, wheel: Path) -> None:
+    submitted = _invoke("submit", "--address", dashboard, "--wheel", str(wheel), "--", "conform", "/nonexistent")
+    assert submitted.exit_code == 0, submitted.output
+    job = submitted.stdout.strip()
+    assert re.fullmatch(r"raysubmit_\w+", job)  # alone, for scripts
+    assert f"{dashboard}/#/jobs/{job}" in submitted.stderr
+    assert f"gennape status {job} --address {dashboard}\n" in submitted.stderr
+    assert f"gennape logs {job} --follow --address {dashboard}\n" in submitted.stderr
+
+    followed = _invoke("logs", job, "--follow", "--address", dashboard)
+    assert followed.exit_code == 1
+    assert followed.stdout.count("gennape: error: /nonexistent is not a folder") == 1
+    printed = _invoke("logs", job, "--address", dashboard)
+    assert (printed.exit_code, printed.stdout) == (1, followed.stdout)
+
+    one, every = (_invoke("status", *which, "--address", dashboard) for which in ([job], []))
+    assert (one.exit_code, every.exit_code) == (1, 0)
+    (line,) = [line for line in every.stdout.splitlines() if line.startswith(job)]
+    assert re.fullmatch(
+        rf"{job} +conform +failed +\d{{4}}-\d\d-\d\d \d\d:\d\d:\d\d +\d.* +exit status 1: /nonexistent is not .*", line
+    )
+    assert [cell for cell in one.stdout.splitlines()[1].split() if cell] == line.split()
+
+    stopped = _invoke("stop", job, "--address", dashboard)
+    assert (stopped.exit_code, str(stopped.exception)) == (
+        1,
+        f"job {job} has ended already (failed), nothing is left to stop",
+    )
+
+
+@pytest.mark.cluster
+@pytest.mark.parametrize("job", ["raysubmit_none", "../version", "a/b", "", "x?y"])
+def test_an_unknown_job_is_named(dashboard: str, job: str) -> None:
+    for ask in (find_job, read_log, stop_job, lambda address, name: follow(address, name, str)):
+        with pytest.raises(ServiceError, match="knows no job " + re.escape(repr(job))):
+            ask(dashboard, job)
+
+
+@pytest.mark.cluster
+def test_a_job_that_was_killed_ends_as_in_a_shell(dashboard: str, wheel: Path) -> None:
+    status, heard = _run(dashboard, wheel, "sh", "-c", "echo last words; kill -9 $$")
+    assert status == 137
+    assert "last words\n" in heard
+    found = all_jobs(dashboard)[0]  # the newest
+    assert (found.verb, found.state, found.status) == ("sh", "failed", 137)
+    # Some shells add a word of their own about the one they ran.
+    assert found.failure in ("exit status 137: last words", "exit status 137: Killed")
+    assert found.workspace == "~/elsewhere"
+    assert found.started is not None
+    assert found.ended is not None
+    assert abs(time.time() - found.ended) < 120
+    assert 0 <= found.ended - found.started < 120
+
+    # What reads the log goes away: no cut connection to take up again.
+    def gone(_: str) -> None:
+        raise BrokenPipeError
+
+    with pytest.raises(BrokenPipeError):
+        follow(dashboard, found.id, gone)
+
+
+@pytest.mark.cluster
+def test_the_address_given_is_asked_whatever_ray_reads_from_the_environment(
+    dashboard: str, wheel: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere = f"http://127.0.0.1:{_free_port()}"
+    monkeypatch.setenv("RAY_ADDRESS", elsewhere)
+    assert _run(dashboard, wheel, "true")[0] == 0
+    assert os.environ["RAY_ADDRESS"] == elsewhere
+    monkeypatch.setenv("RAY_API_SERVER_ADDRESS", dashboard)
+    assert "true" in _invoke("status").stdout
+    with pytest.raises(ServiceError, match=elsewhere):
+        all_jobs(elsewhere)
+
+
+@pytest.mark.cluster
+def test_no_secret_of_this_machine_reaches_the_head(head: tuple[str, Path], wheel: Path) -> None:
+    dashboard, folder = head
+    secrets = {
+        name: f"{name.lower().replace('_', '-')}-0123456789abcdef0123456789abcdef"
+        for name in ("RAY_AUTH_TOKEN", "MLFLOW_TRACKING_TOKEN", "MLFLOW_TRACKING_PASSWORD", "AWS_SECRET_ACCESS_KEY")
+    }
+    told = "import os; print(dict(os.environ)); print('all told')"
+    program = (
+        "import sys; from pathlib import Path; from gennape.platform.submission import Submission, submit; "
+        f"print(submit(Submission(sys.argv[1], ['python', '-c', {told!r}], Path(sys.argv[2]))))"
+    )
+    command = [sys.executable, "-c", program, dashboard, str(wheel)]
+    ended = subprocess.run(command, env={**os.environ, **secrets}, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+    job = ended.stdout.strip()
+    assert follow(dashboard, job, str) == 0
+    text, found = read_log(dashboard, job)
+    assert "all told" in text
+    assert found.id == job
+    known = _ask(f"{dashboard}/api/jobs/{job}")
+    assert set(known["runtime_env"]["env_vars"]) == {
+        "PYTHONUNBUFFERED",
+        "RAY_JOB_STOP_SIGNAL",
+        "RAY_JOB_STOP_WAIT_TIME_S",
+    }
+    everything = [text.encode(), json.dumps([known, _ask(f"{dashboard}/api/jobs/")]).encode()]
+    everything += [path.read_bytes() for path in folder.rglob("*") if path.is_file() and not path.is_symlink()]
+    assert any(job.encode() in content for content in everything[2:])  # the head's files were read
+    for name, secret in secrets.items():
+        assert not any(secret.encode() in content for content in everything), name
+
+
+def _ask(url: str) -> Any:
+    with urllib.request.urlopen(url, timeout=60) as answer:  # noqa: S310 (loopback)
+        return json.loads(answer.read())
+
+
+@pytest.mark.cluster
+def test_a_job_is_stopped_before_it_runs(dashboard: str, wheel: Path) -> None:
+    job = submit(Submission(dashboard, ["sleep", "600"], wheel))
+    stopped = stop_job(dashboard, job)
+    assert (stopped.state, stopped.status, stopped.failure) == ("stopped", 1, "")
+    heard: list[str] = []
+    assert follow(dashboard, job, heard.append) == 1
+    assert "stopped" in "".join(heard)
+
+
+@pytest.mark.cluster
+def test_a_search_that_is_stopped_can_be_continued_and_leaves_nothing_running(
+    dashboard: str, wheel: Path, tmp_path: Path
+) -> None:
+    options = ("--address", dashboard, "--wheel", str(wheel), "--workspace", str(tmp_path))
+    submitted = _invoke("submit", *options, "--", "search", "--space", "hiaml", "--evaluations", "10000000")
+    job = submitted.stdout.strip()
+    assert f"gennape ui --workspace {tmp_path}\n" in submitted.stderr
+    _until(lambda: list(tmp_path.glob("runs/*/state.npz")) or find_job(dashboard, job).is_over, "no generation")
+    running = _invoke("status", job, "--address", dashboard)
+    assert (running.exit_code, running.stdout.splitlines()[1].split()[1:3]) == (0, ["search", "running"])
+    assert _invoke("logs", job, "--address", dashboard).exit_code == 0  # it has none yet
+
+    stopped = _invoke("stop", job, "--address", dashboard)
+    assert stopped.exit_code == 0, stopped.output
+    (run,) = tmp_path.glob("runs/*")
+    done, go_on = stopped.stdout.splitlines()
+    assert done == f"stopped {job}; what it has written is kept in {tmp_path} on the head"
+    assert shlex.split(go_on.partition(": ")[2]) == [
+        *("gennape", "submit", "--address", dashboard, "--workspace", str(tmp_path)),
+        *("--", "search", "--resume", run.name),
+    ]
+    assert json.loads((run / "status.json").read_text())["status"] == "interrupted"
+    assert _invoke("status", job, "--address", dashboard).exit_code == 1
+    assert not _ask(f"{dashboard}/api/serve/applications/").get("applications")

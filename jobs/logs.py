@@ -1,0 +1,29 @@
+"""``gennape logs``: what a job prints."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from gennape.jobs.submit import DASHBOARD, Address, JobId, show, show_until_end
+
+
+def logs(
+    job: JobId,
+    follow: Annotated[bool, typer.Option("--follow", help="Go on until the job ends.")] = False,
+    address: Address = DASHBOARD,
+) -> None:
+    """Show what a job has printed; the exit status is that of the job, 0 while it has none."""
+    from gennape.platform.submission import read_log
+
+    if follow:
+        show_until_end(address, job)
+        return
+    text, found = read_log(address, job)
+    show(text)
+    if not text:
+        sys.stderr.write(f"job {job} is {found.state} and has printed nothing\n")
+    if found.status != 0:
+        raise typer.Exit(found.status)

@@ -1,0 +1,59 @@
+"""``gennape status``: how the jobs of a cluster stand."""
+
+from __future__ import annotations
+
+import sys
+import time
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from gennape.jobs.submit import DASHBOARD, Address
+
+if TYPE_CHECKING:
+    from gennape.platform.submission import Job
+
+HEAD = ("ID", "VERB", "STATE", "STARTED", "TOOK", "FAILED")
+
+
+def status(
+    job: Annotated[str | None, typer.Argument(metavar="[ID]", help="Name of a job.  [default: all jobs]")] = None,
+    address: Address = DASHBOARD,
+) -> None:
+    """Show how one job stands, or all jobs; exit status 1 where the one asked for failed or was stopped."""
+    from gennape.platform.submission import all_jobs, find_job
+
+    jobs = all_jobs(address) if job is None else [find_job(address, job)]
+    if not jobs:
+        sys.stderr.write(f"no jobs yet at {address}\n")
+        return
+    sys.stdout.write(table(jobs, time.time()))
+    if job is not None and jobs[0].status != 0:
+        raise typer.Exit(1)
+
+
+def table(jobs: list[Job], now: float) -> str:
+    """One line per job below a heading; ``now`` is in seconds since 1970, as are the times of the jobs."""
+    rows = [HEAD, *(_row(job, now) for job in jobs)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(HEAD))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _row(job: Job, now: float) -> tuple[str, ...]:
+    started = took = "-"
+    if job.started is not None:
+        started = datetime.fromtimestamp(job.started).strftime("%Y-%m-%d %H:%M:%S")
+        took = duration((job.ended or now) - job.started)
+    return (job.id, job.verb, job.state, started, took, job.failure or "-")
+
+
+def duration(seconds: float) -> str:
+    """Readable, such as 8 s, 3 min 05 s, or 2 h 07 min; what is below zero, as by a clock that is wrong, is 0 s."""
+    whole = max(0, int(seconds))
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02} min"
