@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 if TYPE_CHECKING:
     import numpy as np
-    from jaxtyping import Int64
+    from jaxtyping import Float64, Int64
 
+    from gennape.platform.pretraining import WorkersConfig
+    from gennape.predictors.encoder import EncoderConfig
+    from gennape.predictors.training import PretrainConfig
+    from gennape.search_spaces.graph import PackedGraphs
     from gennape.search_spaces.space import SearchSpace
 
 
@@ -40,52 +44,163 @@ def pretrain(
     device: Annotated[
         Literal["cpu", "cuda"] | None, typer.Option(help="Where to compute.", show_default="cuda where there is one")
     ] = None,
+    workers: Annotated[
+        int, typer.Option(min=1, help="Processes to train on, which Ray starts; 1 trains in this process.")
+    ] = 1,
+    min_workers: Annotated[
+        int | None, typer.Option(min=1, help="Train on with as few while others are lost.", show_default="all")
+    ] = None,
+    gpus_per_worker: Annotated[
+        int, typer.Option(min=0, max=1, help="1 trains on a GPU for each worker, 0 on processors.")
+    ] = 0,
+    checkpoint_every: Annotated[
+        int, typer.Option(min=1, help="Steps after which workers write a checkpoint and log the loss.")
+    ] = 20,
+    workspace: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of the workers' checkpoints and of the runs.  "
+            "[default: $GENNAPE_WORKSPACE or ./gennape-workspace]"
+        ),
+    ] = None,
+    address: Annotated[
+        str | None, typer.Option(help="Ray cluster whose workers train.", show_default="one of its own")
+    ] = None,
 ) -> None:
     """Pretrain the encoder so that networks of similar Laplacian spectra have similar embeddings."""
-    from dataclasses import asdict
-
     import numpy as np
     from rich.console import Console
 
     from gennape.errors import ConfigError
+    from gennape.predictors import training
+    from gennape.predictors.contrastive import GENERAL, GENNAPE
+    from gennape.predictors.encoder import EncoderConfig
+
+    contrast = {"gennape": GENNAPE, "general": GENERAL}[config]
+    settings = training.PretrainConfig(epochs=epochs, batch=batch, contrast=contrast)
+    networks = _Networks(_sources(family or ["nb101"], data or []), sample, np.random.default_rng(seed), batch)
+    sizes = EncoderConfig(hidden, layers, embedding)
+    if workers > 1 or gpus_per_worker:
+        from gennape.platform.pretraining import WorkersConfig
+
+        if device is not None:
+            raise ConfigError("--device is for one process; workers train on GPUs with --gpus-per-worker 1")
+        scale = WorkersConfig(workers, min_workers or workers, gpus_per_worker, checkpoint_every)
+        sha256, count = _on_workers(out, workspace, address, networks, seed, sizes, settings, scale)
+    else:
+        if address is not None:
+            raise ConfigError("--address is for workers; say how many with --workers, or submit the command")
+        sha256, count = _here(out, networks, seed, sizes, settings, device)
+    Console().print(f"encoder {sha256[:12]} of {count} networks written to {out}\nnext: gennape fit --encoder {out} …")
+
+
+def _here(
+    out: Path, networks: _Networks, seed: int, sizes: EncoderConfig, settings: PretrainConfig, device: str | None
+) -> tuple[str, int]:
+    """Pretrain in this process; returns the hash of the encoder and the number of networks."""
+    from dataclasses import asdict
+
     from gennape.jobs.progress import progress_bar
     from gennape.jobs.provenance import provenance
     from gennape.predictors import training
     from gennape.predictors.checkpoint import save_encoder
-    from gennape.predictors.contrastive import GENERAL, GENNAPE
     from gennape.predictors.descent import chosen_device
-    from gennape.predictors.encoder import EncoderConfig
-    from gennape.search_spaces.graph import concatenate
-    from gennape.search_spaces.spectrum import laplacian_spectra
 
     where = chosen_device(device)
-    rng = np.random.default_rng(seed)
-    sources = _sources(family or ["nb101"], data or [])
-    sets = [space.graphs(_genomes(space, path, sample, rng)) for space, path in sources]
-    graphs = concatenate(sets)
-    if len(graphs) < batch:
-        raise ConfigError(f"a batch of {batch} needs as many networks, got {len(graphs)}; lower --batch")
-    contrast = {"gennape": GENNAPE, "general": GENERAL}[config]
-    settings = training.PretrainConfig(epochs=epochs, batch=batch, contrast=contrast)
-    with progress_bar("Spectra", len(graphs)) as advance:
-        spectra = laplacian_spectra(graphs, contrast.eigenvalues, advance)
-    encoder_config = EncoderConfig(hidden, layers, embedding)
-    with progress_bar("Pretraining", epochs * (len(graphs) // batch) * batch) as advance:
+    graphs, spectra, families = networks.make(settings.contrast.eigenvalues)
+    n = len(graphs)
+    with progress_bar("Pretraining", settings.epochs * (n // settings.batch) * settings.batch) as advance:
         encoder = training.pretrain(
-            graphs, spectra, encoder_config, settings, rng, lambda n, loss: advance(n, f"loss {loss:.3f}"),
-            families=np.repeat(np.arange(len(sets)), [len(part) for part in sets]), device=where,
+            graphs, spectra, sizes, settings, networks.rng, lambda n, loss: advance(n, f"loss {loss:.3f}"),
+            families=families, device=where,
         )  # fmt: skip
-    record = provenance(None, seed, sample=sample, networks=len(graphs), pretrain=asdict(settings), device=where.type)
+    record = provenance(None, seed, sample=networks.sample, networks=n, pretrain=asdict(settings), device=where.type)
     # In the place of one file for all, each family with its own.
     del record["data"]
-    record["families"] = {
-        space.name: {"networks": len(part), "data": provenance(path, seed)["data"]}
-        for (space, path), part in zip(sources, sets, strict=True)
-    }
-    sha256 = save_encoder(out, encoder, record)
-    Console().print(
-        f"encoder {sha256[:12]} of {len(graphs)} networks written to {out}\nnext: gennape fit --encoder {out} …"
-    )
+    record["families"] = networks.record(seed)
+    return save_encoder(out, encoder, record), n
+
+
+def _on_workers(
+    out: Path,
+    workspace: Path | None,
+    address: str | None,
+    networks: _Networks,
+    seed: int,
+    sizes: EncoderConfig,
+    settings: PretrainConfig,
+    scale: WorkersConfig,
+) -> tuple[str, int]:
+    """Pretrain on Ray, or go on with it; returns the hash of the encoder and the number of networks."""
+    from contextlib import ExitStack
+
+    from gennape.jobs.progress import progress_bar
+    from gennape.jobs.provenance import provenance
+    from gennape.platform.pretraining import Prepared, pretrain_on_workers
+    from gennape.platform.workspace import open_workspace
+    from gennape.predictors.data_parallel import PretrainData
+
+    def prepare() -> Prepared:
+        made = PretrainData(*networks.make(settings.contrast.eigenvalues))
+        return Prepared(made, networks.rng, {"networks": len(made.graphs), "families": networks.record(seed)})
+
+    description = provenance(None, seed, sample=networks.sample)
+    del description["data"]
+    description["sources"] = {space.name: provenance(path, seed)["data"] for space, path in networks.sources}
+    folder = open_workspace(workspace)
+    try:
+        with ExitStack() as stack:
+            done, advance = 0, None
+
+            def follow(graphs: int, total: int, note: str) -> None:
+                nonlocal done, advance
+                # The bar of the spectra is gone by now.
+                advance = advance or stack.enter_context(progress_bar("Pretraining", total))
+                advance(graphs - done, note)
+                done = graphs
+
+            result = pretrain_on_workers(out, folder, description, prepare, sizes, settings, scale, address, follow)
+    except KeyboardInterrupt:
+        typer.echo("interrupted; repeat the command to go on from the last checkpoint", err=True)
+        raise typer.Exit(130) from None
+    return result.sha256, result.networks
+
+
+class _Networks:
+    """The networks to pretrain on, made when they are needed: sampling advances the generator."""
+
+    def __init__(
+        self, sources: list[tuple[SearchSpace, Path | None]], sample: int, rng: np.random.Generator, batch: int
+    ) -> None:
+        self.sources, self.sample, self.rng, self._batch = sources, sample, rng, batch
+        self._counts: list[int] = []
+
+    def make(self, eigenvalues: int) -> tuple[PackedGraphs, Float64[np.ndarray, "g q"], Int64[np.ndarray, " g"]]:
+        """Graphs, spectra, and the number of the family of each."""
+        import numpy as np
+
+        from gennape.errors import ConfigError
+        from gennape.jobs.progress import progress_bar
+        from gennape.search_spaces.graph import concatenate
+        from gennape.search_spaces.spectrum import laplacian_spectra
+
+        sets = [space.graphs(_genomes(space, path, self.sample, self.rng)) for space, path in self.sources]
+        self._counts = [len(part) for part in sets]
+        graphs = concatenate(sets)
+        if len(graphs) < self._batch:
+            raise ConfigError(f"a batch of {self._batch} needs as many networks, got {len(graphs)}; lower --batch")
+        with progress_bar("Spectra", len(graphs)) as advance:
+            spectra = laplacian_spectra(graphs, eigenvalues, advance)
+        return graphs, spectra, np.repeat(np.arange(len(sets)), self._counts)
+
+    def record(self, seed: int) -> dict[str, dict[str, Any]]:
+        """For each family the number of networks and where they come from; once they are made."""
+        from gennape.jobs.provenance import provenance
+
+        return {
+            space.name: {"networks": count, "data": provenance(path, seed)["data"]}
+            for (space, path), count in zip(self.sources, self._counts, strict=True)
+        }
 
 
 def _sources(names: list[str], files: list[Path]) -> list[tuple[SearchSpace, Path | None]]:
