@@ -378,8 +378,11 @@ def _connect(address: str) -> JobSubmissionClient:
     parts = urlsplit(address)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ConfigError(f"--address is where the cluster's dashboard listens, http://HOST:8265, got {address!r}")
-    if _has_token():
-        os.environ.setdefault("RAY_AUTH_MODE", "token")
+    with _token_mode():
+        return _client(address)
+
+
+def _client(address: str) -> JobSubmissionClient:
     # Here, for Ray reads the mode as it is imported.
     from ray.job_submission import JobSubmissionClient  # noqa: PLC0415
 
@@ -392,6 +395,19 @@ def _connect(address: str) -> JobSubmissionClient:
 
     with _asking(address), _without(_RAYS_ADDRESSES):
         return Client(address)
+
+
+@contextmanager
+def _token_mode() -> Iterator[None]:
+    """Where this machine holds a token, Ray shows it; processes that this one starts later are not told to want it."""
+    if not _has_token() or "RAY_AUTH_MODE" in os.environ:
+        yield
+        return
+    os.environ["RAY_AUTH_MODE"] = "token"
+    try:
+        yield
+    finally:
+        del os.environ["RAY_AUTH_MODE"]
 
 
 @contextmanager

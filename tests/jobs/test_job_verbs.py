@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import subprocess
 import sys
@@ -313,3 +314,12 @@ def test_a_head_that_does_not_answer_is_given_up(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(submission, "REQUEST_TIMEOUT_S", (5.0, 0.2))
     with _server(200, "", threading.Event()) as address, pytest.raises(ServiceError, match="timed out"):
         all_jobs(address)
+
+
+def test_asking_with_a_token_does_not_make_later_processes_want_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cluster that this process starts afterwards would want a token that its own driver does not show."""
+    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "0" * 64)
+    with pytest.raises(ServiceError, match="cannot use the cluster"):
+        all_jobs("http://127.0.0.1:1")
+    assert "RAY_AUTH_MODE" not in os.environ
