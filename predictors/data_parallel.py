@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,9 +23,9 @@ from torch import Tensor, distributed, nn
 
 from gennape.errors import CheckpointError, ConfigError, WorkspaceError
 from gennape.predictors.contrastive import ProjectionHead, Views, worker_loss
-from gennape.predictors.descent import CPU, adam, mixed_precision
+from gennape.predictors.descent import CPU, adam, made, mixed_precision
 from gennape.predictors.encoder import EncoderConfig, GraphEncoder
-from gennape.predictors.features import featurize
+from gennape.predictors.features import GraphBatch, featurize
 from gennape.predictors.training import PretrainConfig
 from gennape.search_spaces.graph import PackedGraphs
 
@@ -159,19 +160,18 @@ class WorkerPretraining:
         self._order = BatchOrder(len(data.graphs), config.batch, rng)
         self.step, self.steps = 0, config.epochs * self._order.per_epoch
         self._optimizer, self._schedule = adam(self._parameters, config.learning_rate, config.weight_decay, self.steps)
+        self._coming: Iterator[GraphBatch] = iter(())
+        self._due = (-1, 0)  # the step that comes next, and of how many workers
         #: From which step on how many workers trained.
         self.groups: list[tuple[int, int]] = []
 
     def advance(self) -> tuple[int, float]:
         """One step of all workers; returns the number of graphs and the loss, both of the global batch."""
-        rows = self._order.rows(self.step)
-        each = len(rows) // workers()
-        twice = np.tile(rows[rank() * each : (rank() + 1) * each], 2)
+        twice, batch = self._twice(self.step), self._next()
         numbers = np.random.SeedSequence([self._seed, self.step, workers(), rank()]).generate_state(1, np.uint64)
         torch.manual_seed(int(numbers[0]))
         spectra = torch.from_numpy(self._data.spectra[twice, : self._config.contrast.eigenvalues]).float()
         views = Views(torch.from_numpy(twice), torch.from_numpy(self._data.families[twice]), spectra)
-        batch = featurize(self._data.graphs.take(twice)).to(self._device)
         with mixed_precision(self._device):
             projected = self.head(self.encoder(batch))
         loss = worker_loss(projected.float(), views.to(self._device), self._config.contrast)
@@ -184,7 +184,21 @@ class WorkerPretraining:
         if not self.groups or self.groups[-1][1] != workers():
             self.groups.append((self.step, workers()))
         self.step += 1
-        return each * workers(), float(mean)
+        return len(twice) // 2 * workers(), float(mean)
+
+    def _twice(self, step: int) -> Int64[np.ndarray, " v"]:
+        """This worker's graphs of a step, each two times."""
+        rows = self._order.rows(step)
+        each = len(rows) // workers()
+        return np.tile(rows[rank() * each : (rank() + 1) * each], 2)
+
+    def _next(self) -> GraphBatch:
+        """The batch of this step: of those being made, unless these are of another step or number of workers."""
+        if self._due != (self.step, workers()):
+            later = range(self.step, self.steps)
+            self._coming = made(lambda step: featurize(self._data.graphs.take(self._twice(step))), later, self._device)
+        self._due = self.step + 1, workers()
+        return next(self._coming)
 
     def agree(self) -> None:
         """Raises :class:`WorkspaceError` where workers are not at the same step."""

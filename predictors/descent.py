@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
 
 from gennape.errors import ConfigError
 from gennape.predictors.features import GraphBatch, featurize
@@ -15,6 +19,10 @@ from gennape.predictors.sharing import SharedSteps
 from gennape.search_spaces.graph import PackedGraphs
 
 CPU = torch.device("cpu")
+_MOST_PROCESSES = 12  # that make batches for one GPU: more are not waited for
+
+Key = TypeVar("Key")
+Batch = TypeVar("Batch", GraphBatch, SharedSteps)
 
 
 def chosen_device(name: str | None = None) -> torch.device:
@@ -28,6 +36,39 @@ def chosen_device(name: str | None = None) -> torch.device:
 def mixed_precision(device: torch.device) -> torch.autocast:
     """Products of matrices in bfloat16 on GPUs; on processors all stays as it is."""
     return torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda")
+
+
+@dataclass(frozen=True)
+class _ToBeMade(Dataset[Batch], Generic[Key, Batch]):
+    """Batches, each made when it is asked for."""
+
+    make: Callable[[Key], Batch]
+    keys: Sequence[Key]
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def __getitem__(self, i: int) -> Batch:
+        return self.make(self.keys[i])
+
+
+def made(make: Callable[[Key], Batch], keys: Sequence[Key], device: torch.device) -> Iterator[Batch]:
+    """The batch of each of the ``keys``, such as the rows of graphs, in their order, on ``device``.
+
+    ``make`` gives it on the processor. A GPU takes less time for a step than a processor for its batch: other processes
+    make them ahead of it then, as many as there are cores to spare.
+    """
+    processes = min(_MOST_PROCESSES, (os.cpu_count() or 1) - 1) if device.type == "cuda" else 0
+    # A generator of its own, since the loader draws from it: masks of dropout shall not depend on how batches are made.
+    loader = DataLoader(
+        _ToBeMade(make, keys), batch_size=None, num_workers=processes, collate_fn=_as_made, generator=torch.Generator()
+    )
+    for batch in loader:
+        yield batch.to(device)
+
+
+def _as_made(batch: Batch) -> Batch:
+    return batch
 
 
 def regrouped(
@@ -44,11 +85,10 @@ def regrouped(
     for epoch in range(epochs):
         if epoch % regroup == 0:
             parts = np.array_split(rng.permutation(len(graphs)), batches)
-            made = [
-                (share(featurize(graphs.take(rows))).to(device), torch.from_numpy(rows).to(device)) for rows in parts
-            ]
-        for i in rng.permutation(len(made)):
-            yield made[i]
+            batches_made = list(made(lambda rows: share(featurize(graphs.take(rows))), parts, device))
+            numbers = [torch.from_numpy(rows).to(device) for rows in parts]
+        for i in rng.permutation(len(parts)):
+            yield batches_made[i], numbers[i]
 
 
 def adam(

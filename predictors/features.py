@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Bool, Float32, Int32, Int64
 from torch import Tensor
 
+from gennape.predictors.grouping import grouped
 from gennape.predictors.hashing import hash_rows, number, words
 from gennape.predictors.target import flops_scale
 from gennape.search_spaces.cost import flops
@@ -245,15 +246,8 @@ def _numeric(
 
 def _neighbours(at: Int64[np.ndarray, " e"], other: Int64[np.ndarray, " e"], n: int) -> Neighbours:
     """Row ``at`` averages over its ``other``s."""
-    count = np.bincount(at, minlength=n)
-    weight = (1 / np.maximum(count, 1)).astype(np.float32)[at]
-    order, back = np.argsort(at, kind="stable"), np.argsort(other, kind="stable")
-    arrays = (
-        offsets_of(count),
-        other[order],
-        weight[order],
-        offsets_of(np.bincount(other, minlength=n)),
-        at[back],
-        weight[back],
-    )
+    offsets, order = grouped(at, n)
+    back_offsets, back = grouped(other, n)
+    weight = (1 / np.maximum(np.diff(offsets), 1)).astype(np.float32)[at]
+    arrays = offsets, other[order], weight[order], back_offsets, at[back], weight[back]
     return Neighbours(*(torch.from_numpy(array) for array in arrays))

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from gennape.predictors.features import GraphBatch, Neighbours, moved
+from gennape.predictors.grouping import grouped
 from gennape.predictors.hashing import hash_rows, mix, number, words
 from gennape.search_spaces.graph import offsets_of
 
@@ -172,8 +173,8 @@ def _sparse_rows(
     columns: int,
     weight: Float32[np.ndarray, " e"] | None = None,
 ) -> SparseRows:
-    at, back = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets)), np.argsort(other, kind="stable")
-    back_offsets = offsets_of(np.bincount(other, minlength=columns))
-    indices = [torch.from_numpy(a.astype(np.int32)) for a in (offsets, other, back_offsets, at[back])]
+    at = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
+    back_offsets, back = grouped(other, columns)
+    indices = [torch.from_numpy(a.astype(np.int32, copy=False)) for a in (offsets, other, back_offsets, at[back])]
     weights = [] if weight is None else [torch.from_numpy(a) for a in (weight, weight[back])]
     return SparseRows(*indices, *weights)

@@ -15,7 +15,7 @@ from torch.nn import functional
 from gennape.errors import ConfigError
 from gennape.predictors.clustered_encoder import ClusteredEncoder, ClusteringConfig
 from gennape.predictors.contrastive import GENNAPE, ContrastiveConfig, ProjectionHead, Views, contrastive_loss
-from gennape.predictors.descent import CPU, adam, chosen_device, descend, mixed_precision, regrouped
+from gennape.predictors.descent import CPU, adam, chosen_device, descend, made, mixed_precision, regrouped
 from gennape.predictors.encoder import EncoderConfig, GraphEncoder
 from gennape.predictors.features import batches_of_nodes, featurize
 from gennape.predictors.fuzzy import fuzzy_c_means
@@ -110,16 +110,15 @@ def pretrain(
     steps = config.epochs * max(1, len(graphs) // config.batch)
     optimizer, schedule = adam(parameters, config.learning_rate, config.weight_decay, steps)
     encoder.train()
-    for chosen in _shuffled(len(graphs), config.batch, config.epochs, rng):
-        twice = np.tile(chosen, 2)
-        rows = torch.from_numpy(spectra[twice]).float()
-        views = Views(torch.from_numpy(twice), torch.from_numpy(families[twice]), rows).to(device)
-        batch = featurize(graphs.take(twice)).to(device)
+    twice = [np.tile(chosen, 2) for chosen in _shuffled(len(graphs), config.batch, config.epochs, rng)]
+    for chosen, batch in zip(twice, made(lambda rows: featurize(graphs.take(rows)), twice, device), strict=True):
+        rows = torch.from_numpy(spectra[chosen]).float()
+        views = Views(torch.from_numpy(chosen), torch.from_numpy(families[chosen]), rows).to(device)
         with mixed_precision(device):
             projected = head(encoder(batch))
         loss = contrastive_loss(projected.float(), views, config.contrast)
         descend(loss, parameters, optimizer, schedule)
-        progress(len(chosen), float(loss.detach()))
+        progress(len(chosen) // 2, float(loss.detach()))
     return encoder.to(CPU).eval()
 
 

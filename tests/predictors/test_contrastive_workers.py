@@ -76,14 +76,20 @@ def _work(rank: int, port: int, folder: Path) -> None:
     distributed.init_process_group("gloo", f"tcp://127.0.0.1:{port}", rank=rank, world_size=WORKERS)
     rows = np.random.default_rng(0).permutation(WORKERS * EACH)[rank::WORKERS]
     for name, config in CONFIGS.items():
-        graphs, views = _batch(rows, config.eigenvalues)
-        model = DistributedDataParallel(_Model())
-        torch.save(_result(model, worker_loss(model(graphs), views, config)), folder / f"{name}-{rank}.pt")
+        torch.save(_of_worker(rows, config), folder / f"{name}-{rank}.pt")
     _, views = _batch(rows[: EACH - rank], 3)
     with pytest.raises(ConfigError, match=r"equally many views, got \[10, 8\]"):
         worker_loss(torch.ones(len(views.graph), 2), views, GENERAL)
     (folder / f"refused-{rank}").touch()
     distributed.destroy_process_group()
+
+
+def _of_worker(rows: np.ndarray, config: ContrastiveConfig) -> dict[str, Tensor]:
+    # The model must be gone before the process group is: where it holds the last reference to the group, that ends with
+    # Python's lock held, and now and then waits for ever for a thread of gloo's that wants the lock.
+    graphs, views = _batch(rows, config.eigenvalues)
+    model = DistributedDataParallel(_Model())
+    return _result(model, worker_loss(model(graphs), views, config))
 
 
 def _free_port() -> int:
