@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from gennape.jobs.tracked import TrackingUri
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -52,6 +54,7 @@ def evaluate(
     workspace: Annotated[
         Path | None, typer.Option(help="Folder of the runs.  [default: $GENNAPE_WORKSPACE or ./gennape-workspace]")
     ] = None,
+    tracking_uri: TrackingUri = None,
 ) -> None:
     """Rank correlations and errors, zero-shot and fine-tuned, overall and within each resolution."""
     import time
@@ -81,7 +84,8 @@ def evaluate(
     parameters |= {f"sha256.{rows.benchmark.file}": rows.sha256 for rows in (*chosen, *timed)}
     with ExitStack() as stack:
         with screen.status("opening the runs"):
-            log = stack.enter_context(evaluation_run(store, f"evaluate-{time.strftime('%Y%m%d-%H%M%S')}", parameters))
+            name = f"evaluate-{time.strftime('%Y%m%d-%H%M%S')}"
+            log = stack.enter_context(evaluation_run(store, name, parameters, tracking_uri))
         six = member_methods(predictor) if members else []
         found = _measure(chosen, timed, predictors, six, plan, points, proxies)
         with screen.status("drawing the report"):

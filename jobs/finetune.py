@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from gennape.jobs.tracked import Register, TrackingUri, Workspace, refuse_wrong_address, register_result
+
 if TYPE_CHECKING:
     import numpy as np
     from jaxtyping import Float64
@@ -25,6 +27,9 @@ def finetune(
     column: Annotated[str | None, typer.Option(help="Column of the accuracies; default the usual one.")] = None,
     limit: Annotated[int | None, typer.Option(min=2, help="Learn from so many rows, drawn at random.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the draw, and of the folds that are measured.")] = 0,
+    register: Register = False,
+    workspace: Workspace = None,
+    tracking_uri: TrackingUri = None,
 ) -> None:
     """Learn from labelled rows, say how well, and write a checkpoint to search or serve with."""
     import numpy as np
@@ -38,6 +43,7 @@ def finetune(
     from gennape.search_spaces.families.registry import family as family_named
     from gennape.search_spaces.labels import read_labels
 
+    refuse_wrong_address(tracking_uri)
     space, predictor = family_named(family), load_checkpoint(checkpoint)
     rows = read_labels(labels, space, column)
     if limit is not None:
@@ -54,6 +60,8 @@ def finetune(
     screen.print(f"checkpoint {sha256[:12]} fine-tuned on {len(graphs)} networks of {family}, written to {out}")
     for name, value in found.items():
         screen.print(f"{name:<12}{value:.3f}  on rows left out in turn")
+    if register:
+        register_result(out, "finetune", workspace, tracking_uri)
     screen.print(f"next: gennape search --space {family} --checkpoint {out}", soft_wrap=True)
 
 

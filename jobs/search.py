@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gennape.errors import ConfigError, GennapeError
+from gennape.jobs.tracked import TrackingUri
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -35,12 +36,17 @@ def search(
     migration_every: Annotated[
         int | None, typer.Option(help="Generations between migrations; 0 for none.", show_default="5")
     ] = None,
+    asynchronous: Annotated[
+        bool | None,
+        typer.Option("--asynchronous/--in-step", help="Let no island wait for another.", show_default="False"),
+    ] = None,
     checkpoint: Annotated[Path | None, typer.Option(help="Predictor checkpoint.", show_default="shipped")] = None,
     workspace: Annotated[
         Path | None, typer.Option(help="Where results go.", show_default="$GENNAPE_WORKSPACE or ./gennape-workspace")
     ] = None,
     resume: Annotated[str | None, typer.Option(help="Continue this run, by name or its beginning.")] = None,
     address: Annotated[str | None, typer.Option(help="Ray cluster to use.", show_default="one of its own")] = None,
+    tracking_uri: TrackingUri = None,
 ) -> None:
     """Search for the networks that no other beats in all objectives, and continue searches that were cut off."""
     from gennape.platform.workspace import open_workspace
@@ -54,14 +60,17 @@ def search(
         "seed": seed,
         "searcher": searcher,
         "migration_every": migration_every,
+        "asynchronous": asynchronous,
     }
     given = {name: value for name, value in settings.items() if value is not None}
     root = open_workspace(workspace)
     folder = _new_run(root, given, checkpoint) if resume is None else _stored_run(root, resume, given, checkpoint)
     if folder is None:
         return
-    options = [*(["--workspace", str(workspace)] if workspace else []), *(["--address", address] if address else [])]
-    _run_to_the_end(root, folder, address, shlex.join(["gennape", "search", "--resume", folder.name, *options]))
+    options = {"--workspace": workspace, "--address": address, "--tracking-uri": tracking_uri}
+    words = [word for option, value in options.items() if value for word in (option, str(value))]
+    command = shlex.join(["gennape", "search", "--resume", folder.name, *words])
+    _run_to_the_end(root, folder, address, tracking_uri, command)
 
 
 def _new_run(workspace: Path, given: dict[str, Any], checkpoint: Path | None) -> Path:
@@ -111,14 +120,14 @@ def _checkpoint_hash(path: str | None) -> str:
     return load_checkpoint(None if path is None else Path(path)).sha256
 
 
-def _run_to_the_end(workspace: Path, folder: Path, address: str | None, resume: str) -> None:
+def _run_to_the_end(workspace: Path, folder: Path, address: str | None, tracking_uri: str | None, resume: str) -> None:
     """Run, and whatever stops the search before its end, say how to go on."""
     from gennape.platform.runs import lock_run, set_status
 
     with lock_run(folder):
         try:
             set_status(folder, status="running", reason="")
-            _run(workspace, folder, address)
+            _run(workspace, folder, address, tracking_uri)
         except KeyboardInterrupt:
             set_status(folder, status="interrupted", reason="Ctrl-C")
             typer.echo(f"interrupted; continue with: {resume}", err=True)
@@ -129,11 +138,12 @@ def _run_to_the_end(workspace: Path, folder: Path, address: str | None, resume: 
             raise
 
 
-def _run(workspace: Path, folder: Path, address: str | None) -> None:
+def _run(workspace: Path, folder: Path, address: str | None, tracking_uri: str | None) -> None:
     from rich.console import Console
 
     from gennape.platform.cluster import local_ray
-    from gennape.platform.islands import RayIslands
+    from gennape.platform.evaluation_log import copy_log, read_measures
+    from gennape.platform.islands import RayIslands, most_replicas
     from gennape.platform.report import write_report
     from gennape.platform.runs import REPORT, config_of, set_status, status_of
     from gennape.platform.search import run_search
@@ -148,21 +158,26 @@ def _run(workspace: Path, folder: Path, address: str | None) -> None:
             stack.enter_context(local_ray(address))
             # Tracking starts in the background, beside the predictor.
             known = status_of(folder).get("tracking_run")
-            tracker = stack.enter_context(track(workspace, folder.name, parameters, run_id=known))
-            handle = stack.enter_context(serve_ensemble(ServingConfig(checkpoint)))
+            tracker = stack.enter_context(track(workspace, folder.name, parameters, run_id=known, server=tracking_uri))
+            serving = ServingConfig(checkpoint, max_replicas=most_replicas(config.islands))
+            handle = stack.enter_context(serve_ensemble(serving))
             islands = stack.enter_context(RayIslands(config, handle))
         live = stack.enter_context(_progress(screen))
         line = _Line(live, screen, config)
 
         def follow(record: GenerationRecord) -> None:
-            if "tracking_run" not in status_of(folder):
-                set_status(folder, tracking_run=tracker.run_id)
+            if not status_of(folder).get("tracking_run") and (run_id := tracker.run_id):
+                set_status(folder, tracking_run=run_id)
             line.show(record)
             tracker.metrics(record.generation, record.metrics())
+            for island, values in record.islands.items():
+                tracker.metrics(record.generation, values, child=island)
 
         result = run_search(config, folder, islands, follow)
         (folder / REPORT).mkdir(exist_ok=True)
-        write_report(folder / REPORT, result.front, result.evaluations, config.directed)
+        # Every evaluation is drawn, and only that is held in memory: the whole rows go from file to file.
+        write_report(folder / REPORT, result.front, read_measures(folder), config.directed)
+        copy_log(folder, folder / REPORT / "evaluations.parquet")
         tracker.artifacts(folder / REPORT)
         set_status(folder, status="finished", reason=result.reason)
     _summary(folder, config, result)

@@ -3,29 +3,48 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from gennape.errors import ServiceError
+from gennape.jobs.tracked import TrackingUri, Workspace
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
 def ui(
-    workspace: Annotated[
-        Path | None, typer.Option(help="Folder of the runs.  [default: $GENNAPE_WORKSPACE or ./gennape-workspace]")
-    ] = None,
+    workspace: Workspace = None,
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port on this machine; 0 takes a free one.")] = 5000,
+    tracking_uri: TrackingUri = None,
 ) -> None:
-    """Open MLflow on the runs of a workspace, until Ctrl-C."""
+    """Send to MLflow what runs could not, then open it on the runs of a workspace, until Ctrl-C."""
     from rich.console import Console
 
+    from gennape.platform.tracking_store import server_address
     from gennape.platform.tracking_ui import serve_ui
     from gennape.platform.workspace import open_workspace
 
     out = Console(highlight=False, markup=False, soft_wrap=True)
-    folder = open_workspace(workspace)
+    server, folder = server_address(tracking_uri), open_workspace(workspace)
+    _catch_up(folder, out)
+    if server is not None:
+        out.print(f"MLflow: {server}")
+        return
     out.print(f"opening the runs of {folder} ...")
     with serve_ui(folder, port) as (address, process):
         out.print(f"MLflow: {address}  (Ctrl-C stops it)")
         status = process.wait()
     raise ServiceError(f"MLflow's interface ended by itself with status {status}")
+
+
+def _catch_up(workspace: Path, out: Console) -> None:
+    from gennape.platform.tracking_catch_up import catch_up
+
+    for found in catch_up(workspace):
+        where = found.server or "the store of the workspace"
+        if found.problem:
+            out.print(f"{found.folder} still waits for {where}: {found.problem}")
+        else:
+            out.print(f"sent what waited in {found.folder} to {where}: {found.values} values")

@@ -1,29 +1,24 @@
-"""Evaluated networks: as arrays in memory, by hash for de-duplication, and as Parquet shards on disk."""
+"""Evaluated networks: as arrays in memory, packed for travel, and as tables."""
 
 from __future__ import annotations
 
-import json
+import zlib
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from gennape.errors import WorkspaceError
 from gennape.platform import objectives
-from gennape.platform.workspace import atomic_path, remove_partial_files
+from gennape.platform.failures import Outcome
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-    from pathlib import Path
+    from collections.abc import Callable, Sequence
 
     import pandas as pd
     from jaxtyping import Float64, Int64
 
-    from gennape.search_spaces.space import SearchSpace
-
-SHARDS = "evaluations"
+_STATES = np.array([Outcome.DONE, Outcome.INFEASIBLE, Outcome.TIMEOUT], "U10")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -32,7 +27,9 @@ class Evaluations:
 
     ``hashes`` U32 [n]: canonical hashes. ``genomes`` int64 [n, g]. ``values`` float64 [n, k]: every measure in its
     natural unit, columns as in ``objectives.NAMES``; not finite where the predictor had no answer. ``memberships``
-    float64 [n, c]. ``island`` and ``generation`` int64 [n]: who evaluated it first, and when.
+    float64 [n, c]. ``island`` and ``generation`` int64 [n]: who evaluated it first, and when. ``states`` U10 [n]: DONE,
+    INFEASIBLE or TIMEOUT. ``architectures`` str objects [n]: as JSON; written out where the network is evaluated, since
+    for all islands together that would be the most of the driver's work.
     """
 
     hashes: np.ndarray
@@ -41,9 +38,18 @@ class Evaluations:
     memberships: Float64[np.ndarray, "n c"]
     island: Int64[np.ndarray, " n"]
     generation: Int64[np.ndarray, " n"]
+    states: np.ndarray
+    architectures: np.ndarray
 
     def __len__(self) -> int:
         return len(self.hashes)
+
+    def __reduce__(self) -> tuple[Callable[..., Evaluations], tuple[object, ...]]:
+        """Travel in as few bytes as hold every bit."""
+        whole = [narrow(a) for a in (self.genomes, self.island, self.generation)]
+        codes = (self.states[:, None] == _STATES).argmax(1).astype(np.uint8)
+        texts = zlib.compress("\n".join(self.architectures.tolist()).encode(), 1)
+        return _unpacked, (self.digests.tobytes(), *whole, self.values, self.memberships, codes, texts)
 
     def take(self, rows: np.ndarray | Sequence[int]) -> Evaluations:
         """Some rows, by index or mask."""
@@ -56,6 +62,47 @@ class Evaluations:
         mask: np.ndarray = np.isfinite(self.values).all(1)
         return mask
 
+    @property
+    def digests(self) -> np.ndarray:
+        """The hashes as 16 bytes each, S16 [n]."""
+        return digests_of(self.hashes.tolist())
+
+
+def _unpacked(
+    digests: bytes,
+    genomes: np.ndarray,
+    island: np.ndarray,
+    generation: np.ndarray,
+    values: np.ndarray,
+    memberships: np.ndarray,
+    codes: np.ndarray,
+    texts: bytes,
+) -> Evaluations:
+    text = digests.hex()
+    hashes = np.array([text[at : at + 32] for at in range(0, len(text), 32)], "U32")
+    whole = [array.astype(np.int64) for array in (genomes, island, generation)]
+    architectures = as_objects(zlib.decompress(texts).decode().split("\n")[: len(hashes)])
+    return Evaluations(hashes, whole[0], values, memberships, whole[1], whole[2], _STATES[codes], architectures)
+
+
+def as_objects(texts: Sequence[str]) -> np.ndarray:
+    """Strings of any length as one array of references."""
+    array = np.empty(len(texts), object)
+    array[:] = texts
+    return array
+
+
+def narrow(array: np.ndarray) -> np.ndarray:
+    """Whole numbers in the smallest type that holds them; other arrays as they are."""
+    if array.dtype.kind not in "iu" or not array.size:
+        return array
+    return array.astype(np.result_type(np.min_scalar_type(array.min()), np.min_scalar_type(array.max())))
+
+
+def digests_of(hashes: Sequence[str]) -> np.ndarray:
+    """Hashes of 32 hexadecimal digits as S16 [n], which compares and sorts as whole words."""
+    return np.frombuffer(bytes.fromhex("".join(hashes)), "S16")
+
 
 def none_evaluated(genes: int) -> Evaluations:
     """No rows."""
@@ -67,132 +114,60 @@ def none_evaluated(genes: int) -> Evaluations:
         np.zeros((0, 0)),
         integers,
         integers,
+        np.zeros(0, "U10"),
+        as_objects([]),
     )
 
 
 def concatenate(parts: Sequence[Evaluations]) -> Evaluations:
-    """Rows of several, in order; empty parts do not decide the number of clusters."""
+    """Rows of several, in order. Where nothing was answered the clusters are unknown: such memberships are NaN."""
     kept = [part for part in parts if len(part)] or list(parts[:1])
-    return Evaluations(*(np.concatenate([getattr(part, field.name) for part in kept]) for field in fields(Evaluations)))
+    columns = {field.name: [getattr(part, field.name) for part in kept] for field in fields(Evaluations)}
+    memberships = stacked(columns.pop("memberships"))
+    return Evaluations(memberships=memberships, **{name: np.concatenate(column) for name, column in columns.items()})
 
 
-class Archive:
-    """All evaluations of a search, each network once.
-
-    Looks up rows by canonical hash, and hashes by genome so that a known genome needs no graph to be recognised.
-    """
-
-    def __init__(self, genes: int) -> None:
-        self._parts = [none_evaluated(genes)]
-        self._values: dict[str, np.ndarray] = {}
-        self._hashes: dict[bytes, str] = {}
-
-    def __len__(self) -> int:
-        return len(self._values)
-
-    def __contains__(self, digest: str) -> bool:
-        return digest in self._values
-
-    def add(self, evaluations: Evaluations, overrule: bool = False) -> Evaluations:
-        """Take in what is not here yet, the first of equal hashes; returns the rows taken.
-
-        With ``overrule`` the measures given replace those known of the same network.
-        """
-        rows = []
-        for row, (digest, genome) in enumerate(zip(evaluations.hashes.tolist(), evaluations.genomes, strict=True)):
-            self._hashes[genome.tobytes()] = digest
-            if new := digest not in self._values:
-                rows.append(row)
-            if new or overrule:
-                self._values[digest] = evaluations.values[row]
-        taken = evaluations.take(rows)
-        if len(taken):
-            self._parts.append(taken)
-        return taken
-
-    def remember(self, genome: Int64[np.ndarray, " g"], digest: str) -> None:
-        """Note the hash of a genome, evaluated or not."""
-        self._hashes[genome.tobytes()] = digest
-
-    def hash_of(self, genome: Int64[np.ndarray, " g"]) -> str | None:
-        """Hash of a genome met before."""
-        return self._hashes.get(genome.tobytes())
-
-    def values(self, digests: Iterable[str]) -> Float64[np.ndarray, "n k"]:
-        """Measures of known networks."""
-        rows = [self._values[digest] for digest in digests]
-        return np.stack(rows) if rows else np.zeros((0, len(objectives.NAMES)))
-
-    def all(self) -> Evaluations:
-        """Every row, oldest first."""
-        self._parts = [concatenate(self._parts)]
-        return self._parts[0]
+def stacked(parts: Sequence[np.ndarray]) -> np.ndarray:
+    """Rows of several matrices, filled up with NaN to the widest."""
+    width = max(part.shape[1] for part in parts)
+    return np.concatenate(
+        [
+            np.pad(p, ((0, 0), (0, width - p.shape[1])), constant_values=np.nan) if p.shape[1] < width else p
+            for p in parts
+        ]
+    )
 
 
-def to_table(evaluations: Evaluations, space: SearchSpace) -> pa.Table:
-    """The rows as Arrow columns: hash, architecture (JSON), measures, island, generation, genome, memberships."""
+def first_of_each(evaluations: Evaluations) -> Evaluations:
+    """Of rows with equal hashes the first, in order."""
+    _, rows = np.unique(evaluations.hashes, return_index=True)
+    return evaluations if len(rows) == len(evaluations) else evaluations.take(np.sort(rows))
+
+
+def to_table(evaluations: Evaluations) -> pa.Table:
+    """As Arrow columns: hash, architecture (JSON), measures, island, generation, genome, memberships, state."""
     measures = dict(zip(objectives.NAMES, evaluations.values.T, strict=True))
     return pa.table(
         {
-            "hash": pa.array(evaluations.hashes.tolist(), pa.string()),
-            "architecture": pa.array([json.dumps(space.encode(g)) for g in evaluations.genomes], pa.string()),
+            "hash": pa.array(evaluations.hashes, pa.string()),
+            "architecture": pa.array(evaluations.architectures, pa.string()),
             # Counts are whole numbers; accuracy is the one real measure.
             **{name: pa.array(v if name == "accuracy" else v.astype(np.int64)) for name, v in measures.items()},
             "island": pa.array(evaluations.island),
             "generation": pa.array(evaluations.generation),
-            "genome": pa.array(evaluations.genomes.tolist(), pa.list_(pa.int64())),
-            "memberships": pa.array(evaluations.memberships.tolist(), pa.list_(pa.float64())),
+            "genome": _lists(evaluations.genomes),
+            "memberships": _lists(evaluations.memberships),
+            "state": pa.array(evaluations.states, pa.string()),
         }
     )
 
 
-def to_frame(evaluations: Evaluations, space: SearchSpace) -> pd.DataFrame:
+def to_frame(evaluations: Evaluations) -> pd.DataFrame:
     """The same columns for people."""
-    frame: pd.DataFrame = to_table(evaluations, space).to_pandas()
+    frame: pd.DataFrame = to_table(evaluations).to_pandas()
     return frame
 
 
-def write_shard(folder: Path, generation: int, evaluations: Evaluations, space: SearchSpace) -> None:
-    """Write one generation's evaluations atomically."""
-    (folder / SHARDS).mkdir(exist_ok=True)
-    with atomic_path(_shard(folder, generation)) as temporary:
-        pq.write_table(to_table(evaluations, space), temporary)
-
-
-def read_shards(folder: Path, generations: int, genes: int) -> Evaluations:
-    """The evaluations of generations 0 .. ``generations`` - 1, bit for bit as written.
-
-    Later shards, which a state never came to cover, and partial files are deleted. Raises :class:`WorkspaceError` when
-    a shard is missing or unreadable.
-    """
-    shards = folder / SHARDS
-    if shards.is_dir():
-        remove_partial_files(shards)
-        wanted = {_shard(folder, g).name for g in range(generations)}
-        for path in shards.glob("*.parquet"):
-            if path.name not in wanted:
-                path.unlink()
-    return concatenate([none_evaluated(genes), *(_read(_shard(folder, g)) for g in range(generations))])
-
-
-def _shard(folder: Path, generation: int) -> Path:
-    return folder / SHARDS / f"{generation:06d}.parquet"
-
-
-def _read(path: Path) -> Evaluations:
-    try:
-        columns = pq.read_table(path).to_pydict()
-    except (OSError, pa.ArrowInvalid) as error:
-        raise WorkspaceError(f"cannot read the evaluations in {path} ({error}); the run cannot be continued") from error
-    return Evaluations(
-        np.array(columns["hash"], "U32"),
-        _matrix(columns["genome"], np.int64),
-        np.stack([np.array(columns[name], np.float64) for name in objectives.NAMES], axis=1),
-        _matrix(columns["memberships"], np.float64),
-        np.array(columns["island"], np.int64),
-        np.array(columns["generation"], np.int64),
-    )
-
-
-def _matrix(rows: list[list[float]], dtype: type) -> np.ndarray:
-    return np.array(rows, dtype).reshape(len(rows), -1) if rows else np.zeros((0, 0), dtype)
+def _lists(rows: np.ndarray) -> pa.Array:
+    offsets = np.arange(len(rows) + 1, dtype=np.int32) * rows.shape[1]
+    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(np.ascontiguousarray(rows).reshape(-1)))

@@ -27,6 +27,7 @@ class SearchConfig(BaseModel):
     seed: int = Field(0, ge=0, description="decides every random choice")
     searcher: str = Field("nsga2", description="search algorithm, by name")
     patience: int = Field(25, ge=1, description="generations without any new network after which the search ends")
+    asynchronous: bool = Field(False, description="islands do not wait for each other; see docs/search.md")
     checkpoint: str | None = Field(None, description="predictor checkpoint; none for the shipped one")
     checkpoint_sha256: str = Field("", description="hash of the predictor's weights")
 

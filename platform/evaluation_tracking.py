@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 from gennape.errors import WorkspaceError
 from gennape.platform.evaluation_tables import PREDICTOR, learning_curves
-from gennape.platform.tracking import MOST_METRICS, open_store, provenance
+from gennape.platform.tracking_sender import MOST_METRICS
+from gennape.platform.tracking_store import open_store, provenance, server_address
 from gennape.predictors.protocol import ALL
 
 if TYPE_CHECKING:
@@ -27,24 +28,28 @@ _FORBIDDEN = re.compile(r"[^\w./ :-]+")  # in names of metrics
 
 @contextmanager
 def evaluation_run(
-    workspace: Path, name: str, parameters: Mapping[str, str]
+    workspace: Path, name: str, parameters: Mapping[str, str], server: str | None = None
 ) -> Iterator[Callable[[Evaluation, Sequence[Path]], None]]:
     """A run of the experiment "gennape"; yields ``log(evaluation, files)``, to call once the files are written.
 
-    Metrics are called benchmark/subset/setting/method/figure, the step is the seed. Where the setting reads "learning
-    curve", the step is the number of labels and the value a mean over seeds. The run ends FINISHED, KILLED on
-    ``KeyboardInterrupt`` and FAILED on any other exception. Raises :class:`WorkspaceError` when the store cannot be
-    opened, or does not take what is logged. One process writes once, at the end: no actor is needed.
+    It is recorded at ``server``, else at $MLFLOW_TRACKING_URI, else in the store of ``workspace``. Metrics are called
+    benchmark/subset/setting/method/figure, the step is the seed. Where the setting reads "learning curve", the step is
+    the number of labels and the value a mean over seeds. The run ends FINISHED, KILLED on ``KeyboardInterrupt`` and
+    FAILED on any other exception. Raises :class:`WorkspaceError` or :class:`ServiceError` when the store or the server
+    cannot be used, and :class:`WorkspaceError` when it does not take what is logged. One process writes once, at the
+    end: no actor is needed, and no journal, since the report is on disk.
     """
     with warnings.catch_warnings():
         # MLflow's own, of its tables.
         warnings.filterwarnings("ignore", message="The ``noload`` loader strategy is deprecated")
-        client, experiment = open_store(workspace)
-        with _refusals(workspace):
+        address = server_address(server)
+        client, experiment = open_store(workspace, address)
+        where = address or str(workspace)
+        with _refusals(where):
             run = _begin(client, experiment, name, parameters)
 
         def log(evaluation: Evaluation, files: Sequence[Path]) -> None:
-            with _refusals(workspace):
+            with _refusals(where):
                 _log(client, run, evaluation, files)
 
         status = "FAILED"
@@ -55,12 +60,12 @@ def evaluation_run(
             status = "KILLED"
             raise
         finally:
-            with _refusals(workspace):
+            with _refusals(where):
                 client.set_terminated(run, status=status)
 
 
 @contextmanager
-def _refusals(workspace: Path) -> Iterator[None]:
+def _refusals(where: str) -> Iterator[None]:
     from mlflow.exceptions import MlflowException  # noqa: PLC0415 (2 s; open_store sets its environment)
     from sqlalchemy.exc import SQLAlchemyError  # noqa: PLC0415
 
@@ -68,8 +73,8 @@ def _refusals(workspace: Path) -> Iterator[None]:
         yield
     except (MlflowException, SQLAlchemyError, OSError) as error:
         raise WorkspaceError(
-            f"MLflow does not take the evaluation into {workspace}: {str(error).splitlines()[0]}; what is written of "
-            "the report stays; give another folder with --workspace"
+            f"MLflow does not take the evaluation into {where}: {str(error).splitlines()[0]}; what is written of the "
+            "report stays; give another folder with --workspace, or another server"
         ) from error
 
 

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from jaxtyping import Float64
 
     from gennape.platform.objectives import Objective
-    from gennape.search_spaces.space import SearchSpace
 
 #: The reference point lies this part of the first population's range beyond its worst values.
 MARGIN = 0.1
@@ -63,7 +62,7 @@ def elites(evaluations: Evaluations, objectives: Sequence[Objective], count: int
     return front.take(along[picks])
 
 
-def front_frame(front: Evaluations, objectives: Sequence[Objective], space: SearchSpace) -> pd.DataFrame:
+def front_frame(front: Evaluations, objectives: Sequence[Objective]) -> pd.DataFrame:
     """The front for people, best first by the objectives in their order, ties by hash; the order is reproducible.
 
     Columns: ``index`` (0 ..), ``hash``, the objectives and always accuracy, flops and params in natural units, and
@@ -71,7 +70,7 @@ def front_frame(front: Evaluations, objectives: Sequence[Objective], space: Sear
     """
     points = minimised(front.values, objectives)
     order = np.lexsort((front.hashes, *points.T[::-1]))
-    frame = to_frame(front.take(order), space)
+    frame = to_frame(front.take(order))
     frame.insert(0, "index", np.arange(len(frame)))
     named = [o.name for o in objectives]
     measures = [*named, *(name for name in NAMES if name in _REPORTED and name not in named)]

@@ -2,56 +2,53 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import ray
+from ray.exceptions import RayError, RayTaskError
 
 from gennape.errors import GennapeError, ServiceError
-from gennape.platform.archive import Archive, Evaluations, none_evaluated
-from gennape.platform.objectives import measure, minimised
+from gennape.platform.answers import Answers, ask, chain
+from gennape.platform.archive import Evaluations, as_objects, digests_of, narrow, none_evaluated
+from gennape.platform.failures import IslandLostError, Loss, Outcome
+from gennape.platform.known import Findings, Known, findings_of
+from gennape.platform.objectives import NAMES, measure, minimised
 from gennape.platform.searchers.registry import searcher
+from gennape.predictors.predictor import Prediction
 from gennape.search_spaces.canonical import canonical_hashes
 from gennape.search_spaces.families.registry import family
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Mapping
 
     from jaxtyping import Int64
 
+    from gennape.platform.answers import Evaluator
     from gennape.platform.config import SearchConfig
     from gennape.platform.searchers.searcher import Searcher, State
-    from gennape.predictors.predictor import Prediction
     from gennape.search_spaces.graph import PackedGraphs
     from gennape.search_spaces.space import SearchSpace
 
-
-class Evaluator(Protocol):
-    """Whatever predicts a population in one call: a served ensemble's handle, or a predictor."""
-
-    def predict(self, graphs: PackedGraphs) -> Prediction:
-        """One row per graph, independent of the other graphs."""
-        ...
-
-
-class IslandLostError(ServiceError):
-    """An island's process died; the generation has to be run again."""
+#: An island remembers the hashes of so many genomes, the last it met; others it has to build to recognise.
+REMEMBERED = 20_000
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Task:
     """One generation of one island.
 
-    ``quota``: how many new networks it may evaluate at most. ``news``: what other islands evaluated since.
-    ``immigrants``: elites of the previous island of the ring.
+    ``quota``: how many new networks it may evaluate at most. ``immigrants``: elites of the previous island of the ring.
+    ``recorded``: evaluations of this very generation that the log holds already; they are not asked again.
     """
 
     generation: int
     quota: int
-    news: Evaluations
     immigrants: Evaluations
+    recorded: Evaluations | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -59,12 +56,22 @@ class Step:
     """What one generation of one island gave.
 
     ``evaluations``: the networks that were new to it. ``asked``: genomes proposed, less those beyond its quota.
-    ``state``: of its searcher, after.
+    ``state``: of its searcher, after. ``timeouts``: requests that its evaluator did not answer in time.
     """
 
     evaluations: Evaluations
     asked: int
     state: State
+    timeouts: int = 0
+
+    def __reduce__(self) -> tuple[Callable[..., Step], tuple[object, ...]]:
+        """Travel in as few bytes as hold every bit."""
+        arrays = {key: (array.dtype.str, narrow(array)) for key, array in self.state.items()}
+        return _unpacked, (self.evaluations, self.asked, arrays, self.timeouts)
+
+
+def _unpacked(evaluations: Evaluations, asked: int, arrays: dict[str, tuple[str, np.ndarray]], timeouts: int) -> Step:
+    return Step(evaluations, asked, {key: array.astype(kind) for key, (kind, array) in arrays.items()}, timeouts)
 
 
 class Island:
@@ -77,62 +84,85 @@ class Island:
         self.objectives = config.directed
         self.index = index
         self.evaluator = evaluator
-        self.archive = Archive(len(self.space.genes))
+        self.known = Known()
+        self.hashes: dict[bytes, str] = {}  # of genomes, oldest first
         self.searcher = new_searcher(config, self.space, np.random.default_rng(seed))
 
-    def restore(self, state: State | None, evaluations: Evaluations) -> None:
+    def restore(self, state: State | None, findings: Findings) -> None:
         """Take up a stored state (None: the beginning) and all that is evaluated."""
-        self.archive.add(evaluations)
+        self.known.add(findings)
         if state is not None:
             self.searcher.restore(state)
 
-    def advance(self, task: Task) -> Step:
-        """Run one generation; raises :class:`ServiceError` when the evaluator has no finite answer at all."""
+    def advance(self, task: Task, news: Findings) -> Step:
+        """Run one generation, having heard what was evaluated since the last.
+
+        Raises :class:`ServiceError` when the evaluator never had a finite answer, :class:`IslandLostError` when its
+        service was lost.
+        """
         # Two islands may have evaluated one network at once: the value that was stored holds, as after a resume.
-        self.archive.add(task.news, overrule=True)
+        self.known.add(news)
         if len(task.immigrants):
             guests = task.immigrants
             self.searcher.immigrate(guests.genomes, minimised(guests.values, self.objectives))
         genomes = self.searcher.ask()
-        hashes, new = self._evaluate(genomes, task)
-        self.archive.add(new)
-        known = np.array([digest in self.archive for digest in hashes], bool)
-        values = self.archive.values(digest for digest in hashes if digest in self.archive)
+        hashes, new, timeouts = self._evaluate(genomes, task)
+        self.known.add(findings_of(new))
+        found, values = self.known.find(digests_of(hashes))
+        if len(new) and not self.known.answered:
+            raise ServiceError(
+                f"the predictor gave no finite accuracy for any of {len(new)} networks of {self.space.name}, "
+                f"first {self.space.encode(new.genomes[0])}; check its checkpoint"
+            )
         finite = np.isfinite(values).all(1)
-        self.searcher.tell(genomes[known][finite], minimised(values[finite], self.objectives))
-        return Step(new, int(known.sum()), self.searcher.state())
+        self.searcher.tell(genomes[finite], minimised(values[finite], self.objectives))
+        return Step(new, int(found.sum()), self.searcher.state(), timeouts)
 
-    def _evaluate(self, genomes: Int64[np.ndarray, "n g"], task: Task) -> tuple[list[str], Evaluations]:
-        """Hashes of all genomes, and the evaluations of the first ``quota`` new networks among them."""
-        hashes = [self.archive.hash_of(genome) or "" for genome in genomes]
+    def _evaluate(self, genomes: Int64[np.ndarray, "n g"], task: Task) -> tuple[list[str], Evaluations, int]:
+        """Hashes of all genomes, the evaluations of the first ``quota`` new networks among them, and timeouts."""
+        hashes = [self.hashes.get(genome.tobytes(), "") for genome in genomes]
         unmet = np.array([i for i, digest in enumerate(hashes) if not digest], np.int64)
         graphs = self.space.graphs(genomes[unmet])
+        found = canonical_hashes(graphs)
+        known, _ = self.known.find(digests_of(found))
         rows: dict[str, int] = {}  # of new networks, in the order asked; values index ``unmet``
-        for position, (i, digest) in enumerate(zip(unmet.tolist(), canonical_hashes(graphs), strict=True)):
+        for position, (i, digest) in enumerate(zip(unmet.tolist(), found, strict=True)):
             hashes[i] = digest
-            if digest in self.archive or digest in rows:
-                self.archive.remember(genomes[i], digest)
-            elif len(rows) < task.quota:
+            if not known[position] and digest not in rows and len(rows) < task.quota:
                 rows[digest] = position
+            if known[position] or digest in rows:
+                self._remember(genomes[i], digest)
         chosen = np.array(list(rows.values()), np.int64)
-        evaluations = self._predict(genomes[unmet[chosen]], list(rows), graphs.take(chosen), task.generation)
-        return hashes, evaluations
+        new, timeouts = self._predict(genomes[unmet[chosen]], list(rows), graphs.take(chosen), task)
+        return hashes, new, timeouts
+
+    def _remember(self, genome: Int64[np.ndarray, " g"], digest: str) -> None:
+        self.hashes[genome.tobytes()] = digest
+        if len(self.hashes) > REMEMBERED:
+            del self.hashes[next(iter(self.hashes))]
 
     def _predict(
-        self, genomes: Int64[np.ndarray, "n g"], hashes: list[str], graphs: PackedGraphs, generation: int
-    ) -> Evaluations:
+        self, genomes: Int64[np.ndarray, "n g"], hashes: list[str], graphs: PackedGraphs, task: Task
+    ) -> tuple[Evaluations, int]:
         if not hashes:
-            return none_evaluated(len(self.space.genes))
-        prediction = self.evaluator.predict(graphs)
-        values = measure(graphs, prediction)
-        if not np.isfinite(values).all(1).any():
-            raise ServiceError(
-                f"the predictor gave no finite accuracy for any of {len(hashes)} networks of {self.space.name}, "
-                f"first {self.space.encode(genomes[0])}; check its checkpoint"
-            )
-        memberships = np.asarray(prediction.memberships, np.float64)
-        island, born = np.full(len(hashes), self.index, np.int64), np.full(len(hashes), generation, np.int64)
-        return Evaluations(np.array(hashes, "U32"), genomes, values, memberships, island, born)
+            return none_evaluated(len(self.space.genes)), 0
+        answers = ask(self.evaluator, graphs) if task.recorded is None else self._recall(hashes, graphs, task.recorded)
+        # Costs are counted on the graphs, whatever the predictor says.
+        values = measure(graphs, Prediction(answers.accuracy, answers.memberships))
+        island, born = np.full(len(hashes), self.index, np.int64), np.full(len(hashes), task.generation, np.int64)
+        texts = as_objects([json.dumps(self.space.encode(genome)) for genome in genomes])
+        columns = (genomes, values, answers.memberships, island, born, answers.states, texts)
+        return Evaluations(np.array(hashes, "U32"), *columns), answers.timeouts
+
+    def _recall(self, hashes: list[str], graphs: PackedGraphs, recorded: Evaluations) -> Answers:
+        """Answers as they are recorded; asks about networks of which nothing is."""
+        rows = {digest: row for row, digest in enumerate(recorded.hashes.tolist())}
+        unrecorded = np.array([i for i, digest in enumerate(hashes) if digest not in rows], np.int64)
+        asked = ask(self.evaluator, graphs.take(unrecorded))
+        old = recorded.take([rows[digest] for digest in hashes if digest in rows])
+        recalled = Answers(old.values[:, NAMES.index("accuracy")], old.memberships, old.states, 0)
+        order = np.argsort(np.append(np.setdiff1d(np.arange(len(hashes)), unrecorded), unrecorded))
+        return chain(recalled, asked).take(order)
 
 
 def new_searcher(config: SearchConfig, space: SearchSpace, rng: np.random.Generator) -> Searcher:
@@ -141,14 +171,18 @@ def new_searcher(config: SearchConfig, space: SearchSpace, rng: np.random.Genera
 
 
 class Archipelago(Protocol):
-    """All islands of a search, wherever they run."""
+    """All islands of a search, wherever they run. Each works on one task at a time."""
 
-    def start(self, states: Sequence[State | None], evaluations: Evaluations) -> None:
-        """Make the islands anew from stored states."""
+    def start(self, states: Mapping[int, State | None], findings: Findings) -> None:
+        """Make some islands, by number, anew from stored states and all that is evaluated."""
         ...
 
-    def advance(self, tasks: Sequence[Task]) -> list[Step]:
-        """One generation of every island; raises :class:`IslandLostError` when one died."""
+    def send(self, tasks: Mapping[int, Task], news: Findings) -> None:
+        """Set some islands to work, and tell them what was evaluated since they last heard."""
+        ...
+
+    def receive(self) -> list[tuple[int, Step | Loss]]:
+        """Wait until an island is done; which are, with what they did, or how they were lost and must be made anew."""
         ...
 
 
@@ -158,31 +192,45 @@ class LocalIslands:
     def __init__(self, config: SearchConfig, evaluator: Evaluator) -> None:
         self.config = config
         self.evaluator = evaluator
-        self.islands: list[Island] = []
+        self.islands: dict[int, Island] = {}
+        self.waiting: list[tuple[int, Task, Findings]] = []
 
-    def start(self, states: Sequence[State | None], evaluations: Evaluations) -> None:
-        """Make the islands anew from stored states."""
-        self.islands = [Island(self.config, i, self.evaluator) for i in range(self.config.islands)]
-        for island, state in zip(self.islands, states, strict=True):
-            island.restore(state, evaluations)
+    def start(self, states: Mapping[int, State | None], findings: Findings) -> None:
+        """Make some islands anew from stored states."""
+        for i, state in states.items():
+            self.islands[i] = Island(self.config, i, self.evaluator)
+            self.islands[i].restore(state, findings)
 
-    def advance(self, tasks: Sequence[Task]) -> list[Step]:
-        """One generation of every island, in their order."""
-        return [island.advance(task) for island, task in zip(self.islands, tasks, strict=True)]
+    def send(self, tasks: Mapping[int, Task], news: Findings) -> None:
+        """Put tasks in the queue."""
+        self.waiting += [(i, task, news) for i, task in tasks.items()]
+
+    def receive(self) -> list[tuple[int, Step | Loss]]:
+        """Work on the task that waited longest."""
+        i, task, news = self.waiting.pop(0)
+        try:
+            return [(i, self.advance(i, task, news))]
+        except GennapeError as error:
+            return [(i, loss_by(error))]
+
+    def advance(self, island: int, task: Task, news: Findings) -> Step:
+        """One generation of one island."""
+        return self.islands[island].advance(task, news)
 
 
 class RayIslands:
-    """Islands as Ray actors. Use as a context manager: the actors end with it.
+    """Islands as Ray actors, spread over the cluster. Use as a context manager: the actors end with it.
 
-    Each reserves a quarter of a CPU, less where many islands would otherwise take more than half of the cluster.
+    Each reserves a quarter of a CPU, less where many islands would otherwise take more than half of the cluster. Where
+    there is no room, as after the loss of a node, an island waits until there is.
     """
 
     def __init__(self, config: SearchConfig, evaluator: Evaluator) -> None:
         self.config = config
         self.evaluator = evaluator
-        share = ray.cluster_resources().get("CPU", 1) / (2 * config.islands)  # type: ignore[no-untyped-call]
-        self.cpus = max(0.001, math.floor(1000 * min(0.25, share)) / 1000)
-        self.actors: list[Any] = []
+        self.actors: dict[int, Any] = {}
+        self._restored: dict[int, Any] = {}  # what the first step of an actor has to wait for
+        self._running: dict[Any, int] = {}
 
     def __enter__(self) -> RayIslands:
         return self
@@ -190,33 +238,57 @@ class RayIslands:
     def __exit__(self, *_: object) -> None:
         self.stop()
 
-    def start(self, states: Sequence[State | None], evaluations: Evaluations) -> None:
-        """Make the actors anew from stored states; the evaluations travel once through the object store."""
-        self.stop()
-        actor = ray.remote(num_cpus=self.cpus)(Island)
-        self.actors = [actor.remote(self.config, i, self.evaluator) for i in range(self.config.islands)]
-        shared = ray.put(evaluations)
-        _gather([a.restore.remote(s, shared) for a, s in zip(self.actors, states, strict=True)])
+    def start(self, states: Mapping[int, State | None], findings: Findings) -> None:
+        """Make some actors anew from stored states; the findings travel once through the object store."""
+        share = ray.cluster_resources().get("CPU", 1) / (2 * self.config.islands)  # type: ignore[no-untyped-call]
+        cpus = max(0.001, math.floor(1000 * min(0.25, share)) / 1000)
+        actor, shared = ray.remote(num_cpus=cpus, scheduling_strategy="SPREAD")(Island), ray.put(findings)
+        for i, state in states.items():
+            self._end(i)
+            self.actors[i] = actor.remote(self.config, i, self.evaluator)
+            self._restored[i] = self.actors[i].restore.remote(state, shared)
 
-    def advance(self, tasks: Sequence[Task]) -> list[Step]:
-        """One generation of every island at the same time."""
-        return _gather([actor.advance.remote(task) for actor, task in zip(self.actors, tasks, strict=True)])
+    def send(self, tasks: Mapping[int, Task], news: Findings) -> None:
+        """Call the actors; what they all have to hear travels once through the object store."""
+        shared = ray.put(news) if len(tasks) > 1 else news
+        self._running |= {self.actors[i].advance.remote(task, shared): i for i, task in tasks.items()}
+
+    def receive(self) -> list[tuple[int, Step | Loss]]:
+        """Wait for one call, and take with it all that have ended."""
+        calls = list(self._running)
+        ray.wait(calls, num_returns=1)
+        ended, _ = ray.wait(calls, num_returns=len(calls), timeout=0)
+        islands = [(self._running.pop(call), call) for call in ended]
+        return [(i, _result([self._restored[i], call])) for i, call in sorted(islands)]
 
     def stop(self) -> None:
         """End the actors."""
-        for actor in self.actors:
-            ray.kill(actor)
-        self.actors = []
+        for i in list(self.actors):
+            self._end(i)
+
+    def _end(self, island: int) -> None:
+        self._running = {call: i for call, i in self._running.items() if i != island}
+        if island in self.actors:
+            ray.kill(self.actors.pop(island))
 
 
-def _gather(references: list[Any]) -> list[Any]:
-    """Results of actor calls; our own errors come out as themselves, a dead actor as :class:`IslandLostError`."""
+def most_replicas(islands: int) -> int:
+    """How many replicas of the predictor may serve so many islands: one each, on at most half of the cluster's CPUs."""
+    cpus = ray.cluster_resources().get("CPU", 0) if ray.is_initialized() else 0  # type: ignore[no-untyped-call]
+    return max(2, min(islands, int(cpus) // 2))
+
+
+def loss_by(error: GennapeError) -> Loss:
+    """An island's error as the driver sees it."""
+    return Loss(Outcome.PREEMPTED if isinstance(error, IslandLostError) else Outcome.FAILED, error)
+
+
+def _result(calls: list[Any]) -> Step | Loss:
+    """What the last of an actor's calls gave, all before having gone well."""
     try:
-        results: list[Any] = ray.get(references)
-    except ray.exceptions.RayTaskError as error:
-        if isinstance(error.cause, GennapeError):
-            raise error.cause from None
-        raise
-    except ray.exceptions.RayActorError as error:
-        raise IslandLostError(f"an island's process died: {error}") from error
-    return results
+        step: Step = ray.get(calls)[-1]
+    except RayTaskError as error:
+        return loss_by(error.cause) if isinstance(error.cause, GennapeError) else Loss(Outcome.FAILED, error)
+    except RayError as error:
+        return Loss(Outcome.PREEMPTED, IslandLostError(f"an island's process died: {error}"))
+    return step

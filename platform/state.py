@@ -1,103 +1,169 @@
-"""What a search remembers between generations, stored so that it continues exactly."""
+"""What a search remembers between rounds: rebuilt from the log, but for the searchers, whose states are stored."""
 
 from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from gennape.errors import WorkspaceError
-from gennape.platform.archive import Archive, Evaluations, none_evaluated, read_shards
-from gennape.platform.front import front_of
+from gennape.platform.archive import Evaluations, none_evaluated
+from gennape.platform.evaluation_log import chained, count_shards, read_shard
+from gennape.platform.failures import Outcome
+from gennape.platform.front import extend_front, reference_point
 from gennape.platform.objectives import NAMES
 from gennape.platform.workspace import atomic_path, remove_partial_files
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from pathlib import Path
 
-    from jaxtyping import Float64
+    from jaxtyping import Float64, Int64
 
     from gennape.platform.config import SearchConfig
-    from gennape.platform.objectives import Objective
     from gennape.platform.searchers.searcher import State
 
 STATE = "state.npz"
-_VERSION = 1
+_VERSION = 2
 
 
 @dataclass(slots=True, eq=False)
 class SearchState:
-    """A search between two generations.
+    """A search between two rounds, in memory that does not grow with its evaluations.
 
-    ``generation``: the next to run. ``idle``: generations in a row without a new network. ``reference``: reference
-    point of the hypervolume, minimised; None before the first generation. ``searchers``: a state per island.
-    ``news``: what the last generation added, which the islands have yet to hear of. ``best_accuracy``: highest so far.
+    A round is what one shard of the log holds; in step it is a generation of all islands. ``rounds``: how many are
+    done. ``evaluations``: rows in them, ``unanswered`` of them INFEASIBLE or TIMEOUT. ``log``: digest of these rows.
+    ``idle``: rounds in a row without a new network. ``reference``: reference point of the hypervolume, minimised; None
+    before the first. ``searchers``, ``steps`` and ``found``: of each island, its searcher's state, its generations, and
+    the networks that it was the first to find.
+    ``front``, and ``fronts`` per island. ``news``: what the last round added. ``best_accuracy``: highest so far.
     """
 
-    generation: int
-    idle: int
-    reference: Float64[np.ndarray, " m"] | None
-    searchers: Sequence[State | None]
-    archive: Archive
+    searchers: list[State | None]
+    steps: list[int]
+    found: Int64[np.ndarray, " islands"]
     front: Evaluations
+    fronts: list[Evaluations]
     news: Evaluations
-    best_accuracy: float
+    rounds: int = 0
+    evaluations: int = 0
+    log: str = ""
+    idle: int = 0
+    reference: Float64[np.ndarray, " m"] | None = None
+    best_accuracy: float = -math.inf
+    unanswered: dict[str, int] = field(default_factory=lambda: {Outcome.INFEASIBLE: 0, Outcome.TIMEOUT: 0})
 
 
 def new_state(config: SearchConfig, genes: int) -> SearchState:
-    """Before the first generation."""
-    nothing = none_evaluated(genes)
-    return SearchState(0, 0, None, [None] * config.islands, Archive(genes), nothing, nothing, -math.inf)
+    """Before the first round."""
+    nothing, islands = none_evaluated(genes), config.islands
+    none_found = np.zeros(islands, np.int64)
+    return SearchState([None] * islands, [0] * islands, none_found, nothing, [nothing] * islands, nothing)
+
+
+def absorb(config: SearchConfig, state: SearchState, news: Evaluations) -> None:
+    """Take in the evaluations of one round, which are new networks all."""
+    state.news = news
+    state.rounds += 1
+    state.evaluations += len(news)
+    state.found += np.bincount(news.island, minlength=config.islands)
+    state.log = chained(state.log, news)
+    state.idle = 0 if len(news) else state.idle + 1
+    state.front = extend_front(state.front, news, config.directed)
+    if config.islands > 1 and config.migration_every:
+        for island in np.unique(news.island).tolist():
+            mine = news.take(news.island == island)
+            state.fronts[island] = extend_front(state.fronts[island], mine, config.directed)
+    if state.reference is None and len(state.front):
+        state.reference = reference_point(news, config.directed)
+    accuracy = news.values[news.finite, NAMES.index("accuracy")]
+    state.best_accuracy = max(state.best_accuracy, float(accuracy.max(initial=-math.inf)))
+    for outcome in state.unanswered:
+        state.unanswered[outcome] += int((news.states == outcome).sum())
 
 
 def save_state(folder: Path, state: SearchState) -> None:
-    """Store all but the evaluations (their shards come first) atomically: plain arrays and one JSON text."""
-    reference = None if state.reference is None else state.reference.tolist()
-    header = {"version": _VERSION, "generation": state.generation, "idle": state.idle, "reference": reference}
-    arrays = {"header": np.frombuffer(json.dumps(header).encode(), np.uint8)}
-    for i, searcher in enumerate(state.searchers):
-        arrays |= {f"{i}/{key}": array for key, array in (searcher or {}).items()}
+    """Store what the log does not say, atomically: plain arrays and one JSON text."""
+    header = {
+        "version": _VERSION,
+        "generation": state.rounds,
+        "evaluations": state.evaluations,
+        "log": state.log,
+        "steps": state.steps,
+    }
+    named = {f"{i}/{key}": array for i, s in enumerate(state.searchers) for key, array in (s or {}).items()}
+    header["arrays"] = {name: [array.dtype.str, array.shape] for name, array in named.items()}
+    # In one piece: a member of the file for each array of each island would take longer than all evaluations.
+    content = b"".join(np.ascontiguousarray(array).tobytes() for array in named.values())
+    arrays = {"header": json.dumps(header).encode(), "content": content}
     with atomic_path(folder / STATE) as temporary, temporary.open("wb") as file:
-        np.savez(file, allow_pickle=False, **arrays)
+        np.savez(file, allow_pickle=False, **{name: np.frombuffer(b, np.uint8) for name, b in arrays.items()})
 
 
 def load_state(folder: Path, config: SearchConfig, genes: int) -> SearchState:
-    """The last stored state, or a new one if none was; whatever was written after it is deleted.
+    """The last stored state, or a new one if none was, with all that the log says.
 
-    Raises :class:`WorkspaceError` when the state or a shard it needs cannot be read.
+    Searchers of islands in step are those of the stored round: what the log holds beyond is not taken in yet, but
+    answers when that round is run again. Of free islands the whole log is taken in.
+
+    Raises :class:`WorkspaceError` when the state or a shard cannot be read, or the two do not belong together.
     """
-    objectives: Sequence[Objective] = config.directed
     remove_partial_files(folder)
-    if not (folder / STATE).exists():
-        read_shards(folder, 0, genes)
-        return new_state(config, genes)
+    shards, state = count_shards(folder), new_state(config, genes)
+    header: dict[str, Any] = {}
+    covered = 0
+    if (folder / STATE).exists():
+        header, arrays = _read(folder / STATE)
+        covered = header["generation"]
+        if covered > shards:
+            raise WorkspaceError(
+                f"{folder / STATE} is of {covered} rounds, but evaluations of {shards} are there; "
+                "restore the missing ones from a copy, or start a new search"
+            )
+        state.searchers = [_part(arrays, i) for i in range(config.islands)]
+        state.steps = list(header.get("steps", [covered] * config.islands))
+    for number in range(shards if config.asynchronous else covered):
+        absorb(config, state, read_shard(folder, number))
+        if number + 1 == covered:
+            _verify(folder, header, state)
+    return state
+
+
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     try:
-        with np.load(folder / STATE, allow_pickle=False) as file:
+        with np.load(path, allow_pickle=False) as file:
             arrays = {key: file[key] for key in file.files}
         header = json.loads(arrays.pop("header").tobytes())
-        version, generation, reference = header["version"], int(header["generation"]), header["reference"]
+        version, header["generation"] = header["version"], int(header["generation"])
+        arrays |= _arrays(arrays.pop("content", np.zeros(0, np.uint8)), header.pop("arrays", {}))
     except (OSError, ValueError, KeyError) as error:
-        raise WorkspaceError(f"cannot read {folder / STATE} ({error}); the run cannot be continued") from error
-    if version != _VERSION:
-        raise WorkspaceError(f"{folder / STATE} has version {version}, this gennape reads {_VERSION}")
-    archive = Archive(genes)
-    archive.add(read_shards(folder, generation, genes))
-    everything = archive.all()
-    searchers = [_part(arrays, i) for i in range(config.islands)]
-    point = None if reference is None else np.array(reference, np.float64)
-    front, nothing = front_of(everything, objectives), none_evaluated(genes)
-    return SearchState(
-        generation, int(header["idle"]), point, searchers, archive, front, nothing, best_accuracy(everything)
-    )
+        raise WorkspaceError(
+            f"cannot read {path} ({error}); the run cannot be continued from it: "
+            "move it away, and the search is rebuilt from its evaluations"
+        ) from error
+    if version not in (1, _VERSION):
+        raise WorkspaceError(f"{path} has version {version}, this gennape reads 1 and {_VERSION}")
+    return header, arrays
 
 
-def best_accuracy(evaluations: Evaluations) -> float:
-    """Highest finite accuracy; minus infinity of none."""
-    return float(evaluations.values[evaluations.finite, NAMES.index("accuracy")].max(initial=-math.inf))
+def _arrays(content: np.ndarray, kinds: dict[str, tuple[str, list[int]]]) -> dict[str, np.ndarray]:
+    arrays, at = {}, 0
+    for name, (kind, shape) in kinds.items():
+        size = np.dtype(kind).itemsize * math.prod(shape)
+        arrays[name] = content[at : at + size].view(kind).reshape(shape)
+        at += size
+    return arrays
+
+
+def _verify(folder: Path, header: dict[str, Any], state: SearchState) -> None:
+    """Of version 1 there is nothing to compare with."""
+    if header.get("log", state.log) != state.log:
+        raise WorkspaceError(
+            f"the evaluations in {folder} are not those that {STATE} was stored with ({state.evaluations:,} rows, "
+            f"expected {header['evaluations']:,}); restore them from a copy, or start a new search"
+        )
 
 
 def _part(arrays: dict[str, np.ndarray], island: int) -> State:

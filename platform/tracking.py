@@ -1,250 +1,216 @@
-"""Runs in MLflow: one Ray actor owns the client, so that logging never holds up a search."""
+"""Runs in MLflow: one Ray actor owns the client, behind a journal, so that logging never holds up a search."""
 
 from __future__ import annotations
 
-import json
 import logging
-import os
 import time
 from contextlib import contextmanager
-from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import ray
-from ray.exceptions import GetTimeoutError, RayError, RayTaskError
+from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-import gennape
-from gennape.errors import GennapeError, WorkspaceError
-from gennape.platform.workspace import atomic_write_bytes
-from gennape.source import commit
+from gennape.errors import WorkspaceError
+from gennape.platform.tracking_journal import (
+    Journal,
+    Record,
+    clear,
+    journal_folder,
+    lock_journal,
+    new_token,
+    read_place,
+    read_record,
+    values_after,
+    write_record,
+)
+from gennape.platform.tracking_sender import Sender, State
+from gennape.platform.tracking_store import Credentials, brief, open_store, provenance, server_address, store_uri
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
 
-    from mlflow import MlflowClient
+__all__ = ["Tracker", "open_store", "provenance", "store_uri", "track"]
 
-#: What MLflow reads from the environment, here and in the user interface: no telemetry, no job processes, no chatter.
-ENVIRONMENT = {
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-    "MLFLOW_LOGGING_LEVEL": "WARNING",
-}
-EXPERIMENT = "gennape"
 START_TIMEOUT_S = 180.0  # the first run of a workspace creates the database: some 10 s, more on a busy machine
-FLUSH_TIMEOUT_S = 60.0
-UPLOAD_TIMEOUT_S = 300.0
-RETRY_WAITS = (0.2, 1.0, 5.0)
-MOST_METRICS = 1000  # in one call, a limit of MLflow
-
-#: One logged value: (name, value, step, milliseconds since 1970).
-Row = tuple[str, float, int, int]
+#: At the end: how long a server that fails is still tried, and how long is waited while nothing moves.
+GRACE_S, STILL_S = 5.0, 180.0
+TOLD_AFTER = 3  # failures to open the store of the workspace: it may be locked for a moment
+LOOK_S, POLL_S = 1.0, 0.05
+REVIVALS = 5
 log = logging.getLogger(__name__)
 
 
-def store_uri(workspace: Path) -> str:
-    """MLflow's address of the store of a workspace; raises :class:`WorkspaceError` where MLflow could not open it."""
-    path = str((workspace / "mlflow.db").absolute())
-    if set(path) & set("%?"):
-        raise WorkspaceError(
-            f"MLflow cannot keep its store under a path with % or ?, got {path}; use another workspace"
-        )
-    return f"sqlite:///{path}"
-
-
-def open_store(workspace: Path) -> tuple[MlflowClient, str]:
-    """A client of the workspace's store and the id of the experiment, both made if absent.
-
-    Raises :class:`WorkspaceError` when the store is unreadable, not writable, or of another MLflow version.
-    """
-    os.environ.update(ENVIRONMENT)
-    from mlflow import MlflowClient  # noqa: PLC0415 (2 s, and it must see the environment)
-    from mlflow.exceptions import MlflowException  # noqa: PLC0415
-    from sqlalchemy.exc import SQLAlchemyError  # noqa: PLC0415
-
-    try:
-        client = MlflowClient(store_uri(workspace))
-        found = client.get_experiment_by_name(EXPERIMENT)
-        if found is not None:
-            return client, str(found.experiment_id)
-        artifacts = (workspace / "artifacts").absolute().as_uri()
-        return client, str(client.create_experiment(EXPERIMENT, artifact_location=artifacts))
-    except (MlflowException, SQLAlchemyError, OSError) as error:
-        raise WorkspaceError(
-            f"cannot open the MLflow store {workspace / 'mlflow.db'}: {_brief(error)}; move it away to begin a new one"
-        ) from error
-
-
 class _Actor:
-    """Owns the client of one run. Its methods repeat what fails for a moment, such as a locked database."""
+    """Holds the sender of one run. ``run`` is a call that lasts; the others are answered beside it."""
 
-    def start(
-        self, workspace: Path, name: str, parameters: dict[str, str], tags: dict[str, str], run: str | None
-    ) -> str:
-        self.client, experiment = open_store(workspace)
-        from mlflow.entities import Param, RunTag  # noqa: PLC0415
-        from mlflow.exceptions import MlflowException  # noqa: PLC0415
+    def __init__(self) -> None:
+        self._sender: Sender | None = None
 
-        if run is None:
-            self.run: str = self.client.create_run(experiment, run_name=name).info.run_id
-            known: dict[str, str] = {}
-        else:
-            try:
-                known = self.client.get_run(run).data.params
-            except MlflowException as error:
-                raise WorkspaceError(f"no MLflow run {run} in {workspace} to continue: {_brief(error)}") from error
-            self.run = run
-            self.client.update_run(run, status="RUNNING")
-        # MLflow refuses to change a parameter: what differs when a run is continued becomes a tag.
-        changed = {f"resumed.{key}": value for key, value in parameters.items() if known.get(key, value) != value}
-        new = [Param(key, value) for key, value in parameters.items() if key not in known]
-        self.client.log_batch(self.run, params=new, tags=[RunTag(k, v) for k, v in {**tags, **changed}.items()])
-        return self.run
+    def run(self, folder: Path, workspace: Path, credentials: Credentials) -> None:
+        # Passed as an argument: an actor's environment is shown by Ray, and is that of its node, not of the driver.
+        credentials.use()
+        self._sender = Sender(folder, workspace)
+        self._sender.run()
 
-    def metrics(self, rows: Sequence[Row]) -> None:
-        from mlflow.entities import Metric  # noqa: PLC0415
+    def state(self) -> State:
+        return State() if self._sender is None else self._sender.state()
 
-        for first in range(0, len(rows), MOST_METRICS):
-            batch = [Metric(name, value, time, step) for name, value, step, time in rows[first : first + MOST_METRICS]]
-            _persist(partial(self.client.log_batch, self.run, metrics=batch))
-
-    def artifacts(self, folder: Path) -> None:
-        _persist(partial(self.client.log_artifacts, self.run, str(folder)))
-
-    def end(self, status: str) -> None:
-        _persist(partial(self.client.set_terminated, self.run, status=status))
-
-
-def _persist(action: Callable[[], Any]) -> None:
-    for wait in RETRY_WAITS:
-        try:
-            action()
-        except Exception as error:  # noqa: BLE001 (whatever the store raises; the last try tells)
-            log.info("MLflow: %s; trying again in %s s", _brief(error), wait)
-            time.sleep(wait)
-        else:
-            return
-    action()
+    def hurry(self) -> None:
+        if self._sender is not None:
+            self._sender.hurry()
 
 
 class Tracker:
     """A run in MLflow, from the side of the search. Nothing here raises because of MLflow, except ``run_id``."""
 
-    def __init__(self, actor: Any, started: ray.ObjectRef[str]) -> None:
-        self._actor, self._started = actor, started
-        self._waiting: list[Row] = []
-        self._sent: list[Row] = []
-        self._answer: ray.ObjectRef[None] | None = None
-        self._lost: list[Row] = []
-        self._failures: list[str] = []
+    def __init__(self, folder: Path, workspace: Path, server: str | None, start: Mapping[str, Any]) -> None:
+        self._folder, self._workspace, self._server = folder, workspace, server
+        self._journal = Journal(folder)
+        self._lost: list[str] = []
+        self._revived, self._known, self._closed = 0, "", False
+        self._looked = time.monotonic()
+        self._append(start)  # before the actor looks
+        self._start_actor()
 
     @property
     def run_id(self) -> str:
-        """MLflow's id of the run; waits until the store is open. Raises :class:`WorkspaceError` when it cannot be."""
-        try:
-            run: str = ray.get(self._started, timeout=START_TIMEOUT_S)
-        except (RayError, GetTimeoutError) as error:
-            cause = error.cause if isinstance(error, RayTaskError) else error
-            raise (
-                cause
-                if isinstance(cause, GennapeError)
-                else WorkspaceError(f"MLflow did not open its store: {_brief(cause)}")
-            ) from error
-        return run
+        """MLflow's id of the run; empty while a server has not answered yet, for no run waits for that.
 
-    def metrics(self, step: int, values: Mapping[str, float]) -> None:
-        """Log ``values`` at ``step``. Returns at once; values wait here while the last ones are being written."""
-        now = int(time.time() * 1000)
-        self._waiting += [(name, float(value), step, now) for name, value in values.items()]
-        self._send()
+        Waits for the store of the workspace, and raises :class:`WorkspaceError` when that cannot be opened or does not
+        hold the run that is to be continued.
+        """
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while not self._closed:
+            state = self._ask()
+            if state.run_id or self._server is not None:
+                return state.run_id
+            if state.failures >= TOLD_AFTER or time.monotonic() > deadline:
+                raise WorkspaceError(state.error or f"MLflow did not open its store in {START_TIMEOUT_S:.0f} s")
+            time.sleep(POLL_S)
+        return self._known
+
+    def metrics(self, step: int, values: Mapping[str, float], child: str | None = None) -> None:
+        """Log ``values`` at ``step``, of the run or of its child run called ``child``. Never waits for MLflow."""
+        self._append({"metrics": {name: float(value) for name, value in values.items()}, "step": step, "child": child})
 
     def artifacts(self, folder: Path) -> None:
-        """Copy the files of ``folder`` into the run, and wait for it."""
+        """Copy the files of ``folder`` into the run, from where they stay: soon, or once the server is back."""
+        self._append({"artifacts": str(folder.absolute())})
+
+    def _append(self, entry: Mapping[str, Any]) -> None:
         try:
-            ray.get(self._actor.artifacts.remote(folder.absolute()), timeout=UPLOAD_TIMEOUT_S)
-        except (RayError, GetTimeoutError) as error:
-            self._failures.append(f"the files of {folder} are not in MLflow: {_brief(error)}")
+            self._journal.append({**entry, "time": int(time.time() * 1000)})
+        except OSError as error:
+            self._lost.append(brief(error))
+        if time.monotonic() - self._looked > LOOK_S:
+            self._looked = time.monotonic()
+            self._revive()
 
-    def _send(self, wait_s: float = 0) -> None:
-        """Hand what waits to the actor, unless it is still writing what it was given before."""
-        if self._answer is not None:
-            if not ray.wait([self._answer], timeout=wait_s)[0] and wait_s == 0:
-                return
-            try:
-                ray.get(self._answer, timeout=0.1)
-            except (RayError, GetTimeoutError) as error:
-                self._lost += self._sent
-                self._failures.append(_brief(error))
-            self._answer, self._sent = None, []
-        if self._waiting:
-            self._sent, self._waiting = self._waiting, []
-            self._answer = self._actor.metrics.remote(self._sent)
+    # The actor -------------------------------------------------------------------------------------------------------
 
-    def _close(self, status: str, spill: Path) -> None:
-        self._flush(status)
+    def _start_actor(self) -> None:
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)  # it reads files
+        actor: Any = ray.remote(_Actor)
+        self._actor = actor.options(num_cpus=0, max_concurrency=3, scheduling_strategy=here).remote()
+        folders = self._folder.absolute(), self._workspace.absolute()
+        self._running = self._actor.run.remote(*folders, Credentials.of_this_process())
+
+    def _revive(self) -> str:
+        """Start another actor where the first was lost, a few times; why it was lost, if it was."""
+        if not ray.wait([self._running], timeout=0)[0]:
+            return ""
+        try:
+            ray.get(self._running)
+        except RayError as error:
+            if self._revived < REVIVALS:
+                self._revived += 1
+                ray.kill(self._actor)
+                self._start_actor()
+            return f"the tracker was lost: {brief(error)}"
+        return ""  # the run has ended
+
+    def _ask(self) -> State:
+        try:
+            state: State = ray.get(self._actor.state.remote(), timeout=START_TIMEOUT_S)
+        except RayError as error:
+            return State(failures=1, error=self._revive() or brief(error))
+        return State(failures=TOLD_AFTER, error=why) if (why := self._revive()) else state
+
+    def _close(self, status: str) -> None:
+        self._append({"end": status})
+        self._journal.close()
+        error = self._drain()
+        self._known, self._closed = self._ask().run_id, True
+        ray.kill(self._actor)
+        if error is None:
+            clear(self._folder, status == "FINISHED")
+        else:
+            left = values_after(self._folder, read_place(self._folder))
+            log.warning(
+                "tracking is incomplete: %s values and what else MLflow did not take wait in %s until the run is "
+                "resumed, or `gennape ui` sends them; %s", left, self._folder, error,
+            )  # fmt: skip
         if self._lost:
-            lines = [
-                json.dumps(dict(zip(("name", "value", "step", "time_ms"), row, strict=True))) for row in self._lost
-            ]
-            atomic_write_bytes(spill, ("\n".join(lines) + "\n").encode())
-            self._failures.append(f"{len(self._lost)} values that MLflow did not take are in {spill}")
-        if self._failures:
-            log.warning("tracking is incomplete: %s", "; ".join(dict.fromkeys(self._failures)))
+            log.warning("tracking is incomplete: %s calls lost, as %s was not writable: %s", len(self._lost),
+                        self._folder, self._lost[0])  # fmt: skip
 
-    def _flush(self, status: str) -> None:
-        try:
-            self.run_id  # noqa: B018 (nothing can be written before the store is open)
-        except WorkspaceError as error:
-            self._lost, self._failures = self._lost + self._sent + self._waiting, [str(error)]
-            return
-        for _ in range(2):  # what was sent, then what was waiting
-            self._send(FLUSH_TIMEOUT_S)
-        try:
-            ray.get(self._actor.end.remote(status), timeout=FLUSH_TIMEOUT_S)
-        except (RayError, GetTimeoutError) as error:
-            self._failures.append(_brief(error))
+    def _drain(self) -> str | None:
+        """Wait until MLflow has everything; else why not. A server that fails is given up soon, one that works not."""
+        began = moved = time.monotonic()
+        place, end = None, self._journal.place
+        while read_place(self._folder) < end:
+            state, now = self._ask(), time.monotonic()
+            if state.place != place:
+                place, moved = state.place, now
+            if (state.failures and now - began > GRACE_S) or now - moved > STILL_S:
+                return state.error or f"nothing moved for {STILL_S:.0f} s"
+            self._actor.hurry.remote()
+            time.sleep(POLL_S)
+        return None
 
 
 @contextmanager
 def track(
-    workspace: Path, run_name: str, parameters: Mapping[str, str], run_id: str | None = None
+    workspace: Path, run_name: str, parameters: Mapping[str, str], run_id: str | None = None, server: str | None = None
 ) -> Iterator[Tracker]:
-    """A run of the experiment "gennape" in ``workspace``, or the run ``run_id`` continued; needs an initialised Ray.
+    """A run of the experiment "gennape", begun or, where there is one of that name, continued; needs Ray initialised.
 
-    Returns at once: the store opens while the search starts. The run ends FINISHED, KILLED on ``KeyboardInterrupt`` and
-    FAILED on any other exception. What MLflow did not take is reported once, as a warning of this module's logger, at
-    the end; metrics among it are kept in ``unlogged_metrics.jsonl`` of the run's folder.
+    It is recorded at ``server``; without one, where it was recorded before, else at $MLFLOW_TRACKING_URI, else in the
+    store of ``workspace``. ``run_id`` names the run to continue where only MLflow knows it. Returns at once: the store
+    opens while the search starts. The run ends FINISHED, KILLED on ``KeyboardInterrupt`` and FAILED on any other
+    exception. What MLflow has not taken at the end stays in the run's journal and is told once, as a warning of this
+    module's logger; the next run of that name sends it first, or :func:`catch_up`.
 
-    Raises :class:`WorkspaceError` for a workspace whose path MLflow cannot use.
+    Raises :class:`ConfigError` for an address of no server, :class:`WorkspaceError` for a workspace whose path MLflow
+    cannot use, and for a run that another process tracks.
     """
-    store_uri(workspace)
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)  # it writes local files
-    actor: Any = ray.remote(_Actor).options(num_cpus=0, scheduling_strategy=here).remote()
-    started = actor.start.remote(workspace.absolute(), run_name, dict(parameters), provenance(), run_id)
-    tracker = Tracker(actor, started)
-    status = "FAILED"
-    try:
-        yield tracker
-        status = "FINISHED"
-    except KeyboardInterrupt:
-        status = "KILLED"
-        raise
-    finally:
-        folder = workspace / "runs" / run_name
-        tracker._close(status, (folder if folder.is_dir() else workspace) / "unlogged_metrics.jsonl")
-        ray.kill(actor)
+    folder = journal_folder(workspace, run_name)
+    server_address(server)  # before a folder is made
+    with lock_journal(folder):
+        record = _record(folder, run_id, server)
+        if record.server is None:
+            store_uri(workspace)
+        start = {"start": run_name, "parameters": dict(parameters), "tags": provenance()}
+        tracker = Tracker(folder, workspace, record.server, start)
+        status = "FAILED"
+        try:
+            yield tracker
+            status = "FINISHED"
+        except KeyboardInterrupt:
+            status = "KILLED"
+            raise
+        finally:
+            tracker._close(status)
 
 
-def provenance() -> dict[str, str]:
-    """Tags that tell which code ran: the version, and in a checkout the git commit (``-dirty`` when changed)."""
-    tags = {"gennape.version": gennape.__version__, "mlflow.source.name": "gennape"}
-    if (found := commit()) is not None:
-        tags["mlflow.source.git.commit"] = found
-    return tags
-
-
-def _brief(error: BaseException) -> str:
-    cause = error.cause if isinstance(error, RayTaskError) else error
-    lines = str(cause).strip().splitlines()
-    return f"{type(cause).__name__}: {lines[0] if lines else ''}"
+def _record(folder: Path, run_id: str | None, server: str | None) -> Record:
+    record = read_record(folder)
+    if record is None:
+        record = Record(server_address(server), new_token())
+    elif server is not None:
+        record.server = server_address(server)
+    record.run_id = run_id or record.run_id
+    write_record(folder, record)
+    return record

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from gennape.errors import ServiceError
 from gennape.platform.ports import claim_port
-from gennape.platform.tracking import ENVIRONMENT, open_store, store_uri
+from gennape.platform.tracking_store import ENVIRONMENT, open_store, store_uri
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -31,10 +31,14 @@ class Tracker:
     def __init__(self):
         self.steps = []
         self.folders = []
-        self.continued = None
+        self.islands = {}
+        self.continued = self.server = None
 
-    def metrics(self, step, values):
-        self.steps.append((step, dict(values)))
+    def metrics(self, step, values, child=None):
+        if child is None:
+            self.steps.append((step, dict(values)))
+        else:
+            self.islands[child] = dict(values)
 
     def artifacts(self, folder):
         self.folders.append(folder)
@@ -65,8 +69,8 @@ def replace(set_attribute, islands, seconds, tracker):
     """Put the stand-ins in place by ``set_attribute(module, name, value)``."""
 
     @contextmanager
-    def track(_workspace, _name, _parameters, run_id=None):
-        tracker.continued = run_id
+    def track(_workspace, _name, _parameters, run_id=None, server=None):
+        tracker.continued, tracker.server = run_id, server
         yield tracker
 
     set_attribute(gennape.predictors.checkpoint, "load_checkpoint", lambda _path=None: SyntheticPredictor())

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from gennape.platform.archive import Archive, Evaluations, concatenate, none_evaluated, read_shards, write_shard
+from gennape.platform.archive import Evaluations, as_objects, concatenate, none_evaluated
 from gennape.platform.front import elites, extend_front, front_frame, front_of, hypervolume, reference_point
-from gennape.platform.objectives import NAMES, minimised, parse_objectives
+from gennape.platform.objectives import minimised, parse_objectives
 from gennape.search_spaces.families.registry import family
 
 ACCURACY_FLOPS = parse_objectives("accuracy:max,flops:min")
@@ -29,7 +29,10 @@ def evaluations(points, island=0, generation=0):
     genomes = np.stack(np.unravel_index(np.arange(n) + 100 * generation, (14, 14, 14, 14)), axis=1).astype(np.int64)
     hashes = np.array([f"{i + 100 * generation:032x}" for i in range(n)], "U32")
     whose = np.full(n, island, np.int64)
-    return Evaluations(hashes, genomes, values, np.full((n, 3), 1 / 3), whose, np.full(n, generation, np.int64))
+    states = np.where(np.isfinite(values).all(1), "DONE", "INFEASIBLE").astype("U10")
+    born = np.full(n, generation, np.int64)
+    texts = as_objects([json.dumps(SPACE.encode(genome)) for genome in genomes])
+    return Evaluations(hashes, genomes, values, np.full((n, 3), 1 / 3), whose, born, states, texts)
 
 
 def dominates(a, b):
@@ -93,40 +96,13 @@ def test_elites_are_on_the_front_and_hold_both_ends():
 
 def test_frame_is_sorted_best_first_in_natural_units():
     rows = evaluations([[80, 2], [90, 6]])
-    frame = front_frame(front_of(rows, ACCURACY_FLOPS), ACCURACY_FLOPS, SPACE)
+    frame = front_frame(front_of(rows, ACCURACY_FLOPS), ACCURACY_FLOPS)
     assert list(frame.columns) == ["index", "hash", "accuracy", "flops", "params", "architecture"]
     assert frame["accuracy"].tolist() == [90, 80]
     assert frame["flops"].tolist() == [6, 2]
     assert frame["flops"].dtype == np.int64
     assert frame["index"].tolist() == [0, 1]
     assert json.loads(frame["architecture"][1]) == SPACE.encode(rows.genomes[0])
-    by_params = front_frame(rows, parse_objectives("params:min,accuracy:max"), SPACE)
+    by_params = front_frame(rows, parse_objectives("params:min,accuracy:max"))
     assert list(by_params.columns) == ["index", "hash", "params", "accuracy", "flops", "architecture"]
     assert by_params["params"].tolist() == [6, 18]
-
-
-def test_archive_keeps_the_first_of_equal_hashes_and_tells_what_was_new():
-    archive = Archive(4)
-    first, again = evaluations([[80, 2], [90, 6]]), evaluations([[1, 1], [2, 2], [3, 3]])
-    assert len(archive.add(first)) == 2
-    assert archive.add(again).hashes.tolist() == [again.hashes[2]]
-    assert archive.all().values[:, 0].tolist() == [80, 90, 3]
-    assert archive.values([again.hashes[0]])[0, 0] == 80
-    archive.add(again, overrule=True)
-    assert archive.values([again.hashes[0]])[0, 0] == 1
-    assert archive.hash_of(first.genomes[1]) == first.hashes[1]
-    assert archive.hash_of(np.array([9, 9, 9, 9])) is None
-
-
-def test_shards_give_back_every_bit_and_later_ones_are_dropped(tmp_path):
-    odd = evaluations([[np.nan, 1], [1 / 3, 2**52 + 1]])
-    write_shard(tmp_path, 0, odd, SPACE)
-    write_shard(tmp_path, 1, none_evaluated(4), SPACE)
-    write_shard(tmp_path, 2, evaluations([[5, 5]], generation=2), SPACE)
-    (tmp_path / "evaluations" / ".000002.0a1b2c3d.parquet").write_bytes(b"half")
-    got = read_shards(tmp_path, 2, 4)
-    for name in ("hashes", "genomes", "memberships", "island", "generation"):
-        np.testing.assert_array_equal(getattr(got, name), getattr(odd, name))
-    assert got.values.tobytes() == odd.values.tobytes()
-    assert sorted(p.name for p in (tmp_path / "evaluations").iterdir()) == ["000000.parquet", "000001.parquet"]
-    assert got.values.shape[1] == len(NAMES)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,12 +11,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gennape.errors import ServiceError, WorkspaceError
-from gennape.platform import search as search_module
+from gennape.platform import rounds as rounds_module
+from gennape.platform.archive import digests_of
 from gennape.platform.config import search_config
+from gennape.platform.evaluation_log import read_log
+from gennape.platform.failures import FAILURES, LOSSES, IslandLostError
 from gennape.platform.front import front_of
-from gennape.platform.islands import IslandLostError, LocalIslands
+from gennape.platform.islands import LocalIslands
 from gennape.platform.objectives import NAMES, minimised
-from gennape.platform.search import RETRIES, run_search
+from gennape.platform.search import run_search
 from gennape.platform.searchers.testing import SyntheticPredictor
 from gennape.predictors.predictor import Prediction
 from gennape.search_spaces.canonical import canonical_hashes
@@ -42,21 +47,22 @@ class Counting:
 
 
 class Recording(LocalIslands):
-    """Islands that keep their tasks, and lose one island in chosen calls."""
+    """Islands that keep their tasks and news, and lose what they were told to in chosen calls."""
 
-    def __init__(self, config, evaluator, lose=()):
+    def __init__(self, config, evaluator, lose=(), error=IslandLostError):
         super().__init__(config, evaluator)
         self.tasks = []
         self.lose = lose
+        self.error = error
         self.calls = 0
 
-    def advance(self, tasks):
+    def advance(self, island, task, news):
         self.calls += 1
-        self.tasks.append(tasks)
+        self.tasks.append((island, task, news))
         if self.calls in self.lose:
-            self.islands[0].advance(tasks[0])
-            raise IslandLostError("killed")
-        return super().advance(tasks)
+            super().advance(island, task, news)
+            raise self.error("killed")
+        return super().advance(island, task, news)
 
 
 def small(**settings):
@@ -128,9 +134,9 @@ def test_continuing_after_any_generation_gives_the_same_search(tmp_path, generat
 
 
 @pytest.mark.parametrize("broken", ["write_shard", "save_state"])
-def test_dying_between_shard_and_state_loses_only_the_generation(tmp_path, monkeypatch, broken):
+def test_dying_between_shard_and_state_loses_nothing_that_was_recorded(tmp_path, monkeypatch, broken):
     expected = run(small(), tmp_path / "whole")
-    original, calls = getattr(search_module, broken), []
+    original, calls = getattr(rounds_module, broken), []
 
     def dies_the_third_time(*args):
         calls.append(args)
@@ -138,26 +144,53 @@ def test_dying_between_shard_and_state_loses_only_the_generation(tmp_path, monke
             raise Stop
         original(*args)
 
-    monkeypatch.setattr(search_module, broken, dies_the_third_time)
+    monkeypatch.setattr(rounds_module, broken, dies_the_third_time)
     with pytest.raises(Stop):
         run(small(), tmp_path / "cut")
     monkeypatch.undo()
-    resumed = run(small(), tmp_path / "cut")
+    recorded = set(read_log(tmp_path / "cut", 4).hashes.tolist())
+    evaluator = Counting()
+    resumed = run(small(), tmp_path / "cut", evaluator)
     pd.testing.assert_frame_equal(resumed.evaluations, expected.evaluations)
+    assert not recorded & set(evaluator.hashes), "what the log holds is not asked again"
+    assert len(recorded) >= 80 + 30 * (broken == "save_state")
 
 
-def test_a_lost_island_changes_nothing(tmp_path):
-    expected = run(small(), tmp_path / "whole")
-    islands = Recording(small(), SyntheticPredictor(), lose=(1, 3))
+@pytest.mark.parametrize("error", [IslandLostError, ServiceError])
+def test_a_lost_island_and_a_failed_step_change_nothing(tmp_path, error):
+    expected, records = run(small(), tmp_path / "whole"), []
+    islands = Recording(small(), SyntheticPredictor(), (1, 4, 5), error)
     (tmp_path / "lost").mkdir()
-    result = run_search(small(), tmp_path / "lost", islands)
+    result = run_search(small(), tmp_path / "lost", islands, records.append)
     pd.testing.assert_frame_equal(result.evaluations, expected.evaluations)
+    name = "PREEMPTED" if error is IslandLostError else "FAILED"
+    events = [json.loads(line) for line in (tmp_path / "lost" / "failures.jsonl").read_text().splitlines()]
+    assert [(e["state"], e["island"], e["generation"], e["error"]) for e in events] == [
+        (name, 0, 0, "killed"),
+        (name, 0, 1, "killed"),
+        (name, 1, 1, "killed"),
+    ]
+    assert (records[-1].preempted, records[-1].failed) == ((3, 0) if name == "PREEMPTED" else (0, 3))
+    assert islands.calls == 3 + 2 * len(records), "the others keep their steps"
 
 
 def test_islands_that_keep_dying_end_the_search(tmp_path):
     islands = Recording(small(), SyntheticPredictor(), lose=range(1, 99))
-    with pytest.raises(ServiceError, match=rf"died {RETRIES} times in generation 0.*fewer islands"):
+    with pytest.raises(ServiceError, match=rf"lost {LOSSES} times in generation 0.*fewer islands"):
         run_search(small(), tmp_path, islands)
+
+
+def test_losses_on_the_way_are_not_counted_but_failures_of_one_step_are(tmp_path):
+    losses = [call for call in range(1, 60) if call % 3]
+    islands = Recording(small(islands=1), SyntheticPredictor(), lose=losses)
+    (tmp_path / "lost").mkdir()
+    result = run_search(small(islands=1), tmp_path / "lost", islands)
+    assert len(result.evaluations) == 150
+    (tmp_path / "failed").mkdir()
+    failing = Recording(small(islands=1), SyntheticPredictor(), range(5, 99), ServiceError)
+    with pytest.raises(ServiceError, match="killed"):
+        run_search(small(islands=1), tmp_path / "failed", failing)
+    assert failing.calls == 4 + FAILURES
 
 
 def test_islands_hear_of_each_other_and_elites_move_round_the_ring(tmp_path):
@@ -165,10 +198,12 @@ def test_islands_hear_of_each_other_and_elites_move_round_the_ring(tmp_path):
     islands = Recording(config, SyntheticPredictor())
     result = run_search(config, tmp_path, islands)
     born = result.evaluations.groupby("generation")
-    for generation, tasks in enumerate(islands.tasks[1:], start=1):
-        before = born.get_group(generation - 1)
-        for index, task in enumerate(tasks):
-            assert set(task.news.hashes) == set(before["hash"][before["island"] != index])
+    for index, task, news in islands.tasks:
+        generation = task.generation
+        if generation == 0:
+            assert len(news) == len(task.immigrants) == 0
+        else:
+            assert news.digests.tolist() == digests_of(born.get_group(generation - 1)["hash"].tolist()).tolist()
             assert (len(task.immigrants) > 0) == (generation % 2 == 0)
             assert set(task.immigrants.island.tolist()) <= {(index - 1) % 3}
             assert len(front_of(task.immigrants, config.directed)) == len(task.immigrants) <= 3
@@ -194,6 +229,10 @@ def test_records_tell_the_progress(tmp_path):
         "hypervolume",
         "best_accuracy",
         "unique_fraction",
+        "infeasible",
+        "timeouts",
+        "preempted",
+        "failed",
     }
 
 
@@ -218,7 +257,10 @@ def test_networks_without_an_answer_are_kept_off_the_front_and_not_asked_again(t
     evaluator = Counting(spoil)
     result = run(small(islands=1), tmp_path / "run", evaluator)
     assert len(evaluator.hashes) == len(set(evaluator.hashes)) == 150
-    assert result.evaluations["accuracy"].isna().sum() >= 50
+    unanswered = result.evaluations["accuracy"].isna()
+    assert unanswered.sum() >= 50
+    assert result.evaluations["state"].tolist() == np.where(unanswered, "INFEASIBLE", "DONE").tolist()
+    assert (result.evaluations["flops"] > 0).all()
     assert np.isfinite(result.front["accuracy"]).all()
 
 
@@ -235,3 +277,7 @@ def test_a_damaged_run_is_reported(tmp_path, damage):
     (tmp_path / "run" / name).write_bytes(b"rubbish")
     with pytest.raises(WorkspaceError, match=rf"cannot read .*{name}.*cannot be continued"):
         run(small(), tmp_path / "run")
+    if damage == "state":  # the log is the truth: as the message says, the state comes back from it
+        (tmp_path / "run" / name).unlink()
+        resumed, expected = run(small(), tmp_path / "run"), run(small(), tmp_path / "whole")
+        pd.testing.assert_frame_equal(resumed.evaluations, expected.evaluations)

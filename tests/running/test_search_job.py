@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -19,7 +20,8 @@ from gennape.errors import CheckpointError, ConfigError, WorkspaceError
 from gennape.jobs.search import search
 from gennape.platform.cluster import local_ray
 from gennape.platform.config import SearchConfig, search_config
-from gennape.platform.islands import LocalIslands, RayIslands
+from gennape.platform.evaluation_log import read_log
+from gennape.platform.islands import LocalIslands, RayIslands, most_replicas
 from gennape.platform.runs import list_runs, lock_run, status_of
 from gennape.platform.search import run_search
 from gennape.platform.searchers.testing import SyntheticPredictor
@@ -61,7 +63,7 @@ def front_bytes(workspace):
 
 
 def test_a_search_leaves_its_results_and_says_where(tmp_path, tracker):
-    result = call(tmp_path, *SMALL)
+    result = call(tmp_path, *SMALL, "--tracking-uri", "http://127.0.0.1:5000")
     (run,) = list_runs(tmp_path)
     assert result.exit_code == 0
     assert run.name.startswith("hiaml-")
@@ -79,6 +81,11 @@ def test_a_search_leaves_its_results_and_says_where(tmp_path, tracker):
     assert tracker.folders == [run / "report"]
     assert [step for step, _ in tracker.steps] == list(range(len(tracker.steps)))
     assert tracker.steps[-1][1]["evaluations"] == 200
+    assert sorted(tracker.islands) == ["island-0", "island-1"]
+    found = pd.read_parquet(run / "report" / "evaluations.parquet")["island"].value_counts()
+    assert [tracker.islands[f"island-{i}"]["evaluations"] for i in range(2)] == [found[0], found[1]]
+    assert sum(island["front_size"] for island in tracker.islands.values()) == len(front)
+    assert tracker.server == "http://127.0.0.1:5000"
     assert {path.name for path in run.rglob(".*")} == {".lock"}
 
 
@@ -116,10 +123,10 @@ def test_help_states_the_defaults_that_hold():
 def interrupt_at(monkeypatch, generation):
     original = LocalIslands.advance
 
-    def advance(self, tasks):
-        if tasks[0].generation == generation:
+    def advance(self, island, task, news):
+        if task.generation == generation:
             raise KeyboardInterrupt
-        return original(self, tasks)
+        return original(self, island, task, news)
 
     monkeypatch.setattr(LocalIslands, "advance", advance)
 
@@ -174,6 +181,24 @@ def test_a_run_at_work_cannot_be_resumed_beside_it(tmp_path, monkeypatch):
         call(tmp_path, "--resume", run.name)
 
 
+@pytest.mark.usefixtures("tracker")
+def test_free_islands_are_a_setting_of_the_run(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, 3)
+        call(tmp_path, *SMALL, "--asynchronous")
+    (run,) = list_runs(tmp_path)
+    recorded = read_log(run, 4).hashes.tolist()
+    with pytest.raises(ConfigError, match="asynchronous is True, got False"):
+        call(tmp_path, "--resume", run.name, "--in-step")
+    assert call(tmp_path, "--resume", run.name).exit_code == 0
+    report = pd.read_parquet(run / "report" / "evaluations.parquet")
+    assert report["hash"].tolist() == read_log(run, 4).hashes.tolist()
+    assert report["hash"].tolist()[: len(recorded)] == recorded
+    assert len(recorded) >= 40
+    assert report["hash"].nunique() == 200
+    assert list(report.columns[:6]) == ["hash", "architecture", "accuracy", "flops", "macs", "params"]
+
+
 @pytest.mark.cluster
 def test_actors_find_what_islands_of_one_process_find_even_when_one_is_killed(tmp_path):
     import ray
@@ -181,16 +206,25 @@ def test_actors_find_what_islands_of_one_process_find_even_when_one_is_killed(tm
     config = search_config(space="hiaml", evaluations=200, population=20, migration_every=2, seed=5)
     (tmp_path / "inline").mkdir()
     expected = run_search(config, tmp_path / "inline", LocalIslands(config, SyntheticPredictor()))
-    with local_ray(), RayIslands(config, SyntheticPredictor()) as islands:
+    free = config.model_copy(update={"asynchronous": True})
 
-        def kill_one(record):
-            if record.generation == 1:
-                ray.kill(islands.actors[1])
+    def kill_one(islands, record):
+        if record.generation == 1:
+            ray.kill(islands.actors[1])
 
-        (tmp_path / "actors").mkdir()
-        result = run_search(config, tmp_path / "actors", islands, kill_one)
+    with local_ray():
+        with RayIslands(config, SyntheticPredictor()) as islands:
+            (tmp_path / "actors").mkdir()
+            result = run_search(config, tmp_path / "actors", islands, partial(kill_one, islands))
+        with RayIslands(free, SyntheticPredictor()) as others:
+            (tmp_path / "free").mkdir()
+            freely = run_search(free, tmp_path / "free", others, partial(kill_one, others))
     pd.testing.assert_frame_equal(result.front, expected.front)
     pd.testing.assert_frame_equal(result.evaluations, expected.evaluations)
+    assert len(freely.evaluations) == freely.evaluations["hash"].nunique() == 200
+    for name in ("actors", "free"):
+        events = [json.loads(line) for line in (tmp_path / name / "failures.jsonl").read_text().splitlines()]
+        assert {(e["state"], e["island"]) for e in events} == {("PREEMPTED", 1)}
 
 
 @pytest.mark.usefixtures("tracker")
@@ -216,3 +250,13 @@ def test_a_driver_ended_in_mid_search_is_continued_to_the_same_front(tmp_path, h
     assert not (run / "report").exists()
     call(cut, "--resume", run.name)
     assert front_bytes(cut) == front_bytes(tmp_path / "whole")
+
+
+def test_replicas_follow_islands_as_far_as_the_cluster_goes(monkeypatch):
+    import ray
+
+    assert most_replicas(64) == 2, "without a cluster"
+    monkeypatch.setattr(ray, "is_initialized", lambda: True)
+    for cpus, islands, expected in [(2, 64, 2), (1000, 64, 64), (1000, 1, 2), (40, 64, 20)]:
+        monkeypatch.setattr(ray, "cluster_resources", lambda cpus=cpus: {"CPU": float(cpus)})
+        assert most_replicas(islands) == expected

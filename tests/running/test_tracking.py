@@ -14,7 +14,10 @@ import ray
 import gennape
 from gennape.errors import WorkspaceError
 from gennape.platform.cluster import local_ray
-from gennape.platform.tracking import open_store, provenance, store_uri, track
+from gennape.platform.tracking import track
+from gennape.platform.tracking_catch_up import catch_up
+from gennape.platform.tracking_journal import Journal, Record, write_record
+from gennape.platform.tracking_store import open_store, provenance, store_uri
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,6 +27,11 @@ if TYPE_CHECKING:
 
 # MLflow's own, of its tables.
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated")
+
+
+@pytest.fixture(autouse=True)
+def _little_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gennape.platform.tracking.GRACE_S", 0.5)
 
 
 @pytest.fixture(scope="module")
@@ -60,21 +68,21 @@ def test_a_run_holds_what_was_logged(workspace: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(("error", "status"), [(KeyboardInterrupt(), "KILLED"), (ValueError("x"), "FAILED")])
 def test_status_tells_how_it_ended(workspace: Path, error: BaseException, status: str) -> None:
     def search() -> None:
-        with track(workspace, "ended", {}) as tracker:
+        with track(workspace, f"ended {status}", {}) as tracker:
             tracker.metrics(0, {"hypervolume": 1.0})
             raise error
 
     with pytest.raises(type(error)):
         search()
-    run = _run(workspace, _latest(workspace))
+    run = _called(workspace, f"ended {status}")
     assert run.info.status == status
     assert run.data.metrics == {"hypervolume": 1.0}
 
 
-def _latest(workspace: Path) -> str:
+def _called(workspace: Path, name: str) -> Run:
     client, experiment = open_store(workspace)
-    run_id: str = client.search_runs([experiment])[0].info.run_id
-    return run_id
+    (run,) = client.search_runs([experiment], f"attributes.run_name = '{name}'")
+    return run
 
 
 @pytest.mark.cluster
@@ -109,37 +117,105 @@ def test_logging_does_not_hold_up_the_search(workspace: Path) -> None:
 
 
 @pytest.mark.cluster
-def test_a_lost_tracker_costs_no_search_and_no_value(workspace: Path, caplog: pytest.LogCaptureFixture) -> None:
-    folder = workspace / "runs" / "unlucky"
-    folder.mkdir(parents=True)
-    with caplog.at_level(logging.WARNING), track(workspace, "unlucky", {}) as tracker:
-        tracker.run_id  # noqa: B018
+def test_a_lost_tracker_costs_no_search_and_no_value(workspace: Path) -> None:
+    with track(workspace, "unlucky", {}) as tracker:
+        run_id = tracker.run_id
         ray.kill(tracker._actor)
         for step in range(3):
             tracker.metrics(step, {"hypervolume": float(step)})
-        tracker.artifacts(folder)
-    kept = [json.loads(line) for line in (folder / "unlogged_metrics.jsonl").read_text().splitlines()]
-    assert [(row["name"], row["step"], row["value"]) for row in kept] == [
-        ("hypervolume", s, float(s)) for s in range(3)
-    ]
-    (record,) = [record for record in caplog.records if record.name == "gennape.platform.tracking"]
-    assert "3 values" in record.getMessage()
-    assert "unlogged_metrics.jsonl" in record.getMessage()
+    history = open_store(workspace)[0].get_metric_history(run_id, "hypervolume")
+    assert [(value.step, value.value) for value in history] == [(step, float(step)) for step in range(3)]
+    assert _run(workspace, run_id).info.status == "FINISHED"
 
 
 @pytest.mark.cluster
-def test_an_unreadable_store_is_reported(
+def test_an_unreadable_store_is_reported_and_caught_up_with(
     workspace: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, recwarn: Any
 ) -> None:
     assert workspace.is_dir()  # Ray runs
+    folder = tmp_path / "runs" / "x"
+    folder.mkdir(parents=True)
     (tmp_path / "mlflow.db").write_bytes(b"no database" * 1000)
-    with caplog.at_level(logging.WARNING), track(tmp_path, "x", {}) as tracker:
-        tracker.metrics(0, {"hypervolume": 1.0})
+    with caplog.at_level(logging.WARNING), track(tmp_path, "x", {"seed": "3"}) as tracker:
+        tracker.metrics(0, {"hypervolume": 1.0, "best": 2.0})
         with pytest.raises(WorkspaceError, match=r"mlflow\.db"):
             tracker.run_id  # noqa: B018
-    assert (tmp_path / "unlogged_metrics.jsonl").exists()
-    assert "1 values" in caplog.text
+    (record,) = [record for record in caplog.records if record.name == "gennape.platform.tracking"]
+    assert "2 values" in record.getMessage()
+    assert "gennape ui" in record.getMessage()
+    (tmp_path / "mlflow.db").unlink()
+    assert [(found.folder, found.values, found.problem) for found in catch_up(tmp_path)] == [
+        (folder / "tracking", 2, "")
+    ]
+    assert list(catch_up(tmp_path)) == []
+    run = _called(tmp_path, "x")
+    assert (run.info.status, run.data.params) == ("FINISHED", {"seed": "3"})
+    assert run.data.metrics == {"hypervolume": 1.0, "best": 2.0}
     assert not recwarn.list
+
+
+@pytest.mark.cluster
+def test_islands_are_child_runs_of_their_search(workspace: Path) -> None:
+    (workspace / "runs" / "archipelago").mkdir(parents=True)
+    for generation in range(2):  # the second time it is continued
+        with track(workspace, "archipelago", {}) as tracker:
+            for name in ("island-0", "island-1"):
+                tracker.metrics(generation, {"evaluations": float(name[-1])}, child=name)
+            tracker.metrics(generation, {"evaluations": 1.0})
+            parent = tracker.run_id
+    client, experiment = open_store(workspace)
+    children = client.search_runs([experiment], f"tags.`mlflow.parentRunId` = '{parent}'")
+    assert sorted(child.info.run_name for child in children) == ["island-0", "island-1"]
+    for child in children:
+        assert child.info.status == "FINISHED"
+        history = client.get_metric_history(child.info.run_id, "evaluations")
+        assert [(value.step, value.value) for value in history] == [(g, float(child.info.run_name[-1])) for g in (0, 1)]
+    assert len(client.get_metric_history(parent, "evaluations")) == 2
+
+
+@pytest.mark.cluster
+def test_what_a_killed_run_left_is_sent_before_what_follows(workspace: Path) -> None:
+    """The journal as a driver leaves it that is killed in the middle of a line."""
+    folder = workspace / "tracking" / "killed"
+    folder.mkdir(parents=True)
+    write_record(folder, Record(None, "token"))
+    journal = Journal(folder)
+    journal.append({"start": "killed", "parameters": {"seed": "3"}, "tags": {}, "time": 1000})
+    for step in range(3):
+        journal.append({"metrics": {"loss": float(step)}, "step": step, "child": None, "time": 2000 + step})
+    journal.close()
+    with (folder / "journal-000001.jsonl").open("a") as file:
+        file.write('{"metrics": {"lo')
+    with track(workspace, "killed", {"seed": "3"}) as tracker:
+        tracker.metrics(3, {"loss": 3.0})
+    client, _ = open_store(workspace)
+    run = _called(workspace, "killed")
+    assert (run.info.run_name, run.info.start_time, run.info.status) == ("killed", 1000, "FINISHED")
+    assert [value.step for value in client.get_metric_history(run.info.run_id, "loss")] == [0, 1, 2, 3]
+    assert not folder.exists()
+
+
+@pytest.mark.cluster
+def test_a_value_that_mlflow_refuses_takes_no_other_with_it(workspace: Path) -> None:
+    with track(workspace, "refused", {}) as tracker:
+        tracker.metrics(0, {"good": 1.0, "bad|name": 2.0})
+        tracker.artifacts(workspace / "nowhere")
+        tracker.metrics(1, {"good": 2.0})
+    run = _called(workspace, "refused")
+    assert (run.info.status, run.data.metrics) == ("FINISHED", {"good": 2.0})
+    kept = [json.loads(line) for line in (workspace / "tracking/refused/refused.jsonl").read_text().splitlines()]
+    assert kept[0]["metrics"] == {"bad|name": 2.0}
+    assert kept[1]["artifacts"] == str(workspace / "nowhere")
+
+
+@pytest.mark.cluster
+def test_two_processes_do_not_track_one_run(workspace: Path) -> None:
+    with (
+        track(workspace, "twice", {}),
+        pytest.raises(WorkspaceError, match="another process"),
+        track(workspace, "twice", {}),
+    ):
+        pass
 
 
 def test_a_path_that_mlflow_would_misread_is_refused(tmp_path: Path) -> None:

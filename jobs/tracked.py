@@ -1,0 +1,48 @@
+"""What the verbs that record in MLflow have in common: their options, and registering a checkpoint."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+TrackingUri = Annotated[
+    str | None,
+    typer.Option(
+        metavar="URL",
+        help="MLflow server to record at.",
+        show_default="$MLFLOW_TRACKING_URI, or the store of the workspace",
+    ),
+]
+Register = Annotated[
+    bool, typer.Option("--register", help="Register the result in MLflow, as a version of the model gennape.")
+]
+Workspace = Annotated[
+    Path | None,
+    typer.Option(help="Folder of the runs.", show_default="$GENNAPE_WORKSPACE or ./gennape-workspace"),
+]
+
+
+def register_result(checkpoint: Path, verb: str, workspace: Path | None, tracking_uri: str | None) -> None:
+    """Register a checkpoint that is written, and say as what; where MLflow does not answer, say what to do."""
+    from rich.console import Console
+
+    from gennape.platform.tracking_models import register_checkpoint
+    from gennape.platform.workspace import open_workspace
+
+    folder = open_workspace(workspace)
+    found = register_checkpoint(checkpoint, folder, verb, tracking_uri)
+    screen = Console(highlight=False, soft_wrap=True, markup=False)
+    if found.version:
+        screen.print(f"registered as {found.name} version {found.version}")
+    else:
+        at = f" --workspace {workspace}" if workspace else ""
+        screen.print(f"not registered yet: {found.problem}\nonce it answers: gennape ui{at}")
+
+
+def refuse_wrong_address(tracking_uri: str | None) -> None:
+    """Raise :class:`ConfigError` for what is no address of a server: before training, not after it."""
+    from gennape.platform.tracking_store import server_address
+
+    server_address(tracking_uri)

@@ -1,0 +1,115 @@
+"""Asking an evaluator about a population, whatever part of it is refused or never answered."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+from ray.exceptions import RayError, RayTaskError
+from ray.serve.exceptions import BackPressureError
+
+from gennape.errors import InvalidArchitectureError, InvalidDataError, InvalidGraphError, ServiceError
+from gennape.platform.archive import stacked
+from gennape.platform.failures import IslandLostError, Outcome
+
+if TYPE_CHECKING:
+    from jaxtyping import Float64
+
+    from gennape.predictors.predictor import Prediction
+    from gennape.search_spaces.graph import PackedGraphs
+
+#: A network asked alone may be late this often before it is recorded as TIMEOUT.
+ALONE = 2
+#: A step may be late this often; enough to find two networks that are never answered among hundreds.
+LATE = 24
+_REFUSALS = (InvalidGraphError, InvalidArchitectureError, InvalidDataError)
+
+
+class Evaluator(Protocol):
+    """Whatever predicts a population in one call: a served ensemble's handle, or a predictor."""
+
+    def predict(self, graphs: PackedGraphs) -> Prediction:
+        """One row per graph, independent of the other graphs.
+
+        May raise ``InvalidGraphError``, ``InvalidDataError`` or ``InvalidArchitectureError`` to refuse some of them,
+        and ``TimeoutError``.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Answers:
+    """One row per graph: ``accuracy`` [g] in percent and ``memberships`` [g, c], NaN where there is no answer;
+    ``states`` [g], an :class:`Outcome` each. ``timeouts``: requests that were late."""
+
+    accuracy: Float64[np.ndarray, " g"]
+    memberships: Float64[np.ndarray, "g c"]
+    states: np.ndarray
+    timeouts: int
+
+    def take(self, rows: np.ndarray) -> Answers:
+        """Some rows, by index."""
+        return Answers(self.accuracy[rows], self.memberships[rows], self.states[rows], self.timeouts)
+
+
+def chain(first: Answers, second: Answers) -> Answers:
+    """The rows of both; memberships in clusters that only one tells are NaN in the other."""
+    return Answers(
+        np.concatenate([first.accuracy, second.accuracy]),
+        stacked([first.memberships, second.memberships]),
+        np.concatenate([first.states, second.states]),
+        first.timeouts + second.timeouts,
+    )
+
+
+def ask(evaluator: Evaluator, graphs: PackedGraphs) -> Answers:
+    """Predict all graphs in one call; what is refused or late is asked in halves, down to the single network.
+
+    Raises :class:`IslandLostError` when the service was lost, :class:`ServiceError` when it is late again and again,
+    and whatever else the evaluator raises.
+    """
+    accuracy, states = np.full(len(graphs), np.nan), np.full(len(graphs), Outcome.DONE, "U10")
+    memberships: dict[int, np.ndarray] = {}
+    parts, timeouts, late = [np.arange(len(graphs))], 0, np.zeros(len(graphs), np.int64)
+    while parts and len(graphs):
+        rows = parts.pop()
+        answer = _predict(evaluator, graphs if len(rows) == len(graphs) else graphs.take(rows))
+        if not isinstance(answer, Outcome):
+            accuracy[rows] = answer.accuracy
+            memberships |= dict(zip(rows.tolist(), np.asarray(answer.memberships, np.float64), strict=True))
+            continue
+        if answer is Outcome.TIMEOUT:
+            timeouts += 1
+            late[rows] += len(rows) == 1
+            if timeouts > LATE:
+                raise ServiceError(
+                    f"the predictor was late {timeouts} times in one population of {len(graphs)}; "
+                    "add replicas, or make the population smaller"
+                )
+        if len(rows) > 1:
+            parts += np.array_split(rows, 2)[::-1]
+        elif answer is Outcome.TIMEOUT and late[rows[0]] < ALONE:
+            parts.append(rows)
+        else:
+            states[rows] = answer
+    states[(states == Outcome.DONE) & ~np.isfinite(accuracy)] = Outcome.INFEASIBLE
+    nothing = np.full(max((len(row) for row in memberships.values()), default=0), np.nan)
+    table = [memberships.get(row, nothing) for row in range(len(graphs))]
+    return Answers(accuracy, np.array(table, np.float64).reshape(len(graphs), len(nothing)), states, timeouts)
+
+
+def _predict(evaluator: Evaluator, graphs: PackedGraphs) -> Prediction | Outcome:
+    try:
+        return evaluator.predict(graphs)
+    except _REFUSALS:
+        return Outcome.INFEASIBLE
+    except TimeoutError:
+        return Outcome.TIMEOUT
+    except ServiceError as error:
+        cause = error.__cause__
+        if isinstance(cause, (TimeoutError, BackPressureError)):
+            return Outcome.TIMEOUT
+        if isinstance(cause, RayError) and not isinstance(cause, RayTaskError):
+            raise IslandLostError(f"the predictor's service was lost: {error}") from error
+        raise

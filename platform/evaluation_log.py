@@ -1,0 +1,158 @@
+"""The evaluations of a search on disk: append-only, one Parquet shard after another; what they say is what happened."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from gennape.errors import WorkspaceError
+from gennape.platform import objectives
+from gennape.platform.archive import Evaluations, as_objects, concatenate, none_evaluated, to_table
+from gennape.platform.failures import Outcome
+from gennape.platform.known import Findings, findings_of, joined, no_findings
+from gennape.platform.workspace import atomic_path, remove_partial_files
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    import pandas as pd
+
+SHARDS = "evaluations"
+_NAME = re.compile(r"(\d{6,})\.parquet")
+
+
+def write_shard(folder: Path, number: int, evaluations: Evaluations) -> None:
+    """Append a shard, whole or not at all; raises :class:`WorkspaceError` when there is one of that number."""
+    path = shard(folder, number)
+    path.parent.mkdir(exist_ok=True)
+    if path.exists():
+        raise WorkspaceError(f"{path} is already there and shards are never changed; does another search work here?")
+    with atomic_path(path) as temporary:
+        pq.write_table(to_table(evaluations), temporary)
+
+
+def count_shards(folder: Path) -> int:
+    """How many shards there are; what a killed writer left is deleted.
+
+    Raises :class:`WorkspaceError` when one is missing before the last, or a file is none of ours.
+    """
+    if not (folder / SHARDS).is_dir():
+        return 0
+    remove_partial_files(folder / SHARDS)
+    numbers = set()
+    for path in (folder / SHARDS).iterdir():
+        name = _NAME.fullmatch(path.name)
+        if name is None:
+            raise WorkspaceError(f"{path} is no shard of evaluations; move it out of this folder")
+        numbers.add(int(name[1]))
+    missing = sorted(set(range(len(numbers))) - numbers)
+    if missing:
+        raise WorkspaceError(
+            f"{shard(folder, missing[0])} is missing though later evaluations are there; "
+            "restore it from a copy, or start a new search"
+        )
+    return len(numbers)
+
+
+def read_shard(folder: Path, number: int) -> Evaluations:
+    """The evaluations of one shard, bit for bit; raises :class:`WorkspaceError` when it cannot be read."""
+    table = _table(shard(folder, number))
+    values = np.stack([table[name].to_numpy().astype(np.float64) for name in objectives.NAMES], axis=1)
+    return Evaluations(
+        np.array(table["hash"].to_pylist(), "U32"),
+        _matrix(table["genome"], np.int64),
+        values,
+        _matrix(table["memberships"], np.float64),
+        table["island"].to_numpy(),
+        table["generation"].to_numpy(),
+        np.array(table["state"].to_pylist(), "U10"),
+        as_objects(table["architecture"].to_pylist()),
+    )
+
+
+def read_log(folder: Path, genes: int) -> Evaluations:
+    """All evaluations, oldest first."""
+    return concatenate([none_evaluated(genes), *(read_shard(folder, n) for n in range(count_shards(folder)))])
+
+
+def read_table(folder: Path) -> pa.Table:
+    """The columns of all shards, oldest first; raises :class:`WorkspaceError` where there are none."""
+    tables = [_table(shard(folder, number)) for number in range(count_shards(folder))]
+    if not tables:
+        raise WorkspaceError(f"{folder} holds no evaluations; has its search begun?")
+    return pa.concat_tables([table for table in tables if len(table)] or tables[:1])
+
+
+def read_measures(folder: Path) -> pd.DataFrame:
+    """The measures alone of all evaluations, 8 bytes each: enough to draw them."""
+    names = list(objectives.NAMES)
+    tables = [_table(shard(folder, number)).select(names) for number in range(count_shards(folder))]
+    frame: pd.DataFrame = pa.concat_tables(tables).to_pandas()
+    return frame
+
+
+def copy_log(folder: Path, to: Path) -> None:
+    """Write all evaluations to one Parquet file, a shard in memory at a time."""
+    tables = (_table(shard(folder, number)) for number in range(count_shards(folder)))
+    first = next(tables)
+    with atomic_path(to) as temporary, pq.ParquetWriter(temporary, first.schema) as writer:
+        writer.write_table(first)
+        for table in tables:
+            if len(table):
+                writer.write_table(table.cast(first.schema))
+
+
+def read_findings(folder: Path, shards: int) -> Findings:
+    """What islands have to know of the first ``shards`` shards; one shard's other columns are in memory at a time."""
+    return joined([no_findings(), *(findings_of(read_shard(folder, number)) for number in range(shards))])
+
+
+def chained(previous: str, evaluations: Evaluations) -> str:
+    """Digest of a log that ended in ``previous`` before these evaluations."""
+    chain = hashlib.blake2b(previous.encode(), digest_size=16)
+    for array in _arrays(evaluations):
+        chain.update(np.ascontiguousarray(array).tobytes())
+    return chain.hexdigest()
+
+
+def same(some: Evaluations, others: Evaluations) -> bool:
+    """Whether both say the same, bit for bit."""
+    return len(some) == len(others) and chained("", some) == chained("", others)
+
+
+def shard(folder: Path, number: int) -> Path:
+    """Where a shard is."""
+    return folder / SHARDS / f"{number:06d}.parquet"
+
+
+def _arrays(rows: Evaluations) -> Iterator[np.ndarray]:
+    yield from (rows.digests, rows.genomes, rows.values, rows.memberships, rows.island, rows.generation)
+    yield rows.states.astype("S10")
+
+
+def _table(path: Path) -> pa.Table:
+    try:
+        table = pq.read_table(path)
+    except (OSError, pa.ArrowInvalid) as error:
+        raise WorkspaceError(
+            f"cannot read the evaluations in {path} ({error}); the run cannot be continued: "
+            "restore the file from a copy, or start a new search"
+        ) from error
+    if "state" not in table.column_names:  # written before there were states
+        finite = np.isfinite(table["accuracy"].to_numpy())
+        states = np.where(finite, Outcome.DONE, Outcome.INFEASIBLE).tolist()
+        table = table.append_column("state", pa.array(states, pa.string()))
+    return table
+
+
+def _matrix(column: pa.ChunkedArray, dtype: type) -> np.ndarray:
+    rows = column.combine_chunks()
+    flat = rows.flatten().to_numpy(zero_copy_only=False).astype(dtype)
+    matrix: np.ndarray = flat.reshape(len(rows), len(flat) // max(len(rows), 1))
+    return matrix

@@ -1,0 +1,141 @@
+"""What is known of evaluated networks, in few bytes each: to recognise them, and to tell others."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from gennape.platform import objectives
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from jaxtyping import Float64
+
+    from gennape.platform.archive import Evaluations
+
+#: A run is merged with the one before it unless that is this much longer: a logarithm of runs, of amortised cost.
+_RATIO = 2
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Findings:
+    """Networks and their measures, 16 + 8k bytes each: ``digests`` S16 [n], ``values`` float64 [n, k]."""
+
+    digests: np.ndarray
+    values: Float64[np.ndarray, "n k"]
+
+    def __len__(self) -> int:
+        return len(self.digests)
+
+
+def findings_of(evaluations: Evaluations) -> Findings:
+    """What others have to know of evaluations."""
+    return Findings(evaluations.digests, evaluations.values)
+
+
+def no_findings() -> Findings:
+    """None."""
+    return Findings(np.zeros(0, "S16"), np.zeros((0, len(objectives.NAMES))))
+
+
+def joined(parts: Sequence[Findings]) -> Findings:
+    """Of several, in order."""
+    if len(parts) == 1:
+        return parts[0]
+    rows = [no_findings(), *parts]
+    return Findings(np.concatenate([r.digests for r in rows]), np.concatenate([r.values for r in rows]))
+
+
+class Known:
+    """Measures by digest, without a Python object per network.
+
+    Kept as sorted runs, the longest first; of one network in several runs the last counts.
+    """
+
+    def __init__(self) -> None:
+        self._runs: list[Findings] = []
+
+    def add(self, findings: Findings) -> None:
+        """Take in networks; what was known of them is overruled, and of equal ones among them the last counts."""
+        if not len(findings):
+            return
+        run = _sorted(findings)
+        while self._runs and len(self._runs[-1]) < _RATIO * len(run):
+            run = _sorted(joined([self._runs.pop(), run]))
+        self._runs.append(run)
+
+    def find(self, digests: np.ndarray) -> tuple[np.ndarray, Float64[np.ndarray, "n k"]]:
+        """Which are known, bool [n], and their measures, NaN where unknown."""
+        found, values = np.zeros(len(digests), bool), np.full((len(digests), len(objectives.NAMES)), np.nan)
+        for run in self._runs:
+            at = np.minimum(np.searchsorted(run.digests, digests), len(run) - 1)
+            here = run.digests[at] == digests
+            values[here] = run.values[at[here]]
+            found |= here
+        return found, values
+
+    @property
+    def answered(self) -> bool:
+        """Whether any network has all its measures."""
+        return any(np.isfinite(run.values).all(1).any() for run in self._runs)
+
+
+def _sorted(findings: Findings) -> Findings:
+    order = np.argsort(findings.digests, kind="stable")
+    digests = findings.digests[order]
+    last = np.append(digests[1:] != digests[:-1], True)
+    return Findings(digests[last], findings.values[order[last]])
+
+
+class Window:
+    """The latest findings, in order of arrival, from which each reader goes on where it stopped.
+
+    Holds what the slowest reader has yet to read, not more than about twice that.
+    """
+
+    def __init__(self) -> None:
+        self._parts = no_findings()
+        self._first = 0  # position of the first row held
+        self._fill = 0
+        self._at: dict[bytes, int] = {}  # positions
+
+    @property
+    def end(self) -> int:
+        """Position after the last row."""
+        return self._first + self._fill
+
+    def append(self, findings: Findings) -> None:
+        """Add rows at the end."""
+        need = self._fill + len(findings)
+        if need > len(self._parts):
+            grown = Findings(np.zeros(2 * need, "S16"), np.zeros((2 * need, self._parts.values.shape[1])))
+            grown.digests[: self._fill] = self._parts.digests[: self._fill]
+            grown.values[: self._fill] = self._parts.values[: self._fill]
+            self._parts = grown
+        self._parts.digests[self._fill : need] = findings.digests
+        self._parts.values[self._fill : need] = findings.values
+        self._at |= {digest: self.end + i for i, digest in enumerate(findings.digests.tolist())}
+        self._fill = need
+
+    def holds(self, digests: np.ndarray, position: int) -> np.ndarray:
+        """Which of some digests stand at a position or after it."""
+        return np.array([self._at.get(digest, -1) >= position for digest in digests.tolist()], bool)
+
+    def since(self, position: int) -> Findings:
+        """A copy of the rows from a position on."""
+        rows = slice(position - self._first, self._fill)
+        return Findings(self._parts.digests[rows].copy(), self._parts.values[rows].copy())
+
+    def forget(self, position: int) -> None:
+        """Drop what lies before a position, once it is half of all."""
+        gone = position - self._first
+        if 2 * gone < self._fill:
+            return
+        for digest in self._parts.digests[:gone].tolist():
+            if self._at[digest] < position:
+                del self._at[digest]
+        kept = self.since(position)
+        self._parts, self._first, self._fill = kept, position, len(kept)

@@ -1,0 +1,152 @@
+"""What islands in step and free islands have in common: rounds that go to the log, and islands that are lost."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING
+
+from gennape.errors import WorkspaceError
+from gennape.platform.archive import none_evaluated
+from gennape.platform.evaluation_log import count_shards, read_findings, read_shard, same, shard, write_shard
+from gennape.platform.failures import Failures, Outcome
+from gennape.platform.front import elites, hypervolume
+from gennape.platform.islands import Step, Task
+from gennape.platform.known import findings_of, joined
+from gennape.platform.state import absorb, save_state
+from gennape.platform.tracking_islands import island_metrics
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from gennape.platform.archive import Evaluations
+    from gennape.platform.config import SearchConfig
+    from gennape.platform.failures import Loss
+    from gennape.platform.islands import Archipelago
+    from gennape.platform.state import SearchState
+    from gennape.search_spaces.space import SearchSpace
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationRecord:
+    """What is known after a generation; of free islands, after a round of as many generations as there are islands.
+
+    ``evaluations``: unique networks so far, of ``target``. ``evaluations_per_second``: of this process, since it began.
+    ``hypervolume``: in the product of the objectives' units. ``best_accuracy``: highest predicted, percent.
+    ``unique_fraction``: new networks per genome asked in this generation. ``infeasible`` and ``timeouts``: networks
+    without an answer so far. ``preempted`` and ``failed``: steps run again since this process began. ``islands``: the
+    metrics of each, see :func:`island_metrics`.
+    """
+
+    generation: int
+    evaluations: int
+    target: int
+    evaluations_per_second: float
+    front_size: int
+    hypervolume: float
+    best_accuracy: float
+    unique_fraction: float
+    infeasible: int
+    timeouts: int
+    preempted: int
+    failed: int
+    islands: dict[str, dict[str, float]]
+
+    def metrics(self) -> dict[str, float]:
+        """The numbers that tracking plots against the generation."""
+        others = ("generation", "target", "islands")
+        return {name: float(value) for name, value in asdict(self).items() if name not in others}
+
+
+@dataclass(slots=True, eq=False)
+class Rounds:
+    """A search at work."""
+
+    config: SearchConfig
+    folder: Path
+    space: SearchSpace
+    state: SearchState
+    islands: Archipelago
+    failures: Failures
+    on_generation: Callable[[GenerationRecord], None]
+    _began: float = field(default_factory=time.monotonic)
+    _already: int = field(init=False)
+    _asked: list[int] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._already = self.state.evaluations
+        self._asked = [0] * self.config.islands
+
+    def task(self, island: int, quota: int, recorded: Evaluations | None = None) -> Task:
+        """The next generation of an island; when its turn has come, with elites of the one before it in the ring."""
+        config, step, arrivals = self.config, self.state.steps[island], none_evaluated(len(self.space.genes))
+        if config.islands > 1 and config.migration_every > 0 and step > 0 and step % config.migration_every == 0:
+            arrivals = elites(self.state.fronts[island - 1], config.directed, config.migrants)
+        return Task(step, quota, arrivals, recorded)
+
+    def lost(self, island: int, generation: int, loss: Loss, unlogged: Sequence[Evaluations] = ()) -> None:
+        """Make an island anew, as it was before the step that was lost; raises when it was lost too often."""
+        self.failures.note(island, generation, loss)
+        findings = [read_findings(self.folder, self.state.rounds), *map(findings_of, unlogged)]
+        self.islands.start({island: self.state.searchers[island]}, joined(findings))
+
+    def done(self, island: int, step: Step) -> None:
+        """Keep what an island remembers after a step."""
+        self.failures.succeeded(island, self.state.steps[island], step.timeouts)
+        self._asked[island] += step.asked
+        self.state.searchers[island] = step.state
+        self.state.steps[island] += 1
+
+    def close(self, news: Evaluations, asked: int) -> None:
+        """End a round: its evaluations go to the log, then the state is stored, then the caller hears of it.
+
+        Raises :class:`WorkspaceError` when the log holds something else of this round.
+        """
+        number, state = self.state.rounds, self.state
+        absorb(self.config, state, news)
+        if number >= count_shards(self.folder):
+            write_shard(self.folder, number, news)
+        elif not same(read_shard(self.folder, number), news):
+            raise WorkspaceError(
+                f"{shard(self.folder, number)} holds other evaluations than this search comes to; was it begun "
+                "by another version of gennape, or another predictor? Start a new search"
+            )
+        save_state(self.folder, state)
+        self.on_generation(self._record(asked))
+        self._asked = [0] * self.config.islands
+
+    def reason_to_end(self, rounds_idle: int) -> str | None:
+        """Why to stop here, if so; ``rounds_idle``: generations of each island in a row without a new network."""
+        config, done = self.config, self.state.evaluations
+        if done >= config.evaluations:
+            return f"all {config.evaluations:,} evaluations are done"
+        if rounds_idle >= config.patience:
+            return (
+                f"no new network in {rounds_idle} generations after {done:,} of {config.evaluations:,} "
+                f"evaluations: {config.space} is exhausted or the populations have converged"
+            )
+        return None
+
+    def volume(self) -> float:
+        """Hypervolume of the front."""
+        state = self.state
+        return 0.0 if state.reference is None else hypervolume(state.front, self.config.directed, state.reference)
+
+    def _record(self, asked: int) -> GenerationRecord:
+        state, counts = self.state, self.failures.counts
+        return GenerationRecord(
+            generation=state.rounds - 1,
+            evaluations=state.evaluations,
+            target=self.config.evaluations,
+            evaluations_per_second=(state.evaluations - self._already) / (time.monotonic() - self._began),
+            front_size=len(state.front),
+            hypervolume=self.volume(),
+            best_accuracy=state.best_accuracy,
+            unique_fraction=len(state.news) / max(asked, 1),
+            infeasible=state.unanswered[Outcome.INFEASIBLE],
+            timeouts=state.unanswered[Outcome.TIMEOUT],
+            preempted=counts[Outcome.PREEMPTED],
+            failed=counts[Outcome.FAILED],
+            islands=island_metrics(self._asked, state.found, state.news.island, state.front.island),
+        )

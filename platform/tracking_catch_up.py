@@ -1,0 +1,56 @@
+"""Sends what journals still hold: of runs that ended while their MLflow was away, or were killed."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from gennape.errors import GennapeError, WorkspaceError
+from gennape.platform.tracking_journal import clear, entries, journals, lock_journal, read_place, values_after
+from gennape.platform.tracking_sender import Sender
+from gennape.platform.tracking_store import brief
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class CaughtUp:
+    """One journal: whose it is, how many values MLflow took now, and why some are left, else an empty text."""
+
+    folder: Path
+    server: str | None
+    values: int
+    problem: str
+
+
+def catch_up(workspace: Path) -> Iterator[CaughtUp]:
+    """Send every journal of a workspace that no process writes, each to where its run is recorded, one after another.
+
+    A server is tried once; what it does not take stays.
+    """
+    for folder in journals(workspace):
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(lock_journal(folder))
+            except WorkspaceError:  # its run is under way, and sends it
+                continue
+            yield _send(folder, workspace)
+
+
+def _send(folder: Path, workspace: Path) -> CaughtUp:
+    before, server, problem = values_after(folder, read_place(folder)), None, ""
+    try:
+        sender = Sender(folder, workspace)
+        server = sender.record.server
+        sender.send()
+        if next(entries(folder, sender.place), None) is None:
+            clear(folder, sender.ended == "FINISHED")
+    except GennapeError as error:
+        problem = str(error)
+    except Exception as error:  # noqa: BLE001 (whatever MLflow raises: it is told)
+        problem = brief(error)
+    left = values_after(folder, read_place(folder)) if folder.is_dir() else 0
+    return CaughtUp(folder, server, before - left, problem)

@@ -1,0 +1,255 @@
+"""Brings a journal to MLflow: in order, in batches, each entry once however often the server goes away."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gennape.errors import GennapeError, WorkspaceError
+from gennape.platform.tracking_journal import (
+    Place,
+    entries,
+    flush,
+    read_place,
+    read_record,
+    refuse,
+    write_place,
+    write_record,
+)
+from gennape.platform.tracking_store import ENVIRONMENT, IMPATIENT, PARENT, brief, open_store
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from mlflow import MlflowClient
+
+MOST_METRICS = 1000  # in one call, a limit of MLflow
+#: How often the journal is looked at, and how long a server that is away is left alone: longer each time.
+POLL_S = 0.25
+FIRST_WAIT_S, MOST_WAIT_S, FLUSH_S = 0.2, 15.0, 1.0
+TOKEN = "gennape.tracking"  # noqa: S105 (the name of a tag, not a secret)
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """How far a sender has got. ``run_id``: once the run is begun. ``failures``: in a row; ``error`` is the last."""
+
+    run_id: str = ""
+    place: Place | None = None
+    failures: int = 0
+    error: str = ""
+
+
+class Sender:
+    """Sends the journal in ``folder`` to the server that its record names, or to the store of ``workspace``.
+
+    A batch whose answer was lost is sent again, unchanged. MLflow's stores of tables take no row twice whose name,
+    value, step and time are equal, so that nothing is doubled; runs, child runs and model versions are looked for
+    before they are made, and a file that is sent again replaces itself.
+    """
+
+    def __init__(self, folder: Path, workspace: Path) -> None:
+        os.environ.update(ENVIRONMENT | IMPATIENT)  # before anything of MLflow is imported
+        record = read_record(folder)
+        if record is None:
+            raise WorkspaceError(f"{folder} does not say which run it is of; remove it, it cannot be sent")
+        self.folder, self.workspace, self.record = folder, workspace, record
+        self.place = read_place(folder)
+        self.versions: list[str] = []
+        self.started, self.ended = False, ""
+        self._failures, self._error = 0, ""
+        self._hurry = threading.Event()
+        self._client: MlflowClient | None = None
+        self._experiment = ""
+        self._children: dict[str, str] = {}
+
+    def state(self) -> State:
+        """May be asked from another thread."""
+        begun = self._run() if self.started else ""
+        return State(begun, self.place, self._failures, self._error)
+
+    def hurry(self) -> None:
+        """Try now, rather than after the wait."""
+        self._hurry.set()
+
+    def run(self) -> None:
+        """Send what comes until the run has ended and all of it is sent; a server that is away is waited for."""
+        while not self.ended:
+            self._hurry.clear()
+            wait = POLL_S
+            try:
+                self.send()
+                self._failures, self._error = 0, ""
+            except Exception as error:  # noqa: BLE001 (whatever MLflow raises: it is told, and tried again)
+                self._failures, self._error = self._failures + 1, _reason(error)
+                log.info("MLflow: %s", self._error)
+                wait = min(FIRST_WAIT_S * 2 ** min(self._failures, 10), MOST_WAIT_S)
+            self._wait(wait)
+
+    def _wait(self, seconds: float) -> None:
+        until = time.monotonic() + seconds
+        while (left := until - time.monotonic()) > 0 and not self._hurry.wait(min(left, FLUSH_S)):
+            if self._failures:
+                flush(self.folder)  # the only copy, for now
+
+    def send(self) -> None:
+        """Send all that the journal holds now. Raises what MLflow raises; what was taken before is not sent again."""
+        batch: list[dict[str, Any]] = []
+        size, place = 0, self.place
+        for entry, after in entries(self.folder, self.place):
+            if "metrics" not in entry or size >= MOST_METRICS:
+                self._metrics(batch)
+                self._taken(place)
+                batch, size = [], 0
+            if "metrics" in entry:
+                batch.append(entry)
+                size += len(entry["metrics"])
+            else:
+                self._single(entry)
+                self._taken(after)
+            place = after
+        self._metrics(batch)
+        self._taken(place)
+
+    def _taken(self, place: Place) -> None:
+        if place != self.place:
+            write_place(self.folder, place)
+            self.place = place
+
+    # Entries ---------------------------------------------------------------------------------------------------------
+
+    def _metrics(self, batch: Sequence[Mapping[str, Any]]) -> None:
+        from mlflow.entities import Metric  # noqa: PLC0415 (MLflow takes 2 s to import)
+
+        rows: dict[str | None, list[Metric]] = {}
+        for entry in batch:
+            values = [Metric(name, value, entry["time"], entry["step"]) for name, value in entry["metrics"].items()]
+            rows.setdefault(entry.get("child"), []).extend(values)
+        for child, metrics in rows.items():
+            run = self._run() if child is None else self._child(child, metrics[0].timestamp)
+            for first in range(0, len(metrics), MOST_METRICS):
+                self._log(run, metrics[first : first + MOST_METRICS])
+
+    def _log(self, run: str, metrics: Sequence[Any]) -> None:
+        from mlflow.exceptions import MlflowException  # noqa: PLC0415
+
+        try:
+            self._mlflow().log_batch(run, metrics=metrics)
+        except MlflowException as error:
+            if not _is_refusal(error):
+                raise
+            if len(metrics) > 1:  # one bad value shall not take the others with it
+                for metric in metrics:
+                    self._log(run, [metric])
+                return
+            (bad,) = metrics
+            entry = {"metrics": {bad.key: bad.value}, "step": bad.step, "time": bad.timestamp, "run": run}
+            self._refuse(entry, error)
+
+    def _single(self, entry: dict[str, Any]) -> None:
+        from mlflow.exceptions import MlflowException  # noqa: PLC0415
+
+        (kind,) = entry.keys() & {"start", "artifacts", "model", "end"}
+        try:
+            {"start": self._start, "artifacts": self._artifacts, "model": self._model, "end": self._end}[kind](entry)
+        except FileNotFoundError as error:
+            self._refuse(entry, error)
+        except MlflowException as error:
+            if self.record.run_id is None or not _is_refusal(error):
+                raise
+            self._refuse(entry, error)
+
+    def _refuse(self, entry: Mapping[str, Any], error: Exception) -> None:
+        log.warning("MLflow refuses %s: %s; it is kept in %s", str(entry)[:200], brief(error), self.folder)
+        refuse(self.folder, entry, brief(error))
+
+    def _start(self, entry: Mapping[str, Any]) -> None:
+        from mlflow.entities import Param, RunTag  # noqa: PLC0415
+        from mlflow.exceptions import MlflowException  # noqa: PLC0415
+
+        client, parameters = self._mlflow(), entry["parameters"]
+        if self.record.run_id is None:
+            # Looked for first: it may have been made although the answer was lost.
+            found = client.search_runs([self._experiment], f"tags.`{TOKEN}` = '{self.record.token}'")
+            tags = {TOKEN: self.record.token}
+            self.record.run_id = found[0].info.run_id if found else self._make(entry["start"], tags, entry["time"])
+            write_record(self.folder, self.record)
+        run = self._run()
+        try:
+            known = client.get_run(run).data.params
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            where = self.record.server or self.workspace
+            raise WorkspaceError(f"no MLflow run {run} in {where} to continue: {brief(error)}") from error
+        self.started, self.ended = True, ""
+        for each in (run, *self._children.values()):
+            client.update_run(each, status="RUNNING")
+        # MLflow refuses to change a parameter: what differs when a run is continued becomes a tag.
+        changed = {f"resumed.{key}": value for key, value in parameters.items() if known.get(key, value) != value}
+        new = [Param(key, value) for key, value in parameters.items() if key not in known]
+        client.log_batch(run, params=new, tags=[RunTag(k, v) for k, v in {**entry["tags"], **changed}.items()])
+
+    def _artifacts(self, entry: Mapping[str, Any]) -> None:
+        if not Path(entry["artifacts"]).is_dir():
+            raise FileNotFoundError(f"{entry['artifacts']} is gone")
+        self._mlflow().log_artifacts(self._run(), entry["artifacts"])
+
+    def _model(self, entry: Mapping[str, Any]) -> None:
+        from gennape.platform.registered_model import add_version  # noqa: PLC0415
+
+        checkpoint = Path(entry["model"])
+        try:
+            version = add_version(self._mlflow(), self._run(), checkpoint, entry["name"], entry["tags"])
+        except GennapeError as error:  # the checkpoint is gone or another by now
+            self._refuse(entry, error)
+        else:
+            self.versions.append(version)
+
+    def _end(self, entry: Mapping[str, Any]) -> None:
+        for run in (*self._children.values(), self._run()):
+            self._mlflow().set_terminated(run, status=entry["end"], end_time=entry["time"])
+        self.ended = entry["end"]
+
+    # Runs ------------------------------------------------------------------------------------------------------------
+
+    def _mlflow(self) -> MlflowClient:
+        if self._client is None:
+            self._client, self._experiment = open_store(self.workspace, self.record.server)
+            if self.record.run_id is not None:
+                self._children = self._find_children()
+        return self._client
+
+    def _run(self) -> str:
+        if self.record.run_id is None:
+            raise WorkspaceError(f"{self.folder} begins in the middle of a run; remove it, it cannot be sent")
+        return self.record.run_id
+
+    def _child(self, name: str, time: int) -> str:
+        if name not in self._children:
+            self._children = self._find_children()
+        if name not in self._children:
+            self._children[name] = self._make(name, {PARENT: self._run()}, time)
+        return self._children[name]
+
+    def _find_children(self) -> dict[str, str]:
+        found = self._mlflow().search_runs([self._experiment], f"tags.`{PARENT}` = '{self._run()}'")
+        return {run.info.run_name: run.info.run_id for run in found}
+
+    def _make(self, name: str, tags: dict[str, str], time: int) -> str:
+        return str(self._mlflow().create_run(self._experiment, time, tags, name).info.run_id)
+
+
+def _is_refusal(error: Any) -> bool:
+    """Whether MLflow will say the same next time."""
+    return bool(error.error_code == "INVALID_PARAMETER_VALUE")
+
+
+def _reason(error: Exception) -> str:
+    return str(error) if isinstance(error, GennapeError) else brief(error)

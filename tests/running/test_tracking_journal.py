@@ -1,0 +1,135 @@
+"""The journal of a run, without MLflow and without Ray."""
+
+from __future__ import annotations
+
+import errno
+import os
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gennape.errors import WorkspaceError
+from gennape.platform import tracking_journal
+from gennape.platform.tracking_islands import island_metrics
+from gennape.platform.tracking_journal import (
+    Journal,
+    Place,
+    Record,
+    entries,
+    journal_folder,
+    journals,
+    lock_journal,
+    read_place,
+    read_record,
+    segments,
+    values_after,
+    write_place,
+    write_record,
+)
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def _steps(folder: Path, place: Place = Place()) -> list[int]:  # noqa: B008 (it is frozen)
+    return [entry["step"] for entry, _ in entries(folder, place)]
+
+
+@given(writers=st.lists(st.integers(1, 4), min_size=1, max_size=8), data=st.data())
+@settings(max_examples=30, deadline=None)
+def test_whatever_is_taken_and_whoever_writes_each_entry_is_read_once_and_in_order(
+    writers: list[int], data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Several writers in turn, each of some entries; the reader stops anywhere and goes on."""
+    folder, read, step = tmp_path_factory.mktemp("journal"), [], 0
+    for count in writers:
+        journal = Journal(folder)
+        for _ in range(count):
+            journal.append({"metrics": {"a": 1.0}, "step": step})
+            step += 1
+        journal.close()
+        waiting = list(entries(folder, read_place(folder)))
+        taken = waiting[: data.draw(st.integers(0, len(waiting)))]
+        if taken:
+            read += [entry["step"] for entry, _ in taken]
+            write_place(folder, taken[-1][1])
+        assert values_after(folder, read_place(folder)) == step - len(read)
+    read += _steps(folder, read_place(folder))
+    assert read == list(range(step))
+
+
+def test_a_segment_is_left_when_it_is_full_and_deleted_when_it_is_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tracking_journal, "SEGMENT_BYTES", 30)
+    journal = Journal(tmp_path)
+    for step in range(7):
+        journal.append({"metrics": {}, "step": step})  # 24 bytes: two in each
+    assert len(segments(tmp_path)) == 4
+    places = [place for _, place in entries(tmp_path, Place())]
+    write_place(tmp_path, places[4])
+    assert [segment.name for segment in segments(tmp_path)] == ["journal-000003.jsonl", "journal-000004.jsonl"]
+    assert _steps(tmp_path, read_place(tmp_path)) == [5, 6]
+    assert journal.place == places[-1]
+    journal.close()
+
+
+def test_torn_and_damaged_lines_cost_only_themselves(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "journal-000001.jsonl").write_text('{"step": 0}\n{"ste\n{"step": 1}\n{"step": 2')
+    journal = Journal(tmp_path)
+    journal.append({"step": 3})
+    journal.close()
+    assert _steps(tmp_path) == [0, 1, 3]
+    assert "journal-000001.jsonl is damaged" in caplog.text
+
+
+def test_a_full_disk_is_told_and_got_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    journal, write = Journal(tmp_path), os.write
+    journal.append({"step": 0})
+
+    def full(file: int, line: bytes) -> int:
+        write(file, line[:4])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", full)
+        with pytest.raises(OSError, match="No space"):
+            journal.append({"step": 1})
+    journal.append({"step": 2})
+    journal.close()
+    assert _steps(tmp_path) == [0, 2]
+
+
+def test_a_folder_is_of_one_process_at_a_time_and_says_whose(tmp_path: Path) -> None:
+    folder = journal_folder(tmp_path, "pretrain-1")
+    with lock_journal(folder), pytest.raises(WorkspaceError, match="pretrain-1"), lock_journal(folder):
+        pass
+    assert read_record(folder) is None
+    write_record(folder, Record("http://host", "token", "id"))
+    assert read_record(folder) == Record("http://host", "token", "id")
+
+
+def test_journals_are_found_in_runs_and_beside_them(tmp_path: Path) -> None:
+    (tmp_path / "runs" / "hiaml-1").mkdir(parents=True)
+    assert journals(tmp_path) == []
+    folders = [journal_folder(tmp_path, name) for name in ("hiaml-1", "pretrain-1")]
+    assert folders == [tmp_path / "runs" / "hiaml-1" / "tracking", tmp_path / "tracking" / "pretrain-1"]
+    for folder in folders:
+        folder.mkdir(parents=True)
+        assert folder not in journals(tmp_path)
+        journal = Journal(folder)
+        journal.append({"end": "FINISHED"})
+        journal.close()
+    assert journals(tmp_path) == folders
+
+
+def test_metrics_of_islands_are_counted_by_who_found_a_network_first() -> None:
+    metrics = island_metrics([4, 0, 2], np.array([9, 0, 5]), np.array([0, 0, 2]), np.array([2, 2, 0]))
+    assert metrics == {
+        "island-0": {"evaluations": 9, "front_size": 1, "unique_fraction": 0.5},
+        "island-1": {"evaluations": 0, "front_size": 0, "unique_fraction": 0},
+        "island-2": {"evaluations": 5, "front_size": 2, "unique_fraction": 0.5},
+    }
