@@ -1,0 +1,285 @@
+"""Workers that train networks, some of them beside each other on a GPU, and what is done when they are lost."""
+
+from __future__ import annotations
+
+import json
+import platform
+import time
+from collections import Counter, deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import ray
+import torch
+from ray.exceptions import NodeDiedError, OutOfMemoryError, RayActorError, RayTaskError, WorkerCrashedError
+
+from gennape.errors import CheckpointError, GennapeError, InvalidDataError, ServiceError, WorkspaceError
+from gennape.platform.labelling_rows import read_row, row_path, write_row
+from gennape.platform.workspace import atomic_write_bytes
+from gennape.predictors.labelling.device_images import put
+from gennape.predictors.labelling.failures import DeviceMemoryError, DivergedError, memory_named
+from gennape.predictors.labelling.images import ImageSet, kept_images
+from gennape.predictors.labelling.network_training import train
+from gennape.predictors.labelling.recipe import Seed
+from gennape.search_spaces.families.registry import family
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Sequence
+    from pathlib import Path
+
+    from gennape.platform.labelling_rows import Task
+    from gennape.predictors.labelling.device_images import DeviceImages
+    from gennape.predictors.labelling.network_training import Outcome
+    from gennape.predictors.labelling.recipe import Recipe
+
+#: Tries of one training that may end in a lost worker or an unknown error, and of workers as they start.
+TRIES = 3
+_POLL_S = 1.0
+_DEAD = (RayActorError, WorkerCrashedError, OutOfMemoryError, NodeDiedError)
+
+
+@dataclass(frozen=True, slots=True)
+class Study:
+    """What all trainings share: recipe, seed, the files of decoded images with the hash of these, and the folder of
+    rows, checkpoints and notes of progress, which every machine that trains has to reach."""
+
+    recipe: Recipe
+    seed: int
+    train: Path
+    test: Path | None
+    data: str
+    folder: Path
+    save_after: float = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """Who trains: ``workers`` in all, each on a CPU of its own or, of ``device`` cuda, ``per_gpu`` of them on a GPU."""
+
+    workers: int
+    device: str
+    per_gpu: int = 1
+
+    @property
+    def beside(self) -> int:
+        """How many trainings share a memory (of processors: at most, where they are of one machine)."""
+        return self.workers if self.device == "cpu" else self.per_gpu
+
+    @property
+    def resources(self) -> dict[str, float]:
+        """What Ray sets aside for a worker."""
+        if self.device == "cpu":
+            return {"num_cpus": 1}
+        return {"num_cpus": 0.5, "num_gpus": 1 / self.per_gpu}
+
+    def roomier(self) -> Share:
+        """Half as many beside each other."""
+        if self.device == "cpu":
+            return Share(self.workers // 2, self.device)
+        fewer = self.per_gpu // 2
+        return Share(max(1, self.workers * fewer // self.per_gpu), self.device, fewer)
+
+
+# On a worker ---------------------------------------------------------------------------------------------------------
+
+
+class Trainer:
+    """A worker: trains one network after another, on images that it holds."""
+
+    _data: DeviceImages
+
+    def __init__(self, study: Study, device: str) -> None:
+        self._study, self._device = study, torch.device(device)
+        if device == "cpu":
+            torch.set_num_threads(1)
+
+    def ready(self) -> str:
+        """Returns when images are on the device, with the node that this is."""
+        with memory_named(self._device):
+            self._data = put(_images(self._study), self._study.recipe, self._device)
+        if self._data.sha256 != self._study.data:
+            raise InvalidDataError("the images have changed since the study began; give another --out for these")
+        return str(ray.get_runtime_context().get_node_id())
+
+    def train(self, task: Task) -> None:
+        """Train, from where an earlier worker was lost, and write the row; nothing where it is written already."""
+        study = self._study
+        if read_row(study.folder, task) is not None:
+            return
+        checkpoint = checkpoint_path(study.folder, task)
+        try:
+            found: Outcome | str = self._trained(task, checkpoint)
+        except CheckpointError:  # of another version: from the beginning then
+            checkpoint.unlink(missing_ok=True)
+            found = self._trained(task, checkpoint)
+        except DivergedError as error:
+            found = str(error)
+        write_row(study.folder, task, study.recipe.sha256, study.data, found)
+        checkpoint.unlink(missing_ok=True)
+        epochs_path(study.folder, task).unlink(missing_ok=True)
+
+    def _trained(self, task: Task, checkpoint: Path) -> Outcome:
+        study, space = self._study, family(task.family)
+        told = 0.0
+
+        def on_epoch(epoch: int, _accuracy: float) -> None:
+            nonlocal told
+            if time.monotonic() - told > _POLL_S:
+                atomic_write_bytes(epochs_path(study.folder, task), str(epoch).encode())
+                told = time.monotonic()
+
+        graph = space.graph(space.decode(json.loads(task.architecture)))
+        seed = Seed(study.seed, task.network, task.training)
+        return train(graph, self._data, study.recipe, seed, checkpoint, on_epoch, save_after=study.save_after)
+
+
+def _images(study: Study) -> ImageSet:
+    parts = [kept_images(path) for path in (study.train, study.test) if path is not None]
+    if parts[0] is None or parts[-1] is None:
+        raise WorkspaceError(
+            f"{study.train} cannot be read on {platform.node()}; give a --workspace that all machines share, and "
+            "repeat the command"
+        )
+    return ImageSet(parts[0], None if study.test is None else parts[-1])
+
+
+def checkpoint_path(folder: Path, task: Task) -> Path:
+    """Where a training that is under way keeps its state."""
+    return folder / "checkpoints" / f"{task.key}.safetensors"
+
+
+def epochs_path(folder: Path, task: Task) -> Path:
+    """Where a training that is under way notes how many epochs are done."""
+    return folder / "checkpoints" / f"{task.key}.epochs"
+
+
+# The driver ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True, eq=False)
+class _Worker:
+    """An actor, the share it was started with, and its node once it is up."""
+
+    actor: Any
+    share: Share
+    node: str = ""
+
+
+class Pool:
+    """Hands trainings out to workers and yields them as their rows are written.
+
+    A training whose worker is lost goes on from its checkpoint with another; so does one that met an unknown error. One
+    that this happens to :data:`TRIES` times has FAILED; lost machines are not counted. Where the memory of a GPU does
+    not suffice, fewer train beside each other from then on; a network that does not fit alone has FAILED.
+    """
+
+    def __init__(self, study: Study, share: Share, note: Callable[[str], None]) -> None:
+        self._study, self._share, self._note = study, share, note
+        self._running: dict[Any, tuple[_Worker, Task | None]] = {}
+        self._tries: Counter[Task] = Counter()
+        self._false_starts = 0
+        self._waiting: deque[Task] = deque()
+
+    @property
+    def under_way(self) -> list[Task]:
+        """Trainings that a worker is at."""
+        return [task for _, task in self._running.values() if task is not None]
+
+    def run(self, tasks: Sequence[Task], poll: Callable[[], None]) -> Generator[Task]:
+        """Yield each training once its row is written; ``poll`` is called every second or so.
+
+        Raises :class:`ServiceError` where workers die as they start, and what they raise of the workspace.
+        """
+        self._waiting.extend(tasks)
+        try:
+            self._hire()
+            while self._waiting or self.under_way:
+                done, _ = ray.wait(list(self._running), num_returns=1, timeout=_POLL_S)
+                poll()
+                for reference in done:
+                    finished = self._answered(reference, *self._running.pop(reference))
+                    if finished is not None:
+                        yield finished
+                self._hire()
+        finally:
+            for worker, _ in self._running.values():
+                ray.kill(worker.actor)
+            self._running.clear()
+
+    def _hire(self) -> None:
+        """As many workers of the present share as have something to do."""
+        actor_class: Any = ray.remote(Trainer)
+        starting = sum(task is None for _, task in self._running.values())
+        present = sum(worker.share == self._share for worker, _ in self._running.values())
+        for _ in range(min(self._share.workers - present, len(self._waiting) - starting)):
+            actor = actor_class.options(**self._share.resources).remote(self._study, self._share.device)
+            self._running[actor.ready.remote()] = _Worker(actor, self._share), None
+
+    def _answered(self, reference: Any, worker: _Worker, task: Task | None) -> Task | None:
+        """Take in a worker's answer, and give it the next training; returns the one whose row is written."""
+        try:
+            answer = ray.get(reference)
+        except _DEAD as error:
+            return self._lost(worker, task, error)
+        except RayTaskError as error:
+            ray.kill(worker.actor)  # after an error a GPU may be of no more use to its process
+            return self._failed(worker, task, error)
+        if task is None:
+            worker.node, self._false_starts = answer, 0
+        elif not (row := row_path(self._study.folder, task)).is_file():
+            raise WorkspaceError(f"{row} was written elsewhere; give a --workspace that all machines share")
+        if self._waiting and worker.share == self._share:
+            following = self._waiting.popleft()
+            self._running[worker.actor.train.remote(following)] = worker, following
+        else:
+            ray.kill(worker.actor)
+        return task
+
+    def _lost(self, worker: _Worker, task: Task | None, error: Exception) -> Task | None:
+        if isinstance(error, OutOfMemoryError):
+            return self._crowded(worker.share, task, f"its machine ran out of memory: {error}")
+        if task is None:
+            self._false_starts += 1
+            if self._false_starts == TRIES:
+                raise ServiceError(f"workers die as they start: {error}; see the logs of Ray") from error
+            return None
+        if worker.node not in {node["NodeID"] for node in ray.nodes() if node["Alive"]}:  # type: ignore[no-untyped-call]
+            self._waiting.appendleft(task)
+            return None
+        return self._tried(task, f"the process that trained it died {TRIES} times, last by: {error}")
+
+    def _failed(self, worker: _Worker, task: Task | None, error: RayTaskError) -> Task | None:
+        cause = error.cause
+        if isinstance(cause, DeviceMemoryError):
+            return self._crowded(worker.share, task, str(cause))
+        if task is None or isinstance(cause, GennapeError):
+            raise cause if isinstance(cause, GennapeError) else error
+        return self._tried(task, f"{type(cause).__name__}: {cause}")
+
+    def _crowded(self, share: Share, task: Task | None, reason: str) -> Task | None:
+        """Memory did not suffice: halve how many are beside each other, unless that was done since."""
+        if share.beside == 1:
+            if task is None:
+                raise DeviceMemoryError(reason)
+            return self._give_up(task, reason)
+        if share == self._share:
+            self._share = share.roomier()
+            self._note(f"out of memory with {share.beside} trainings beside each other, on with {self._share.beside}")
+        if task is not None:
+            self._waiting.appendleft(task)
+        return None
+
+    def _tried(self, task: Task, reason: str) -> Task | None:
+        self._tries[task] += 1
+        if self._tries[task] == TRIES:
+            return self._give_up(task, reason)
+        self._waiting.appendleft(task)
+        return None
+
+    def _give_up(self, task: Task, reason: str) -> Task:
+        study = self._study
+        if read_row(study.folder, task) is None:
+            write_row(study.folder, task, study.recipe.sha256, study.data, reason)
+        for left in (checkpoint_path(study.folder, task), epochs_path(study.folder, task)):
+            left.unlink(missing_ok=True)
+        return task
