@@ -11,10 +11,13 @@ from gennape.errors import ConfigError
 from gennape.jobs.tracked import TrackingUri, Workspace
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import numpy as np
     from jaxtyping import Int64
 
-    from gennape.platform.labelling import Labelled, Progress
+    from gennape.platform.labelling import ImageSources, Labelled, Progress, Workers
+    from gennape.platform.labelling_rows import Task
     from gennape.predictors.labelling.recipe import Recipe
     from gennape.search_spaces.space import SearchSpace
 
@@ -55,10 +58,8 @@ def label(
     tracking_uri: TrackingUri = None,
 ) -> None:
     """Train networks on images by one recipe, and write the labels that fit, finetune and evaluate read."""
-    from gennape.jobs.progress import progress_bar
     from gennape.jobs.tracked import refuse_wrong_address
     from gennape.platform.labelling import ImageSources, Workers
-    from gennape.platform.labelling import label as label_tasks
     from gennape.platform.labelling_rows import check_suffix, tasks_of
     from gennape.platform.workspace import open_workspace
     from gennape.predictors.descent import chosen_device
@@ -68,36 +69,51 @@ def label(
     where: Any = device or chosen_device().type
     if where == "cuda" and address is None:
         chosen_device("cuda")
-    settings = _recipe(recipe, {"epochs": epochs, "batch": batch}, "bf16" if where == "cuda" else "fp32")
+    settings = recipe_of(recipe, {"epochs": epochs, "batch": batch}, where)
     folder = open_workspace(workspace)
     family, genomes = _networks(folder, space, sample, among, run, architectures, seed, checkpoint)
     tasks = tasks_of(family, genomes, trainings)
     if len(tasks) < len(genomes) * trainings:
         typer.echo(f"{len(tasks) // trainings} different networks among {len(genomes)} architectures", err=True)
     sources = ImageSources(images, test, None if resize is None else (resize, resize))
+    share = Workers(where, workers, per_gpu)
+    result = train_networks(out, folder, tasks, sources, settings, seed, share, address, tracking_uri)
+    _summary(out, family.name, result)
+
+
+def train_networks(
+    out: Path,
+    workspace: Path,
+    tasks: Sequence[Task],
+    sources: ImageSources,
+    recipe: Recipe,
+    seed: int,
+    workers: Workers,
+    address: str | None,
+    tracking_uri: str | None,
+) -> Labelled:
+    """Train them, show how far it is, and when interrupted say how to go on."""
+    from gennape.jobs.progress import progress_bar
+    from gennape.platform.labelling import label as label_tasks
+
     try:
-        with progress_bar("Labelling", len(tasks) * settings.epochs) as advance:
+        with progress_bar("Labelling", len(tasks) * recipe.epochs) as advance:
             done = 0
 
             def follow(progress: Progress) -> None:
                 nonlocal done
                 failed = f", {progress.failed} failed" if progress.failed else ""
-                note = f"{progress.labels} labels{failed} {progress.note}"
-                advance(progress.epochs - done, note)
+                advance(progress.epochs - done, f"{progress.labels} labels{failed} {progress.note}")
                 done = progress.epochs
 
-            result = label_tasks(
-                out, folder, tasks, sources, settings, seed, Workers(where, workers, per_gpu), address, follow,
-                tracking_uri,
-            )  # fmt: skip
+            return label_tasks(out, workspace, tasks, sources, recipe, seed, workers, address, follow, tracking_uri)
     except KeyboardInterrupt:
         typer.echo(f"interrupted; repeat the command to continue, finished labels are in {out}", err=True)
         raise typer.Exit(130) from None
-    _summary(out, family.name, result)
 
 
-def _recipe(path: Path | None, given: dict[str, int | None], precision: str) -> Recipe:
-    """The settings of a file, and those of the command line over them."""
+def recipe_of(path: Path | None, given: dict[str, int | None], device: str) -> Recipe:
+    """The settings of a file, and those of the command line over them; what ``device`` computes best with."""
     import json
 
     from gennape.predictors.labelling.recipe import recipe_from
@@ -111,7 +127,7 @@ def _recipe(path: Path | None, given: dict[str, int | None], precision: str) -> 
         if not isinstance(settings, dict):
             raise ConfigError(f"{path} holds no recipe; it is a JSON object of settings, such as {{'epochs': 30}}")
     settings |= {name: value for name, value in given.items() if value is not None}
-    return recipe_from({"precision": precision, **settings})
+    return recipe_from({"precision": "bf16" if device == "cuda" else "fp32", **settings})
 
 
 def _networks(

@@ -39,6 +39,27 @@ def evaluation_run(
     cannot be used, and :class:`WorkspaceError` when it does not take what is logged. One process writes once, at the
     end: no actor is needed, and no journal, since the report is on disk.
     """
+    with _open_run(workspace, name, parameters, server) as log:
+        yield lambda evaluation, files: log(list(_values(evaluation)), files)
+
+
+def finished_run(
+    workspace: Path,
+    name: str,
+    parameters: Mapping[str, str],
+    metrics: Mapping[str, float],
+    files: Sequence[Path],
+    server: str | None = None,
+) -> None:
+    """Record what is done already, as :func:`evaluation_run` does; the same errors."""
+    with _open_run(workspace, name, parameters, server) as log:
+        log([(key, value, 0) for key, value in metrics.items()], files)
+
+
+@contextmanager
+def _open_run(
+    workspace: Path, name: str, parameters: Mapping[str, str], server: str | None
+) -> Iterator[Callable[[Sequence[tuple[str, float, int]], Sequence[Path]], None]]:
     with warnings.catch_warnings():
         # MLflow's own, of its tables.
         warnings.filterwarnings("ignore", message="The ``noload`` loader strategy is deprecated")
@@ -48,9 +69,9 @@ def evaluation_run(
         with _refusals(where):
             run = _begin(client, experiment, name, parameters)
 
-        def log(evaluation: Evaluation, files: Sequence[Path]) -> None:
+        def log(values: Sequence[tuple[str, float, int]], files: Sequence[Path]) -> None:
             with _refusals(where):
-                _log(client, run, evaluation, files)
+                _log(client, run, values, files)
 
         status = "FAILED"
         try:
@@ -87,11 +108,11 @@ def _begin(client: MlflowClient, experiment: str, name: str, parameters: Mapping
     return run
 
 
-def _log(client: MlflowClient, run: str, evaluation: Evaluation, files: Sequence[Path]) -> None:
+def _log(client: MlflowClient, run: str, values: Sequence[tuple[str, float, int]], files: Sequence[Path]) -> None:
     from mlflow.entities import Metric  # noqa: PLC0415
 
     now = int(time.time() * 1000)
-    metrics = [Metric(key, value, now, step) for key, value, step in _values(evaluation) if math.isfinite(value)]
+    metrics = [Metric(key, value, now, step) for key, value, step in values if math.isfinite(value)]
     for first in range(0, len(metrics), MOST_METRICS):
         client.log_batch(run, metrics=metrics[first : first + MOST_METRICS])
     for path in files:

@@ -61,10 +61,14 @@ def telling(space: SearchSpace, n: int, among: int, seed: int, checkpoint: Path 
     return genomes[predictor.choose(space.graphs(genomes), n)]
 
 
+def family_of(workspace: Path, run: str) -> SearchSpace:
+    """What a search searched."""
+    return family(config_of(find_run(workspace, run)).space)
+
+
 def front_of(workspace: Path, run: str) -> tuple[SearchSpace, Int64[np.ndarray, "n g"]]:
     """The family and the networks of a search's front."""
-    folder = find_run(workspace, run)
-    space = family(config_of(folder).space)
+    folder, space = find_run(workspace, run), family_of(workspace, run)
     points = read_json(folder / REPORT / "front.json")["points"]
     return space, _decoded(space, [(f"{folder.name}, point {p['index']}", p["architecture"]) for p in points])
 

@@ -3,7 +3,8 @@
 All commands of ``gennape`` are parsed by the real command line: verbs, options and values. What is cheap is run as
 written. What is heavy is run on little data, here (the main job with an export, ``@pytest.mark.cluster``; pretrain, fit
 and evaluate) or elsewhere: serving in tests/running/test_serving.py, MLflow's pages in
-tests/running/test_tracking_ui.py, submission to a head in tests/running/test_submit.py, the cluster's description in
+tests/running/test_tracking_ui.py, labelling in tests/jobs/test_label_verb.py (all but its search) and
+tests/jobs/test_verify_verb.py, submission to a head in tests/running/test_submit.py, the cluster's description in
 tests/running/test_cluster_yaml.py.
 """
 

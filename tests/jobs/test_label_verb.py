@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from gennape.errors import ConfigError, InvalidDataError, WorkspaceError
 from gennape.jobs.cli import app
-from gennape.jobs.label import _networks, _recipe
+from gennape.jobs.label import _networks, recipe_of
 from gennape.platform import labelling
 from gennape.platform.config import search_config
 from gennape.platform.labelling import Labelled, Progress
@@ -76,12 +76,12 @@ def test_the_command_line_goes_before_a_file_and_that_before_the_usual(tmp_path)
     path = tmp_path / "recipe.json"
     path.write_text('{"epochs": 7, "peak_rate": 0.2, "precision": "bf16"}')
     given = {"epochs": 9, "batch": None}
-    assert _recipe(path, given, "fp32") == Recipe(epochs=9, peak_rate=0.2, precision="bf16")
-    assert _recipe(None, dict.fromkeys(given), "fp32") == Recipe(precision="fp32")
+    assert recipe_of(path, given, "cpu") == Recipe(epochs=9, peak_rate=0.2, precision="bf16")
+    assert recipe_of(None, dict.fromkeys(given), "cpu") == Recipe(precision="fp32")
     for text, told in (("[]", "holds no recipe"), ("{", "cannot read the recipe"), ('{"epoch": 1}', "no 'epoch'")):
         path.write_text(text)
         with pytest.raises(ConfigError, match=told):
-            _recipe(path, given, "fp32")
+            recipe_of(path, given, "cpu")
 
 
 # What it says --------------------------------------------------------------------------------------------------------

@@ -1,0 +1,106 @@
+"""``gennape verify``: train networks of a front, and see whether they come out as predicted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from gennape.jobs.label import recipe_of, train_networks
+from gennape.jobs.tracked import TrackingUri, Workspace, refuse_wrong_address
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import pandas as pd
+
+LABELS = "labels.parquet"
+
+
+def verify(
+    run: Annotated[str, typer.Option(help="Search to verify, by its name or its beginning.")],
+    images: Annotated[Path, typer.Option(help="Images to train on: Parquet (image, label), or a folder per class.")],
+    out: Annotated[Path, typer.Option(help="Folder for labels and verdict; one that was begun is continued.")],
+    test: Annotated[Path | None, typer.Option(help="Images to test on, of the same form.")] = None,
+    resize: Annotated[int | None, typer.Option(min=1, help="Pixels that each side of the images is scaled to.")] = None,
+    points: Annotated[int, typer.Option(min=2, help="Networks of the front, evenly along it.")] = 5,
+    architectures: Annotated[
+        Path | None, typer.Option(help="Compare with those of a file: a table, or a JSON list.")
+    ] = None,
+    known: Annotated[Path | None, typer.Option(help="Compare with the best of a file of labels.")] = None,
+    trainings: Annotated[int, typer.Option(min=1, help="Trainings of each network, by seeds of their own.")] = 3,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Of each training.", show_default="30")] = None,
+    batch: Annotated[int | None, typer.Option(min=2, help="Images of a step.", show_default="512")] = None,
+    recipe: Annotated[Path | None, typer.Option(help="JSON file of settings of the recipe.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of all trainings, and of the sample that has the median.")] = 0,
+    device: Annotated[
+        Literal["cpu", "cuda"] | None, typer.Option(help="Where to train.", show_default="cuda where there is one")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes that train.", show_default="all there is room for")
+    ] = None,
+    per_gpu: Annotated[int, typer.Option(min=1, help="Trainings beside each other on a GPU.")] = 4,
+    workspace: Workspace = None,
+    address: Annotated[str | None, typer.Option(help="Ray cluster to use.", show_default="one of its own")] = None,
+    tracking_uri: TrackingUri = None,
+) -> None:
+    """Train networks of a front and others by one recipe, and say whether the predicted order holds."""
+    import pandas as pd
+
+    from gennape.platform.evaluation_tracking import finished_run
+    from gennape.platform.labelling import ImageSources, Workers
+    from gennape.platform.labelling_rows import tasks_of
+    from gennape.platform.labelling_sources import architectures_in, family_of
+    from gennape.platform.verification import candidates, metrics_of, verdict, write_verdict
+    from gennape.platform.workspace import make_writable, open_workspace
+    from gennape.predictors.descent import chosen_device
+
+    refuse_wrong_address(tracking_uri)
+    where: Any = device or chosen_device().type
+    if where == "cuda" and address is None:
+        chosen_device("cuda")
+    settings = recipe_of(recipe, {"epochs": epochs, "batch": batch}, where)
+    folder = open_workspace(workspace)
+    named = None if architectures is None else architectures_in(architectures, family_of(folder, run))
+    make_writable(out, "give another --out")
+    chosen = candidates(folder, run, points, named, known, seed)
+    sources = ImageSources(images, test, None if resize is None else (resize, resize))
+    tasks = tasks_of(chosen.space, chosen.genomes, trainings)
+    share, labels = Workers(where, workers, per_gpu), out / LABELS
+    train_networks(labels, folder, tasks, sources, settings, seed, share, address, tracking_uri)
+    rows, result = verdict(chosen, pd.read_parquet(labels))
+    study = {"run": run, "points": points, "trainings": trainings, "seed": seed, "recipe": settings.sha256}
+    files = write_verdict(out, rows, result, study)
+    parameters = {name: str(value) for name, value in study.items()}
+    finished_run(folder, f"verify-{chosen.space.name}", parameters, metrics_of(result), files, tracking_uri)
+    _say(rows, result, out)
+
+
+def _say(rows: pd.DataFrame, result: Mapping[str, Any], out: Path) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    screen = Console(highlight=False, soft_wrap=True, markup=False)
+    table = Table("role", "network", "predicted", "trained", "trainings", "MFLOPs")
+    for row in rows.to_dict("records"):
+        values = (
+            f"{row['predicted']:.2f}",
+            f"{row['accuracy']:.2f}",
+            str(row["trainings"]),
+            f"{row['flops'] / 1e6:,.1f}",
+        )
+        table.add_row(row["role"], row["network"][:12], *values)
+    screen.print(table)
+    front = result["front"]
+    screen.print(
+        f"the front's order: tau {front['kendall_tau']:.2f}, regret {front['regret']:.2f} percent; noise of a training "
+        f"{front['noise']:.2f}, {front['pairs_apart']:.0f} pairs further apart than it, tau of these "
+        f"{front['tau_apart']:.2f}"
+    )
+    for one in result["baselines"]:
+        clear = f", {len(one['dominated_beyond_noise_by'])} of them beyond noise" if one["dominated_by"] else ""
+        screen.print(
+            f"{one['role']} {one['network'][:12]}: dominated by {len(one['dominated_by'])} of the front{clear}"
+        )
+    screen.print(f"verdict   {out / 'verify.json'}\nplot      {out / 'verify.png'}")
