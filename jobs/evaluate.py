@@ -136,7 +136,8 @@ def _read(
                 chosen.append(rows)
     if not chosen:
         raise InvalidDataError(f"{folder}: nothing to measure on: " + "; ".join(absent.values()))
-    return chosen, absent | dict.fromkeys(UNLABELLED, _NO_LABELS)
+    without = [name for name in UNLABELLED if name not in {rows.benchmark.family for rows in chosen}]
+    return chosen, absent | dict.fromkeys(without, _NO_LABELS)
 
 
 def _read_latencies(folder: Path) -> list[ChosenRows]:
@@ -206,7 +207,7 @@ def _embeddings(
     for rows, _ in measured:
         drawn = rng.permutation(len(rows.accuracy))[:_DRAWN]
         out.setdefault(rows.family, predictor.embed(rows.graphs.take(drawn)))
-    for name in UNLABELLED:
+    for name in (n for n in UNLABELLED if n not in out):
         space = family_named(name)
         out[name] = predictor.embed(space.graphs(space.sample(rng, _DRAWN)))
     return out

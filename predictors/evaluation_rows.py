@@ -42,7 +42,8 @@ def _without_none(genomes: Int64[np.ndarray, "n g"]) -> Bool[np.ndarray, " n"]:
 @dataclass(frozen=True, slots=True)
 class Benchmark:
     """A labelled file: the name of its row in reports, its family, the column of its labels (in percent once read),
-    ``keep``, which rows the papers count, and ``held_out``, whether only those that are never trained on."""
+    ``keep``, which rows the papers count, ``held_out``, whether only those that are never trained on, and ``averaged``,
+    whether the rows of an architecture are trainings of it, whose mean is its label."""
 
     name: str
     file: str
@@ -50,6 +51,7 @@ class Benchmark:
     column: str
     keep: Callable[[Int64[np.ndarray, "n g"]], Bool[np.ndarray, " n"]] | None = None
     held_out: bool = False
+    averaged: bool = False
 
 
 BENCHMARKS = (
@@ -61,8 +63,9 @@ BENCHMARKS = (
     Benchmark("ofa_mbv3.csv.gz", "ofa_mbv3.csv.gz", "ofa_mbv3", "acc"),
     Benchmark("ofa_resnet", "ofa_resnet.csv.gz", "ofa_resnet", "acc"),
 )
-#: Families of the papers that nobody published labels of.
+#: Families of the papers that nobody published labels of, and files of labels of one's own, as `gennape label` writes.
 UNLABELLED = ("hiaml", "inception", "two_path")
+OWN = tuple(Benchmark(f"{name} (own labels)", f"{name}.csv", name, "accuracy", averaged=True) for name in UNLABELLED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,9 +92,9 @@ def read_rows(
 
     Of families that the predictor learnt (``learnt``) count the sampled rows whose architectures had no part in it
     (``numbers``, see :func:`gennape.predictors.checkpoint.learnt_numbers`), or, where a checkpoint does not tell them,
-    the test part of the split. Of equal architectures one row counts. Rows come in the order of their identities, so
-    that nothing depends on that of the file. Raises :class:`InvalidDataError` for an unreadable file or row and for a
-    missing column.
+    the test part of the split. Of equal architectures one row counts, or the mean of all of them. Rows come in the
+    order of their identities, so that nothing depends on that of the file. Raises :class:`InvalidDataError` for an
+    unreadable file or row and for a missing column.
     """
     path = folder / benchmark.file
     labels = read_labels(path, family_named(benchmark.family), benchmark.column)
@@ -101,6 +104,9 @@ def read_rows(
         labels, left_out["may have been trained on"] = _take(labels, _unseen(labels, numbers))
     if benchmark.keep is not None:
         labels, left_out["not counted by the papers"] = _take(labels, benchmark.keep(labels.genomes))
+    if benchmark.averaged:
+        _, which = np.unique(np.array(labels.identity, np.str_), return_inverse=True)
+        labels = replace(labels, accuracy=(np.bincount(which, labels.accuracy) / np.bincount(which))[which])
     labels, left_out["the same architecture again"] = _take(labels, _first_of_each(labels))
     sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
     return ChosenRows(benchmark, labels, {why: n for why, n in left_out.items() if n}, sha256, not held_out)
@@ -191,8 +197,8 @@ def _subsets(
 
 def present_benchmarks(folder: Path) -> list[Benchmark]:
     """Those whose file is in the folder; raises :class:`InvalidDataError` when none is."""
-    present = [benchmark for benchmark in BENCHMARKS if (folder / benchmark.file).is_file()]
+    present = [benchmark for benchmark in (*BENCHMARKS, *OWN) if (folder / benchmark.file).is_file()]
     if not present:
-        known = [benchmark.file for benchmark in BENCHMARKS]
+        known = [benchmark.file for benchmark in (*BENCHMARKS, *OWN)]
         raise InvalidDataError(f"{folder} holds none of {known}; name the folder that does")
     return present

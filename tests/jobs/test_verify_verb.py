@@ -91,8 +91,8 @@ def test_guide_from_a_front_to_its_verdict(tmp_path, monkeypatch):
     write_parquet(tmp_path / "cifar10_test.parquet", coloured(6, 3, seed=1, size=(16, 16)))
     guide = (Path(__file__).resolve().parents[2] / "docs" / "verify.md").read_text()
     (command,) = re.findall(r"^gennape (.*)$", guide, re.MULTILINE)
-    words = command.replace("hiaml", "two_path").split()
-    done = CliRunner().invoke(app, [*words, *["--resize", "32", "--points", "2", "--trainings", "2", "--epochs", "1", "--batch", "8"]])
+    words = f"{command.replace('hiaml', 'two_path')} --resize 32 --points 2 --trainings 2 --epochs 1 --batch 8".split()
+    done = CliRunner().invoke(app, words)
     assert done.exit_code == 0, f"{done.output} {done.exception!r}"
     assert "the front's order: tau" in done.output
     result = json.loads((tmp_path / "verified" / "verify.json").read_text())
