@@ -3,45 +3,89 @@
 from __future__ import annotations
 
 import json
-import threading
+import os
+import signal
 from pathlib import Path
-from typing import Annotated
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from gennape.errors import GennapeError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from gennape.platform.serving import EnsembleHandle
+
 
 def serve(
+    *,
     checkpoint: Annotated[
         Path | None, typer.Option(help="Folder of the predictor's checkpoint.  [default: the shipped one]")
     ] = None,
-    port: Annotated[int, typer.Option(min=0, max=65535, help="HTTP port on loopback; 0 takes a free one.")] = 8000,
+    host: Annotated[str, typer.Option(help="Where to listen; other than loopback needs a token.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="HTTP port; 0 takes a free one.")] = 8000,
+    token_file: Annotated[
+        Path | None, typer.Option(help="File with the bearer token.  [default: $GENNAPE_TOKEN, else none]")
+    ] = None,
     min_replicas: Annotated[int, typer.Option(min=1, help="Replicas kept when nothing is asked.")] = 1,
     max_replicas: Annotated[int, typer.Option(min=1, help="Replicas when much is asked.")] = 2,
+    max_graphs: Annotated[int, typer.Option(min=1, max=1024, help="Networks in one request.")] = 256,
+    max_nodes: Annotated[int, typer.Option(min=1, help="Operations in one network.")] = 5000,
+    max_mib: Annotated[int, typer.Option(min=1, help="MiB of one JSON body.")] = 4,
+    max_onnx_mib: Annotated[int, typer.Option(min=1, help="MiB of one ONNX file.")] = 128,
+    max_requests: Annotated[int, typer.Option(min=1, help="Requests in progress; more are refused.")] = 64,
+    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds within which a request is answered.")] = 30,
     address: Annotated[
         str | None, typer.Option(help="Ray cluster to serve on.  [default: a local one for as long as this runs]")
     ] = None,
 ) -> None:
-    """Answer accuracy, FLOPs and parameters of architectures over HTTP, until Ctrl-C."""
+    """Answer accuracy, FLOPs and parameters of networks over HTTP, until Ctrl-C."""
     from rich.console import Console
 
     from gennape.platform.cluster import local_ray
-    from gennape.platform.serving import ServingConfig, serve_ensemble
+    from gennape.platform.http_auth import read_token, require_token
+    from gennape.platform.serving import serve_ensemble
+    from gennape.platform.serving_config import RequestLimits, ServingConfig
 
     out = Console(highlight=False, markup=False, soft_wrap=True)
-    config = ServingConfig(checkpoint, min_replicas, max_replicas, http_port=port)
+    limits = RequestLimits(
+        max_graphs, max_nodes, max_mib * 2**20, max_onnx_mib * 2**20, max_requests, timeout_s=timeout
+    )
+    config = ServingConfig(checkpoint, min_replicas, max_replicas, http_port=port, host=host, limits=limits)
+    token = read_token(token_file)
+    require_token(host, token)
     out.print("starting ...")
-    with local_ray(address), serve_ensemble(config) as ensemble:
+    with local_ray(address), serve_ensemble(config, token=token) as ensemble:
         out.print(f"serving checkpoint {ensemble.sha256[:12]} on {ensemble.url}  (Ctrl-C stops it); try")
-        out.print(f"\n  {example_request(str(ensemble.url))}\n")
+        out.print(f"\n  {example_request(str(ensemble.url), token is not None)}\n")
         out.print(f"families and an example of each: {ensemble.url}/spaces")
-        threading.Event().wait()
+        _update_when_asked(ensemble, checkpoint, out)
 
 
-def example_request(url: str) -> str:
+def _update_when_asked(ensemble: EnsembleHandle, checkpoint: Path | None, out: Console) -> None:
+    """Serve what the checkpoint's folder holds by then, at every SIGUSR1, until Ctrl-C."""
+    from gennape.platform.serving import update_ensemble
+
+    asked: SimpleQueue[int] = SimpleQueue()  # the only queue that a handler of signals may put into
+    signal.signal(signal.SIGUSR1, lambda number, _: asked.put(number))
+    out.print(f"after a change of the checkpoint: kill -USR1 {os.getpid()}")
+    while asked.get():
+        try:
+            ensemble = update_ensemble(ensemble, checkpoint)
+        except GennapeError as error:
+            out.print(f"not updated: {error}")
+        else:
+            out.print(f"serving checkpoint {ensemble.sha256[:12]}")
+
+
+def example_request(url: str, token: bool) -> str:
     """A shell command that asks for one prediction."""
     from gennape.platform.http_api import example
     from gennape.search_spaces.families.registry import family
 
     space = family("hiaml")
     body = json.dumps({"space": space.name, "architecture": example(space)})
-    return f"curl {url}/predict -H 'content-type: application/json' -d '{body}'"
+    authorization = ' -H "authorization: Bearer $GENNAPE_TOKEN"' if token else ""
+    return f"curl {url}/predict{authorization} -H 'content-type: application/json' -d '{body}'"

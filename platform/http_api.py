@@ -1,4 +1,4 @@
-"""The HTTP side of the served ensemble: architectures as JSON in, predictions as JSON out.
+"""The HTTP side of the served ensemble: networks in, predictions as JSON out.
 
 Knows nothing of Ray: it wraps any coroutine that predicts packed graphs, so it is tested without a cluster.
 """
@@ -6,103 +6,137 @@ Knows nothing of Ray: it wraps any coroutine that predicts packed graphs, so it 
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+import logging
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import numpy as np
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
-from pydantic import BaseModel, ConfigDict, Field, model_validator
-from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
-from starlette.responses import JSONResponse
+from starlette.responses import Response
 
-from gennape.errors import ConfigError, GennapeError, InvalidArchitectureError, ServiceError
-from gennape.search_spaces import cost
+from gennape.errors import GennapeError, InvalidArchitectureError, InvalidDataError, InvalidGraphError
+from gennape.platform.http_bodies import (
+    ErrorBody,
+    GraphsRequest,
+    HealthResponse,
+    PredictRequest,
+    PredictResponse,
+    SpaceBody,
+    SpacesResponse,
+    costs_of,
+    graphs_of,
+    limit_nodes,
+    rows_of,
+)
+from gennape.platform.http_guard import GRAPHS, HEALTH, METRICS, ONNX, PREDICT, SPACES, Guard
+from gennape.platform.http_metrics import CONTENT_TYPE
 from gennape.search_spaces.families.registry import FAMILIES, family
+from gennape.search_spaces.graph import pack
+from gennape.search_spaces.onnx_import import read_onnx
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Callable
 
-    from starlette.types import ASGIApp, Message, Receive, Scope, Send
-
-    from gennape.predictors.predictor import Prediction
-    from gennape.search_spaces.graph import PackedGraphs
+    from gennape.platform.http_service import HttpService
+    from gennape.search_spaces.graph import ComputationGraph, PackedGraphs
     from gennape.search_spaces.space import Architecture, SearchSpace
 
-#: Most architectures one request may hold; larger sets go through :class:`gennape.platform.serving.EnsembleHandle`.
-MAX_ARCHITECTURES = 256
-#: Largest body in bytes: some 4 kB for each of the most architectures allowed.
-MAX_BODY = 1 << 20
-MAX_MESSAGE = 500
+    Costs = dict[str, list[int]]
+
+T = TypeVar("T")
+PATHS = (PREDICT, GRAPHS, ONNX, SPACES, HEALTH, METRICS, "/openapi.json")
+KNOWN = f"known are POST {PREDICT}, POST {GRAPHS}, POST {ONNX}, GET {SPACES}, GET {HEALTH}, GET {METRICS}"
+BUILDERS = 2  # threads that build graphs; more would only take turns
+SHAPE = r"^[0-9]{1,6}(,[0-9]{1,6}){0,7}$"
 
 
-class PredictRequest(BaseModel):
-    """Body of ``POST /predict``: one ``architecture`` or a list ``architectures`` of the family ``space``."""
+def create_api(service: HttpService) -> FastAPI:
+    """The application with ``POST /predict``, ``/predict/graphs`` and ``/predict/onnx``, ``GET /health``, ``/spaces``,
+    ``/metrics`` and ``/openapi.json``.
 
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    space: str
-    architecture: Any = None
-    architectures: list[Any] | None = Field(default=None, min_length=1, max_length=MAX_ARCHITECTURES)
-
-    @model_validator(mode="after")
-    def _one_of_two(self) -> PredictRequest:
-        if len({"architecture", "architectures"} & self.model_fields_set) != 1:
-            raise ValueError('give either "architecture" or "architectures"')
-        return self
-
-    @property
-    def listed(self) -> list[Architecture]:
-        """The architectures asked for, one or many."""
-        return [self.architecture] if self.architectures is None else self.architectures
-
-
-class PredictionBody(BaseModel):
-    """One architecture's answer: ``accuracy`` in percent, ``memberships`` summing to 1, ``flops`` = 2 x ``macs``;
-    ``deviation`` in percent, how uncertain the accuracy is, left out where the predictor does not tell."""
-
-    accuracy: float
-    memberships: list[float]
-    deviation: float | None = None
-    flops: int
-    macs: int
-    params: int
-
-
-class PredictResponse(BaseModel):
-    """Answer of ``POST /predict``: predictions in the order asked, and the SHA-256 of the checkpoint that made them."""
-
-    predictions: list[PredictionBody]
-    checkpoint: str
-
-
-def create_api(predict: Callable[[PackedGraphs], Awaitable[Prediction]], sha256: str) -> FastAPI:
-    """The application with ``POST /predict``, ``GET /health`` and ``GET /spaces``.
-
-    ``predict`` is awaited with the packed graphs of a request. Every answer that is not a prediction is
-    ``{"error": message}``: 400 for a body that is not JSON, 413 for one too large, 422 for a wrong field, an unknown
-    space or an architecture outside it, 503 where the ensemble cannot answer now.
+    Every answer but the figures says which checkpoint made it. Every answer that is not what was asked for is
+    ``{"error": message, "checkpoint": sha256}``: 400 for a body that is not JSON, 401 without the token, 408 and 413
+    for a body that is too slow or too large, 422 for what is no network that can be predicted, 503 with ``Retry-After``
+    where too much is asked or the predictor is away, 504 where the answer took too long.
     """
-    api = FastAPI(title="gennape", docs_url=None, redoc_url=None)
-    api.add_middleware(limit_body, limit=MAX_BODY)
-    api.add_exception_handler(RequestValidationError, _answer_invalid_body)
-    api.add_exception_handler(HTTPException, _answer_http_error)
-    api.add_exception_handler(GennapeError, _answer_refused)
-
-    @api.post("/predict", response_model_exclude_none=True)
-    async def _predict(body: PredictRequest) -> PredictResponse:
-        graphs, costs = await asyncio.to_thread(_build, body.space, body.listed)
-        return PredictResponse(predictions=_bodies(await predict(graphs), costs), checkpoint=sha256)
-
-    @api.get("/health")
-    async def _health() -> dict[str, str]:
-        return {"status": "ok", "checkpoint": sha256}
-
-    @api.get("/spaces")
-    async def _spaces() -> dict[str, list[dict[str, Any]]]:
-        return {"spaces": [{"name": space.name, "example": example(space)} for space in FAMILIES]}
-
+    api = FastAPI(title="gennape", version="1", docs_url=None, redoc_url=None, separate_input_output_schemas=False)
+    api.add_middleware(Guard, service=service, paths=PATHS)
+    for kind, handler in (
+        (RequestValidationError, _answer_invalid_body),
+        (HTTPException, _answer_http_error),
+        (GennapeError, _answer_refused),
+        (Exception, _answer_bug),
+    ):
+        api.add_exception_handler(kind, handler)
+    api.state.service = service
+    _add_predictions(api, service)
+    _add_information(api, service)
+    if service.token is not None:
+        _declare_token(api)
     return api
+
+
+def _add_predictions(api: FastAPI, service: HttpService) -> None:
+    builders = ThreadPoolExecutor(BUILDERS, "gennape-build")
+    importer = ThreadPoolExecutor(1, "gennape-onnx")
+    limits = service.limits
+    options: dict[str, Any] = {
+        "response_model_exclude_none": True,
+        "responses": _described(400, 401, 408, 413, 422, 503, 504),
+    }
+
+    @api.post(PREDICT, **options)
+    async def predict(body: PredictRequest) -> PredictResponse:
+        """Predict architectures of a known family."""
+        if len(body.listed) > limits.max_graphs:
+            raise InvalidArchitectureError(_too_many(len(body.listed), limits.max_graphs))
+        return await _answer(service, PREDICT, *await _run(builders, _build, body.space, body.listed, limits.max_nodes))
+
+    @api.post(GRAPHS, **options)
+    async def predict_graphs(body: GraphsRequest) -> PredictResponse:
+        """Predict computation graphs, by the columns of the Parquet layout."""
+        if len(body.graphs) > limits.max_graphs:
+            raise InvalidGraphError(_too_many(len(body.graphs), limits.max_graphs))
+        return await _answer(service, GRAPHS, *await _run(builders, _check, body, limits.max_nodes))
+
+    @api.post(ONNX, **options, openapi_extra=ONNX_BODY)
+    async def predict_onnx(
+        request: Request, shape: Annotated[str | None, Query(pattern=SHAPE)] = None
+    ) -> PredictResponse:
+        """Predict the network of an ONNX file; weights may be left out. `shape` is needed where the input's is free."""
+        with tempfile.TemporaryDirectory(prefix="gennape-upload-") as folder:
+            path = Path(folder) / "model.onnx"
+            with path.open("wb") as file:
+                async for chunk in request.stream():
+                    file.write(chunk)
+            sizes = None if shape is None else tuple(map(int, shape.split(",")))
+            built = await _run(importer, _import, path, sizes, limits.max_onnx_bytes, limits.max_nodes)
+        return await _answer(service, ONNX, *built)
+
+
+def _add_information(api: FastAPI, service: HttpService) -> None:
+    @api.get(HEALTH, responses=_described(503))
+    async def health() -> HealthResponse:
+        """Whether the predictor answers; needs no token."""
+        if not service.healthy:
+            raise HTTPException(503, "the predictor does not answer at the moment", {"retry-after": "5"})
+        return HealthResponse(status="ok", checkpoint=service.sha256)
+
+    @api.get(SPACES, responses=_described(401))
+    async def spaces() -> SpacesResponse:
+        """The known families and an example of each."""
+        known = [SpaceBody(name=space.name, example=example(space)) for space in FAMILIES]
+        return SpacesResponse(spaces=known, checkpoint=service.sha256)
+
+    @api.get(METRICS, response_class=Response, responses={**_described(401), 200: {"content": {"text/plain": {}}}})
+    async def metrics() -> Response:
+        """Figures for Prometheus."""
+        text = service.metrics.exposition(service.gate.inside, service.gate.most, service.sha256)
+        return Response(text, media_type=CONTENT_TYPE)
 
 
 def example(space: SearchSpace) -> Architecture:
@@ -110,12 +144,27 @@ def example(space: SearchSpace) -> Architecture:
     return space.encode(space.sample(np.random.default_rng(0), 1)[0])
 
 
-def _build(name: str, architectures: list[Architecture]) -> tuple[PackedGraphs, dict[str, list[int]]]:
+# What is asked --------------------------------------------------------------------------------------------------------
+
+
+async def _run(pool: ThreadPoolExecutor, work: Callable[..., T], *arguments: Any) -> T:
+    """Run in a thread; what has not begun when the request is given up never does."""
+    return await asyncio.get_running_loop().run_in_executor(pool, work, *arguments)
+
+
+async def _answer(service: HttpService, path: str, graphs: PackedGraphs, costs: Costs) -> PredictResponse:
+    answer = await service.ask(graphs)
+    service.sha256 = answer.sha256
+    service.metrics.predicted(path, len(graphs), answer.together)
+    return PredictResponse(predictions=rows_of(answer.prediction, costs), checkpoint=answer.sha256)
+
+
+def _build(name: str, architectures: list[Architecture], max_nodes: int) -> tuple[PackedGraphs, Costs]:
     space = family(name)
     genomes = np.stack([_decode(space, i, architecture) for i, architecture in enumerate(architectures)])
     graphs = space.graphs(genomes)
-    columns = {"flops": cost.flops(graphs), "macs": cost.macs(graphs), "params": cost.params(graphs)}
-    return graphs, {key: column.tolist() for key, column in columns.items()}
+    limit_nodes(graphs, max_nodes)
+    return graphs, costs_of(graphs)
 
 
 def _decode(space: SearchSpace, position: int, architecture: Architecture) -> np.ndarray:
@@ -127,81 +176,96 @@ def _decode(space: SearchSpace, position: int, architecture: Architecture) -> np
     return genome
 
 
-def _bodies(prediction: Prediction, costs: dict[str, list[int]]) -> list[PredictionBody]:
-    columns = {"accuracy": prediction.accuracy.tolist(), "memberships": prediction.memberships.tolist(), **costs}
-    if prediction.deviation is not None:
-        columns["deviation"] = prediction.deviation.tolist()
-    return [PredictionBody(**dict(zip(columns, row, strict=True))) for row in zip(*columns.values(), strict=True)]
+def _check(body: GraphsRequest, max_nodes: int) -> tuple[PackedGraphs, Costs]:
+    graphs = graphs_of(body.graphs, max_nodes)
+    return graphs, costs_of(graphs)
 
 
-def limit_body(app: ASGIApp, limit: int) -> ASGIApp:
-    """An application that answers 413 to a body of more than ``limit`` bytes before ``app`` sees any of it."""
-
-    async def limited(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await app(scope, receive, send)
-            return
-        length = Headers(scope=scope).get("content-length", "0")
-        body = None if not length.isdecimal() or int(length) > limit else await _read(receive, limit)
-        if body is None:
-            message = f"the body must be at most {limit} bytes; send fewer architectures in one request"
-            await _error(413, message)(scope, receive, send)
-            return
-        await app(scope, _replay(body, receive), send)
-
-    return limited
+def _import(path: Path, shape: tuple[int, ...] | None, max_bytes: int, max_nodes: int) -> tuple[PackedGraphs, Costs]:
+    graphs = pack([_read(path, shape, max_bytes)])
+    limit_nodes(graphs, max_nodes)
+    return graphs, costs_of(graphs)
 
 
-async def _read(receive: Receive, limit: int) -> bytes | None:
-    body = bytearray()
-    more = True
-    while more:
-        message = await receive()
-        body += message.get("body", b"")
-        more = message.get("more_body", False)
-        if len(body) > limit:
-            return None
-    return bytes(body)
+def _read(path: Path, shape: tuple[int, ...] | None, max_bytes: int) -> ComputationGraph:
+    try:
+        return read_onnx(path, max_bytes, shape)
+    except (InvalidDataError, InvalidGraphError) as error:
+        raise type(error)(str(error).replace(str(path), "the upload")) from None
 
 
-def _replay(body: bytes, receive: Receive) -> Receive:
-    messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
-
-    async def replay() -> Message:
-        return messages.pop() if messages else await receive()
-
-    return replay
+def _too_many(n: int, most: int) -> str:
+    return f"{n} networks in one request, more than the {most} that are taken at a time; send several requests"
 
 
-def _error(status: int, message: str) -> JSONResponse:
-    shown = message if len(message) <= MAX_MESSAGE else message[:MAX_MESSAGE] + " ..."
-    # A request's JSON may have held a lone surrogate, which UTF-8 cannot carry back.
-    return JSONResponse({"error": shown.encode("utf-8", "backslashreplace").decode()}, status_code=status)
+# What is answered -----------------------------------------------------------------------------------------------------
+
+ONNX_BODY: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
+    }
+}
+MEANINGS = {
+    400: "The body is not JSON.",
+    401: "The bearer token is missing or wrong.",
+    408: "The body did not arrive in time.",
+    413: "The body is too large.",
+    422: "What was sent is no network that can be predicted.",
+    503: "Too much is asked, or the predictor is away: come again later.",
+    504: "The answer took too long.",
+}
 
 
-def _answer_invalid_body(request: Request, error: Exception) -> JSONResponse:
+def _described(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    described: dict[int | str, dict[str, Any]] = {
+        status: {"model": ErrorBody, "description": MEANINGS[status]} for status in statuses
+    }
+    if 503 in described:
+        header = {"description": "Seconds to wait.", "schema": {"type": "integer", "minimum": 1}}
+        described[503]["headers"] = {"Retry-After": header}
+    return described
+
+
+def _declare_token(api: FastAPI) -> None:
+    """Say in the schema that a token is needed everywhere but for health."""
+    schema = api.openapi()
+    schema["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
+    schema["security"] = [{"token": []}]
+    schema["paths"][HEALTH]["get"]["security"] = []
+
+
+def _answer_invalid_body(request: Request, error: Exception) -> Response:
+    service: HttpService = request.app.state.service
     if not isinstance(error, RequestValidationError):
         raise error
     first = error.errors()[0]
     if first["type"] == "json_invalid":
         reason = first.get("ctx", {}).get("error", "")
-        return _error(400, f"the body is not JSON: {reason} at character {first['loc'][-1]}")
+        return service.error(400, f"the body is not JSON: {reason} at character {first['loc'][-1]}")
     where = ".".join(str(part) for part in first["loc"] if part != "body") or "the body"
     hint = "" if "json" in request.headers.get("content-type", "") else "; send content-type: application/json"
-    return _error(422, f"{where}: {first['msg'].removeprefix('Value error, ')}{hint}")
+    return service.error(422, f"{where}: {first['msg'].removeprefix('Value error, ')}{hint}")
 
 
-def _answer_http_error(request: Request, error: Exception) -> JSONResponse:
+def _answer_http_error(request: Request, error: Exception) -> Response:
+    service: HttpService = request.app.state.service
     if not isinstance(error, HTTPException):
         raise error
-    known = "known are POST /predict, GET /health, GET /spaces"
-    detail = (
-        f"{request.method} {request.url.path}: {error.detail}; {known}" if error.status_code in (404, 405) else None
-    )
-    return _error(error.status_code, detail or str(error.detail))
+    detail = str(error.detail)
+    if error.status_code in (404, 405):
+        detail = f"{request.method} {request.url.path}: {detail}; {KNOWN}"
+    return service.error(error.status_code, detail, error.headers)
 
 
-def _answer_refused(request: Request, error: Exception) -> JSONResponse:  # noqa: ARG001 (Starlette passes it)
-    if isinstance(error, InvalidArchitectureError | ConfigError):
-        return _error(422, str(error))
-    return _error(503 if isinstance(error, ServiceError) else 500, str(error))
+def _answer_refused(request: Request, error: Exception) -> Response:
+    service: HttpService = request.app.state.service
+    if not isinstance(error, GennapeError):
+        raise error
+    return service.refusal(error)
+
+
+def _answer_bug(request: Request, error: Exception) -> Response:
+    service: HttpService = request.app.state.service
+    logging.getLogger(__name__).error("%s %s failed", request.method, request.url.path, exc_info=error)
+    return service.error(500, "an internal error, which the service has written to its log; please report it")

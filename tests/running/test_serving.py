@@ -6,10 +6,12 @@ import http.client
 import json
 import os
 import socket
-import sys
+import threading
 import time
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,132 +19,21 @@ import numpy as np
 import pytest
 import ray
 from ray import serve
-from ray.serve.exceptions import BackPressureError
+from serving_cases import DEADLY, GRAVE, REFUSED, SLOW, graphs_of, load_counter, write_counter
 
 from gennape.errors import CheckpointError, InvalidGraphError, ServiceError
 from gennape.platform.cluster import local_ray
 from gennape.platform.http_api import example
-from gennape.platform.serving import (
-    EnsembleHandle,
-    ServingConfig,
-    _load_files,
-    _read_files,
-    predict_sets,
-    probe_graphs,
-    serve_ensemble,
-)
+from gennape.platform.serving import EnsembleHandle, ServingConfig, serve_ensemble, update_ensemble
 from gennape.predictors.checkpoint import load_checkpoint
-from gennape.predictors.predictor import Prediction, Predictor
 from gennape.search_spaces.families.registry import family
-from gennape.search_spaces.graph import N_COLUMNS, PackedGraphs, offsets_of, validate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-# Ray workers cannot import test modules.
-ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
-REFUSED, SLOW, DEADLY = 1, 3, 5  # numbers of nodes that the predictor below reacts to
+    from gennape.predictors.predictor import Predictor
 
-
-class NodeCounter(Predictor):
-    """Accuracy is the number of nodes; the second membership tells how many graphs were predicted together."""
-
-    sha256 = "c" * 64
-
-    def __init__(self, grave: Path | None) -> None:
-        self.grave = grave
-
-    def predict(self, graphs: PackedGraphs) -> Prediction:
-        sizes = np.diff(graphs.node_offsets).astype(np.float64)
-        if (sizes == REFUSED).any():
-            raise InvalidGraphError(f"graph {int(np.argmax(sizes == REFUSED))} is a single node")
-        if (sizes == SLOW).any():
-            time.sleep(1)
-        if (sizes == DEADLY).any() and self.grave is not None and not self.grave.exists():
-            self.grave.touch()
-            os._exit(1)
-        together = len(sizes) / 1000
-        return Prediction(sizes, np.tile([1 - together, together], (len(sizes), 1)))
-
-
-class UnsureCounter(NodeCounter):
-    """Tells a deviation of a tenth of its accuracy."""
-
-    def predict(self, graphs: PackedGraphs) -> Prediction:
-        counted = super().predict(graphs)
-        return replace(counted, deviation=counted.accuracy / 10)
-
-
-def load_counter(path: Path | None) -> Predictor:
-    """``path`` names the file that records that a replica died, so that it dies once."""
-    if path is not None and not path.parent.exists():
-        raise CheckpointError("no such checkpoint")
-    return NodeCounter(path)
-
-
-def test_replicas_get_the_files_of_a_checkpoint_not_its_place(tmp_path: Path) -> None:
-    def load_size(path: Path | None) -> Predictor:
-        assert path is not None
-        assert path != tmp_path
-        return NodeCounter(Path((path / "checkpoint.json").read_text()))
-
-    (tmp_path / "checkpoint.json").write_text("told")
-    predictor = _load_files(_read_files(tmp_path), load_size)
-    assert isinstance(predictor, NodeCounter)
-    assert predictor.grave == Path("told")
-
-
-def graphs_of(*sizes: int) -> PackedGraphs:
-    """Graphs of these numbers of nodes, without edges: all that the predictor above looks at."""
-    n = sum(sizes)
-    offsets = offsets_of(np.array(sizes, np.int64))
-    edges = np.zeros((0, 2), np.int64)
-    return PackedGraphs(np.zeros((n, N_COLUMNS), np.int32), np.zeros(n), edges, offsets, np.zeros_like(offsets))
-
-
-def test_probe_is_a_network() -> None:
-    validate(probe_graphs())
-
-
-def test_sets_predicted_together_are_split_again() -> None:
-    first, second, third = predict_sets(NodeCounter(None), [graphs_of(4, 6), graphs_of(), graphs_of(7)])
-    assert isinstance(first, Prediction)
-    assert isinstance(second, Prediction)
-    assert isinstance(third, Prediction)
-    assert first.accuracy.tolist() == [4, 6]
-    assert second.memberships.shape == (0, 2)
-    assert third.memberships.tolist() == [[0.997, 0.003]]
-
-
-def test_deviations_of_sets_predicted_together_are_split_too() -> None:
-    first, second = predict_sets(UnsureCounter(None), [graphs_of(4, 6), graphs_of(7)])
-    assert isinstance(first, Prediction)
-    assert isinstance(second, Prediction)
-    assert (first.deviation, second.deviation) == (pytest.approx([0.4, 0.6]), pytest.approx([0.7]))
-    (unknown,) = predict_sets(NodeCounter(None), [graphs_of(4)])
-    assert isinstance(unknown, Prediction)
-    assert unknown.deviation is None
-
-
-def test_a_refused_set_does_not_spoil_the_others() -> None:
-    good, bad = predict_sets(NodeCounter(None), [graphs_of(4), graphs_of(6, REFUSED)])
-    assert isinstance(good, Prediction)
-    assert good.accuracy.tolist() == [4]
-    assert isinstance(bad, InvalidGraphError)
-    assert "graph 1" in str(bad)  # counted within its own request
-
-
-@pytest.mark.parametrize(
-    ("settings", "says"),
-    [
-        ({"min_replicas": 0}, "replicas"),
-        ({"min_replicas": 3}, "got 3 and 2"),
-        ({"http_port": 70000}, "got 70000"),
-    ],
-)
-def test_bad_setting(settings: dict[str, Any], says: str) -> None:
-    with pytest.raises(ServiceError, match=says):
-        ServingConfig(**settings)
+TOKEN = "0123456789abcdef"  # noqa: S105 (nobody else's)
 
 
 def test_port_in_use_is_refused_before_anything_starts() -> None:
@@ -163,67 +54,19 @@ def test_bad_checkpoint_is_refused_before_anything_starts(tmp_path: Path) -> Non
     assert not ray.is_initialized()
 
 
-@dataclass
-class Busy:
-    """Stands in for Serve's handle: refuses so often, then answers."""
-
-    refusals: int
-
-    def remote(self, graphs: PackedGraphs) -> Busy:
-        self.graphs = graphs
-        return self
-
-    def result(self, timeout_s: float) -> Prediction:
-        assert timeout_s > 0
-        self.refusals -= 1
-        if self.refusals >= 0:
-            raise BackPressureError(9, 8)
-        return NodeCounter(None).predict(self.graphs)
-
-
-def test_a_full_queue_is_tried_again_and_then_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    waits: list[float] = []
-    monkeypatch.setattr(time, "sleep", waits.append)
-    patient: Any = Busy(3)
-    assert EnsembleHandle("c", None, patient, 50, 60).predict(graphs_of(4)).accuracy.tolist() == [4]
-    assert len(waits) == 3
-    assert waits == sorted(waits)
-    hopeless: Any = Busy(10**6)
-    with pytest.raises(ServiceError, match=r"did not take 1 graphs.*replicas"):
-        EnsembleHandle("c", None, hopeless, 50, 60).predict(graphs_of(4))
-
-
-@dataclass
-class Direct:
-    """Stands in for Serve's handle: the predictor's own answer, or that of the next predictor at each call."""
-
-    predictors: list[Predictor]
-
-    def remote(self, graphs: PackedGraphs) -> Direct:
-        self.graphs = graphs
-        return self
-
-    def result(self, timeout_s: float) -> Prediction:
-        assert timeout_s > 0
-        return self.predictors.pop(0).predict(self.graphs)
-
-
-def test_pieces_keep_their_deviations_and_none_stays_none() -> None:
-    unsure: Any = Direct([UnsureCounter(None), UnsureCounter(None)])
-    answer = EnsembleHandle("c", None, unsure, 2, 60).predict(graphs_of(10, 20, 30))
-    assert answer.accuracy.tolist() == [10, 20, 30]
-    assert answer.deviation is not None
-    assert answer.deviation.tolist() == [1, 2, 3]
-    sure: Any = Direct([NodeCounter(None), NodeCounter(None)])
-    assert EnsembleHandle("c", None, sure, 2, 60).predict(graphs_of(10, 20, 30)).deviation is None
-    mixed: Any = Direct([UnsureCounter(None), NodeCounter(None)])
-    assert EnsembleHandle("c", None, mixed, 2, 60).predict(graphs_of(10, 20, 30)).deviation is None
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "example.org"])  # noqa: S104 (what is refused)
+def test_no_stranger_is_served_without_a_token_and_nothing_starts(host: str) -> None:
+    config = ServingConfig(http_port=0, host=host)
+    with pytest.raises(ServiceError, match="bearer token is required"), serve_ensemble(config, load_counter):
+        pass
+    assert not ray.is_initialized()
 
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EnsembleHandle]:
-    grave = tmp_path_factory.mktemp("served") / "grave"
-    config = ServingConfig(grave, http_port=0, max_batch_graphs=50, batch_wait_s=0.05, timeout_s=30)
+    folder = tmp_path_factory.mktemp("served")
+    checkpoint = write_counter(folder / "checkpoint", "c", **{GRAVE: folder / "grave"})
+    config = ServingConfig(checkpoint, http_port=0, max_batch_graphs=256, batch_wait_s=0.05, timeout_s=60)
     with local_ray(None, num_cpus=2):
         with serve_ensemble(config, load_counter) as handle:
             yield handle
@@ -231,11 +74,11 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EnsembleHandle]
             handle.predict(graphs_of(2))
 
 
-def _ask(served: EnsembleHandle, body: str, method: str = "POST", path: str = "/predict") -> tuple[int, Any]:
-    assert served.url is not None
-    connection = http.client.HTTPConnection(served.url.removeprefix("http://"), timeout=60)
+def _ask(url: str, body: str, method: str = "POST", path: str = "/predict", token: str = "") -> tuple[int, Any]:
+    connection = http.client.HTTPConnection(url.removeprefix("http://"), timeout=60)
+    headers = {"content-type": "application/json", **({"authorization": f"Bearer {token}"} if token else {})}
     try:
-        connection.request(method, path, body, {"content-type": "application/json"})
+        connection.request(method, path, body, headers)
         answer = connection.getresponse()
         return answer.status, json.loads(answer.read())
     finally:
@@ -247,13 +90,13 @@ def test_arrays_in_arrays_out(served: EnsembleHandle) -> None:
     answer = served.predict(graphs_of(4, 6, 7))
     assert answer.accuracy.tolist() == [4, 6, 7]
     assert answer.memberships.shape == (3, 2)
-    assert served.sha256 == NodeCounter.sha256
+    assert served.sha256 == "c" * 64
     assert len(served.predict(graphs_of()).accuracy) == 0
 
 
 @pytest.mark.cluster
 def test_more_graphs_than_a_batch_travel_in_pieces(served: EnsembleHandle) -> None:
-    sizes = np.random.default_rng(0).integers(10, 20, 120)
+    sizes = np.random.default_rng(0).integers(10, 20, 600)
     assert served.predict(graphs_of(*sizes)).accuracy.tolist() == sizes.tolist()
 
 
@@ -299,32 +142,35 @@ def test_usable_inside_an_actor_and_a_refusal_keeps_its_type(served: EnsembleHan
 
 @pytest.mark.cluster
 def test_http_answers_and_survives_bad_requests(served: EnsembleHandle) -> None:
-    space = family("hiaml")
+    url, space = str(served.url), family("hiaml")
     good = json.dumps({"space": space.name, "architecture": example(space)})
     nodes = space.graph(space.decode(example(space))).n_nodes
     for bad in ("{", "[]", '{"space": "nope", "architecture": {}}', '{"space": "hiaml", "architecture": 3}'):
-        status, body = _ask(served, bad)
+        status, body = _ask(url, bad)
         assert 400 <= status < 500
-        assert set(body) == {"error"}
-    status, body = _ask(served, " " * (2 << 20))
+        assert set(body) == {"error", "checkpoint"}
+    status, body = _ask(url, " " * (5 << 20))
     assert status == 413
-    status, body = _ask(served, good)
+    status, body = _ask(url, good)
     assert (status, body["predictions"][0]["accuracy"], body["checkpoint"]) == (200, nodes, served.sha256)
-    assert _ask(served, "", "GET", "/health") == (200, {"status": "ok", "checkpoint": served.sha256})
+    assert _ask(url, "", "GET", "/health") == (200, {"status": "ok", "checkpoint": served.sha256})
 
 
 @pytest.mark.cluster
-def test_a_second_service_with_http_is_refused(served: EnsembleHandle) -> None:
-    config = ServingConfig(http_port=0)
-    with pytest.raises(ServiceError, match="already runs"), serve_ensemble(config, load_counter):
-        pass
+def test_a_second_service_listens_beside_the_first_and_asks_for_its_token(served: EnsembleHandle) -> None:
+    config = ServingConfig(http_port=0, max_replicas=1)
+    with serve_ensemble(config, load_counter, TOKEN) as other:
+        assert other.url != served.url
+        assert _ask(str(other.url), "", "GET", "/spaces")[0] == 401
+        assert _ask(str(other.url), "", "GET", "/spaces", TOKEN)[0] == 200
+        assert _ask(str(other.url), "", "GET", "/health")[0] == 200
     assert served.predict(graphs_of(2)).accuracy.tolist() == [2]
 
 
 @pytest.mark.cluster
 def test_slow_prediction_is_a_service_error(served: EnsembleHandle) -> None:
-    with pytest.raises(ServiceError, match=r"within 0\.2 s"):
-        replace(served, timeout_s=0.2).predict(graphs_of(SLOW))
+    with pytest.raises(ServiceError, match=r"within 0\.1 s"):
+        replace(served, timeout_s=0.1).predict(graphs_of(SLOW))
 
 
 @pytest.mark.cluster
@@ -343,13 +189,84 @@ def test_replicas_grow_under_load_and_not_beyond_their_bound(served: EnsembleHan
             return serve.status().applications[name].deployments["ensemble"].replica_states.get("RUNNING", 0)
 
         assert running() == config.min_replicas
-        seen = []
-        with ThreadPoolExecutor(12) as pool:  # each call takes a replica a second
-            for _ in range(6):
-                calls = [pool.submit(busy.predict, graphs_of(SLOW)) for _ in range(12)]
-                assert [call.result().accuracy.tolist() for call in calls] == [[SLOW]] * 12
-                seen.append(running())
-                if seen[-1] == config.max_replicas and len(seen) > 2:
-                    break
-        assert max(seen) == config.max_replicas, seen
+        stop, deadline = threading.Event(), time.monotonic() + 120
+
+        def press() -> None:
+            while not stop.is_set():
+                assert busy.predict(graphs_of(SLOW)).accuracy.tolist() == [SLOW]
+
+        with ThreadPoolExecutor(12) as pool:
+            calls = [pool.submit(press) for _ in range(12)]
+            while running() < config.max_replicas and time.monotonic() < deadline:
+                time.sleep(0.1)
+            seen = running()
+            stop.set()
+        for call in calls:
+            call.result()
+        assert seen == config.max_replicas
     assert served.predict(graphs_of(4)).accuracy.tolist() == [4]  # what else is served goes on
+
+
+class Caller:
+    """Asks without a pause, by the handle and over HTTP, until it is told to stop; an error ends it."""
+
+    def __init__(self, handle: EnsembleHandle) -> None:
+        self.handle = handle
+        self.stop = threading.Event()
+        self.seen: Counter[str] = Counter()
+
+    def by_handle(self) -> None:
+        while not self.stop.is_set():
+            prediction, sha256 = self.handle.answer(graphs_of(4, 6, 7))
+            assert prediction.accuracy.tolist() == [4, 6, 7]
+            self.seen[sha256] += 1
+
+    def over_http(self) -> None:
+        space = family("hiaml")
+        body = json.dumps({"space": space.name, "architecture": example(space)})
+        while not self.stop.is_set():
+            status, answer = _ask(str(self.handle.url), body)
+            assert status == 200, answer
+            self.seen[answer["checkpoint"]] += 1
+
+
+@contextmanager
+def calling(handle: EnsembleHandle) -> Iterator[Caller]:
+    """Calls for the length of the block, none of which may fail."""
+    caller = Caller(handle)
+    with ThreadPoolExecutor(4) as pool:
+        calls = [pool.submit(call) for call in (caller.by_handle, caller.over_http) * 2]
+        try:
+            yield caller
+        finally:
+            caller.stop.set()
+    for call in calls:
+        call.result()
+
+
+@pytest.mark.cluster
+def test_calls_go_on_through_an_update_and_say_what_answered(served: EnsembleHandle, tmp_path: Path) -> None:
+    old, new = write_counter(tmp_path / "old", "a"), write_counter(tmp_path / "new", "b")
+    broken = write_counter(tmp_path / "broken", "d", driver=os.getpid())
+    config = ServingConfig(old, http_port=0, max_replicas=1, timeout_s=120)
+    with serve_ensemble(config, load_counter) as handle, calling(handle) as caller:
+        with pytest.raises(CheckpointError):
+            update_ensemble(handle, tmp_path / "absent")
+        with pytest.raises(ServiceError, match=r"aaaaaaaaaaaa is served on.*not in a replica"):
+            update_ensemble(handle, broken)
+        assert set(caller.seen) == {"a" * 64}
+        updated = update_ensemble(handle, new)
+        assert updated.sha256 == "b" * 64
+        until = caller.seen["b" * 64] + 20
+        while caller.seen["b" * 64] < until and not caller.stop.wait(0.05):
+            pass
+        assert set(caller.seen) == {"a" * 64, "b" * 64}
+        assert handle.answer(graphs_of(4))[1] == "b" * 64  # what was handed out before leads to the new one too
+        assert _ask(str(handle.url), "", "GET", "/health")[1]["checkpoint"] == "b" * 64
+    assert served.answer(graphs_of(4))[1] == "c" * 64
+
+
+@pytest.mark.cluster
+def test_only_who_serves_may_update(served: EnsembleHandle) -> None:
+    with pytest.raises(ServiceError, match="update the one that serve_ensemble yields"):
+        update_ensemble(replace(served, application=None), None)

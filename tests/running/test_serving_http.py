@@ -4,56 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-import httpx
 import numpy as np
 import pytest
+from http_cases import JSON_TYPE, LIMITS, ONE, SHA, ask_api, predict, service_of, sizes_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from prometheus_client.parser import text_string_to_metric_families
 
 from gennape.errors import ServiceError
-from gennape.platform.http_api import MAX_ARCHITECTURES, MAX_BODY, create_api, example
-from gennape.predictors.predictor import Prediction
+from gennape.platform.http_api import create_api, example
+from gennape.platform.serving_answers import Answer
 from gennape.search_spaces.families.registry import FAMILIES, family
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
-    from fastapi import FastAPI
-
     from gennape.search_spaces.graph import PackedGraphs
-
-SHA = "5" * 64
-
-
-async def _sizes(graphs: PackedGraphs) -> Prediction:
-    """A predictor whose accuracy is the number of nodes, so that rows can be told apart."""
-    sizes = np.diff(graphs.node_offsets).astype(np.float64)
-    return Prediction(sizes, np.tile([0.25, 0.75], (len(sizes), 1)))
-
-
-API = create_api(_sizes, SHA)
-JSON_TYPE = {"content-type": "application/json"}
-ONE = {"space": "ofa_mbv3", "architecture": example(family("ofa_mbv3"))}
-
-
-def _ask(method: str, path: str, api: FastAPI = API, **content: Any) -> httpx.Response:
-    async def ask() -> httpx.Response:
-        transport = httpx.ASGITransport(app=api, raise_app_exceptions=False)
-        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
-            return await client.request(method, path, **content)
-
-    return asyncio.run(ask())
-
-
-def _predict(**content: Any) -> httpx.Response:
-    return _ask("POST", "/predict", **content)
 
 
 @pytest.mark.parametrize("space", FAMILIES, ids=lambda space: space.name)
 def test_one_architecture(space: Any) -> None:
-    answer = _predict(json={"space": space.name, "architecture": example(space)})
+    answer = predict(json={"space": space.name, "architecture": example(space)})
     assert answer.status_code == 200, answer.text
     body = answer.json()
     assert body["checkpoint"] == SHA
@@ -70,32 +42,32 @@ def test_many_keep_their_order() -> None:
     space = family("ofa_mbv3")
     genomes = space.sample(np.random.default_rng(3), 5)
     body = {"space": space.name, "architectures": [space.encode(genome) for genome in genomes]}
-    rows = _predict(json=body).json()["predictions"]
+    rows = predict(json=body).json()["predictions"]
     assert [row["accuracy"] for row in rows] == [space.graph(genome).n_nodes for genome in genomes]
 
 
 def test_a_deviation_is_answered_where_the_predictor_tells_it() -> None:
-    async def unsure(graphs: PackedGraphs) -> Prediction:
-        sizes = await _sizes(graphs)
-        return Prediction(sizes.accuracy, sizes.memberships, sizes.accuracy / 10)
+    async def unsure(graphs: PackedGraphs) -> Answer:
+        answer = await sizes_of(graphs)
+        return replace(answer, prediction=replace(answer.prediction, deviation=answer.prediction.accuracy / 10))
 
     space = family("ofa_mbv3")
     genomes = space.sample(np.random.default_rng(3), 3)
     body = {"space": space.name, "architectures": [space.encode(genome) for genome in genomes]}
-    rows = _predict(api=create_api(unsure, SHA), json=body).json()["predictions"]
+    rows = predict(api=create_api(service_of(unsure)), json=body).json()["predictions"]
     assert [row["deviation"] for row in rows] == [space.graph(genome).n_nodes / 10 for genome in genomes]
-    assert all("deviation" not in row for row in _predict(json=body).json()["predictions"])
+    assert all("deviation" not in row for row in predict(json=body).json()["predictions"])
 
 
 def test_example_of_every_space_is_listed() -> None:
-    spaces = _ask("GET", "/spaces").json()["spaces"]
+    spaces = ask_api("GET", "/spaces").json()["spaces"]
     assert [space["name"] for space in spaces] == [space.name for space in FAMILIES]
     for space in spaces:
-        assert _predict(json={"space": space["name"], "architecture": space["example"]}).is_success
+        assert predict(json={"space": space["name"], "architecture": space["example"]}).is_success
 
 
 def test_health() -> None:
-    assert _ask("GET", "/health").json() == {"status": "ok", "checkpoint": SHA}
+    assert ask_api("GET", "/health").json() == {"status": "ok", "checkpoint": SHA}
 
 
 @pytest.mark.parametrize(
@@ -118,60 +90,89 @@ def test_health() -> None:
     ],
 )
 def test_bad_body_says_what_is_wrong(body: str, status: int, says: str) -> None:
-    answer = _predict(content=body, headers=JSON_TYPE)
+    answer = predict(content=body, headers=JSON_TYPE)
     assert answer.status_code == status, answer.text
-    assert set(answer.json()) == {"error"}
+    assert set(answer.json()) == {"error", "checkpoint"}
     assert says in answer.json()["error"]
 
 
 def test_position_of_the_bad_architecture_is_named() -> None:
     good = ONE["architecture"]
-    answer = _predict(json={"space": "ofa_mbv3", "architectures": [good, good | {"resolution": 7}]})
+    answer = predict(json={"space": "ofa_mbv3", "architectures": [good, good | {"resolution": 7}]})
     assert answer.status_code == 422
     assert answer.json()["error"].startswith("architecture 1: ")
     assert "resolution is 7" in answer.json()["error"]
 
 
 def test_other_content_type_is_explained() -> None:
-    answer = _predict(content=json.dumps(ONE), headers={"content-type": "text/plain"})
+    answer = predict(content=json.dumps(ONE), headers={"content-type": "text/plain"})
     assert answer.status_code == 422
     assert "application/json" in answer.json()["error"]
 
 
-def test_too_many_and_too_large() -> None:
-    many = {"space": "ofa_mbv3", "architectures": [0] * (MAX_ARCHITECTURES + 1)}
-    assert _predict(json=many).status_code == 422
+def test_figures_tell_what_was_asked() -> None:
+    service = service_of()
+    api = create_api(service)
+    space = family("ofa_mbv3")
+    many = [space.encode(genome) for genome in space.sample(np.random.default_rng(0), 3)]
+    ask_api("POST", "/predict", api, json={"space": space.name, "architectures": many})
+    ask_api("POST", "/predict", api, json={"space": "nope", "architecture": 1})
+    ask_api("GET", "/" + "x" * 500, api)  # of whatever is asked there is one series
+    answer = ask_api("GET", "/metrics", api)
+    assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
+    values = {
+        (sample.name, *sorted(sample.labels.items())): sample.value
+        for metric in text_string_to_metric_families(answer.text)
+        for sample in metric.samples
+    }
+    assert values["gennape_requests_total", ("path", "/predict"), ("status", "200")] == 1
+    assert values["gennape_requests_total", ("path", "/predict"), ("status", "422")] == 1
+    assert values["gennape_requests_total", ("path", "other"), ("status", "404")] == 1
+    assert values["gennape_graphs_total", ("path", "/predict")] == 3
+    assert values["gennape_batch_graphs_sum",] == 3
+    assert values["gennape_request_seconds_count", ("path", "/predict")] == 2
+    assert values["gennape_requests_limit",] == LIMITS.max_requests
+    assert values["gennape_requests_in_progress",] == 0
+    assert values["gennape_checkpoint_info", ("sha256", SHA)] == 1
 
-    async def chunks() -> AsyncIterator[bytes]:
-        yield b" " * MAX_BODY
-        yield b" "
 
-    for body in (b" " * (MAX_BODY + 1), chunks()):  # with a length, and chunked without one
-        answer = _predict(content=body, headers=JSON_TYPE)
-        assert answer.status_code == 413
-        assert str(MAX_BODY) in answer.json()["error"]
+def test_health_tells_when_the_predictor_is_away() -> None:
+    answer = ask_api("GET", "/health", create_api(service_of(healthy=False)))
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
+    assert answer.json()["checkpoint"] == SHA
+
+
+def test_a_bug_is_500_and_tells_nothing_of_itself(caplog: pytest.LogCaptureFixture) -> None:
+    async def fail(graphs: PackedGraphs) -> Answer:
+        await asyncio.sleep(0)
+        raise RuntimeError(f"of {len(graphs)}")
+
+    answer = predict(api=create_api(service_of(fail)), json=ONE)
+    assert (answer.status_code, "an internal error" in answer.text, "of 1" in answer.text) == (500, True, False)
+    assert "RuntimeError: of 1" in caplog.text
 
 
 def test_error_messages_stay_short() -> None:
-    answer = _predict(json={"space": "x" * 100_000, "architecture": {}})
+    answer = predict(json={"space": "x" * 50_000, "architecture": {}})
     assert answer.status_code == 422
     assert len(answer.text) < 1000
 
 
 @pytest.mark.parametrize(("method", "path", "status"), [("GET", "/", 404), ("GET", "/predict", 405)])
 def test_wrong_place_names_the_right_ones(method: str, path: str, status: int) -> None:
-    answer = _ask(method, path)
+    answer = ask_api(method, path)
     assert answer.status_code == status
     assert "POST /predict" in answer.json()["error"]
 
 
 def test_unavailable_ensemble_is_503() -> None:
-    async def fail(graphs: PackedGraphs) -> Prediction:
+    async def fail(graphs: PackedGraphs) -> Answer:
         await asyncio.sleep(0)
         raise ServiceError(f"no answer for {len(graphs)}")
 
-    answer = _predict(api=create_api(fail, SHA), json=ONE)
-    assert (answer.status_code, answer.json()) == (503, {"error": "no answer for 1"})
+    answer = predict(api=create_api(service_of(fail)), json=ONE)
+    assert (answer.status_code, answer.json()) == (503, {"error": "no answer for 1", "checkpoint": SHA})
+    assert int(answer.headers["retry-after"]) >= 1
 
 
 JSON = st.recursive(
@@ -189,5 +190,5 @@ KEYS = st.sampled_from(["resolution", "units", "blocks", "matrix", "ops", "depth
 @settings(max_examples=150, deadline=None)
 def test_no_json_is_an_internal_error(space: str, architecture: Any) -> None:
     body = json.dumps({"space": space, "architecture": architecture})
-    answer = _predict(content=body, headers=JSON_TYPE)
+    answer = predict(content=body, headers=JSON_TYPE)
     assert answer.status_code in (200, 422), answer.text

@@ -1,0 +1,72 @@
+"""Who may ask: anyone on this machine's loopback, holders of the token elsewhere."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import ipaddress
+import os
+from typing import TYPE_CHECKING
+
+from gennape.errors import ServiceError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+TOKEN = "GENNAPE_TOKEN"  # noqa: S105 (the name of the variable, not its value)
+SHORTEST = 16
+
+
+def read_token(file: Path | None = None) -> str | None:
+    """The bearer token in ``file``, else in the environment's ``GENNAPE_TOKEN``, else None.
+
+    Never from the command line, which everyone on the machine can read.
+    Raises :class:`ServiceError` for a file that cannot be read, and for a token that is short or not printable ASCII.
+    """
+    if file is None:
+        token, source = os.environ.get(TOKEN), f"the environment's {TOKEN}"
+    else:
+        try:
+            token, source = file.read_text(encoding="utf-8"), str(file)
+        except (OSError, UnicodeDecodeError) as error:
+            raise ServiceError(f"cannot read the token in {file}: {error}; name a file that holds it") from error
+    if token is None:
+        return None
+    token = token.strip()
+    if len(token) < SHORTEST or not token.isascii() or not token.isprintable() or " " in token:
+        raise ServiceError(
+            f"the token in {source} must be at least {SHORTEST} printable ASCII characters without spaces, got "
+            f"{len(token)} characters; make one with: openssl rand -hex 32"
+        )
+    return token
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach ``host``."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def require_token(host: str, token: str | None) -> None:
+    """Raise :class:`ServiceError` where others could reach ``host`` and there is no token to keep strangers out."""
+    if token is None and not is_loopback(host):
+        raise ServiceError(
+            f"{host} can be reached from other machines, so a bearer token is required, and none is set; put one of at "
+            f"least {SHORTEST} characters into the environment's {TOKEN} or into a file (gennape serve --token-file "
+            f"FILE), or serve on 127.0.0.1"
+        )
+
+
+def is_authorised(header: str | None, token: str | None) -> bool:
+    """Whether an ``Authorization`` header carries ``token``; the time that this takes tells nothing of the token."""
+    if token is None:
+        return True
+    scheme, _, given = (header or "").partition(" ")
+    right = hmac.compare_digest(_digest(given.strip()), _digest(token))
+    return right and scheme.lower() == "bearer"
+
+
+def _digest(text: str) -> bytes:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()

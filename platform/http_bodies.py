@@ -1,0 +1,173 @@
+"""What HTTP requests and answers look like."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, create_model, model_validator
+
+from gennape.errors import InvalidGraphError
+from gennape.search_spaces import cost
+from gennape.search_spaces.graph import N_COLUMNS, ComputationGraph, pack, validate
+from gennape.search_spaces.parquet import EDGE_COLUMNS, GRAPH_COLUMNS, NODE_COLUMNS, SCALAR_COLUMN
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from gennape.predictors.predictor import Prediction
+    from gennape.search_spaces.graph import PackedGraphs
+    from gennape.search_spaces.space import Architecture
+
+Int32 = Annotated[int, Field(ge=0, lt=2**31)]
+
+
+class PredictRequest(BaseModel):
+    """One ``architecture`` or a list ``architectures`` of the family ``space``."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    space: str
+    architecture: Any = None
+    architectures: list[Any] | None = Field(default=None, min_length=1)
+
+    @model_validator(mode="after")
+    def _one_of_two(self) -> PredictRequest:
+        if len({"architecture", "architectures"} & self.model_fields_set) != 1:
+            raise ValueError('give either "architecture" or "architectures"')
+        return self
+
+    @property
+    def listed(self) -> list[Architecture]:
+        """The architectures asked for, one or many."""
+        return [self.architecture] if self.architectures is None else self.architectures
+
+
+def _kind(column: str) -> Any:
+    return list[float] if column == SCALAR_COLUMN else list[Int32]
+
+
+if TYPE_CHECKING:
+    GraphBody = BaseModel
+else:
+    #: One computation graph, by the columns of the Parquet layout: a list of one value per node or per edge each.
+    GraphBody = create_model(
+        "GraphBody",
+        __config__=ConfigDict(extra="forbid", strict=True),
+        __doc__="A computation graph: one value per node in each `node.` list, one per edge in each `edge.` list.",
+        **{name.replace(".", "_"): (_kind(name), Field(alias=name)) for name in GRAPH_COLUMNS},
+    )
+
+
+class GraphsRequest(BaseModel):
+    """Computation graphs of any family or none."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    graphs: list[GraphBody] = Field(min_length=1)
+
+
+class PredictionBody(BaseModel):
+    """One network's answer: ``accuracy`` in percent, ``memberships`` summing to 1, ``flops`` = 2 x ``macs``;
+    ``deviation`` in percent, how uncertain the accuracy is, left out where the predictor does not tell."""
+
+    accuracy: float
+    memberships: list[float]
+    deviation: float | None = None
+    flops: int
+    macs: int
+    params: int
+
+
+class PredictResponse(BaseModel):
+    """Predictions in the order asked, and the SHA-256 of the checkpoint that made them."""
+
+    predictions: list[PredictionBody]
+    checkpoint: str
+
+
+class ErrorBody(BaseModel):
+    """What is wrong, what was got and how to mend it, and the SHA-256 of the checkpoint that is served."""
+
+    error: str
+    checkpoint: str
+
+
+class HealthResponse(BaseModel):
+    """That the predictor answers, and the SHA-256 of the checkpoint that is served."""
+
+    status: str
+    checkpoint: str
+
+
+class SpaceBody(BaseModel):
+    """A family and one of its architectures."""
+
+    name: str
+    example: Any
+
+
+class SpacesResponse(BaseModel):
+    """The known families."""
+
+    spaces: list[SpaceBody]
+    checkpoint: str
+
+
+def as_columns(graph: ComputationGraph) -> dict[str, list[int] | list[float]]:
+    """A graph as ``POST /predict/graphs`` takes it: the lists of one row of the Parquet layout."""
+    columns: dict[str, list[int] | list[float]] = dict(zip(NODE_COLUMNS, graph.nodes.T.tolist(), strict=True))
+    columns[SCALAR_COLUMN] = graph.scalars.tolist()
+    columns.update(zip(EDGE_COLUMNS, graph.edges.T.tolist(), strict=True))
+    return columns
+
+
+def graphs_of(bodies: Sequence[BaseModel], max_nodes: int) -> PackedGraphs:
+    """The graphs of a request, checked; raises :class:`InvalidGraphError` for one that is no executable network."""
+    graphs = pack([_graph(position, body) for position, body in enumerate(bodies)])
+    limit_nodes(graphs, max_nodes)
+    validate(graphs)
+    return graphs
+
+
+def _graph(position: int, body: BaseModel) -> ComputationGraph:
+    lists: dict[str, list[Any]] = body.model_dump(by_alias=True)
+    for companions in ((*NODE_COLUMNS, SCALAR_COLUMN), EDGE_COLUMNS):
+        for name in companions:
+            if len(lists[name]) != len(lists[companions[0]]):
+                raise InvalidGraphError(
+                    f"graph {position}: {name} has {len(lists[name])} values and {companions[0]} "
+                    f"{len(lists[companions[0]])}; they must have as many"
+                )
+    n = len(lists[SCALAR_COLUMN])
+    if n == 0:
+        raise InvalidGraphError(f"graph {position} has no nodes; a network has at least an input and an output")
+    edges = np.array([lists[name] for name in EDGE_COLUMNS], np.int32).T
+    if edges.size and edges.max() >= n:
+        raise InvalidGraphError(f"graph {position}: an edge names node {edges.max()}, but nodes are 0..{n - 1}")
+    nodes = np.array([lists[name] for name in NODE_COLUMNS], np.int32).T.reshape(n, N_COLUMNS)
+    return ComputationGraph(np.ascontiguousarray(nodes), np.array(lists[SCALAR_COLUMN], np.float64), edges)
+
+
+def limit_nodes(graphs: PackedGraphs, max_nodes: int) -> None:
+    """Raise :class:`InvalidGraphError` for a graph of more than ``max_nodes`` nodes."""
+    sizes = np.diff(graphs.node_offsets)
+    if sizes.max(initial=0) > max_nodes:
+        large = int(sizes.argmax())
+        raise InvalidGraphError(
+            f"graph {large} has {sizes[large]} nodes, more than the {max_nodes} that are taken here; divide the network"
+        )
+
+
+def costs_of(graphs: PackedGraphs) -> dict[str, list[int]]:
+    """FLOPs, MACs and parameters of each graph."""
+    columns = {"flops": cost.flops(graphs), "macs": cost.macs(graphs), "params": cost.params(graphs)}
+    return {key: column.tolist() for key, column in columns.items()}
+
+
+def rows_of(prediction: Prediction, costs: dict[str, list[int]]) -> list[PredictionBody]:
+    """One row per graph, in order."""
+    columns = {"accuracy": prediction.accuracy.tolist(), "memberships": prediction.memberships.tolist(), **costs}
+    if prediction.deviation is not None:
+        columns["deviation"] = prediction.deviation.tolist()
+    return [PredictionBody(**dict(zip(columns, row, strict=True))) for row in zip(*columns.values(), strict=True)]

@@ -1,0 +1,200 @@
+"""What every HTTP request passes before any of it is understood: token, size, place in the queue and time."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
+
+from gennape.platform.http_auth import is_authorised
+from gennape.platform.http_metrics import OTHER_PATH
+from gennape.platform.serving_answers import OverloadedError
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from starlette.responses import Response
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+    from gennape.platform.http_service import HttpService
+
+HEALTH, PREDICT, GRAPHS, ONNX, SPACES, METRICS = (
+    "/health",
+    "/predict",
+    "/predict/graphs",
+    "/predict/onnx",
+    "/spaces",
+    "/metrics",
+)
+GONE = 499  # what proxies write down where the client did not wait for its answer
+
+
+class Gate:
+    """Lets at most ``most`` requests in at a time, and tells those it refuses when to come again."""
+
+    LONGEST_WAIT_S = 30
+    _MEMORY = 0.9  # of what the pace was, at each departure
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self.inside = 0
+        self._pace_s = 0.0  # mean time between departures while others wait
+        self._left: float | None = None
+
+    def enter(self) -> None:
+        """Take a place, to be given back by :meth:`leave`; raises :class:`OverloadedError` when none is free."""
+        if self.inside >= self.most:
+            raise OverloadedError(
+                f"{self.inside} requests are in progress, as many as are taken at a time; send this one again later",
+                self.retry_after_s,
+            )
+        self.inside += 1
+
+    def leave(self) -> None:
+        """Give a place back."""
+        now = time.monotonic()
+        if self._left is not None:
+            self._pace_s = self._MEMORY * self._pace_s + (1 - self._MEMORY) * (now - self._left)
+        self.inside -= 1
+        self._left = now if self.inside else None  # a pause without requests says nothing of the pace
+
+    @property
+    def retry_after_s(self) -> int:
+        """About how long those inside take, in whole seconds, at least 1 and at most ``LONGEST_WAIT_S``."""
+        return min(max(1, math.ceil(self._pace_s * self.inside)), self.LONGEST_WAIT_S)
+
+
+class Guard:
+    """An application in front of ``app``: refuses what may not pass, and counts everything."""
+
+    def __init__(self, app: ASGIApp, service: HttpService, paths: Collection[str]) -> None:
+        self._app = app
+        self._service = service
+        self._paths = frozenset(paths)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started, status = time.perf_counter(), GONE
+
+        async def noting(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            await self._pass(scope, receive, noting)
+        finally:
+            path = scope["path"] if scope["path"] in self._paths else OTHER_PATH
+            self._service.metrics.answered(path, status, time.perf_counter() - started)
+
+    async def _pass(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = Headers(scope=scope)
+        if scope["path"] != HEALTH and not is_authorised(headers.get("authorization"), self._service.token):
+            answer = self._service.error(
+                401,
+                "a bearer token is required, and this request carries none or a wrong one; send the header "
+                "authorization: Bearer TOKEN",
+                {"www-authenticate": "Bearer"},
+            )
+            await answer(scope, receive, send)
+        elif scope["method"] in ("GET", "HEAD", "OPTIONS"):
+            await self._app(scope, receive, send)
+        else:
+            await self._in_turn(scope, receive, send, headers)
+
+    async def _in_turn(self, scope: Scope, receive: Receive, send: Send, headers: Headers) -> None:
+        limits = self._service.limits
+        most = limits.max_onnx_bytes if scope["path"] == ONNX else limits.max_bytes
+        length = headers.get("content-length", "0")
+        if not length.isdecimal() or int(length) > most:
+            await self._service.error(413, too_large(most))(scope, receive, send)
+            return
+        try:
+            self._service.gate.enter()
+        except OverloadedError as error:
+            await self._service.refusal(error)(scope, receive, send)
+            return
+        try:
+            refused = await self._in_time(scope, Body(receive, most, limits.body_timeout_s), send)
+        finally:
+            self._service.gate.leave()
+        if refused is not None:
+            await refused(scope, receive, send)
+
+    async def _in_time(self, scope: Scope, body: Body, send: Send) -> Response | None:
+        """Run the application until it has answered, its time is over or nobody waits for it any more."""
+        answering = False
+
+        async def noting(message: Message) -> None:
+            nonlocal answering
+            answering = True
+            await send(message)
+
+        work = asyncio.ensure_future(self._app(scope, body.receive, noting))
+        gone = asyncio.ensure_future(body.until_gone())
+        seconds = self._service.limits.timeout_s
+        try:
+            await asyncio.wait({work, gone}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            late, left = not work.done(), gone.done()
+            gone.cancel()
+            if late:
+                work.cancel()
+            with suppress(asyncio.CancelledError):
+                await work
+        if not late or left or answering:
+            return None
+        return self._service.error(
+            504, f"no answer within {seconds:g} s, and it is not worked on any more; send fewer networks at a time"
+        )
+
+
+class Body:
+    """A request's body as it arrives, of at most ``most`` bytes and within ``seconds``."""
+
+    def __init__(self, receive: Receive, most: int, seconds: float) -> None:
+        self._receive = receive
+        self._most = most
+        self._seconds = seconds
+        self._deadline: float | None = None
+        self._size = 0
+        self._complete = asyncio.Event()
+
+    async def receive(self) -> Message:
+        """The next message; raises an HTTP 413 or 408 beyond the limits."""
+        if self._complete.is_set():
+            return await self._receive()
+        now = asyncio.get_running_loop().time()
+        self._deadline = self._deadline or now + self._seconds
+        try:
+            async with asyncio.timeout_at(self._deadline):
+                message = await self._receive()
+        except TimeoutError:
+            raise HTTPException(
+                408, f"the body did not arrive within {self._seconds:g} s; send it faster, or less of it"
+            ) from None
+        self._size += len(message.get("body", b""))
+        if self._size > self._most:
+            raise HTTPException(413, too_large(self._most))
+        if not message.get("more_body", False):
+            self._complete.set()
+        return message
+
+    async def until_gone(self) -> None:
+        """Wait until the client has left, which shows once its body is read."""
+        await self._complete.wait()
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+
+
+def too_large(most: int) -> str:
+    """Why a body is refused."""
+    return f"the body must be at most {most} bytes; send fewer or smaller networks in one request"

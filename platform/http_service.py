@@ -1,0 +1,64 @@
+"""What the parts of the HTTP side share: who predicts, what is allowed, what was counted, and how errors look."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from starlette.responses import JSONResponse
+
+from gennape.errors import ConfigError, InvalidArchitectureError, InvalidDataError, InvalidGraphError, ServiceError
+from gennape.platform.http_guard import Gate
+from gennape.platform.http_metrics import Metrics
+from gennape.platform.serving_answers import OutOfTimeError, OverloadedError
+from gennape.platform.serving_config import RequestLimits
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+
+    from gennape.errors import GennapeError
+    from gennape.platform.serving_answers import Answer
+    from gennape.search_spaces.graph import PackedGraphs
+
+MAX_MESSAGE = 500
+INVALID = (InvalidArchitectureError, InvalidGraphError, InvalidDataError, ConfigError)
+
+
+@dataclass
+class HttpService:
+    """One service over HTTP.
+
+    ``ask`` predicts packed graphs. ``sha256`` is that of the checkpoint that answered last. ``token`` None lets
+    everyone in. ``healthy`` tells whether the predictor answered when it was last asked.
+    """
+
+    ask: Callable[[PackedGraphs], Awaitable[Answer]]
+    sha256: str
+    limits: RequestLimits = field(default_factory=RequestLimits)
+    token: str | None = field(default=None, repr=False)
+    metrics: Metrics = field(default_factory=Metrics)
+    healthy: bool = True
+
+    def __post_init__(self) -> None:
+        self.gate = Gate(self.limits.max_requests)
+
+    def error(self, status: int, message: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
+        """The one shape of every answer that is not what was asked for."""
+        shown = message if len(message) <= MAX_MESSAGE else message[:MAX_MESSAGE] + " ..."
+        # A request's JSON may have held a lone surrogate, which UTF-8 cannot carry back.
+        content = {"error": shown.encode("utf-8", "backslashreplace").decode(), "checkpoint": self.sha256}
+        return JSONResponse(content, status, headers)
+
+    def refusal(self, error: GennapeError) -> JSONResponse:
+        """The answer that an error of ours is given."""
+        if isinstance(error, INVALID):
+            return self.error(422, str(error))
+        if isinstance(error, OutOfTimeError):
+            return self.error(504, str(error))
+        if isinstance(error, OverloadedError):
+            self.metrics.refused()
+            seconds = max(self.gate.retry_after_s, round(error.retry_after_s))
+            return self.error(503, str(error), {"retry-after": str(seconds)})
+        if isinstance(error, ServiceError):
+            return self.error(503, str(error), {"retry-after": str(self.gate.retry_after_s)})
+        return self.error(500, str(error))

@@ -1,0 +1,200 @@
+"""A served ensemble as its clients see it: populations in, predictions out, patient with one that is busy."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
+from ray.serve.exceptions import BackPressureError, RayServeException, ReplicaUnavailableError
+
+from gennape.errors import GennapeError, ServiceError
+from gennape.platform.serving_answers import Answer, OutOfTimeError, OverloadedError, joined
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from ray.serve.handle import DeploymentHandle
+
+    from gennape.platform.serving_config import ServingConfig
+    from gennape.platform.serving_replica import Load
+    from gennape.predictors.predictor import Prediction
+    from gennape.search_spaces.graph import PackedGraphs
+
+LOST = (RayActorError, ReplicaUnavailableError)
+MOST_LOSSES = 6  # replicas that may die over one request before it is taken for the cause
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.05, 5.0
+
+
+class Backoff:
+    """How long one client waits before it asks again: longer at every refusal, shorter again with every answer.
+
+    Half of each pause is drawn from a generator of the client's own, so that clients that were refused together do not
+    come back together. A copy that is sent elsewhere is another client and draws for itself.
+    """
+
+    def __init__(self, rng: np.random.Generator | None = None) -> None:
+        self._rng = np.random.default_rng() if rng is None else rng
+        self._refusals = 0
+
+    def __reduce__(self) -> tuple[type[Backoff], tuple[()]]:
+        return Backoff, ()
+
+    def pause(self, at_least: float = 0.0) -> float:
+        """Seconds to wait after a refusal; ``at_least`` is what the refusal asked for."""
+        longest = min(FIRST_PAUSE_S * 2.0**self._refusals, LONGEST_PAUSE_S)
+        self._refusals = min(self._refusals + 1, 32)
+        return at_least + float(self._rng.uniform(longest / 2, longest))
+
+    def answered(self) -> None:
+        """A request was taken."""
+        self._refusals = max(self._refusals - 1, 0)
+
+
+@dataclass(frozen=True)
+class Application:
+    """What is needed to deploy another checkpoint, or this one again, in place of what a handle leads to."""
+
+    name: str
+    config: ServingConfig
+    files: Mapping[str, bytes] = field(repr=False)
+    load: Load
+
+
+@dataclass(frozen=True)
+class EnsembleHandle:
+    """A served ensemble as workers see it; may be sent into Ray tasks and actors. ``url`` is None without HTTP.
+
+    ``sha256`` is that of the checkpoint when the handle was made; an update of the service reaches every handle, and
+    :meth:`answer` tells which checkpoint answered. ``method`` is the deployment's handle with its method already
+    chosen. Choosing it makes a new handle, with a router of its own that reports its own load: chosen at every call, no
+    router would see the load that adds a replica.
+    """
+
+    sha256: str
+    url: str | None
+    method: DeploymentHandle[Any]
+    max_graphs: int
+    timeout_s: float
+    application: Application | None = None
+    backoff: Backoff = field(default_factory=Backoff, compare=False, repr=False)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What travels: only who serves may update, so that a checkpoint's files do not go to every worker."""
+        return {**self.__dict__, "application": None}
+
+    def predict(self, graphs: PackedGraphs) -> Prediction:
+        """Predict and wait; see :meth:`gennape.predictors.predictor.Predictor.predict`, and :meth:`answer`."""
+        return self.answer(graphs)[0]
+
+    def answer(self, graphs: PackedGraphs) -> tuple[Prediction, str]:
+        """The prediction, and the SHA-256 of the one checkpoint that made all of it.
+
+        Large sets travel in pieces that replicas share; pieces that an update would mix are asked again. Safe to
+        repeat, so a refusal or a lost replica is tried again, after pauses that grow and differ from client to client.
+        Raises :class:`ServiceError` when the service does not answer within ``timeout_s`` (:class:`OverloadedError`
+        where it refused for as long), and the predictor's own error (such as ``InvalidGraphError``) when it refuses the
+        graphs.
+        """
+        deadline = time.monotonic() + self.timeout_s
+        if len(graphs) <= self.max_graphs:
+            whole = self._call(graphs, deadline)
+            return whole.prediction, whole.sha256
+        places = np.array_split(np.arange(len(graphs)), -(-len(graphs) // self.max_graphs))
+        pieces = [graphs.take(place) for place in places]
+        answers = [self._call(piece, time.monotonic() + self.timeout_s) for piece in pieces]
+        deadline = time.monotonic() + self.timeout_s
+        while len({answer.sha256 for answer in answers}) > 1:
+            newest = answers[-1].sha256
+            answers = [
+                answer if answer.sha256 == newest else self._call(piece, deadline)
+                for piece, answer in zip(pieces, answers, strict=True)
+            ]
+        return joined(answers), answers[-1].sha256
+
+    def _call(self, graphs: PackedGraphs, deadline: float) -> Answer:
+        losses = 0
+        while True:
+            response = self.method.remote(graphs)
+            try:
+                answer: Answer = response.result(timeout_s=max(deadline - time.monotonic(), 0.001))
+            except (TimeoutError, GetTimeoutError) as error:
+                response.cancel()  # type: ignore[no-untyped-call]
+                raise _late(len(graphs), self.timeout_s) from error
+            except (BackPressureError, *LOST) as error:
+                losses += isinstance(error, LOST)
+                pause = self.backoff.pause(_asked_for(error))
+                if losses > MOST_LOSSES or time.monotonic() + pause > deadline:
+                    raise _given_up(len(graphs), losses, pause, error) from error
+            except (RayError, RayServeException) as error:
+                raise _failure_of(error) from error
+            else:
+                self.backoff.answered()
+                return answer
+            time.sleep(pause)
+
+    async def ask(self, graphs: PackedGraphs) -> Answer:
+        """As :meth:`answer`, in an event loop, of at most ``max_graphs`` graphs, and without patience.
+
+        A full queue raises :class:`OverloadedError` at once; a lost replica is tried again. Where the caller stops
+        waiting, the replica does not start on it.
+        """
+        for losses in range(MOST_LOSSES + 1):
+            response = self.method.remote(graphs)
+            try:
+                answer: Answer = await response
+            except asyncio.CancelledError:
+                response.cancel()  # type: ignore[no-untyped-call]
+                raise
+            except BackPressureError as error:
+                raise OverloadedError(
+                    "the queue of the ensemble is full; send this request again later", _asked_for(error) or 1.0
+                ) from error
+            except LOST as error:
+                if losses == MOST_LOSSES:
+                    raise _given_up(len(graphs), losses, 1.0, error) from error
+                await asyncio.sleep(self.backoff.pause())
+            except (RayError, RayServeException) as error:
+                raise _failure_of(error) from error
+            else:
+                return answer
+        raise AssertionError("the last try returns or raises")
+
+
+def _asked_for(error: BaseException) -> float:
+    """For how long a refusal asks its client to stay away, in seconds."""
+    return getattr(error, "retry_after_s", None) or 0.0
+
+
+def _late(n: int, timeout_s: float) -> OutOfTimeError:
+    return OutOfTimeError(
+        f"no prediction of {n} graphs within {timeout_s:g} s; raise the number of replicas or the timeout, or predict "
+        f"fewer graphs at a time"
+    )
+
+
+def _given_up(n: int, losses: int, pause: float, error: BaseException) -> ServiceError:
+    if losses > MOST_LOSSES:
+        return ServiceError(f"{losses} replicas were lost while they predicted {n} graphs: {brief(error)}")
+    return OverloadedError(
+        f"the ensemble did not take {n} graphs in time ({brief(error)}); raise the number of replicas or the timeout, "
+        f"or send fewer requests at a time",
+        pause,
+    )
+
+
+def _failure_of(error: BaseException) -> GennapeError:
+    """What Ray or a replica raised, as an error of ours: an expected one as it is, any other as one line."""
+    if isinstance(error, RayTaskError):
+        cause = error.cause
+        return cause if isinstance(cause, GennapeError) else ServiceError(f"the ensemble failed: {brief(cause)}")
+    return ServiceError(f"the ensemble is not being served any more: {brief(error)}")
+
+
+def brief(error: BaseException) -> str:
+    """An error's kind and the first line of its message."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0] if lines else ''}"

@@ -1,0 +1,76 @@
+"""What a replica runs, and the checkpoint that it is sent."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from ray import serve
+
+from gennape.errors import GennapeError, ServiceError
+from gennape.platform.serving_answers import Answer, answer_sets, probe_graphs
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from gennape.platform.serving_config import ServingConfig
+    from gennape.predictors.predictor import Predictor
+    from gennape.search_spaces.graph import PackedGraphs
+
+    Load = Callable[[Path | None], Predictor]
+
+
+class Ensemble:
+    """One predictor, loaded once, asked in batches."""
+
+    def __init__(self, config: ServingConfig, files: Mapping[str, bytes], load: Load) -> None:
+        import torch  # noqa: PLC0415 (only replicas need it)
+
+        torch.set_num_threads(config.torch_threads)
+        self.predictor = load_files(files, load) if files else load(config.checkpoint)
+        self.probe = probe_graphs()
+        self.answer_many.set_max_batch_size(config.max_batch_graphs)  # type: ignore[attr-defined]
+        self.answer_many.set_batch_wait_timeout_s(config.batch_wait_s)  # type: ignore[attr-defined]
+
+    @serve.batch(max_batch_size=1024, batch_size_fn=lambda sets: sum(map(len, sets)))
+    async def answer_many(self, sets: list[PackedGraphs]) -> list[Answer | GennapeError]:
+        """One answer per request; off the event loop, which keeps answering health checks and taking requests."""
+        return await asyncio.to_thread(answer_sets, self.predictor, sets)
+
+    async def predict(self, graphs: PackedGraphs) -> Answer:
+        """One request's answer, computed together with those that arrived beside it."""
+        answer: Answer | GennapeError = await self.answer_many(graphs)
+        if isinstance(answer, GennapeError):
+            raise answer
+        return answer
+
+    async def check_health(self) -> None:
+        """Make a real prediction; Serve replaces a replica whose answer is not one."""
+        answer = await asyncio.to_thread(self.predictor.predict, self.probe)
+        if not np.isfinite(answer.accuracy).all() or not np.allclose(answer.memberships.sum(1), 1, atol=1e-3):
+            raise ServiceError(f"the ensemble predicts {answer.accuracy} % with memberships {answer.memberships}")
+
+
+def read_files(checkpoint: Path | None) -> dict[str, bytes]:
+    """What a checkpoint's folder holds, for replicas on machines that do not have it."""
+    if checkpoint is None or not checkpoint.is_dir():
+        return {}
+    return {path.name: path.read_bytes() for path in sorted(checkpoint.iterdir()) if path.is_file()}
+
+
+def load_files(files: Mapping[str, bytes], load: Load) -> Predictor:
+    """The predictor of a checkpoint's files, as :func:`read_files` gives them."""
+    with tempfile.TemporaryDirectory(prefix="gennape-checkpoint-") as folder:
+        for name, content in files.items():
+            (Path(folder) / name).write_bytes(content)
+        return load(Path(folder))
+
+
+def load_checkpoint_at(path: Path | None) -> Predictor:
+    """The predictor of the checkpoint at ``path``, of the shipped one for None."""
+    from gennape.predictors.checkpoint import load_checkpoint  # noqa: PLC0415 (it imports torch)
+
+    return load_checkpoint(path)

@@ -1,0 +1,90 @@
+"""Graphs and ONNX files over HTTP, without a cluster."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx
+import pytest
+from http_cases import SHA, ask_api, predict
+
+from gennape.platform.http_api import example
+from gennape.platform.http_bodies import as_columns
+from gennape.search_spaces.families.registry import FAMILIES, family
+from gennape.search_spaces.onnx_import import read_onnx
+
+if TYPE_CHECKING:
+    pass
+
+
+def _columns(**changed: Any) -> dict[str, Any]:
+    space = family("hiaml")
+    return {**as_columns(space.graph(space.decode(example(space)))), **changed}
+
+
+@pytest.mark.parametrize("space", FAMILIES, ids=lambda space: space.name)
+def test_a_graph_is_answered_as_its_architecture_is(space: Any) -> None:
+    columns = as_columns(space.graph(space.decode(example(space))))
+    by_graph = ask_api("POST", "/predict/graphs", json={"graphs": [columns]})
+    assert by_graph.status_code == 200, by_graph.text
+    assert by_graph.json() == predict(json={"space": space.name, "architecture": example(space)}).json()
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"edge.source": []}, "edge.target has"),
+        ({"edge.source": [0], "edge.target": [999]}, "names node 999"),
+        ({"node.op": [2**40]}, "graphs.0.node.op.0: Input should be less than"),
+        ({"node.op": [1.5]}, "valid integer"),
+        ({"node.extra": []}, "graphs.0.node.extra"),
+        ({"node.scalar": None}, "graphs.0.node.scalar"),
+        ({name: [] for name in _columns()}, "graph 0 has no nodes"),
+        ({"edge.source": [], "edge.target": []}, "only the input node has none"),
+    ],
+)
+def test_what_is_no_graph_says_why(change: dict[str, Any], says: str) -> None:
+    answer = ask_api("POST", "/predict/graphs", json={"graphs": [_columns(**change)]})
+    assert answer.status_code == 422, answer.text
+    assert says in answer.json()["error"]
+
+
+def _onnx(tmp_path: Path, batch: Any = 1, size: Any = 32) -> bytes:
+    x = onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [batch, 3, size, size])
+    y = onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, None)
+    w = onnx.numpy_helper.from_array(np.zeros((8, 3, 3, 3), np.float32), "w")
+    nodes = [onnx.helper.make_node("Conv", ["x", "w"], ["c"]), onnx.helper.make_node("Relu", ["c"], ["y"])]
+    opset = [onnx.helper.make_opsetid("", 17)]
+    model = onnx.helper.make_model(onnx.helper.make_graph(nodes, "g", [x], [y], [w]), opset_imports=opset)
+    onnx.save(model, tmp_path / "model.onnx")
+    return (tmp_path / "model.onnx").read_bytes()
+
+
+def test_an_onnx_file_is_answered(tmp_path: Path) -> None:
+    content = _onnx(tmp_path)
+    answer = ask_api("POST", "/predict/onnx", content=content)
+    assert answer.status_code == 200, answer.text
+    (row,) = answer.json()["predictions"]
+    assert row["accuracy"] == read_onnx(tmp_path / "model.onnx").n_nodes
+    assert row["macs"] == 30 * 30 * 8 * 3 * 9  # without padding
+    assert answer.json()["checkpoint"] == SHA
+
+
+def test_a_free_input_takes_its_shape_from_the_request(tmp_path: Path) -> None:
+    content = _onnx(tmp_path, "n", "side")
+    assert ask_api("POST", "/predict/onnx?shape=1,3,34,34", content=content).json()["predictions"][0]["macs"] == (
+        32 * 32 * 8 * 3 * 9
+    )
+    answer = ask_api("POST", "/predict/onnx", content=content)
+    assert (answer.status_code, "shape" in answer.text) == (422, True), answer.text
+    assert ask_api("POST", "/predict/onnx?shape=1,3,x", content=content).status_code == 422
+
+
+@pytest.mark.parametrize("content", [b"", b"no model", b"\x08\x07" + bytes(1000)])
+def test_what_is_no_onnx_file_says_so_and_not_where_it_lay(content: bytes) -> None:
+    answer = ask_api("POST", "/predict/onnx", content=content)
+    assert answer.status_code == 422, answer.text
+    assert "the upload" in answer.json()["error"]
+    assert "gennape-upload" not in answer.text
