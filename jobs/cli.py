@@ -16,6 +16,7 @@ from gennape.jobs.evaluate import evaluate
 from gennape.jobs.export import export
 from gennape.jobs.finetune import finetune
 from gennape.jobs.fit import fit
+from gennape.jobs.label import label
 from gennape.jobs.logs import logs
 from gennape.jobs.pretrain import pretrain
 from gennape.jobs.search import search
@@ -24,7 +25,9 @@ from gennape.jobs.show import show
 from gennape.jobs.status import status
 from gennape.jobs.stop import stop
 from gennape.jobs.submit import submit
+from gennape.jobs.tune import tune
 from gennape.jobs.ui import ui
+from gennape.jobs.verify import verify
 
 app = typer.Typer(
     name="gennape",
@@ -47,6 +50,9 @@ for verb in (
     stop,
     pretrain,
     fit,
+    label,
+    verify,
+    tune,
     finetune,
     evaluate,
     conform,

@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from gennape.jobs.settings_file import SettingsFile, run_with
+from gennape.jobs.tracked import Register, TrackingUri, Workspace, refuse_wrong_address, register_result
+
 if TYPE_CHECKING:
     from gennape.predictors.predictor import Predictor
     from gennape.search_spaces.labels import LabelledArchitectures
@@ -14,6 +17,7 @@ if TYPE_CHECKING:
 
 
 def fit(
+    context: typer.Context,
     encoder: Annotated[Path, typer.Option(help="Folder of a pretrained encoder.")],
     data: Annotated[Path, typer.Option(help="Labelled file to train on, of any format that `gennape data` names.")],
     out: Annotated[Path, typer.Option(help="Folder to write the checkpoint to.")],
@@ -26,10 +30,14 @@ def fit(
     batch: Annotated[int, typer.Option(min=2)] = 128,
     clusters: Annotated[int, typer.Option(min=1, help="Fuzzy clusters.")] = 6,
     fuzzifier: Annotated[float, typer.Option(help="Softness of the clusters, above 1.")] = 1.5,
+    settings: SettingsFile = None,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     device: Annotated[
         Literal["cpu", "cuda"] | None, typer.Option(help="Where to compute.", show_default="cuda where there is one")
     ] = None,
+    register: Register = False,
+    workspace: Workspace = None,
+    tracking_uri: TrackingUri = None,
 ) -> None:
     """Fit encoder, clusters and members on the training rows; report the held-out validation and test rows."""
     from dataclasses import asdict, replace
@@ -48,6 +56,9 @@ def fit(
     from gennape.search_spaces.families.registry import family as family_named
     from gennape.search_spaces.labels import read_labels, split
 
+    if settings is not None:
+        return run_with(context, settings)
+    refuse_wrong_address(tracking_uri)
     if fuzzifier <= 1:
         raise ConfigError(f"--fuzzifier must be above 1, got {fuzzifier}")
     where = chosen_device(device)
@@ -68,15 +79,15 @@ def fit(
         pairwise=replace(usual.pairwise, epochs=pair_epochs),
         end_to_end=replace(usual.end_to_end, epochs=k_gnn_epochs),
     )
-    settings = training.FitConfig(epochs=epochs, batch=batch, members=members)
-    with progress_bar("Fitting", settings.steps(len(graphs))) as advance:
+    how = training.FitConfig(epochs=epochs, batch=batch, members=members)
+    with progress_bar("Fitting", how.steps(len(graphs))) as advance:
         fitted = training.fit(
-            pretrained, graphs, chosen.accuracy, ClusteringConfig(pretrained.config, clusters, fuzzifier), settings,
+            pretrained, graphs, chosen.accuracy, ClusteringConfig(pretrained.config, clusters, fuzzifier), how,
             rng, lambda n, loss: advance(n, f"loss {loss:.3f}"), device=where,
             held_out=(space.graphs(held_out.genomes), held_out.accuracy) if len(held_out.genomes) else None,
         )  # fmt: skip
     record = provenance(
-        data, seed, family=family, networks=len(graphs), minimum_accuracy=minimum_accuracy, fit=asdict(settings),
+        data, seed, family=family, networks=len(graphs), minimum_accuracy=minimum_accuracy, fit=asdict(how),
         encoder=encoder_sha256, device=where.type,
     )  # fmt: skip
     seen = np.isin(part, (0, 1))  # the validation rows are looked at, too
@@ -90,6 +101,8 @@ def fit(
     sha256 = save_ensemble(out, fitted, record, learnt)
     Console().print(f"checkpoint {sha256[:12]} written to {out}")
     Console().print_json(data=record["metrics"])
+    if register:
+        register_result(out, "fit", workspace, tracking_uri)
 
 
 def _figures(

@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from gennape.jobs.settings_file import SettingsFile, run_with
+from gennape.jobs.tracked import Register, TrackingUri, refuse_wrong_address, register_result
+
 if TYPE_CHECKING:
     import numpy as np
     from jaxtyping import Float64, Int64
@@ -19,6 +22,7 @@ if TYPE_CHECKING:
 
 
 def pretrain(
+    context: typer.Context,
     out: Annotated[Path, typer.Option(help="Folder to write the encoder to.")],
     family: Annotated[
         list[str] | None,
@@ -40,6 +44,9 @@ def pretrain(
     hidden: Annotated[int, typer.Option(min=4, help="Width of the encoder.")] = 64,
     layers: Annotated[int, typer.Option(min=1, help="Rounds of message passing.")] = 4,
     embedding: Annotated[int, typer.Option(min=2, help="Width of the embedding.")] = 32,
+    dropout: Annotated[float, typer.Option(min=0, max=0.9, help="Part of the channels that each view lacks.")] = 0.1,
+    learning_rate: Annotated[float, typer.Option(min=1e-6, max=1, help="Highest of the training.")] = 1e-3,
+    settings: SettingsFile = None,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     device: Annotated[
         Literal["cpu", "cuda"] | None, typer.Option(help="Where to compute.", show_default="cuda where there is one")
@@ -66,6 +73,8 @@ def pretrain(
     address: Annotated[
         str | None, typer.Option(help="Ray cluster whose workers train.", show_default="one of its own")
     ] = None,
+    register: Register = False,
+    tracking_uri: TrackingUri = None,
 ) -> None:
     """Pretrain the encoder so that networks of similar Laplacian spectra have similar embeddings."""
     import numpy as np
@@ -76,21 +85,26 @@ def pretrain(
     from gennape.predictors.contrastive import GENERAL, GENNAPE
     from gennape.predictors.encoder import EncoderConfig
 
+    if settings is not None:
+        return run_with(context, settings)
+    refuse_wrong_address(tracking_uri)
     contrast = {"gennape": GENNAPE, "general": GENERAL}[config]
-    settings = training.PretrainConfig(epochs=epochs, batch=batch, contrast=contrast)
+    how = training.PretrainConfig(epochs, batch, learning_rate, contrast=contrast)
     networks = _Networks(_sources(family or ["nb101"], data or []), sample, np.random.default_rng(seed), batch)
-    sizes = EncoderConfig(hidden, layers, embedding)
+    sizes = EncoderConfig(hidden, layers, embedding, dropout)
     if workers > 1 or gpus_per_worker:
         from gennape.platform.pretraining import WorkersConfig
 
         if device is not None:
             raise ConfigError("--device is for one process; workers train on GPUs with --gpus-per-worker 1")
         scale = WorkersConfig(workers, min_workers or workers, gpus_per_worker, checkpoint_every)
-        sha256, count = _on_workers(out, workspace, address, networks, seed, sizes, settings, scale)
+        sha256, count = _on_workers(out, workspace, address, tracking_uri, networks, seed, sizes, how, scale)
     else:
         if address is not None:
             raise ConfigError("--address is for workers; say how many with --workers, or submit the command")
-        sha256, count = _here(out, networks, seed, sizes, settings, device)
+        sha256, count = _here(out, networks, seed, sizes, how, device)
+    if register:
+        register_result(out, "pretrain", workspace, tracking_uri)
     Console().print(f"encoder {sha256[:12]} of {count} networks written to {out}\nnext: gennape fit --encoder {out} …")
 
 
@@ -125,6 +139,7 @@ def _on_workers(
     out: Path,
     workspace: Path | None,
     address: str | None,
+    tracking_uri: str | None,
     networks: _Networks,
     seed: int,
     sizes: EncoderConfig,
@@ -159,7 +174,8 @@ def _on_workers(
                 advance(graphs - done, note)
                 done = graphs
 
-            result = pretrain_on_workers(out, folder, description, prepare, sizes, settings, scale, address, follow)
+            of = (description, prepare, sizes, settings, scale)
+            result = pretrain_on_workers(out, folder, *of, address, follow, tracking_uri)
     except KeyboardInterrupt:
         typer.echo("interrupted; repeat the command to go on from the last checkpoint", err=True)
         raise typer.Exit(130) from None

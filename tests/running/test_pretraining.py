@@ -2,15 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import re
-import signal
 import socket
-import subprocess
-import sys
-import threading
-import time
-from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -21,12 +14,13 @@ from hypothesis import strategies as st
 from torch import distributed, nn
 from typer.testing import CliRunner
 
-from gennape.errors import CheckpointError, ConfigError
+from gennape.errors import CheckpointError, ConfigError, ServiceError
 from gennape.jobs.cli import app
+from gennape.platform import pretraining
 from gennape.platform.cluster import local_ray
 from gennape.platform.pretraining import newest_state, training_folder
 from gennape.platform.tracking import open_store
-from gennape.predictors.checkpoint import WEIGHTS, provenance_of
+from gennape.predictors.checkpoint import provenance_of
 from gennape.predictors.contrastive import GENERAL, GENNAPE
 from gennape.predictors.data_parallel import (
     BatchOrder,
@@ -229,41 +223,6 @@ def call(out, workspace, *workers):
     return result
 
 
-def until(condition, what):
-    deadline = time.monotonic() + TIMEOUT_S
-    while not (found := condition()):
-        assert time.monotonic() < deadline, f"no {what} within {TIMEOUT_S} s"
-        time.sleep(0.02)
-    return found
-
-
-def step_of(folder):
-    state = newest_state(folder)
-    return 0 if state is None else int(state.stem.removeprefix("state-"))
-
-
-def descendants(pid):
-    """Process ids below ``pid`` with their command lines, from /proc."""
-    parents, commands = {}, {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                parents[int(entry.name)] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-                commands[int(entry.name)] = (entry / "cmdline").read_text()
-            except OSError:
-                continue
-    found = {pid}
-    while more := {child for child, parent in parents.items() if parent in found} - found:
-        found |= more
-    return {child: commands.get(child, "") for child in found - {pid}}
-
-
-def kill(pids):
-    for pid in pids:
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-
-
 def curve(workspace, out):
     """The run that ended with this encoder: its losses by step, and its throughput."""
     client, experiment = open_store(workspace)
@@ -287,47 +246,16 @@ def test_the_learning_curve_is_in_mlflow(undisturbed, workspace):
     assert not training_folder(undisturbed, workspace).exists()
 
 
-@pytest.mark.cluster
-@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="follows processes by /proc")
-def test_losing_the_driver_and_then_a_worker_changes_nothing(undisturbed, workspace, tmp_path):
-    """SIGKILL to both; the second call would like more workers than there is room for, and takes two."""
-    out = tmp_path / "disturbed"
-    folder = training_folder(out, workspace)
-    places = ["--out", str(out), "--workspace", str(workspace)]
-    command = [sys.executable, "-m", "gennape", "pretrain", *ARGUMENTS, "2", *places]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as driver:
-        try:
-            until(lambda: driver.poll() is not None or step_of(folder), "checkpoint")
-        finally:
-            below = descendants(driver.pid)
-            driver.kill()
-            kill(below)
-    before = step_of(folder)
-    assert 0 < before < STEPS
-    assert not out.exists()
-
+def test_a_pretraining_that_was_begun_otherwise_is_refused(tmp_path, monkeypatch):
+    """Whatever ended the first call: here nothing trains."""
+    monkeypatch.setattr(pretraining, "train", lambda *_: None)
+    out, workspace = tmp_path / "out", tmp_path / "workspace"
+    with pytest.raises(ServiceError, match="training ended before its last step; repeat the command"):
+        call(out, workspace, 2)
     with pytest.raises(ConfigError, match=r"under way: pretrain\.epochs was 36, now 37\. Repeat"):
         call(out, workspace, 2, "--epochs", 37)
-
-    def lose_a_worker():
-        until(lambda: step_of(folder) > before, "later checkpoint")
-        workers = [pid for pid, command in descendants(os.getpid()).items() if "RayTrainWorker" in command]
-        killed.append((len(workers), step_of(folder)))
-        kill(workers[-1:])
-
-    killed = []
-    loser = threading.Thread(target=lose_a_worker)
-    loser.start()
-    call(out, workspace, 4, "--min-workers", 2)
-    loser.join()
-    assert killed[0][0] == 2
-    assert before < killed[0][1] < STEPS
-    assert (out / WEIGHTS).read_bytes() == (undisturbed / WEIGHTS).read_bytes()
-    assert provenance_of(out)["workers"] == {"0": 2}
-    assert not folder.exists()
-    losses, _ = curve(workspace, out)
-    assert set(losses) <= set(curve(workspace, undisturbed)[0])
-    assert losses[-1][0] == STEPS
+    assert newest_state(training_folder(out, workspace)) is None
+    assert not out.exists()
 
 
 # Refusals ------------------------------------------------------------------------------------------------------------

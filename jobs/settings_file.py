@@ -1,0 +1,50 @@
+"""Options of a verb from a file, such as ``gennape tune`` writes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from gennape.errors import ConfigError
+
+SettingsFile = Annotated[
+    Path | None,
+    typer.Option(help="JSON file of options, as `gennape tune` writes it; those given here count before its."),
+]
+
+
+def run_with(context: typer.Context, path: Path) -> None:
+    """Run the verb again with the options that ``path`` says for it, wherever none was given.
+
+    The file is a JSON object that holds, under the name of the verb, an object of options. Raises :class:`ConfigError`
+    for a file that is none, an option that the verb does not have, or a value that it does not take.
+    """
+    verb = str(context.command.name)
+    known: dict[str | None, Any] = {parameter.name: parameter for parameter in context.command.params}
+    found: dict[str, Any] = {}
+    for name, value in _section(path, verb).items():
+        if name not in known or name == "settings":
+            raise ConfigError(f"{path}: `gennape {verb}` has no option {name!r} that a file may set")
+        source = context.get_parameter_source(name)
+        if source is not None and source.name != "DEFAULT":
+            continue
+        try:
+            found[name] = known[name].process_value(context, value)
+        except typer.BadParameter as error:
+            raise ConfigError(f"{path}: {name} is {value!r}: {error.message}") from error
+    callback: Any = context.command.callback
+    callback(**{**context.params, **found, "settings": None})
+
+
+def _section(path: Path, verb: str) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise ConfigError(f"cannot read the settings {path}: {error}") from error
+    section = content.get(verb) if isinstance(content, dict) else None
+    if not isinstance(section, dict):
+        raise ConfigError(f'{path} says nothing of {verb}; it is a JSON object such as {{"{verb}": {{"seed": 1}}}}')
+    return section

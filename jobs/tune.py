@@ -1,0 +1,147 @@
+"""``gennape tune``: find settings of encoder and clusters."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from gennape.jobs.tracked import TrackingUri, Workspace, refuse_wrong_address
+
+if TYPE_CHECKING:
+    from gennape.platform.tuning import Found
+    from gennape.platform.tuning_trial import Rows
+    from gennape.search_spaces.labels import LabelledArchitectures
+
+_JUDGES = 5  # one of so many rows judges
+
+
+def tune(
+    data: Annotated[Path, typer.Option(help="Labelled file to train on, of any format that `gennape data` names.")],
+    out: Annotated[Path, typer.Option(help="Settings to write (JSON); a tuning that was begun is continued.")],
+    family: Annotated[str, typer.Option(help="Search space of the rows.")] = "nb101",
+    judge: Annotated[
+        Path | None, typer.Option(help="Labelled file to judge by.", show_default="rows of --data left out of training")
+    ] = None,
+    judge_family: Annotated[str | None, typer.Option(help="Search space of --judge.", show_default="--family")] = None,
+    trials: Annotated[int, typer.Option(min=1, help="Settings to try; the first are the usual ones.")] = 20,
+    vary: Annotated[
+        list[str] | None, typer.Option(help="Setting to tune; repeat it for several.", show_default="all")
+    ] = None,
+    rows: Annotated[int, typer.Option(min=40, help="Rows of each file, at most.")] = 2000,
+    minimum_accuracy: Annotated[float, typer.Option(help="Leave rows below this percentage out.")] = 80.0,
+    epochs: Annotated[int, typer.Option(min=1, help="Of fitting the encoder, on the whole budget.")] = 24,
+    pretrain_epochs: Annotated[int, typer.Option(min=1, help="Of pretraining, on the whole budget.")] = 4,
+    rungs: Annotated[int, typer.Option(min=1, max=5, help="Budgets; each is a third of the next.")] = 3,
+    batch: Annotated[int, typer.Option(min=2, help="Of fitting; pretraining takes twice as many.")] = 128,
+    concurrent: Annotated[
+        int | None, typer.Option(min=1, help="Trials at a time.", show_default="all there is room for")
+    ] = None,
+    gpus_per_trial: Annotated[float, typer.Option(min=0, max=1, help="Part of a GPU for each trial.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of settings, rows and trainings.")] = 0,
+    workspace: Workspace = None,
+    address: Annotated[str | None, typer.Option(help="Ray cluster to use.", show_default="one of its own")] = None,
+    tracking_uri: TrackingUri = None,
+) -> None:
+    """Pretrain and fit with many settings, on small budgets first, and write the best for `pretrain` and `fit`."""
+    import numpy as np
+
+    from gennape.errors import ConfigError
+    from gennape.jobs.progress import progress_bar
+    from gennape.jobs.provenance import provenance
+    from gennape.platform.tuning import tune_settings, tuning_folder
+    from gennape.platform.tuning_trial import NAMES, Epochs, Study, draw_settings
+    from gennape.platform.workspace import open_workspace
+
+    refuse_wrong_address(tracking_uri)
+    varied = sorted(set(vary or NAMES))
+    if unknown := sorted(set(varied) - set(NAMES)):
+        raise ConfigError(f"--vary takes {', '.join(NAMES)}; got {', '.join(unknown)}")
+    if judge_family is not None and judge is None:
+        raise ConfigError("of which file are the rows that judge? Give --judge with --judge-family")
+    asked = {"family": family, "rows": rows, "minimum_accuracy": minimum_accuracy, "vary": varied}
+    asked["judge"] = None if judge is None else provenance(judge, seed)["data"]
+    asked["judge_family"] = judge_family or family
+    description = provenance(data, seed, **asked)
+    del description["commit"]  # what is measured may be gone on with after a change that is none to the trainings
+    learnt = _rows(data, family, judge, judge_family or family, rows, minimum_accuracy, seed)
+    folder = open_workspace(workspace)
+    settings = tuple(draw_settings(trials, varied, np.random.default_rng(seed)))
+    study = Study(tuning_folder(out, folder), settings, Epochs(pretrain_epochs, epochs), rungs, batch, seed)
+    try:
+        with progress_bar("Tuning", trials) as advance:
+            done = 0
+
+            def follow(results: int, note: str) -> None:
+                nonlocal done
+                advance(max(0, min(results, trials) - done), note)
+                done = min(results, trials)
+
+            found = tune_settings(
+                out, folder, description, study, learnt, gpus_per_trial, concurrent, address, follow, tracking_uri
+            )
+    except KeyboardInterrupt:
+        typer.echo("interrupted; repeat the command to go on, results are kept", err=True)
+        raise typer.Exit(130) from None
+    _summary(out, family, data, found)
+
+
+def _rows(data: Path, family: str, judge: Path | None, judge_family: str, rows: int, minimum: float, seed: int) -> Rows:
+    """Rows to learn from, to weigh members by, and to judge by; rows that are tested on take no part."""
+    from gennape.errors import ConfigError
+    from gennape.platform.tuning_trial import Rows
+    from gennape.search_spaces.families.registry import family as family_named
+    from gennape.search_spaces.labels import read_labels, split
+    from gennape.search_spaces.spectrum import laplacian_spectra
+
+    space = family_named(family)
+    labels = read_labels(data, space)
+    part, kept = split(labels), labels.accuracy >= minimum
+    training = _drawn(labels.take((part == 0) & kept), rows, seed)
+    weighing = _drawn(labels.take((part == 1) & kept), rows, seed)
+    if judge is None:
+        number = len(training.genomes) // _JUDGES
+        judges, training, judged = _slice(training, 0, number), _slice(training, number, None), space
+    else:
+        judged = family_named(judge_family)
+        others = read_labels(judge, judged)
+        judges = _drawn(others.take((split(others) != 2) & (others.accuracy >= minimum)), rows, seed)
+    for what, found in (("train on", training), ("judge by", judges)):
+        if len(found.genomes) < 2:
+            raise ConfigError(f"{len(found.genomes)} rows to {what}; give more labels or lower --minimum-accuracy")
+    graphs = space.graphs(training.genomes)
+    held_out = weighing if len(weighing.genomes) else training
+    return Rows(
+        graphs,
+        laplacian_spectra(graphs, 21),
+        training.accuracy,
+        (space.graphs(held_out.genomes), held_out.accuracy),
+        (judged.graphs(judges.genomes), judges.accuracy),
+    )
+
+
+def _drawn(labels: LabelledArchitectures, most: int, seed: int) -> LabelledArchitectures:
+    """At most so many, in an order that tells nothing."""
+    from gennape.predictors.protocol import draw_labelled
+
+    return labels.take(draw_labelled(labels.identity, seed, min(most, len(labels.genomes))))
+
+
+def _slice(labels: LabelledArchitectures, start: int, end: int | None) -> LabelledArchitectures:
+    import numpy as np
+
+    return labels.take(np.arange(len(labels.genomes))[start:end])
+
+
+def _summary(out: Path, family: str, data: Path, found: Found) -> None:
+    """What was found, and the commands that use it."""
+    values: Any = found.settings.options()
+    told = ", ".join(f"{name} {value}" for verb in values.values() for name, value in verb.items())
+    before = f", {found.before} of them before" if found.before else ""
+    typer.echo(f"{found.results} results{before}; trial {found.trial} ranks best, at {found.result['srcc']:.3f}")
+    typer.echo(f"settings  {told}\nwritten   {out}\nresults   {out.with_suffix('.trials.csv')}")
+    if found.failed:
+        typer.echo(f"{len(found.failed)} trials failed, the first: {found.failed[0]}", err=True)
+    typer.echo(f"next: gennape pretrain --family {family} --data {data} --settings {out} --out encoder")
+    typer.echo(f"then: gennape fit --family {family} --encoder encoder --data {data} --settings {out} --out checkpoint")

@@ -1,0 +1,24 @@
+"""Nested settings as text: for MLflow's parameters, and to say in what two descriptions differ."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Nested settings by names with dots, as text."""
+    found: dict[str, str] = {}
+    for name, value in values.items():
+        found |= flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: str(value)}
+    return found
+
+
+def differences(stored: Mapping[str, Any], asked: Mapping[str, Any]) -> str:
+    """In words, what was stored and is asked otherwise now; empty where both are equal."""
+    was, now = flat(stored), flat(asked)
+    return "; ".join(
+        f"{name} was {was.get(name)}, now {now.get(name)}" for name in {**was, **now} if was.get(name) != now.get(name)
+    )
