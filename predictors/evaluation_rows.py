@@ -94,7 +94,7 @@ def read_rows(
     (``numbers``, see :func:`gennape.predictors.checkpoint.learnt_numbers`), or, where a checkpoint does not tell them,
     the test part of the split. Of equal architectures one row counts, or the mean of all of them. Rows come in the
     order of their identities, so that nothing depends on that of the file. Raises :class:`InvalidDataError` for an
-    unreadable file or row and for a missing column.
+    unreadable file or row, for a missing column, and for own labels of several recipes or image sets.
     """
     path = folder / benchmark.file
     labels = read_labels(path, family_named(benchmark.family), benchmark.column)
@@ -105,11 +105,22 @@ def read_rows(
     if benchmark.keep is not None:
         labels, left_out["not counted by the papers"] = _take(labels, benchmark.keep(labels.genomes))
     if benchmark.averaged:
+        _refuse_mixed(path, labels)
         _, which = np.unique(np.array(labels.identity, np.str_), return_inverse=True)
         labels = replace(labels, accuracy=(np.bincount(which, labels.accuracy) / np.bincount(which))[which])
     labels, left_out["the same architecture again"] = _take(labels, _first_of_each(labels))
     sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
     return ChosenRows(benchmark, labels, {why: n for why, n in left_out.items() if n}, sha256, not held_out)
+
+
+def _refuse_mixed(path: Path, labels: LabelledArchitectures) -> None:
+    """Labels of several recipes or image sets are no trainings of the same kind, and have no mean."""
+    for name in ("recipe", "data"):
+        kinds = labels.table[name].nunique() if name in labels.table.columns else 1
+        if kinds > 1:
+            raise InvalidDataError(
+                f"{path}: its rows are of {kinds} kinds of {name}, which cannot be compared; keep those of one"
+            )
 
 
 def _unseen(labels: LabelledArchitectures, numbers: Int64[np.ndarray, " k"] | None) -> Bool[np.ndarray, " n"]:

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from gennape.errors import InvalidDataError
 from gennape.predictors.evaluation_rows import OWN, Benchmark, present_benchmarks, read_rows
 from gennape.search_spaces.families.registry import family
 
@@ -14,8 +15,8 @@ LABELS = Path(__file__).parents[2] / "benchmarks" / "labels"
 HIAML = next(benchmark for benchmark in OWN if benchmark.family == "hiaml")
 
 
-def write(folder: Path, architectures: list[str], accuracy: list[float]) -> None:
-    rows = {"family": "hiaml", "architecture": architectures, "accuracy": accuracy}
+def write(folder: Path, architectures: list[str], accuracy: list[float], **columns: list[str]) -> None:
+    rows = {"family": "hiaml", "architecture": architectures, "accuracy": accuracy, **columns}
     pd.DataFrame(rows).to_csv(folder / HIAML.file, index=False)
 
 
@@ -31,6 +32,12 @@ def test_several_trainings_of_an_architecture_are_averaged(tmp_path: Path) -> No
     # (70 + 71 + 75) / 3
     assert sorted(rows.labels.accuracy) == [60.0, 72.0, 80.0]
     assert rows.left_out == {"the same architecture again": 2}
+
+
+def test_labels_of_several_recipes_are_not_averaged(tmp_path: Path) -> None:
+    write(tmp_path, names(2), [70.0, 80.0], recipe=["one", "other"], data=["same", "same"])
+    with pytest.raises(InvalidDataError, match=r"2 kinds of recipe.*keep those of one"):
+        read_rows(tmp_path, HIAML, ())
 
 
 def test_own_labels_are_found_in_a_folder_beside_others_or_alone(tmp_path: Path) -> None:
