@@ -12,12 +12,13 @@ from scipy.optimize import minimize
 
 from gennape.errors import CheckpointError
 
-#: Variances of the answer's level and of its slope in the prior prediction, in variances of the labels.
-_LEVEL, _SLOPE = 4.0, 4.0
+#: Variances of the answer's level and of its slope in the prior prediction, in variances of the labels. The slope is
+#: believed to be near a good correlation: a few labels shall not turn round what is known without them.
+_LEVEL, _SLOPE, _USUAL_SLOPE = 4.0, 0.05, 0.9
 # Parameters are logarithms: variances of the two linear and of the two smooth parts, lengths of the latter, noise.
 _START = np.array([-1.0, -1.0, -1.0, -1.0, 0.5, 0.5, -2.0])
-_USUAL = np.array([-1.0, -1.0, -1.0, -1.0, 0.7, 0.7, -2.5])
-_SPREAD = np.array([2.0, 2.0, 2.0, 2.0, 0.7, 0.7, 1.5])
+_USUAL = np.array([-2.0, -2.0, -1.5, -1.5, 0.7, 0.7, -1.5])
+_SPREAD = np.array([1.0, 1.0, 1.0, 1.0, 0.7, 0.7, 1.5])
 _BOUNDS = [(-9.0, 5.0)] * len(_START)
 _JITTER = 1e-6
 _ROWS_AT_ONCE = 4096
@@ -66,6 +67,7 @@ class GaussianProcess:
     weights: Float64[np.ndarray, " n"]
     level: float
     deviation: float
+    slope: float
 
     def predict(self, known: Known) -> tuple[Float64[np.ndarray, " g"], Float64[np.ndarray, " g"]]:
         """Mean and standard deviation of the label of each network, in the labels' unit; noise counts as uncertain."""
@@ -74,7 +76,7 @@ class GaussianProcess:
             rows = slice(start, start + _ROWS_AT_ONCE)
             part = self.scale(known[rows])
             shared = _covariance(_parts(part, self.known), self.parameters)
-            mean[rows] = shared @ self.weights
+            mean[rows] = self.slope * part.prior + shared @ self.weights
             explained = np.einsum("gn,ng->g", shared, cho_solve((self.factor, True), shared.T))
             spread[rows] = np.sqrt(
                 np.maximum(_variance(part, self.parameters) - explained, 0) + np.exp(self.parameters[-1])
@@ -87,7 +89,7 @@ class GaussianProcess:
         columns = {
             f"{what}.{f.name}": getattr(known, f.name) for what, known in described.items() for f in fields(Known)
         }
-        line = np.array([self.level, self.deviation])
+        line = np.array([self.level, self.deviation, self.slope])
         return columns | {"parameters": self.parameters, "factor": self.factor, "weights": self.weights, "line": line}
 
 
@@ -97,25 +99,25 @@ def restored(state: Mapping[str, Float64[np.ndarray, "..."]]) -> GaussianProcess
         known, mean, deviation = (
             Known(*(state[f"{what}.{f.name}"] for f in fields(Known))) for what in ("known", "mean", "deviation")
         )
-        level, spread = state["line"].tolist()
+        level, spread, slope = state["line"].tolist()
         arrays = state["parameters"], state["factor"], state["weights"]
     except (KeyError, ValueError) as error:
         raise CheckpointError(f"what was learnt from labels is incomplete ({error}); fit to the labels anew") from error
-    return GaussianProcess(known, _Scale(mean, deviation), *arrays, level, spread)
+    return GaussianProcess(known, _Scale(mean, deviation), *arrays, level, spread, slope)
 
 
 def fit_process(known: Known, labels: Float64[np.ndarray, " n"]) -> GaussianProcess:
     """The process that explains ``labels`` [n] of networks best.
 
-    Its mean is a line in the prior prediction; around it vary linear functions of sizes and ways and of the totals, and
-    smooth functions of the sizes and of the pooled features. Variances, lengths and noise are those of highest
-    posterior probability under weak log-normal beliefs (Rasmussen and Williams, 2006, ch. 5), found by L-BFGS; nothing
-    is random.
+    Its mean is a line in the prior prediction, of a slope that is nearly known; around it vary linear functions of
+    sizes and ways and of the totals, and smooth functions of the sizes and of the pooled features. Variances, lengths
+    and noise are those of highest posterior probability under log-normal beliefs (Rasmussen and Williams, 2006, ch. 5),
+    found by L-BFGS; nothing is random.
     """
     scale = _scale_of(known)
     standard = scale(known)
     level, deviation = float(labels.mean()), float(labels.std()) or 1.0
-    y = (labels - level) / deviation
+    y = (labels - level) / deviation - _USUAL_SLOPE * standard.prior
     parts = _parts(standard, standard)
 
     def cost(parameters: Float64[np.ndarray, " k"]) -> float:
@@ -128,7 +130,7 @@ def fit_process(known: Known, labels: Float64[np.ndarray, " n"]) -> GaussianProc
 
     parameters = np.asarray(minimize(cost, _START, method="L-BFGS-B", bounds=_BOUNDS).x)
     factor, weights = _solve(parts, parameters, y)
-    return GaussianProcess(standard, scale, parameters, factor, weights, level, deviation)
+    return GaussianProcess(standard, scale, parameters, factor, weights, level, deviation, _USUAL_SLOPE)
 
 
 def before_labels(known: Known) -> tuple[Float64[np.ndarray, "g g"], float]:

@@ -56,3 +56,15 @@ def test_labels_all_alike_are_answered_near_them(labels: np.ndarray) -> None:
     mean, deviation = fit_process(known, labels).predict(_known(10, seed=1))
     assert (np.abs(mean - 85) < 10).all()
     assert np.isfinite(deviation).all()
+
+
+@pytest.mark.parametrize("labels", [3, 5, 8])
+def test_few_labels_do_not_turn_round_what_is_known(labels: int) -> None:
+    """Of a prior that ranks by .87, and nothing else that tells of the labels."""
+    found = []
+    for seed in range(20):
+        known, rng = _known(300, seed), np.random.default_rng([seed, 1])
+        accuracy = known.prior + rng.normal(size=300) * known.prior.std() / 2
+        process = fit_process(_take(known, slice(labels)), accuracy[:labels])
+        found.append(srcc(accuracy[labels:], process.predict(_take(known, slice(labels, 300)))[0]))
+    assert min(found) > 0.75, found
