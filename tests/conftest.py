@@ -1,5 +1,18 @@
-"""Shapes and types of every annotated function of the two lower rooms are checked while the tests run."""
+"""Shapes and types of every annotated function of the two lower rooms are checked while the tests run.
 
+With ``pytest -n 2`` the tests that start clusters take turns in one process, and the others run in the other, file by
+file, so that what the tests of a file share is made once.
+"""
+
+import pytest
 from jaxtyping import install_import_hook
 
 install_import_hook(["gennape.search_spaces", "gennape.predictors"], "beartype.beartype")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Say which tests take turns; pytest-xdist reads it where ``--dist loadgroup`` is given."""
+    for item in items:
+        turn = "cluster" if item.get_closest_marker("cluster") else item.nodeid.partition("::")[0]
+        item.add_marker(pytest.mark.xdist_group(turn))
