@@ -4,7 +4,7 @@ Ray's own autoscaler runs the groups of ``cluster.yaml`` on this machine, on the
 in place of a rented machine: a head without workers, and a ``gpu`` group that declares GPUs, which PyTorch does not
 find, so that workers fall back to processors. A small pretraining asks for them; nodes come, train, and go when idle.
 
-At the end: did as many GPU nodes come as workers were asked for, did the encoder get finished on them, are all gone?
+At the end: did GPU nodes come for all workers, did the encoder get finished on them, are all gone?
 """
 
 from __future__ import annotations
@@ -190,8 +190,8 @@ def run(workers: int, idle_s: float, epochs: int) -> None:
         checkpoint = json.loads((folder / "encoder" / "checkpoint.json").read_text())
         timeline.say(f"encoder written, by groups of {checkpoint['provenance']['workers']} workers")
         wait_for("end of the idle nodes", lambda: timeline.gpu_nodes() == 0)
-        timeline.say(f"{most} of {workers} GPU nodes came, worked and went")
-        if most != workers:
+        timeline.say(f"{most} GPU nodes for {workers} workers came, worked and went")
+        if most < workers:
             raise SystemExit("drill failed")
 
 

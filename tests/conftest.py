@@ -1,12 +1,16 @@
 """Shapes and types of every annotated function of the two lower rooms are checked while the tests run.
 
 With ``pytest -n 2`` the tests that start clusters take turns in one process, and the others run in the other, file by
-file, so that what the tests of a file share is made once.
+file, so that what the tests of a file share is made once. Each process and what it starts computes in one thread: two
+that compute in two threads each wait for each other, and take up to twenty times as long.
 """
+
+import os
 
 import pytest
 from jaxtyping import install_import_hook
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when PyTorch and NumPy are imported
 install_import_hook(["gennape.search_spaces", "gennape.predictors"], "beartype.beartype")
 
 

@@ -52,8 +52,10 @@ def in_process(monkeypatch):
 
 @pytest.fixture(scope="module")
 def ray_here():
-    with local_ray(num_cpus=2):
-        yield
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("OMP_NUM_THREADS", raising=False)  # which Ray would hand on, in place of its own choice
+        with local_ray(num_cpus=2):
+            yield
 
 
 @pytest.fixture
