@@ -1,4 +1,4 @@
-"""Graphs per second of pretraining, fitting and asking the encoder: ``python benchmarks/encoder_speed.py --device cuda``.
+"""Graphs per second of pretraining, fitting and asking: ``python benchmarks/encoder_speed.py --device cuda``.
 
 Pretraining and fitting are those of ``gennape pretrain`` and ``gennape fit``, with all that goes into a step: graphs
 become batches in other processes where a GPU computes. The first fifth of the steps, in which these start and memory is
