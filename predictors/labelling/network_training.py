@@ -122,7 +122,8 @@ class NetworkTraining:
         self.data, self.recipe, self.seed, self.record = data, recipe, seed, record
         device = data.device
         if device.type == "cuda":
-            torch.backends.cudnn.benchmark = True  # shapes never change; which algorithm is fastest is soon found
+            torch.backends.cudnn.benchmark = True  # shapes never change; which algorithm is fastest is soon found:
+            torch.backends.cudnn.benchmark_limit = 3  # of the likeliest; trying ten takes three times as long
         network = compile_graph(graph)
         initialise(network, seed.generator(0))
         self.network = network.to(device).to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
