@@ -74,11 +74,11 @@ class Model:
     image: tuple[int, int, int]
 
 
-def timm() -> Any:
-    """The package of models.
+def load_torchvision() -> None:
+    """Let torchvision be imported for what computes nothing on devices.
 
-    It asks for torchvision, whose package index carries only builds for CUDA: beside a PyTorch for processors these do
-    not load their operators and fail. The models use none of them, so two names suffice.
+    Its package index carries only builds for CUDA: beside a PyTorch for processors these do not load their operators
+    and fail. Models and changes of images use none of them, so two names suffice.
     """
     try:
         import torchvision  # noqa: F401, PLC0415
@@ -86,7 +86,12 @@ def timm() -> Any:
         library = torch.library.Library("torchvision", "FRAGMENT")
         for name in ("nms", "qnms"):
             library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-        timm.library = library  # type: ignore[attr-defined]  # the names live as long as it does
+        load_torchvision.library = library  # type: ignore[attr-defined]  # the names live as long as it does
+
+
+def timm() -> Any:
+    """The package of models, which asks for torchvision."""
+    load_torchvision()
     import timm as package  # noqa: PLC0415
 
     return package

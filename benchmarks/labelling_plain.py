@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 import torch.nn.functional as F
+from importing import load_torchvision
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
-from torchvision import transforms
 
 from gennape.predictors.labelling.device_images import put
 from gennape.predictors.labelling.images import Images, ImageSet, read_image_set
@@ -35,6 +35,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from gennape.search_spaces.graph import ComputationGraph
+
+load_torchvision()
+from torchvision import transforms  # noqa: E402
 
 
 class Plain(Dataset[tuple[torch.Tensor, int]]):
