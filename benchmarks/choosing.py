@@ -50,6 +50,8 @@ def main() -> None:
         if not chosen.tuned:
             continue
         rows = build_rows(chosen, lambda _: None)
+        if len(rows.accuracy) < 2 * a.labels:
+            continue
         found = np.array([compare(predictor, rows, a.labels, a.pool, np.random.default_rng(s)) for s in range(a.draws)])
         gain = found[:, 1] - found[:, 0]
         error = gain.std(ddof=1) / np.sqrt(len(gain))
