@@ -12,7 +12,7 @@ import typer
 from gennape.jobs.submit import DASHBOARD, Address
 
 if TYPE_CHECKING:
-    from gennape.platform.submission import Job
+    from gennape.platform.cluster_jobs import Job
 
 HEAD = ("ID", "VERB", "STATE", "STARTED", "TOOK", "FAILED")
 
@@ -22,7 +22,7 @@ def status(
     address: Address = DASHBOARD,
 ) -> None:
     """Show how one job stands, or all jobs; exit status 1 where the one asked for failed or was stopped."""
-    from gennape.platform.submission import all_jobs, find_job
+    from gennape.platform.cluster_jobs import all_jobs, find_job
 
     jobs = all_jobs(address) if job is None else [find_job(address, job)]
     if not jobs:

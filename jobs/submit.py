@@ -43,8 +43,9 @@ def submit(
     python: Annotated[str, typer.Option(help="Python on the head.")] = "python",
 ) -> None:
     """Run a verb on a Ray cluster, with this version of gennape."""
-    from gennape.platform.submission import Submission, build_wheel, source_tree
+    from gennape.platform.submission import Submission
     from gennape.platform.submission import submit as submit_job
+    from gennape.platform.wheel import build_wheel, source_tree
 
     # -P: nothing that lies in the head's current folder may stand in for the shipped package.
     command = [python, "-P", "-m", "gennape", *on_cluster(verb)]
@@ -89,7 +90,7 @@ def at(address: str) -> str:
 
 def show_until_end(address: str, job: str) -> None:
     """Show what a job prints; end with its exit status when it ends."""
-    from gennape.platform.submission import follow
+    from gennape.platform.cluster_jobs import follow
 
     try:
         status = follow(address, job, show)

@@ -21,19 +21,19 @@ from gennape.errors import ConfigError, ServiceError
 from gennape.jobs.status import duration, table
 from gennape.jobs.stop import left_behind
 from gennape.jobs.submit import at, on_cluster, tracked_in
-from gennape.platform import submission
-from gennape.platform.submission import (
+from gennape.platform import job_client, submission
+from gennape.platform.cluster_jobs import (
     Job,
     all_jobs,
-    dashboard_page,
     failure_of,
     find_job,
     follow,
     resume_command,
     stop_job,
-    unpack_wheel,
     verb_of,
 )
+from gennape.platform.submission import dashboard_page
+from gennape.platform.wheel import unpack_wheel
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -311,7 +311,7 @@ def test_another_server_at_the_address_is_one_line(status: int, body: str) -> No
 
 
 def test_a_head_that_does_not_answer_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(submission, "REQUEST_TIMEOUT_S", (5.0, 0.2))
+    monkeypatch.setattr(job_client, "REQUEST_TIMEOUT_S", (5.0, 0.2))
     with _server(200, "", threading.Event()) as address, pytest.raises(ServiceError, match="timed out"):
         all_jobs(address)
 

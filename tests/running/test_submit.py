@@ -26,18 +26,9 @@ import gennape
 from gennape.errors import ConfigError, ServiceError
 from gennape.jobs.cli import app
 from gennape.jobs.submit import on_cluster
-from gennape.platform.submission import (
-    Submission,
-    all_jobs,
-    build_wheel,
-    find_job,
-    follow,
-    read_log,
-    source_tree,
-    stop_job,
-    submit,
-    unpack_wheel,
-)
+from gennape.platform.cluster_jobs import all_jobs, find_job, follow, read_log, stop_job
+from gennape.platform.submission import Submission, submit
+from gennape.platform.wheel import build_wheel, source_tree, unpack_wheel
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

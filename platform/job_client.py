@@ -1,0 +1,98 @@
+"""Ray's job API of a cluster: connecting with a token where there is one, and its errors in our words."""
+
+from __future__ import annotations
+
+import logging
+import os
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from gennape.errors import ConfigError, ServiceError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from ray.job_submission import JobSubmissionClient
+
+REQUEST_TIMEOUT_S = (10.0, 120.0)  # to connect, and to answer; Ray would wait for ever
+_RAYS_ADDRESSES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
+
+
+def connect(address: str) -> JobSubmissionClient:
+    """A client of the dashboard at ``address``, with the token of the cluster where this machine holds one."""
+    parts = urlsplit(address)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ConfigError(f"--address is where the cluster's dashboard listens, http://HOST:8265, got {address!r}")
+    with _token_mode():
+        return _client(address)
+
+
+def _client(address: str) -> JobSubmissionClient:
+    # Here, for Ray reads the mode as it is imported.
+    from ray.job_submission import JobSubmissionClient  # noqa: PLC0415
+
+    for module in ("dashboard.modules.dashboard_sdk", "dashboard.modules.job.sdk", "_private.runtime_env.packaging"):
+        logging.getLogger(f"ray.{module}").setLevel(logging.WARNING)
+
+    class Client(JobSubmissionClient):
+        def _do_request(self, *args: Any, **kwargs: Any) -> Any:
+            return super()._do_request(*args, timeout=REQUEST_TIMEOUT_S, **kwargs)
+
+    with asking(address), _without(_RAYS_ADDRESSES):
+        return Client(address)
+
+
+@contextmanager
+def _token_mode() -> Iterator[None]:
+    """Where this machine holds a token, Ray shows it; processes that this one starts later are not told to want it."""
+    if not _has_token() or "RAY_AUTH_MODE" in os.environ:
+        yield
+        return
+    os.environ["RAY_AUTH_MODE"] = "token"
+    try:
+        yield
+    finally:
+        del os.environ["RAY_AUTH_MODE"]
+
+
+@contextmanager
+def _without(names: Sequence[str]) -> Iterator[None]:
+    """Take variables out of the environment for the length of the block: Ray puts them above what it is told."""
+    taken = {name: os.environ.pop(name) for name in names if name in os.environ}
+    try:
+        yield
+    finally:
+        os.environ.update(taken)
+
+
+@contextmanager
+def asking(address: str, unknown: ServiceError | None = None) -> Iterator[None]:
+    """Ray's errors as ours, in one line each; ``unknown`` is raised where the answer is that there is no such thing."""
+    try:
+        yield
+    except (RuntimeError, ValueError, OSError) as error:
+        if unknown is not None and "status code 404" in str(error):
+            raise unknown from error
+        hint = "is it the dashboard's port (8265), and forwarded to this machine (ray dashboard cluster.yaml)?"
+        raise ServiceError(f"cannot use the cluster at {address}: {first_line(error).rstrip('.')}; {hint}") from error
+    except Exception as error:
+        from ray.exceptions import AuthenticationError  # noqa: PLC0415
+
+        if not isinstance(error, AuthenticationError):
+            raise
+        raise ServiceError(
+            f"the cluster at {address} wants a token and does not accept this machine's: "
+            f"{first_line(error).partition('. Ensure')[0]}; copy its ~/.ray/auth_token here, or set RAY_AUTH_TOKEN"
+        ) from error
+
+
+def _has_token() -> bool:
+    named = os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH")
+    return bool(named) or (Path.home() / ".ray" / "auth_token").is_file()
+
+
+def first_line(error: BaseException) -> str:
+    """Of what an error says; its kind where it says nothing."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
