@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gennape.errors import ConfigError
+from gennape.jobs.tracked import Address
 
 if TYPE_CHECKING:
     from gennape.platform.conversion import ConversionResult
@@ -30,7 +31,7 @@ def convert(
     workers: Annotated[int | None, typer.Option(min=1, help="Processes.", show_default="one per CPU")] = None,
     max_mb: Annotated[int, typer.Option(min=1, max=2048, help="Largest ONNX file that is read, in MiB.")] = 2048,
     timeout: Annotated[float, typer.Option(min=0.1, help="Seconds that one ONNX file may take.")] = 60.0,
-    address: Annotated[str | None, typer.Option(help="Ray cluster to use.", show_default="one of its own")] = None,
+    address: Address = None,
 ) -> None:
     """Convert a sample, a labelled file or a folder of ONNX files to graphs with costs, hashes and spectra."""
     from gennape.jobs.progress import progress_bar

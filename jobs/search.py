@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gennape.errors import ConfigError, GennapeError
-from gennape.jobs.tracked import TrackingUri
+from gennape.jobs.tracked import Address, TrackingUri
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -45,7 +45,7 @@ def search(
         Path | None, typer.Option(help="Where results go.", show_default="$GENNAPE_WORKSPACE or ./gennape-workspace")
     ] = None,
     resume: Annotated[str | None, typer.Option(help="Continue this run, by name or its beginning.")] = None,
-    address: Annotated[str | None, typer.Option(help="Ray cluster to use.", show_default="one of its own")] = None,
+    address: Address = None,
     tracking_uri: TrackingUri = None,
 ) -> None:
     """Search for the networks that no other beats in all objectives, and continue searches that were cut off."""

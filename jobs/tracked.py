@@ -1,4 +1,4 @@
-"""What the verbs that record in MLflow have in common: their options, and registering a checkpoint."""
+"""What the verbs that run on Ray and record in MLflow have in common: their options, and registering a checkpoint."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ TrackingUri = Annotated[
 Register = Annotated[
     bool, typer.Option("--register", help="Register the result in MLflow, as a version of the model gennape.")
 ]
+Address = Annotated[str | None, typer.Option(help="Ray cluster to use.", show_default="one of its own")]
 Workspace = Annotated[
     Path | None,
     typer.Option(help="Folder of the runs.", show_default="$GENNAPE_WORKSPACE or ./gennape-workspace"),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gennape.jobs.tracked import TrackingUri, Workspace, refuse_wrong_address
+from gennape.jobs.tracked import Address, TrackingUri, Workspace, refuse_wrong_address
 
 if TYPE_CHECKING:
     from gennape.platform.tuning import Found
@@ -41,7 +41,7 @@ def tune(
     gpus_per_trial: Annotated[float, typer.Option(min=0, max=1, help="Part of a GPU for each trial.")] = 0,
     seed: Annotated[int, typer.Option(min=0, help="Of settings, rows and trainings.")] = 0,
     workspace: Workspace = None,
-    address: Annotated[str | None, typer.Option(help="Ray cluster to use.", show_default="one of its own")] = None,
+    address: Address = None,
     tracking_uri: TrackingUri = None,
 ) -> None:
     """Pretrain and fit with many settings, on small budgets first, and write the best for `pretrain` and `fit`."""

@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gennape.jobs.label import recipe_of, train_networks
-from gennape.jobs.tracked import TrackingUri, Workspace, refuse_wrong_address
+from gennape.jobs.tracked import Address, TrackingUri, Workspace, refuse_wrong_address
+from gennape.jobs.training import (
+    Batch,
+    Device,
+    Epochs,
+    Images,
+    PerGpu,
+    Processes,
+    RecipeFile,
+    Resize,
+    TestImages,
+    Trainings,
+    recipe_of,
+    train_networks,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -20,29 +33,25 @@ LABELS = "labels.parquet"
 
 def verify(
     run: Annotated[str, typer.Option(help="Search to verify, by its name or its beginning.")],
-    images: Annotated[Path, typer.Option(help="Images to train on: Parquet (image, label), or a folder per class.")],
+    images: Images,
     out: Annotated[Path, typer.Option(help="Folder for labels and verdict; one that was begun is continued.")],
-    test: Annotated[Path | None, typer.Option(help="Images to test on, of the same form.")] = None,
-    resize: Annotated[int | None, typer.Option(min=1, help="Pixels that each side of the images is scaled to.")] = None,
+    test: TestImages = None,
+    resize: Resize = None,
     points: Annotated[int, typer.Option(min=2, help="Networks of the front, evenly along it.")] = 5,
     architectures: Annotated[
         Path | None, typer.Option(help="Compare with those of a file: a table, or a JSON list.")
     ] = None,
     known: Annotated[Path | None, typer.Option(help="Compare with the best of a file of labels.")] = None,
-    trainings: Annotated[int, typer.Option(min=1, help="Trainings of each network, by seeds of their own.")] = 3,
-    epochs: Annotated[int | None, typer.Option(min=1, help="Of each training.", show_default="30")] = None,
-    batch: Annotated[int | None, typer.Option(min=2, help="Images of a step.", show_default="512")] = None,
-    recipe: Annotated[Path | None, typer.Option(help="JSON file of settings of the recipe.")] = None,
+    trainings: Trainings = 3,
+    epochs: Epochs = None,
+    batch: Batch = None,
+    recipe: RecipeFile = None,
     seed: Annotated[int, typer.Option(min=0, help="Of all trainings, and of the sample that has the median.")] = 0,
-    device: Annotated[
-        Literal["cpu", "cuda"] | None, typer.Option(help="Where to train.", show_default="cuda where there is one")
-    ] = None,
-    workers: Annotated[
-        int | None, typer.Option(min=1, help="Processes that train.", show_default="all there is room for")
-    ] = None,
-    per_gpu: Annotated[int, typer.Option(min=1, help="Trainings beside each other on a GPU.")] = 4,
+    device: Device = None,
+    workers: Processes = None,
+    per_gpu: PerGpu = 4,
     workspace: Workspace = None,
-    address: Annotated[str | None, typer.Option(help="Ray cluster to use.", show_default="one of its own")] = None,
+    address: Address = None,
     tracking_uri: TrackingUri = None,
 ) -> None:
     """Train networks of a front and others by one recipe, and say whether the predicted order holds."""

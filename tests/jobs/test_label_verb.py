@@ -13,7 +13,8 @@ from typer.testing import CliRunner
 
 from gennape.errors import ConfigError, InvalidDataError, WorkspaceError
 from gennape.jobs.cli import app
-from gennape.jobs.label import _networks, recipe_of
+from gennape.jobs.label import _networks
+from gennape.jobs.training import recipe_of
 from gennape.platform import labelling
 from gennape.platform.config import search_config
 from gennape.platform.labelling import Labelled, Progress

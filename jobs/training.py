@@ -1,0 +1,81 @@
+"""What the verbs that train networks on images have in common: their options, the recipe, and the training itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from gennape.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from gennape.platform.labelling import ImageSources, Labelled, Progress, Workers
+    from gennape.platform.labelling_rows import Task
+    from gennape.predictors.labelling.recipe import Recipe
+
+Images = Annotated[Path, typer.Option(help="Images to train on: Parquet (image, label), or a folder per class.")]
+TestImages = Annotated[Path | None, typer.Option(help="Images to test on, of the same form.")]
+Resize = Annotated[int | None, typer.Option(min=1, help="Pixels that each side of the images is scaled to.")]
+Trainings = Annotated[int, typer.Option(min=1, help="Trainings of each network, by seeds of their own.")]
+Epochs = Annotated[int | None, typer.Option(min=1, help="Of each training.", show_default="30")]
+Batch = Annotated[int | None, typer.Option(min=2, help="Images of a step.", show_default="512")]
+RecipeFile = Annotated[Path | None, typer.Option(help="JSON file of settings of the recipe.")]
+Device = Annotated[
+    Literal["cpu", "cuda"] | None, typer.Option(help="Where to train.", show_default="cuda where there is one")
+]
+Processes = Annotated[
+    int | None, typer.Option(min=1, help="Processes that train.", show_default="all there is room for")
+]
+PerGpu = Annotated[int, typer.Option(min=1, help="Trainings beside each other on a GPU.")]
+
+
+def train_networks(
+    out: Path,
+    workspace: Path,
+    tasks: Sequence[Task],
+    sources: ImageSources,
+    recipe: Recipe,
+    seed: int,
+    workers: Workers,
+    address: str | None,
+    tracking_uri: str | None,
+) -> Labelled:
+    """Train them, show how far it is, and when interrupted say how to go on."""
+    from gennape.jobs.progress import progress_bar
+    from gennape.platform.labelling import label as label_tasks
+
+    try:
+        with progress_bar("Labelling", len(tasks) * recipe.epochs) as advance:
+            done = 0
+
+            def follow(progress: Progress) -> None:
+                nonlocal done
+                failed = f", {progress.failed} failed" if progress.failed else ""
+                advance(progress.epochs - done, f"{progress.labels} labels{failed} {progress.note}")
+                done = progress.epochs
+
+            return label_tasks(out, workspace, tasks, sources, recipe, seed, workers, address, follow, tracking_uri)
+    except KeyboardInterrupt:
+        typer.echo(f"interrupted; repeat the command to continue, finished labels are in {out}", err=True)
+        raise typer.Exit(130) from None
+
+
+def recipe_of(path: Path | None, given: dict[str, int | None], device: str) -> Recipe:
+    """The settings of a file, and those of the command line over them; what ``device`` computes best with."""
+    import json
+
+    from gennape.predictors.labelling.recipe import recipe_from
+
+    settings: Any = {}
+    if path is not None:
+        try:
+            settings = json.loads(path.read_bytes())
+        except (OSError, ValueError, RecursionError) as error:
+            raise ConfigError(f"cannot read the recipe {path}: {error}") from error
+        if not isinstance(settings, dict):
+            raise ConfigError(f"{path} holds no recipe; it is a JSON object of settings, such as {{'epochs': 30}}")
+    settings |= {name: value for name, value in given.items() if value is not None}
+    return recipe_from({"precision": "bf16" if device == "cuda" else "fp32", **settings})
