@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
+import secrets
+import shutil
 import tempfile
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -117,6 +120,9 @@ def load_checkpoint(folder: Path | None = None) -> FuzzyEnsemble:
     description, weights, sha256 = _load(folder, "ensemble")
     if description.members is None or description.within is None or description.law is None:
         raise CheckpointError(f"{folder}: the description of an ensemble lacks its members; make it anew: gennape fit")
+    law = description.law
+    if not np.isfinite([*law.weights, law.level, law.decay]).all():
+        raise CheckpointError(f"{folder / DESCRIPTION}: law must be of finite numbers, got {law}; copy it again")
     config = _parse(ClusteringConfig, description.config, folder)
     network, pretrained = ClusteredEncoder(config), GraphEncoder(config.encoder)
     _fill(network, _split(weights, ""), folder)
@@ -125,7 +131,7 @@ def load_checkpoint(folder: Path | None = None) -> FuzzyEnsemble:
     members, within = (MemberEnsemble.restore(config, tensors) for config in configs)
     taught = {name: tensor.numpy() for name, tensor in _split(weights, _TUNED).items()}
     process = restored(taught) if taught else None
-    return FuzzyEnsemble(Fitted(network, members, within, description.law, pretrained), sha256, process)
+    return FuzzyEnsemble(Fitted(network, members, within, law, pretrained), sha256, process)
 
 
 def _split(weights: Mapping[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
@@ -181,17 +187,46 @@ def _write(folder: Path, description: _Description, tensors: Mapping[str, torch.
     weights = save(dict(tensors))
     description = replace(description, weights_sha256=hashlib.sha256(weights).hexdigest())
     text = (json.dumps(asdict(description), indent=2, sort_keys=True) + "\n").encode()
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as parent:
-        fresh = Path(parent) / "new"
-        fresh.mkdir()
-        (fresh / WEIGHTS).write_bytes(weights)
-        (fresh / DESCRIPTION).write_bytes(text)
-        if folder.exists():
-            _refuse_foreign(folder)
-            os.replace(folder, Path(parent) / "old")
-        os.replace(fresh, folder)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as parent:
+            fresh = Path(parent) / "new"
+            fresh.mkdir()
+            (fresh / WEIGHTS).write_bytes(weights)
+            (fresh / DESCRIPTION).write_bytes(text)
+            while not _put(fresh, folder):
+                pass  # another writer was faster; that one's is replaced next
+    except OSError as error:
+        raise CheckpointError(
+            f"cannot write {folder}: {error.strerror or error}; choose a place that can be written"
+        ) from error
     return hashlib.sha256(text).hexdigest()
+
+
+def _put(fresh: Path, folder: Path) -> bool:
+    """Move ``fresh`` to ``folder``, in place of the checkpoint there; whether it is there now.
+
+    Whatever ends this between the two moves, the old checkpoint is put back.
+    """
+    old = folder.with_name(f".{folder.name}-old-{secrets.token_hex(4)}")
+    if folder.exists():
+        _refuse_foreign(folder)
+        try:
+            os.replace(folder, old)
+        except FileNotFoundError:
+            return False
+    try:
+        os.replace(fresh, folder)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
+        return False
+    finally:
+        if old.exists() and folder.exists():
+            shutil.rmtree(old)
+        elif old.exists():
+            os.replace(old, folder)
+    return True
 
 
 def _portable(tensor: torch.Tensor) -> torch.Tensor:

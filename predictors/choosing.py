@@ -26,6 +26,8 @@ def choose(known: Known, n: int) -> Int64[np.ndarray, " n"]:
             f"cannot choose {n} of {rows} networks; choose at most as many as there are, among at most {MOST_NETWORKS} "
             "that were drawn"
         )
+    if n == 0:
+        return np.zeros(0, np.int64)
     covariance, noise = before_labels(known)
     return _greedy(covariance, noise, n)
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Annotated
 
 import torch
 from jaxtyping import Float
+from pydantic import Field
 from torch import Tensor, nn
 
 from gennape.predictors.encoder import EncoderConfig, GraphEncoder
@@ -20,8 +22,8 @@ class ClusteringConfig:
     """Sizes of a :class:`ClusteredEncoder`: the encoder's, the number of clusters C, and the fuzzifier m, above 1."""
 
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
-    clusters: int = 6
-    fuzzifier: float = 1.5
+    clusters: Annotated[int, Field(ge=1, le=65536)] = 6
+    fuzzifier: Annotated[float, Field(gt=1, le=100)] = 1.5
 
 
 class ClusteredEncoder(nn.Module):

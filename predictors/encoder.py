@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from jaxtyping import Float, Int64, Integer
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 from torch_geometric.utils import segment
@@ -20,12 +22,12 @@ _FEW_STEPS = 700  # fewer are computed sooner than equal ones are found
 
 @dataclass(frozen=True, slots=True)
 class EncoderConfig:
-    """Sizes of a :class:`GraphEncoder`."""
+    """Sizes of a :class:`GraphEncoder`; their limits are those of a checkpoint that is read."""
 
-    hidden: int = 64
-    layers: int = 4
-    embedding: int = 32
-    dropout: float = 0.1
+    hidden: Annotated[int, Field(ge=1, le=65536)] = 64
+    layers: Annotated[int, Field(ge=0, le=1024)] = 4
+    embedding: Annotated[int, Field(ge=1, le=65536)] = 32
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
 
 
 class GraphEncoder(nn.Module):

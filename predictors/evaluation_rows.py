@@ -116,7 +116,7 @@ def read_rows(
 def _refuse_mixed(path: Path, labels: LabelledArchitectures) -> None:
     """Labels of several recipes or image sets are no trainings of the same kind, and have no mean."""
     for name in ("recipe", "data"):
-        kinds = labels.table[name].nunique() if name in labels.table.columns else 1
+        kinds = labels.table[name].nunique(dropna=False) if name in labels.table.columns else 1
         if kinds > 1:
             raise InvalidDataError(
                 f"{path}: its rows are of {kinds} kinds of {name}, which cannot be compared; keep those of one"

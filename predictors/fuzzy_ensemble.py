@@ -100,10 +100,10 @@ class FuzzyEnsemble(TunablePredictor):
     def fit(self, graphs: PackedGraphs, accuracy: Float64[np.ndarray, " g"]) -> FuzzyEnsemble:
         """Fine-tune on labelled networks of the target family, see :meth:`TunablePredictor.fit`; about a second."""
         check_labels(graphs, accuracy)
-        self.process = None
-        self.sha256 = _renamed(self.sha256.partition("+")[0], graphs, accuracy)
-        if len(accuracy):
-            self.process = fit_process(self.describe(graphs, keep=False), _log_error(accuracy))
+        _refuse_empty(graphs)
+        process = fit_process(self.describe(graphs, keep=False), _log_error(accuracy)) if len(accuracy) else None
+        name = _renamed(self.sha256.partition("+")[0], graphs, accuracy)
+        self.process, self.sha256 = process, name  # both or, where that failed, neither
         return self
 
     def embed(self, graphs: PackedGraphs) -> Float64[np.ndarray, "g d"]:

@@ -116,8 +116,11 @@ def fit_process(known: Known, labels: Float64[np.ndarray, " n"]) -> GaussianProc
     """
     scale = _scale_of(known)
     standard = scale(known)
-    level, deviation = float(labels.mean()), float(labels.std()) or 1.0
-    y = (labels - level) / deviation - _USUAL_SLOPE * standard.prior
+    level, deviation = float(labels.mean()), float(labels.std())
+    slope = _USUAL_SLOPE
+    if deviation <= 1e-9 * (1 + abs(level)):  # labels that are all alike tell no unit in which others would differ
+        deviation, slope = 1.0, 0.0
+    y = (labels - level) / deviation - slope * standard.prior
     parts = _parts(standard, standard)
 
     def cost(parameters: Float64[np.ndarray, " k"]) -> float:
@@ -130,7 +133,7 @@ def fit_process(known: Known, labels: Float64[np.ndarray, " n"]) -> GaussianProc
 
     parameters = np.asarray(minimize(cost, _START, method="L-BFGS-B", bounds=_BOUNDS).x)
     factor, weights = _solve(parts, parameters, y)
-    return GaussianProcess(standard, scale, parameters, factor, weights, level, deviation, _USUAL_SLOPE)
+    return GaussianProcess(standard, scale, parameters, factor, weights, level, deviation, slope)
 
 
 def before_labels(known: Known) -> tuple[Float64[np.ndarray, "g g"], float]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from gennape.errors import WorkspaceError
@@ -30,4 +30,5 @@ def replacing(path: Path) -> Iterator[Path]:
             f"cannot write {path}: {reason}; choose a folder that exists and can be written"
         ) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # where nothing can be written, nothing is left behind
+            temporary.unlink()

@@ -8,7 +8,8 @@ from jaxtyping import Int64, UInt64
 from gennape.search_spaces.graph import Column, PackedGraphs, offsets_of, topological_levels
 from gennape.search_spaces.ops import ORDERED
 
-# Two independent 64-bit lanes make 128 bits: with 10^9 distinct graphs a collision has a chance of about 10^-21.
+# Two independent 64-bit lanes make 128 bits: of 10^9 graphs that refinement tells apart, two have one hash with a
+# chance of about 10^-21.
 _LANES = np.array([0x9E3779B97F4A7C15, 0xD1B54A32D192ED03], np.uint64)
 
 
@@ -16,7 +17,9 @@ def canonical_hashes(graphs: PackedGraphs) -> list[str]:
     """One hash of 32 hexadecimal digits per graph, invariant to node order and to the order of commuting inputs.
 
     Every node is hashed over all that feeds it, then over all that it feeds; the multiset of these is the graph's
-    hash. Nodes of the same depth are hashed together over all graphs, so hash many graphs in one call.
+    hash: colour refinement (Weisfeiler and Leman, 1968). What that cannot tell apart has one hash, such as two rings of
+    equal layers and one of twice the length; no two networks of the families here are alike so. Nodes of the same
+    depth are hashed together over all graphs, so hash many graphs in one call.
     """
     if len(graphs) == 0:
         return []
@@ -63,8 +66,10 @@ def _hashes(graphs: PackedGraphs, edges: _EdgeOrder) -> UInt64[np.ndarray, "g 2"
     own[edges.rank] = _attributes(graphs)
     forward = _sweep(own, edges.incoming, edges.levels, reverse=False)
     both = _sweep(_mix(forward + _LANES), edges.outgoing, edges.levels, reverse=True)
-    totals = np.add.reduceat(both[edges.rank], graphs.node_offsets[:-1], axis=0)
-    return _mix(totals + np.diff(graphs.node_offsets).astype(np.uint64)[:, None] * _LANES)
+    sizes = np.diff(graphs.node_offsets)
+    totals = np.zeros((len(graphs), 2), np.uint64)  # of a graph without nodes
+    totals[sizes > 0] = np.add.reduceat(both[edges.rank], graphs.node_offsets[:-1][sizes > 0], axis=0)
+    return _mix(totals + sizes.astype(np.uint64)[:, None] * _LANES)
 
 
 def _attributes(graphs: PackedGraphs) -> UInt64[np.ndarray, "n 2"]:

@@ -127,6 +127,18 @@ def _refuse(module: nn.Module) -> None:
 
 
 @contextmanager
+def _buffers_kept(module: nn.Module) -> Iterator[None]:
+    """A module that runs on its own buffers may change their numbers, which are put back."""
+    saved = [(buffer, buffer.clone()) for buffer in module.buffers()]
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for buffer, numbers in saved:
+                buffer.copy_(numbers)
+
+
+@contextmanager
 def _evaluating(module: nn.Module) -> Iterator[None]:
     """Evaluation mode without calling ``eval``, which may be overridden; afterwards every attribute is what it was."""
     saved = [(part, dict(part.__dict__)) for part in module.modules()]
@@ -197,7 +209,7 @@ def _call(r: Recorder, module: nn.Module, tensors: dict[str, Tensor], x: Tensor,
     """The module's result; raises :class:`_ForwardError` naming the place where it fails."""
     try:
         if not meta:
-            with r:
+            with _buffers_kept(module), r:
                 return module(x)
         with torch.device("meta"), r:
             return torch.func.functional_call(module, tensors, (x,))

@@ -157,6 +157,12 @@ def _labels(table: pa.Table, path: Path) -> tuple[Int64[np.ndarray, " n"], tuple
         raise InvalidDataError(f"{path}: label is {column.type}; must be whole numbers from 0, or names")
     labels = column.to_numpy().astype(np.int64)
     stored = (table.schema.metadata or {}).get(b"classes")
+    if not stored and labels.max() >= len(labels):
+        row = int(labels.argmax())
+        raise InvalidDataError(
+            f"{path}, row {row}: the label is {labels[row]}, more than there are images; "
+            "labels are 0, 1, ... with images of each"
+        )
     named = stored.decode(errors="replace").split(",") if stored else [str(i) for i in range(max(labels.max(), 0) + 1)]
     outside = np.flatnonzero((labels < 0) | (labels >= len(named)))
     if len(outside):
@@ -175,13 +181,20 @@ def _from_folder(path: Path, resize: tuple[int, int] | None) -> Images:
     files: list[Path] = []
     labels: list[int] = []
     for number, name in enumerate(classes):
-        own = sorted(file for file in (path / name).iterdir() if file.suffix.lower() in _ENDINGS)
+        own = sorted(file for file in (path / name).iterdir() if file.suffix.lower() in _ENDINGS and not file.is_dir())
         if not own:
             raise InvalidDataError(f"{path / name} holds no image ({', '.join(_ENDINGS)}); every class needs some")
         files += own
         labels += [number] * len(own)
-    pixels = _decode((file.read_bytes() for file in files), map(str, files), len(files), resize, path)
+    pixels = _decode(map(_bytes_of, files), map(str, files), len(files), resize, path)
     return Images(pixels, np.array(labels, np.int64), classes)
+
+
+def _bytes_of(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise InvalidDataError(f"{file} cannot be read: {error.strerror}; mend or remove it") from error
 
 
 def _decode(
@@ -221,6 +234,8 @@ def _pixels_of(
                 raise InvalidDataError(
                     f"{place}: {image.width} x {image.height} pixels; at most {MOST_PIXELS} are read"
                 )
+            if image.mode.startswith(("I", "F")):  # conversion would cut off what is above 255
+                raise InvalidDataError(f"{place}: more than 8 bits a pixel ({image.mode}); have it scaled to 8 bits")
             colours = image.convert("RGB")
     except _UNREADABLE as error:
         raise InvalidDataError(f"{place}: not an image that can be read ({error}); mend or remove it") from error
@@ -234,12 +249,15 @@ def _pixels(size: Sequence[int]) -> str:
 
 
 def cache_file(path: Path, resize: tuple[int, int] | None, cache: Path) -> Path:
-    """Where :func:`read_images` keeps a source: by the bytes of a file; by names, sizes and times of a folder's."""
+    """Where :func:`read_images` keeps a source: by the bytes of a file; of a folder by where it is and what it holds.
+
+    That is names, sizes, places on the disk and times of change; times of modification can be set at will."""
     digest = hashlib.sha256(f"{_FORMAT} {resize}".encode())
     if path.is_dir():
+        digest.update(f"{path.resolve()}\n".encode())
         for file in sorted(path.glob("*/*")):
-            known = file.stat()
-            digest.update(f"{file.relative_to(path)} {known.st_size} {known.st_mtime_ns}\n".encode())
+            known = file.lstat()
+            digest.update(f"{file.relative_to(path)} {known.st_size} {known.st_ino} {known.st_ctime_ns}\n".encode())
     else:
         with path.open("rb") as stream:
             digest.update(hashlib.file_digest(stream, "sha256").digest())
@@ -250,7 +268,8 @@ def kept_images(path: Path) -> Images | None:
     """What was decoded before, of a :func:`cache_file`; nothing where that is absent or not whole."""
     try:
         with safe_open(path, "numpy") as file:
-            classes = json.loads(file.metadata()["classes"])
-            return Images(file.get_tensor("pixels"), file.get_tensor("labels"), tuple(classes))
+            classes = json.loads((file.metadata() or {})["classes"])
+            pixels, labels = file.get_tensor("pixels"), file.get_tensor("labels")
+            return Images(pixels, labels, tuple(classes)) if pixels.shape[:2] == (len(labels), 3) else None
     except (OSError, SafetensorError, KeyError, ValueError):
         return None

@@ -174,6 +174,7 @@ def _cell_block(path: Path, table: pd.DataFrame, column: str) -> list[LabelledAr
     operations = np.array([[int(digit) for digit in o.ljust(inner, "0")] for o in table["ops"]], np.int64)
     genomes = np.concatenate([bits, operations.reshape(-1, inner)], axis=1)
     _check_cells(path, table, genomes)
+    genomes = NasBench101().canonical(genomes)
     source = table["src"] if "src" in table else pd.Series("T", index=table.index)
     sampled, picked = (source.str.contains(letters).to_numpy(bool) for letters in ("T", "[EP]"))
     table = table.reset_index(drop=True)

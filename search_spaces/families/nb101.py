@@ -105,6 +105,15 @@ def _is_square(rows: Any, v: int) -> bool:
 
 
 def _unpack(genome: Int64[np.ndarray, " g"]) -> tuple[Int64[np.ndarray, "v v"], tuple[int, ...]]:
+    """Matrix and operations of a feasible cell, without the vertices off every path from input to output."""
+    matrix, ops = _as_written(genome)
+    # Where all but the first have an edge to them and all but the last one from them, every vertex is on a path.
+    if matrix.sum(0)[1:].all() and matrix.sum(1)[:-1].all():
+        return matrix, ops
+    return _as_written(_pruned(genome[None])[0][0])
+
+
+def _as_written(genome: Int64[np.ndarray, " g"]) -> tuple[Int64[np.ndarray, "v v"], tuple[int, ...]]:
     values = genome.tolist()
     matrix = np.zeros((MAX_VERTICES, MAX_VERTICES), np.int64)
     for (x, y), bit in zip(PAIRS, values[:N_EDGES], strict=True):

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import json
+import math
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from gennape.errors import CheckpointError
+from gennape.predictors import checkpoint
 from gennape.predictors.checkpoint import (
     DESCRIPTION,
     WEIGHTS,
@@ -79,6 +82,11 @@ def _edit(saved: Path, **fields: object) -> None:
         ({"features": 3}, "made for 3 features per step"),
         ({"config": {"clusters": "many"}}, r"clusters: Input should be a valid integer.*got 'many'"),
         ({"within": None}, "lacks its members"),
+        ({"config": {"clusters": -1}}, "clusters: Input should be greater than or equal to 1, got -1"),
+        ({"config": {"clusters": 10**12}}, "clusters: Input should be less than or equal to"),
+        ({"config": {"fuzzifier": 1.0}}, "fuzzifier: Input should be greater than 1"),
+        ({"config": {"encoder": {"hidden": 0}}}, "encoder.hidden: Input should be greater than or equal to 1"),
+        ({"law": {"weights": [math.nan] * 3, "level": 1.0, "decay": 1.0}}, "law must be of finite numbers"),
         ({"weights_sha256": 5}, "weights_sha256"),
     ],
 )
@@ -107,6 +115,47 @@ def test_only_a_checkpoint_is_overwritten(tmp_path: Path, fitted: Fitted) -> Non
     with pytest.raises(CheckpointError, match=r"holds \['cat.jpg'\], not a checkpoint"):
         save_ensemble(tmp_path / "photos", fitted, {})
     assert [path.name for path in tmp_path.iterdir()] == ["photos"]
+
+
+def test_a_rewrite_that_is_cut_off_leaves_the_old_checkpoint(
+    tmp_path: Path, encoder: GraphEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_encoder(tmp_path / "encoder", encoder, {"version": "old"})
+    real, moves = os.replace, []
+
+    def interrupted(source: Path, target: Path) -> None:
+        moves.append(target)
+        if len(moves) == 2:
+            raise KeyboardInterrupt
+        real(source, target)
+
+    monkeypatch.setattr(checkpoint.os, "replace", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        save_encoder(tmp_path / "encoder", encoder, {"version": "new"})
+    assert provenance_of(tmp_path / "encoder") == {"version": "old"}
+    assert [path.name for path in tmp_path.iterdir()] == ["encoder"]
+
+
+def test_of_two_writers_the_last_wins(tmp_path: Path, encoder: GraphEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_encoder(tmp_path / "encoder", encoder, {"version": "old"})
+    real, moves = os.replace, []
+
+    def overtaken(source: Path, target: Path) -> None:
+        moves.append(target)
+        if len(moves) == 2:  # the old one is away, the new one not there yet
+            save_encoder(tmp_path / "encoder", encoder, {"version": "other"})
+        real(source, target)
+
+    monkeypatch.setattr(checkpoint.os, "replace", overtaken)
+    save_encoder(tmp_path / "encoder", encoder, {"version": "new"})
+    assert provenance_of(tmp_path / "encoder") == {"version": "new"}
+    assert [path.name for path in tmp_path.iterdir()] == ["encoder"]
+
+
+def test_a_place_that_cannot_be_written(tmp_path: Path, encoder: GraphEncoder) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(CheckpointError, match=r"cannot write .*; choose a place that can be written"):
+        save_encoder(tmp_path / "file" / "encoder", encoder, {})
 
 
 def test_the_shipped_checkpoint_ranks_by_more_than_chance() -> None:

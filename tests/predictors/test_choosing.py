@@ -41,6 +41,7 @@ def test_each_reduces_the_posterior_variance_most() -> None:
 def test_all_can_be_chosen_once_and_none() -> None:
     assert sorted(choose(_known(9), 9).tolist()) == list(range(9))
     assert choose(_known(9), 0).tolist() == []
+    assert choose(_known(0), 0).tolist() == []
 
 
 def test_what_cannot_be_chosen_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

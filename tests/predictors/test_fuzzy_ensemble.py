@@ -91,6 +91,12 @@ def test_an_empty_graph_is_refused(predictor: FuzzyEnsemble, cells: PackedGraphs
     empty = ComputationGraph(cells.nodes[:0], np.zeros(0), np.zeros((0, 2), np.int32))
     with pytest.raises(InvalidGraphError, match="graph 1 holds no nodes"):
         predictor.predict(pack([cells[0], empty]))
+    tuned = copy.copy(predictor).fit(cells.take(np.arange(9)), np.linspace(80, 90, 9))
+    before, name = tuned.predict(cells).accuracy, tuned.sha256
+    with pytest.raises(InvalidGraphError, match="graph 1 holds no nodes"):
+        tuned.fit(pack([cells[0], empty]), np.array([80.0, 81.0]))
+    assert tuned.sha256 == name
+    assert tuned.predict(cells).accuracy.tobytes() == before.tobytes()
 
 
 def test_batches_cover_all_graphs_once(cells: PackedGraphs) -> None:

@@ -50,11 +50,12 @@ def test_a_network_is_answered_alike_in_any_company() -> None:
     np.testing.assert_allclose(process.predict(_take(known, slice(4999, 5000)))[0], whole[4999:], rtol=1e-10)
 
 
-@pytest.mark.parametrize("labels", [np.array([85.0]), np.full(4, 85.0)])
-def test_labels_all_alike_are_answered_near_them(labels: np.ndarray) -> None:
-    known = _known(len(labels))
-    mean, deviation = fit_process(known, labels).predict(_known(10, seed=1))
-    assert (np.abs(mean - 85) < 10).all()
+@pytest.mark.parametrize("value", [85.0, 93.7, -2.3])
+@pytest.mark.parametrize("n", [1, 3, 4, 10])
+def test_labels_all_alike_are_answered_alike(n: int, value: float) -> None:
+    """Also where a rounding error makes their deviation other than 0."""
+    mean, deviation = fit_process(_known(n), np.full(n, value)).predict(_known(10, seed=1))
+    np.testing.assert_allclose(mean, value, rtol=1e-6)
     assert np.isfinite(deviation).all()
 
 

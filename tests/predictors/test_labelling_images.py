@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import json
+import os
 import subprocess
 import sys
 from contextlib import suppress
@@ -15,6 +17,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from labelling_cases import CPU, RECIPE, coloured, encoded, image_set, write_parquet
+from safetensors.numpy import save_file
 
 from gennape.errors import ConfigError, InvalidDataError, WorkspaceError
 from gennape.predictors.labelling import images as images_module
@@ -85,6 +88,32 @@ def test_decoded_images_are_kept_and_a_torn_file_is_made_anew(tmp_path, monkeypa
     assert len(list(cache.iterdir())) == 3
 
 
+def test_folders_that_look_alike_are_not_taken_for_each_other(tmp_path):
+    """Names, sizes and times of two folders may be the same."""
+    from PIL import Image
+
+    (tmp_path / "cache").mkdir()
+    for folder, value in (("one", 10), ("other", 200)):
+        (tmp_path / folder / "cat").mkdir(parents=True)
+        Image.new("RGB", (4, 4), (value,) * 3).save(tmp_path / folder / "cat" / "0.bmp")
+        os.utime(tmp_path / folder / "cat" / "0.bmp", (1, 1))
+    for folder, value in (("one", 10), ("other", 200)):
+        assert (read_images(tmp_path / folder, cache=tmp_path / "cache").pixels == value).all()
+
+
+@pytest.mark.parametrize(
+    "content", [{}, {"pixels": np.zeros((5, 4, 4, 3), np.uint8)}, {"labels": np.zeros(9, np.int64)}]
+)
+def test_a_kept_file_that_holds_something_else_is_made_anew(tmp_path, content):
+    path, cache = write_parquet(tmp_path / "a.parquet", coloured(5)), tmp_path / "cache"
+    cache.mkdir()
+    first = read_images(path, cache=cache)
+    (kept,) = cache.iterdir()
+    whole = {"pixels": first.pixels, "labels": first.labels}
+    save_file(whole | content, kept, {"classes": json.dumps(first.classes)} if content else None)
+    assert same(read_images(path, cache=cache), first)
+
+
 def test_the_hash_is_that_of_pixels_labels_and_names():
     images = image_set()
     train, test = images.train, images.test
@@ -117,6 +146,7 @@ def bad_image(images):
         (lambda _: {"label": pa.array([0] * 7 + [2])}, "row 7: the label is 2; must be 0..1"),
         (lambda _: {"label": pa.array([-1] * 8)}, "row 0: the label is -1"),
         (lambda _: {"label": pa.array([1] * 8)}, "no image of class 'class 0'"),
+        (lambda _: {"label": pa.array([0] * 7 + [2**62])}, "row 7: the label is 4611686018427387904"),
         (lambda _: {"label": pa.array([0.5] * 8)}, "label is double; must be whole numbers"),
         (lambda _: {"image": pa.array(["x"] * 8)}, "image is string; must be encoded"),
         (lambda _: {"image": pa.array([None] * 8, pa.binary())}, "row 0: not an image"),
@@ -148,6 +178,16 @@ def test_damaged_images_are_read_or_refused(data):
         images_module._pixels_of(bytes(content[:end]), "here", None)
 
 
+@pytest.mark.parametrize("mode", ["I;16", "I", "F"])
+def test_images_of_more_than_8_bits_are_refused_rather_than_cut_off(mode):
+    from PIL import Image
+
+    out = io.BytesIO()
+    Image.new(mode, (4, 4)).save(out, "PNG" if mode == "I;16" else "TIFF")
+    with pytest.raises(InvalidDataError, match="here: more than 8 bits a pixel" if mode == "I;16" else "not an image"):
+        images_module._pixels_of(out.getvalue(), "here", None)
+
+
 def test_images_too_large_are_refused():
     from PIL import Image
 
@@ -162,7 +202,9 @@ def test_other_wrong_sources_are_named(tmp_path):
     pq.write_table(pq.read_table(path).drop(["label"]), path)
     (tmp_path / "torn.parquet").write_bytes(b"PAR1 torn")
     (tmp_path / "none").mkdir()
-    (tmp_path / "classes" / "cat").mkdir(parents=True)
+    (tmp_path / "classes" / "cat" / "thumbs.png").mkdir(parents=True)
+    (tmp_path / "links" / "cat").mkdir(parents=True)
+    (tmp_path / "links" / "cat" / "x.png").symlink_to("nowhere.png")
     pq.write_table(
         pa.table({"image": pa.array([], pa.binary()), "label": pa.array([], pa.int8())}), tmp_path / "0.parquet"
     )
@@ -171,6 +213,7 @@ def test_other_wrong_sources_are_named(tmp_path):
         "torn.parquet": "cannot be read as Parquet",
         "none": "holds no folders",
         "classes": "cat holds no image",
+        "links": r"x.png cannot be read: No such file",
         "absent": "does not exist",
         "0.parquet": "holds no images",
     }.items():

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from datetime import datetime
+from pathlib import Path
 
 import pytest
 
 from gennape.errors import WorkspaceError
 from gennape.platform.runs import create_run, find_run, lock_run, read_json, set_status, status_of, write_json
 from gennape.platform.workspace import atomic_path, atomic_write_bytes, open_workspace
+from gennape.search_spaces.atomic import replacing
 
 NOON = datetime(2026, 11, 22, 12, 0, 5)
 
@@ -89,3 +91,12 @@ def test_two_processes_cannot_work_in_one_run(tmp_path):
         pass
     with lock_run(tmp_path):
         pass
+
+
+@pytest.mark.parametrize("path", ["/dev/null/x.onnx", "x" * 250 + ".onnx"])
+def test_what_cannot_be_written_is_one_error(tmp_path: Path, path: str) -> None:
+    with (
+        pytest.raises(WorkspaceError, match=r"cannot write .*choose a folder"),
+        replacing(tmp_path / path) as temporary,
+    ):
+        temporary.write_text("something")

@@ -84,6 +84,18 @@ def test_a_row_of_no_stated_source_belongs_to_no_sample(tmp_path: Path) -> None:
     assert labels.sampled.tolist() == [True, False]
 
 
+def test_a_cell_with_a_dead_end_is_the_cell_without_it(tmp_path: Path) -> None:
+    space = family("nb101")
+    # Edges 0->1 (a dead end), 0->2 and 2->3, both operations 3x3 convolutions; and 0->1, 1->2.
+    dead = read_labels(_write(tmp_path / "a.csv", HEADER + "00000005,4,35,00,0.9,T\n"), space)
+    alive = read_labels(_write(tmp_path / "b.csv", HEADER + "00000005,3,5,0,0.9,T\n"), space)
+    np.testing.assert_array_equal(dead.genomes, alive.genomes)
+    written = np.zeros_like(dead.genomes[0])
+    written[[0, 1, 5]] = 1
+    assert space.encode(written) == space.encode(alive.genomes[0])
+    assert space.graph(written) == space.graph(alive.genomes[0])
+
+
 def test_both_forms_of_the_same_cell_agree(tmp_path: Path) -> None:
     space = family("nb101")
     cells = read_labels(_write(tmp_path / "a.csv", HEADER + GOOD), space)

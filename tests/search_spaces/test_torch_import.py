@@ -302,3 +302,20 @@ def test_shared_layers_count_for_each_use() -> None:
     traced = trace(module, IMAGE)
     assert cost.params(pack([traced.graph]))[0] == 2 * 72
     assert traced.shared == {"conv.weight": 2, "conv.bias": 2}
+
+
+def test_a_module_that_counts_its_calls_counts_none_of_the_tracing() -> None:
+    class Counting(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(IMAGE[0], 8, 3)
+            self.register_buffer("calls", torch.zeros(1))
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.calls += 1
+            x = self.conv(x)
+            return x.mean((2, 3)) * (2 if float(x.mean()) > 100 else 1)  # it asks for a number, so it really runs
+
+    module = Counting()
+    assert trace(module, IMAGE).took_numbers
+    assert module.calls.item() == 0
