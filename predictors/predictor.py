@@ -58,10 +58,14 @@ class TunablePredictor(Predictor):
 
 
 def check_labels(graphs: PackedGraphs, accuracy: Float64[np.ndarray, " g"]) -> None:
-    """Raise :class:`InvalidDataError` unless there is one finite label per graph."""
+    """Raise :class:`InvalidDataError` unless there is one label per graph, in percent."""
     if len(accuracy) != len(graphs):
         raise InvalidDataError(f"{len(accuracy)} labels for {len(graphs)} networks; give one accuracy per network")
     bad = ~np.isfinite(accuracy)
     if bad.any():
         where = int(np.flatnonzero(bad)[0])
         raise InvalidDataError(f"label {where} is {accuracy[where]}; leave out networks without an accuracy")
+    outside = (accuracy < 0) | (accuracy > 100)
+    if outside.any():
+        where = int(np.flatnonzero(outside)[0])
+        raise InvalidDataError(f"label {where} is {accuracy[where]:.6g}; accuracies are in percent, 0 to 100")

@@ -97,7 +97,7 @@ def _architectures(path: Path, table: pd.DataFrame, request: Request) -> Iterato
         for row, record in zip(table.index, records, strict=True)
     )
     for block in gather(rows, column, request):
-        _refuse_fractions(path, block)
+        _refuse_no_percent(path, block)
         yield block
 
 
@@ -117,9 +117,16 @@ def _as_number(value: Any) -> Any:
         return value
 
 
-def _refuse_fractions(path: Path, block: LabelledArchitectures) -> None:
+def _refuse_no_percent(path: Path, block: LabelledArchitectures) -> None:
     """Accuracies are percent; a column of fractions would pass for one of useless networks."""
-    if block.column in USUAL and len(block.accuracy) > 1 and (block.accuracy <= 1).all():
+    if block.column not in USUAL:
+        return
+    outside = np.flatnonzero((block.accuracy < 0) | (block.accuracy > 100))
+    if len(outside):
+        raise InvalidDataError(
+            f"{path}: {block.column} is {block.accuracy[outside[0]]:.6g} in a row; accuracies are in percent, 0 to 100"
+        )
+    if len(block.accuracy) > 1 and (block.accuracy <= 1).all():
         raise InvalidDataError(
             f"{path}: {block.column} lies between {block.accuracy.min():.4g} and {block.accuracy.max():.4g}; "
             "accuracies are in percent, so multiply the column by 100"

@@ -133,7 +133,13 @@ def test_the_best_comes_first(predictor: FuzzyEnsemble, cells: PackedGraphs) -> 
 
 
 @pytest.mark.parametrize(
-    ("accuracy", "says"), [(np.ones(2), "2 labels for 3"), (np.array([1, np.nan, 2]), "label 1 is nan")]
+    ("accuracy", "says"),
+    [
+        (np.ones(2), "2 labels for 3"),
+        (np.array([1, np.nan, 2]), "label 1 is nan"),
+        (np.array([1, 2, 100.5]), "label 2 is 100.5; .* 0 to 100"),
+        (np.array([-1.0, 2, 3]), "label 0 is -1"),
+    ],
 )
 def test_labels_that_do_not_fit_are_refused(
     predictor: FuzzyEnsemble, cells: PackedGraphs, accuracy: np.ndarray, says: str

@@ -180,6 +180,15 @@ def test_fractions_are_told_from_percent(tmp_path: Path) -> None:
         read_labels(path, family("hiaml"))
 
 
+@pytest.mark.parametrize("accuracy", ["101", "-5"])
+def test_what_is_no_percentage_is_refused(tmp_path: Path, accuracy: str) -> None:
+    path = _write(tmp_path / "a.csv", f"architecture,acc,ms\n{BLOCKS},91,{accuracy}\n{BLOCKS},{accuracy},3\n")
+    with pytest.raises(InvalidDataError, match=rf"acc is {accuracy} in a row; accuracies are in percent, 0 to 100"):
+        read_labels(path, family("hiaml"))
+    # Other columns may hold anything.
+    assert read_labels(path, family("hiaml"), "ms").accuracy.tolist() == [float(accuracy), 3.0]
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
