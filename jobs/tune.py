@@ -60,12 +60,12 @@ def tune(
         raise ConfigError(f"--vary takes {', '.join(NAMES)}; got {', '.join(unknown)}")
     if judge_family is not None and judge is None:
         raise ConfigError("of which file are the rows that judge? Give --judge with --judge-family")
+    learnt = _rows(data, family, judge, judge_family or family, rows, minimum_accuracy, seed)
     asked = {"family": family, "rows": rows, "minimum_accuracy": minimum_accuracy, "vary": varied}
     asked["judge"] = None if judge is None else provenance(judge, seed)["data"]
     asked["judge_family"] = judge_family or family
     description = provenance(data, seed, **asked)
     del description["commit"]  # what is measured may be gone on with after a change that is none to the trainings
-    learnt = _rows(data, family, judge, judge_family or family, rows, minimum_accuracy, seed)
     folder = open_workspace(workspace)
     settings = tuple(draw_settings(trials, varied, np.random.default_rng(seed)))
     study = Study(tuning_folder(out, folder), settings, Epochs(pretrain_epochs, epochs), rungs, batch, seed)

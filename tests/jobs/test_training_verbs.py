@@ -123,6 +123,14 @@ def test_unreadable_labels_are_refused_by_row(encoder: Path, tmp_path: Path, con
         _fit(encoder, tmp_path / "bad.csv", tmp_path / "out")
 
 
+def test_labels_that_are_not_there_are_missed_before_anything_is_tuned(labels: Path, tmp_path: Path) -> None:
+    out = ("--out", tmp_path / "best.json")
+    with pytest.raises(InvalidDataError, match=r"nothing\.csv does not exist"):
+        _run("tune", "--family", "nb101", "--data", tmp_path / "nothing.csv", *out)
+    with pytest.raises(InvalidDataError, match=r"none\.csv does not exist"):
+        _run("tune", "--family", "nb101", "--data", labels, "--judge", tmp_path / "none.csv", *out)
+
+
 def test_unknown_family_is_refused_with_the_known_ones(tmp_path: Path) -> None:
     with pytest.raises(GennapeError, match="unknown search space 'resnext'; known are hiaml, inception, nb101"):
         _run("pretrain", "--family", "resnext", "--out", tmp_path / "out")
