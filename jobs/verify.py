@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -102,13 +103,15 @@ def _say(rows: pd.DataFrame, result: Mapping[str, Any], out: Path) -> None:
         table.add_row(row["role"], row["network"][:12], *values)
     screen.print(table)
     front = result["front"]
-    screen.print(
-        f"the front's order: tau {front['kendall_tau']:.2f}, regret {front['regret']:.2f} percent; noise of a training "
-        f"{front['noise']:.2f}, {front['pairs_apart']:.0f} pairs further apart than it, tau of these "
-        f"{front['tau_apart']:.2f}"
-    )
+    noise = "noise unknown, no network was trained twice"
+    if not math.isnan(front["noise"]):
+        noise = f"noise of a training {front['noise']:.2f}, {front['pairs_apart']:.0f} pairs further apart than it"
+        if front["pairs_apart"]:
+            noise += f", tau of these {front['tau_apart']:.2f}"
+    screen.print(f"the front's order: tau {front['kendall_tau']:.2f}, regret {front['regret']:.2f} percent; {noise}")
     for one in result["baselines"]:
-        clear = f", {len(one['dominated_beyond_noise_by'])} of them beyond noise" if one["dominated_by"] else ""
+        known = one["dominated_by"] and not math.isnan(one["margin"])
+        clear = f", {len(one['dominated_beyond_noise_by'])} of them beyond noise" if known else ""
         screen.print(
             f"{one['role']} {one['network'][:12]}: dominated by {len(one['dominated_by'])} of the front{clear}"
         )

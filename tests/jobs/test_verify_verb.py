@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 from gennape.errors import CheckpointError, ConfigError
 from gennape.jobs.cli import app
+from gennape.jobs.verify import _say
 from gennape.platform.config import search_config
 from gennape.platform.labelling_sources import sampled
 from gennape.platform.runs import REPORT, describe_run
@@ -63,7 +64,7 @@ def test_another_predictor_than_the_search_had_is_refused(searched):
         candidates(searched, "two_path", 3, None, None, 0)
 
 
-def test_networks_whose_training_failed_are_left_out_of_the_verdict():
+def test_networks_whose_training_failed_are_left_out_of_the_verdict(capsys):
     genomes = sampled(SPACE, 4, 0)
     graphs = SPACE.graphs(genomes)
     hashes = tuple(canonical_hashes(graphs))
@@ -77,6 +78,11 @@ def test_networks_whose_training_failed_are_left_out_of_the_verdict():
     cheaper = [h for h, cost in zip(hashes[1:3], of.flops[1:3], strict=True) if cost <= of.flops[3]]
     assert baseline["dominated_by"] == cheaper
     assert baseline["best_of_front_minus_it"] == 20.0
+    _say(rows, result, Path("verified"))
+    printed = capsys.readouterr().out
+    assert "regret 0.00 percent; noise unknown, no network was trained twice" in printed
+    assert "nan" not in printed
+    assert "beyond noise" not in printed
     with pytest.raises(ConfigError, match="an order needs 2"):
         verdict(of, trained[1:])
 
