@@ -396,10 +396,10 @@ def test_a_study_killed_twice_whose_worker_is_killed_too_loses_nothing(sources, 
     settings = json.dumps({"epochs": 12, "batch": 8, "precision": "fp32"})
 
     def rows():
-        return {path.name: path.stat().st_mtime_ns for path in folder.glob("rows/*.json")}
+        return {path.name: path.stat().st_mtime_ns for path in folder.glob("rows/[!.]*.json")}
 
     def under_way():
-        return [path for path in folder.glob("checkpoints/*.safetensors") if not path.name.startswith(".")]
+        return list(folder.glob("checkpoints/[!.]*.safetensors"))
 
     with local_ray(num_cpus=2):
         import ray
