@@ -96,7 +96,9 @@ def narrow(array: np.ndarray) -> np.ndarray:
     """Whole numbers in the smallest type that holds them; other arrays as they are."""
     if array.dtype.kind not in "iu" or not array.size:
         return array
-    return array.astype(np.result_type(np.min_scalar_type(array.min()), np.min_scalar_type(array.max())))
+    low, high = int(array.min()), int(array.max())
+    # A type with a sign that holds -1 - high holds high too; of types with and without NumPy would make real numbers.
+    return array.astype(np.min_scalar_type(high if low >= 0 else min(low, -1 - high)))
 
 
 def digests_of(hashes: Sequence[str]) -> np.ndarray:

@@ -135,8 +135,10 @@ def _manifest(inputs: Inputs, to: Path, config: ConversionConfig) -> dict[str, A
         return manifest
     manifest = read_json(to / MANIFEST)
     try:
-        stored = manifest["conversion"]
-    except (KeyError, TypeError):
+        stored = {**manifest["conversion"]}
+        for shard in manifest["shards"].values():
+            Written(**shard)
+    except (KeyError, TypeError, AttributeError):
         raise ConfigError(f"{to / MANIFEST} is of something else; give an empty or a new folder") from None
     differing = [
         f"{name} was {stored.get(name)!r}, now {conversion.get(name)!r}"
@@ -167,7 +169,7 @@ def _whole_shards(to: Path, manifest: dict[str, Any]) -> dict[str, Written]:
 def _report(inputs: Inputs, to: Path, finished: dict[str, Written]) -> Counter[str]:
     """Write ``_rejected.csv``, what was unreadable first, then by row; returns how many of each kind."""
     kinds: Counter[str] = Counter()
-    with atomic_path(to / REPORT) as temporary, temporary.open("w", newline="") as file:
+    with atomic_path(to / REPORT) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         rows = csv.writer(file)
         rows.writerow(("source", "row", "reason"))
         for source, reason in inputs.unread:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from jaxtyping import Int64, Shaped
 
+_LONGEST_REASON = 1000  # characters; files of others hold names of any length
 _BLOCK = 1024  # graphs that are hashed at once: their 64-bit copies are what takes memory
 
 
@@ -36,6 +37,17 @@ class Rejection:
     source: str
     row: int
     reason: str
+
+
+def rejection(source: str, row: int, reason: str) -> Rejection:
+    """One that can be written as text: of a reason from the files of others, only the beginning."""
+    cut = reason if len(reason) <= _LONGEST_REASON else f"{reason[:_LONGEST_REASON]} ..."
+    return Rejection(_as_text(source), row, _as_text(cut))
+
+
+def _as_text(name: str) -> str:
+    """Names of files are bytes; those that are no UTF-8 are written with backslashes."""
+    return name.encode(errors="backslashreplace").decode()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -124,7 +136,7 @@ def convert_architectures(part: Architectures, spectrum: int, skip: Mapping[int,
         **{name: values.take(pa.array(chosen)) for name, values in own.items()},
         **{name: pa.array(values[kept]) for name, values in part.labels.items()},
     }
-    refusals = [Rejection(part.source, row, why) for row, why in sorted(rejected.items())]
+    refusals = [rejection(part.source, row, why) for row, why in sorted(rejected.items())]
     return Converted(graphs.take(chosen), columns, refusals)
 
 
@@ -162,23 +174,23 @@ class OnnxPart:
         with watch.note.open("wb", buffering=0) as note:
             for row, name in zip(self.rows, self.names, strict=True):
                 if row in skip:
-                    rejected.append(Rejection(name, row, skip[row]))
+                    rejected.append(rejection(name, row, skip[row]))
                     continue
                 with _deadline(note, row, watch.seconds):
                     try:
                         graph = _read(self.folder / name, self.max_bytes)
                         columns.append(_columns([None], [None], pack([graph]), spectrum))
                     except GennapeError as error:
-                        rejected.append(Rejection(name, row, f"INVALID: {error}"))
+                        rejected.append(rejection(name, row, f"INVALID: {error}"))
                         continue
                     except Exception as error:  # noqa: BLE001 (one file must not end thousands; BUGs are counted apart)
-                        rejected.append(Rejection(name, row, f"BUG: {type(error).__name__}: {error}"))
+                        rejected.append(rejection(name, row, f"BUG: {type(error).__name__}: {error}"))
                         continue
                 graphs.append(graph)
                 kept.append((name, row))
         watch.note.unlink(missing_ok=True)
         own = {
-            "source": pa.array([name for name, _ in kept], pa.string()),
+            "source": pa.array([_as_text(name) for name, _ in kept], pa.string()),
             "row": pa.array([row for _, row in kept], pa.int64()),
         }
         measured = {name: pa.concat_arrays([c[name] for c in columns]) for name in columns[0]}

@@ -16,6 +16,7 @@ import numpy as np
 from fastapi import FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from gennape.errors import GennapeError, InvalidArchitectureError, InvalidDataError, InvalidGraphError
@@ -32,7 +33,7 @@ from gennape.platform.http_bodies import (
     limit_nodes,
     rows_of,
 )
-from gennape.platform.http_guard import GRAPHS, HEALTH, METRICS, ONNX, PREDICT, SPACES, Guard
+from gennape.platform.http_guard import GONE, GRAPHS, HEALTH, METRICS, ONNX, PREDICT, SPACES, Guard
 from gennape.platform.http_metrics import CONTENT_TYPE
 from gennape.search_spaces.families.registry import FAMILIES, family
 from gennape.search_spaces.graph import pack
@@ -69,6 +70,7 @@ def create_api(service: HttpService) -> FastAPI:
         (RequestValidationError, _answer_invalid_body),
         (HTTPException, _answer_http_error),
         (GennapeError, _answer_refused),
+        (ClientDisconnect, _answer_nobody),
         (Exception, _answer_bug),
     ):
         api.add_exception_handler(kind, handler)
@@ -244,7 +246,8 @@ def _answer_invalid_body(request: Request, error: Exception) -> Response:
         reason = first.get("ctx", {}).get("error", "")
         return service.error(400, f"the body is not JSON: {reason} at character {first['loc'][-1]}")
     where = ".".join(str(part) for part in first["loc"] if part != "body") or "the body"
-    hint = "" if "json" in request.headers.get("content-type", "") else "; send content-type: application/json"
+    untold = first["loc"][0] == "body" and "json" not in request.headers.get("content-type", "")
+    hint = "; send content-type: application/json" if untold else ""
     return service.error(422, f"{where}: {first['msg'].removeprefix('Value error, ')}{hint}")
 
 
@@ -263,6 +266,11 @@ def _answer_refused(request: Request, error: Exception) -> Response:
     if not isinstance(error, GennapeError):
         raise error
     return service.refusal(error)
+
+
+def _answer_nobody(request: Request, error: Exception) -> Response:  # noqa: ARG001
+    """The client left in the midst of its body: no bug, and nobody to tell."""
+    return Response(status_code=GONE)
 
 
 def _answer_bug(request: Request, error: Exception) -> Response:

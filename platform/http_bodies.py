@@ -69,10 +69,11 @@ class GraphsRequest(BaseModel):
 
 class PredictionBody(BaseModel):
     """One network's answer: ``accuracy`` in percent, ``memberships`` summing to 1, ``flops`` = 2 x ``macs``;
-    ``deviation`` in percent, how uncertain the accuracy is, left out where the predictor does not tell."""
+    ``deviation`` in percent, how uncertain the accuracy is, left out where the predictor does not tell. Where it has no
+    finite answer, null stands for it."""
 
-    accuracy: float
-    memberships: list[float]
+    accuracy: float | None
+    memberships: list[float | None]
     deviation: float | None = None
     flops: int
     macs: int

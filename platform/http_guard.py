@@ -6,6 +6,7 @@ import asyncio
 import math
 import time
 from contextlib import suppress
+from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 from starlette.datastructures import Headers
@@ -91,6 +92,10 @@ class Guard:
 
         try:
             await self._pass(scope, receive, noting)
+        except Exception:
+            # Whoever answers 500 stands outside, and is not seen here.
+            status = HTTPStatus.INTERNAL_SERVER_ERROR if status == GONE else status
+            raise
         finally:
             path = scope["path"] if scope["path"] in self._paths else OTHER_PATH
             self._service.metrics.answered(path, status, time.perf_counter() - started)

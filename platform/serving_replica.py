@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from ray import serve
 
-from gennape.errors import GennapeError, ServiceError
+from gennape.errors import CheckpointError, GennapeError, ServiceError
 from gennape.platform.serving_answers import Answer, answer_sets, probe_graphs
 
 if TYPE_CHECKING:
@@ -55,10 +55,16 @@ class Ensemble:
 
 
 def read_files(checkpoint: Path | None) -> dict[str, bytes]:
-    """What a checkpoint's folder holds, for replicas on machines that do not have it."""
+    """What a checkpoint's folder holds, for replicas on machines that do not have it.
+
+    Raises :class:`CheckpointError` where a file cannot be read, or is replaced meanwhile.
+    """
     if checkpoint is None or not checkpoint.is_dir():
         return {}
-    return {path.name: path.read_bytes() for path in sorted(checkpoint.iterdir()) if path.is_file()}
+    try:
+        return {path.name: path.read_bytes() for path in sorted(checkpoint.iterdir()) if path.is_file()}
+    except OSError as error:
+        raise CheckpointError(f"cannot read {error.filename} ({error.strerror}); repair the checkpoint") from error
 
 
 def load_files(files: Mapping[str, bytes], load: Load) -> Predictor:

@@ -122,8 +122,9 @@ def load_state(folder: Path, config: SearchConfig, genes: int) -> SearchState:
                 f"{folder / STATE} is of {covered} rounds, but evaluations of {shards} are there; "
                 "restore the missing ones from a copy, or start a new search"
             )
-        state.searchers = [_part(arrays, i) for i in range(config.islands)]
         state.steps = list(header.get("steps", [covered] * config.islands))
+        # A free island may have stepped never while others ran rounds: it begins at the beginning.
+        state.searchers = [_part(arrays, i) if steps else None for i, steps in enumerate(state.steps)]
     for number in range(shards if config.asynchronous else covered):
         absorb(config, state, read_shard(folder, number))
         if number + 1 == covered:

@@ -84,6 +84,8 @@ def read_stand_in(path, max_bytes):
         os.kill(os.getpid(), signal.SIGKILL)
     if word == "bad":
         raise InvalidDataError('no model, "really";\nnothing at all')
+    if word == "lengthy":
+        raise InvalidDataError(f"no such operation: {number}")
     if word == "bug":
         raise KeyError("lost")
     assert max_bytes == 2**31 - 1
@@ -112,6 +114,13 @@ class StandInFolder:
             (folder / f"{index:02d}.onnx").write_text(content)
         self.inner = onnx_folder(folder)
         self.unread = ()
+
+    @classmethod
+    def of(cls, folder):
+        """Of a folder that is there."""
+        made = cls.__new__(cls)
+        made.inner, made.unread = onnx_folder(folder), ()
+        return made
 
     def __len__(self):
         return len(self.inner)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -154,9 +155,15 @@ def test_folders_that_are_not_ours_are_left_alone(in_process, tmp_path):
     (tmp_path / "full" / "thesis.tex").write_text("x")
     with pytest.raises(ConfigError, match=r"holds thesis\.tex and no conversion"):
         convert(SAMPLE, tmp_path / "full", SMALL)
-    (tmp_path / "full" / "_manifest.json").write_text("[]")
-    with pytest.raises(ConfigError, match="is of something else"):
-        convert(SAMPLE, tmp_path / "full", SMALL)
+    for manifest in (
+        "[]",
+        '{"conversion": "x", "shards": {}}',
+        '{"conversion": {}, "shards": {"a": {"rows": 1}}}',
+        "{}",
+    ):
+        (tmp_path / "full" / "_manifest.json").write_text(manifest)
+        with pytest.raises(ConfigError, match="is of something else"):
+            convert(SAMPLE, tmp_path / "full", SMALL)
     with pytest.raises(WorkspaceError, match="give another folder"):
         convert(SAMPLE, tmp_path / "full" / "thesis.tex", SMALL)
     (tmp_path / "busy").mkdir()
@@ -252,6 +259,21 @@ def test_real_onnx_files(tmp_path):
     assert table["macs"].to_pylist() == macs(pack(graphs)).tolist()
     assert (result.rows, dict(result.rejected)) == (2, {"INVALID": 3})
     assert all(f"{row}.onnx" in reason for _, row, reason in rejections(tmp_path / "out"))
+
+
+@pytest.mark.usefixtures("in_process")
+def test_names_of_any_bytes_and_any_length_are_written_as_text(tmp_path):
+    inputs = StandInFolder(tmp_path / "in", ["good 1", f"lengthy {'n' * 300_000}", "bad", "bug"])
+    for row in (0, 2):
+        os.rename(tmp_path / "in" / f"{row:02d}.onnx", os.fsencode(tmp_path / "in") + b"/%02d\xe9.onnx" % row)
+    inputs = StandInFolder.of(tmp_path / "in")
+    result = convert(inputs, tmp_path / "out", SMALL)
+    assert (result.rows, dict(result.rejected)) == (1, {"INVALID": 2, "BUG": 1})
+    assert read_graphs(tmp_path / "out")[1]["source"].to_pylist() == [r"00\udce9.onnx"]
+    found = rejections(tmp_path / "out")
+    assert [source for source, _, _ in found] == ["01.onnx", r"02\udce9.onnx", "03.onnx"]
+    assert 1000 < len(found[0][2]) < 1100
+    assert convert(inputs, tmp_path / "out", SMALL).kept == result.shards
 
 
 @pytest.mark.usefixtures("in_process")

@@ -118,6 +118,21 @@ def test_going_on_loses_nothing_that_was_recorded_and_records_nothing_twice(tmp_
     assert again.hypervolume == result.hypervolume
 
 
+def test_an_island_that_had_stepped_never_begins_when_the_search_goes_on(tmp_path):
+    class FirstFirst(LocalIslands):
+        def receive(self):
+            self.waiting.sort(key=lambda task: task[0])
+            return super().receive()
+
+    def dies(_):
+        raise Stop
+
+    config = freely(islands=2)
+    with pytest.raises(Stop):
+        run_search(config, tmp_path, FirstFirst(config, SyntheticPredictor()), dies)
+    check(config, tmp_path, run_search(config, tmp_path, LocalIslands(config, SyntheticPredictor())))
+
+
 def test_nobody_waits_for_a_straggler(tmp_path):
     config = freely(evaluations=600, islands=4)
     islands = Straggling(config)

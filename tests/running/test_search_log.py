@@ -16,7 +16,7 @@ from ray.serve.exceptions import BackPressureError
 
 from gennape.errors import InvalidGraphError, ServiceError, WorkspaceError
 from gennape.platform.answers import ALONE, LATE, ask
-from gennape.platform.archive import Evaluations, as_objects, concatenate, first_of_each, none_evaluated
+from gennape.platform.archive import Evaluations, as_objects, concatenate, first_of_each, narrow, none_evaluated
 from gennape.platform.config import search_config
 from gennape.platform.evaluation_log import count_shards, read_log, read_shard, shard, write_shard
 from gennape.platform.failures import IslandLostError
@@ -54,6 +54,21 @@ def assert_same(got, expected):
         left, right = getattr(got, name), getattr(expected, name)
         assert left.dtype == right.dtype, name
         assert left.tolist() == right.tolist() if name == "architectures" else left.tobytes() == right.tobytes(), name
+
+
+@given(
+    st.integers(-(2**63), 2**63 - 1),
+    st.integers(-(2**63), 2**63 - 1),
+    st.sampled_from([-1, 0, 1, 2**53 + 1, 2**62 + 1]),
+)
+def test_whole_numbers_stay_what_they_are_in_fewer_bytes(low, high, between):
+    array = np.array([low, between, high], np.int64)
+    small = narrow(array)
+    assert small.dtype.kind in "iu"
+    assert small.astype(np.int64).tolist() == array.tolist()
+    assert narrow(np.array([-1, 127])).dtype == np.int8
+    assert narrow(np.array([-1, 128])).dtype == np.int16
+    assert narrow(np.array([0, 255])).dtype == np.uint8
 
 
 # On disk -------------------------------------------------------------------------------------------------------------

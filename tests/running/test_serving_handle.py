@@ -16,7 +16,7 @@ from ray.exceptions import RayActorError
 from ray.serve.exceptions import BackPressureError
 from serving_cases import REFUSED, NodeCounter, UnsureCounter, graphs_of
 
-from gennape.errors import InvalidGraphError, ServiceError
+from gennape.errors import CheckpointError, InvalidGraphError, ServiceError
 from gennape.platform.serving import EnsembleHandle, ServingConfig
 from gennape.platform.serving_answers import Answer, OutOfTimeError, OverloadedError, answer_sets, probe_graphs
 from gennape.platform.serving_config import RequestLimits
@@ -86,6 +86,17 @@ def test_replicas_get_the_files_of_a_checkpoint_not_its_place(tmp_path: Path) ->
 
     (tmp_path / "version").write_text("7")
     assert load_files(read_files(tmp_path), load_told).sha256 == "7" * 64
+
+
+def test_a_file_that_cannot_be_read_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "version").write_text("7")
+
+    def vanished(path: Path) -> bytes:
+        raise FileNotFoundError(2, "No such file or directory", str(path))
+
+    monkeypatch.setattr(Path, "read_bytes", vanished)
+    with pytest.raises(CheckpointError, match=r"cannot read .*version"):
+        read_files(tmp_path)
 
 
 def test_probe_is_a_network() -> None:

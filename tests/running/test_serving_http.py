@@ -22,6 +22,8 @@ from gennape.search_spaces.families.registry import FAMILIES, family
 if TYPE_CHECKING:
     from gennape.search_spaces.graph import PackedGraphs
 
+OCTETS = "application/octet-stream"
+
 
 @pytest.mark.parametrize("space", FAMILIES, ids=lambda space: space.name)
 def test_one_architecture(space: Any) -> None:
@@ -57,6 +59,20 @@ def test_a_deviation_is_answered_where_the_predictor_tells_it() -> None:
     rows = predict(api=create_api(service_of(unsure)), json=body).json()["predictions"]
     assert [row["deviation"] for row in rows] == [space.graph(genome).n_nodes / 10 for genome in genomes]
     assert all("deviation" not in row for row in predict(json=body).json()["predictions"])
+
+
+def test_no_finite_answer_is_null_as_the_schema_says() -> None:
+    async def sometimes(graphs: PackedGraphs) -> Answer:
+        answer = await sizes_of(graphs)
+        accuracy = np.where(np.arange(len(graphs)) == 1, np.nan, answer.prediction.accuracy)
+        return replace(answer, prediction=replace(answer.prediction, accuracy=accuracy))
+
+    api = create_api(service_of(sometimes))
+    body = {"space": ONE["space"], "architectures": [ONE["architecture"]] * 2}
+    rows = predict(api=api, json=body).json()["predictions"]
+    assert [row["accuracy"] is None for row in rows] == [False, True]
+    accuracy = api.openapi()["components"]["schemas"]["PredictionBody"]["properties"]["accuracy"]
+    assert {kind["type"] for kind in accuracy["anyOf"]} == {"number", "null"}
 
 
 def test_example_of_every_space_is_listed() -> None:
@@ -108,6 +124,9 @@ def test_other_content_type_is_explained() -> None:
     answer = predict(content=json.dumps(ONE), headers={"content-type": "text/plain"})
     assert answer.status_code == 422
     assert "application/json" in answer.json()["error"]
+    upload = ask_api("POST", "/predict/onnx?shape=abc", content=b"x", headers={"content-type": OCTETS})
+    assert upload.status_code == 422
+    assert "application/json" not in upload.json()["error"]
 
 
 def test_figures_tell_what_was_asked() -> None:
@@ -147,9 +166,29 @@ def test_a_bug_is_500_and_tells_nothing_of_itself(caplog: pytest.LogCaptureFixtu
         await asyncio.sleep(0)
         raise RuntimeError(f"of {len(graphs)}")
 
-    answer = predict(api=create_api(service_of(fail)), json=ONE)
+    api = create_api(service_of(fail))
+    answer = predict(api=api, json=ONE)
     assert (answer.status_code, "an internal error" in answer.text, "of 1" in answer.text) == (500, True, False)
     assert "RuntimeError: of 1" in caplog.text
+    assert 'gennape_requests_total{path="/predict",status="500"} 1.0' in ask_api("GET", "/metrics", api).text
+
+
+@pytest.mark.parametrize("path", ["/predict", "/predict/onnx"])
+def test_a_client_that_leaves_while_it_sends_is_no_bug(path: str, caplog: pytest.LogCaptureFixture) -> None:
+    service = service_of()
+    api, messages = create_api(service), [{"type": "http.request", "body": b"abc", "more_body": True}]
+
+    async def receive() -> dict[str, Any]:
+        return messages.pop() if messages else {"type": "http.disconnect"}
+
+    async def send(message: Any) -> None:
+        """Nobody is there."""
+
+    headers = [(b"content-type", OCTETS.encode() if path.endswith("onnx") else b"application/json")]
+    scope = {"type": "http", "method": "POST", "path": path, "headers": headers, "query_string": b""}
+    asyncio.run(api(scope, receive, send))
+    assert caplog.text == ""
+    assert service.gate.inside == 0
 
 
 def test_error_messages_stay_short() -> None:
