@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -18,8 +18,10 @@ from gennape.jobs.training import (
     Processes,
     RecipeFile,
     Resize,
+    RetryFailed,
     TestImages,
     Trainings,
+    device_of,
     recipe_of,
     train_networks,
 )
@@ -56,6 +58,7 @@ def label(
     device: Device = None,
     workers: Processes = None,
     per_gpu: PerGpu = 4,
+    retry_failed: RetryFailed = False,
     checkpoint: Annotated[
         Path | None, typer.Option(help="Predictor that chooses.", show_default="the shipped one")
     ] = None,
@@ -68,13 +71,10 @@ def label(
     from gennape.platform.labelling import ImageSources, Workers
     from gennape.platform.labelling_rows import check_suffix, tasks_of
     from gennape.platform.workspace import open_workspace
-    from gennape.predictors.descent import chosen_device
 
     check_suffix(out)
     refuse_wrong_address(tracking_uri)
-    where: Any = device or chosen_device().type
-    if where == "cuda" and address is None:
-        chosen_device("cuda")
+    where = device_of(device, address)
     settings = recipe_of(recipe, {"epochs": epochs, "batch": batch}, where)
     folder = open_workspace(workspace)
     family, genomes = _networks(folder, space, sample, among, run, architectures, seed, checkpoint)
@@ -83,7 +83,8 @@ def label(
         typer.echo(f"{len(tasks) // trainings} different networks among {len(genomes)} architectures", err=True)
     sources = ImageSources(images, test, None if resize is None else (resize, resize))
     share = Workers(where, workers, per_gpu)
-    result = train_networks(out, folder, tasks, sources, settings, seed, share, address, tracking_uri)
+    of = (tasks, sources, settings, seed, share, address, tracking_uri)
+    result = train_networks(out, folder, *of, retry_failed=retry_failed)
     _summary(out, family.name, result)
 
 
@@ -128,7 +129,12 @@ def _summary(out: Path, space: str, result: Labelled) -> None:
         typer.echo(note, err=True)
     before = f", {result.before} of them before" if result.before else ""
     typer.echo(f"{result.labels + result.failed} trainings{before}: {result.labels} labels in {out}")
+    if result.others:
+        typer.echo(f"{result.others} labels of earlier calls are kept there")
     if result.failed:
-        typer.echo(f"{result.failed} failed; reasons in {beside(out, '.failed.csv')}")
+        again = "; once mended, repeat the command with --retry-failed"
+        typer.echo(f"{result.failed} failed; reasons in {beside(out, '.failed.csv')}{again}")
     typer.echo(f"plot      {beside(out, '.png')}\nrecipe    {beside(out, '.study.json')}")
+    if result.labels + result.others == 0:
+        raise typer.Exit(1)
     typer.echo(f"next: gennape finetune --family {space} --labels {out} --out tuned")

@@ -24,11 +24,13 @@ Epochs = Annotated[int | None, typer.Option(min=1, help="Of each training.", sho
 Batch = Annotated[int | None, typer.Option(min=2, help="Images of a step.", show_default="512")]
 RecipeFile = Annotated[Path | None, typer.Option(help="JSON file of settings of the recipe.")]
 Device = Annotated[
-    Literal["cpu", "cuda"] | None, typer.Option(help="Where to train.", show_default="cuda where there is one")
+    Literal["cpu", "cuda"] | None,
+    typer.Option(help="Where to train; of a cluster it has to be said.", show_default="cuda where there is one"),
 ]
 Processes = Annotated[
     int | None, typer.Option(min=1, help="Processes that train.", show_default="all there is room for")
 ]
+RetryFailed = Annotated[bool, typer.Option("--retry-failed", help="Train again what failed before.")]
 PerGpu = Annotated[int, typer.Option(min=1, help="Trainings beside each other on a GPU.")]
 
 
@@ -42,6 +44,8 @@ def train_networks(
     workers: Workers,
     address: str | None,
     tracking_uri: str | None,
+    *,
+    retry_failed: bool,
 ) -> Labelled:
     """Train them, show how far it is, and when interrupted say how to go on."""
     from gennape.jobs.progress import progress_bar
@@ -57,10 +61,26 @@ def train_networks(
                 advance(progress.epochs - done, f"{progress.labels} labels{failed} {progress.note}")
                 done = progress.epochs
 
-            return label_tasks(out, workspace, tasks, sources, recipe, seed, workers, address, follow, tracking_uri)
+            of = (tasks, sources, recipe, seed, workers)
+            return label_tasks(out, workspace, *of, address, follow, tracking_uri, retry_failed=retry_failed)
     except KeyboardInterrupt:
         typer.echo(f"interrupted; repeat the command to continue, finished labels are in {out}", err=True)
         raise typer.Exit(130) from None
+
+
+def device_of(given: str | None, address: str | None) -> Literal["cpu", "cuda"]:
+    """Where to train: as ``given``; on this machine else, on its GPU where it has one.
+
+    Raises :class:`ConfigError` where ``cuda`` is asked of a machine without, and where nothing is said of a cluster,
+    whose GPUs may come only when they are asked for.
+    """
+    from gennape.predictors.descent import chosen_device
+
+    if address is None:
+        return "cuda" if chosen_device(given).type == "cuda" else "cpu"
+    if given is None:
+        raise ConfigError("on which device of the cluster? Give --device cuda or --device cpu beside --address")
+    return "cuda" if given == "cuda" else "cpu"
 
 
 def recipe_of(path: Path | None, given: dict[str, int | None], device: str) -> Recipe:

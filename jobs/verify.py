@@ -18,8 +18,10 @@ from gennape.jobs.training import (
     Processes,
     RecipeFile,
     Resize,
+    RetryFailed,
     TestImages,
     Trainings,
+    device_of,
     recipe_of,
     train_networks,
 )
@@ -51,6 +53,7 @@ def verify(
     device: Device = None,
     workers: Processes = None,
     per_gpu: PerGpu = 4,
+    retry_failed: RetryFailed = False,
     workspace: Workspace = None,
     address: Address = None,
     tracking_uri: TrackingUri = None,
@@ -64,12 +67,9 @@ def verify(
     from gennape.platform.labelling_sources import architectures_in, family_of
     from gennape.platform.verification import candidates, metrics_of, verdict, write_verdict
     from gennape.platform.workspace import make_writable, open_workspace
-    from gennape.predictors.descent import chosen_device
 
     refuse_wrong_address(tracking_uri)
-    where: Any = device or chosen_device().type
-    if where == "cuda" and address is None:
-        chosen_device("cuda")
+    where = device_of(device, address)
     settings = recipe_of(recipe, {"epochs": epochs, "batch": batch}, where)
     folder = open_workspace(workspace)
     named = None if architectures is None else architectures_in(architectures, family_of(folder, run))
@@ -78,13 +78,14 @@ def verify(
     sources = ImageSources(images, test, None if resize is None else (resize, resize))
     tasks = tasks_of(chosen.space, chosen.genomes, trainings)
     share, labels = Workers(where, workers, per_gpu), out / LABELS
-    train_networks(labels, folder, tasks, sources, settings, seed, share, address, tracking_uri)
+    of = (tasks, sources, settings, seed, share, address, tracking_uri)
+    train_networks(labels, folder, *of, retry_failed=retry_failed)
     rows, result = verdict(chosen, pd.read_parquet(labels))
     study = {"run": run, "points": points, "trainings": trainings, "seed": seed, "recipe": settings.sha256}
     files = write_verdict(out, rows, result, study)
     parameters = {name: str(value) for name, value in study.items()}
+    _say(rows, result, out)  # before MLflow is told, which may not answer
     finished_run(folder, f"verify-{chosen.space.name}", parameters, metrics_of(result), files, tracking_uri)
-    _say(rows, result, out)
 
 
 def _say(rows: pd.DataFrame, result: Mapping[str, Any], out: Path) -> None:

@@ -73,12 +73,14 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Labelled:
-    """A finished study: labels, failures, how many of both were there before, and what was told on the way."""
+    """Finished tasks: labels, failures, how many of both were there before, and what was told on the way; ``others``:
+    labels of the study that earlier calls asked for and this one did not."""
 
     labels: int
     failed: int
     before: int
     notes: tuple[str, ...]
+    others: int = 0
 
 
 def label(
@@ -92,27 +94,36 @@ def label(
     address: str | None = None,
     follow: Callable[[Progress], None] = lambda progress: None,  # noqa: ARG005
     server: str | None = None,
+    *,
+    retry_failed: bool = False,
 ) -> Labelled:
     """Train all ``tasks`` by one recipe and write their labels to ``out``, or go on where an earlier call was cut off.
 
-    A study is what has one ``out``: images, recipe and seed have to stay the same, tasks may be added. Finished labels
-    are in ``out`` at any time, and stay there whatever ends the call. Progress and a plot go to MLflow, to ``server``
-    as :func:`track` says.
+    A study is what has one ``out``: images, recipe and seed have to stay the same, tasks may be others. Finished labels
+    of all calls are in ``out`` at any time, and stay there whatever ends the call. What failed before is trained again
+    only with ``retry_failed``. Progress and a plot go to MLflow, to ``server`` as :func:`track` says.
 
-    Raises :class:`ConfigError` where ``out`` belongs to another study, :class:`InvalidDataError` for images that
+    Raises :class:`ConfigError` where ``out`` belongs to another study or to none in ``workspace``, :class:`InvalidDataError` for images that
     cannot be read, :class:`UnsuitableImagesError` where a network does not take them, :class:`WorkspaceError` where a
     file cannot be written, and :class:`ServiceError` where no worker starts.
     """
-    out = out.absolute()
+    out = out.resolve()
     check_suffix(out)
     make_writable(out.parent, "give another --out")
     folder = study_folder(out, workspace)
+    if out.exists() and not (folder / CONFIG).exists():
+        raise ConfigError(
+            f"{out} is there, and the study that wrote it is not in {workspace}; give the --workspace that it was begun "
+            "with, or another --out"
+        )
     for part in (workspace / IMAGES, *(folder / name for name in _PARTS)):
         make_writable(part, "give another folder with --workspace")
     with lock_run(folder):
         study, described = _study(folder, workspace, tasks, sources, recipe, seed, workers)
         for part in (folder, *(folder / name for name in _PARTS)):
             remove_partial_files(part)
+        if retry_failed:
+            _forget_failures(folder, tasks)
         work = _Work(out, study, described, tasks, follow)
         todo = [task for task in tasks if task.key not in work.rows]
         before = len(work.rows)
@@ -121,12 +132,13 @@ def label(
             _train(workspace, work, todo, workers, address, server)
         work.write()
         failed = sum(row["state"] != DONE for row in work.rows.values())
-        return Labelled(len(work.rows) - failed, failed, before, tuple(work.notes))
+        others = sum(row["state"] == DONE for row in work.others)
+        return Labelled(len(work.rows) - failed, failed, before, tuple(work.notes), others)
 
 
 def study_folder(out: Path, workspace: Path) -> Path:
     """Where a study keeps its rows and checkpoints."""
-    out = out.absolute()
+    out = out.resolve()
     return workspace.absolute() / FOLDER / f"{out.name}-{hashlib.sha256(str(out).encode()).hexdigest()[:8]}"
 
 
@@ -178,6 +190,13 @@ def _refuse_another(folder: Path, described: dict[str, Any]) -> None:
         )
 
 
+def _forget_failures(folder: Path, tasks: Sequence[Task]) -> None:
+    for task in tasks:
+        row = read_row(folder, task)
+        if row is not None and row["state"] != DONE:
+            row_path(folder, task).unlink()
+
+
 class _Work:
     """The rows so far, and who is told of them."""
 
@@ -192,12 +211,15 @@ class _Work:
         self.out, self.study, self.described, self.tasks, self._follow = out, study, described, tasks, follow
         found = {task.key: read_row(study.folder, task) for task in tasks}
         self.rows: dict[str, dict[str, Any]] = {key: row for key, row in found.items() if row is not None}
+        written = sorted((study.folder / "rows").glob("[!.]*.json"))
+        #: What earlier calls asked for and this one does not.
+        self.others: list[dict[str, Any]] = [read_json(path) for path in written if path.stem not in found]
         self.notes: list[str] = []
         self._written = 0.0
 
     def write(self) -> None:
-        """Labels so far to the file, in the order of the tasks, and the plot."""
-        ordered = [self.rows[task.key] for task in self.tasks if task.key in self.rows]
+        """Labels so far to the file, in the order of the tasks, then those of earlier calls; and the plot."""
+        ordered = [*(self.rows[task.key] for task in self.tasks if task.key in self.rows), *self.others]
         write_labels(self.out, ordered, self.described)
         pictures = [beside(self.out, ".png"), self.study.folder / REPORT / "labels.png"]
         draw_labels(pictures, ordered, self.out.stem)

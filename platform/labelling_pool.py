@@ -108,15 +108,19 @@ class Trainer:
             return
         checkpoint = checkpoint_path(study.folder, task)
         try:
-            found: Outcome | str = self._trained(task, checkpoint)
+            found = self._found(task, checkpoint)
         except CheckpointError:  # of another version: from the beginning then
             checkpoint.unlink(missing_ok=True)
-            found = self._trained(task, checkpoint)
-        except DivergedError as error:
-            found = str(error)
+            found = self._found(task, checkpoint)
         write_row(study.folder, task, study.recipe.sha256, study.data, found)
         checkpoint.unlink(missing_ok=True)
         epochs_path(study.folder, task).unlink(missing_ok=True)
+
+    def _found(self, task: Task, checkpoint: Path) -> Outcome | str:
+        try:
+            return self._trained(task, checkpoint)
+        except DivergedError as error:
+            return str(error)
 
     def _trained(self, task: Task, checkpoint: Path) -> Outcome:
         study, space = self._study, family(task.family)
@@ -158,11 +162,17 @@ def epochs_path(folder: Path, task: Task) -> Path:
 
 @dataclass(slots=True, eq=False)
 class _Worker:
-    """An actor, the share it was started with, and its node once it is up."""
+    """An actor, the share it was started with, the nodes there were then, and its node once it is up."""
 
     actor: Any
     share: Share
+    nodes: frozenset[str]
     node: str = ""
+
+
+def _alive() -> frozenset[str]:
+    """The nodes of the cluster at present."""
+    return frozenset(node["NodeID"] for node in ray.nodes() if node["Alive"])  # type: ignore[no-untyped-call]
 
 
 class Pool:
@@ -209,11 +219,12 @@ class Pool:
     def _hire(self) -> None:
         """As many workers of the present share as have something to do."""
         actor_class: Any = ray.remote(Trainer)
+        nodes = _alive() if self._waiting else frozenset()
         starting = sum(task is None for _, task in self._running.values())
         present = sum(worker.share == self._share for worker, _ in self._running.values())
         for _ in range(min(self._share.workers - present, len(self._waiting) - starting)):
             actor = actor_class.options(**self._share.resources).remote(self._study, self._share.device)
-            self._running[actor.ready.remote()] = _Worker(actor, self._share), None
+            self._running[actor.ready.remote()] = _Worker(actor, self._share, nodes), None
 
     def _answered(self, reference: Any, worker: _Worker, task: Task | None) -> Task | None:
         """Take in a worker's answer, and give it the next training; returns the one whose row is written."""
@@ -239,11 +250,13 @@ class Pool:
         if isinstance(error, OutOfMemoryError):
             return self._crowded(worker.share, task, f"its machine ran out of memory: {error}")
         if task is None:
+            if not worker.nodes <= _alive():  # it may have been starting on the one that is gone
+                return None
             self._false_starts += 1
             if self._false_starts == TRIES:
                 raise ServiceError(f"workers die as they start: {error}; see the logs of Ray") from error
             return None
-        if worker.node not in {node["NodeID"] for node in ray.nodes() if node["Alive"]}:  # type: ignore[no-untyped-call]
+        if worker.node not in _alive():
             self._waiting.appendleft(task)
             return None
         return self._tried(task, f"the process that trained it died {TRIES} times, last by: {error}")

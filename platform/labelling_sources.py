@@ -70,6 +70,8 @@ def front_of(workspace: Path, run: str) -> tuple[SearchSpace, Int64[np.ndarray, 
     """The family and the networks of a search's front."""
     folder, space = find_run(workspace, run), family_of(workspace, run)
     points = read_json(folder / REPORT / "front.json")["points"]
+    if not points:
+        raise ConfigError(f"the front of {folder.name} is empty; search with more evaluations")
     return space, _decoded(space, [(f"{folder.name}, point {p['index']}", p["architecture"]) for p in points])
 
 

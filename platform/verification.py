@@ -80,6 +80,8 @@ def candidates(
     graphs = space.graphs(genomes)
     hashes = canonical_hashes(graphs)
     kept = np.sort(np.unique(np.array(hashes), return_index=True)[1])
+    if (found := sum(roles[i] == FRONT_ROLE for i in kept)) < 2:
+        raise ConfigError(f"the front of {folder.name} has {found} network, and an order needs two; search for longer")
     graphs = graphs.take(kept)
     return Candidates(
         space, genomes[kept], tuple(roles[i] for i in kept), tuple(hashes[i] for i in kept),

@@ -8,13 +8,14 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 from labelling_cases import coloured, write_parquet
 from typer.testing import CliRunner
 
 from gennape.errors import ConfigError, InvalidDataError, WorkspaceError
 from gennape.jobs.cli import app
 from gennape.jobs.label import _networks
-from gennape.jobs.training import recipe_of
+from gennape.jobs.training import device_of, recipe_of
 from gennape.platform import labelling
 from gennape.platform.config import search_config
 from gennape.platform.labelling import Labelled, Progress
@@ -89,7 +90,8 @@ def test_the_command_line_goes_before_a_file_and_that_before_the_usual(tmp_path)
 
 
 def test_what_is_said_in_the_end(tmp_path, monkeypatch):
-    def label(_out, _workspace, tasks, _sources, recipe, *_rest):
+    def label(_out, _workspace, tasks, _sources, recipe, *_rest, retry_failed):
+        assert not retry_failed
         follow = _rest[3]
         follow(Progress(1, 0, 2, 3, 2 * recipe.epochs))
         assert len(tasks) == 2
@@ -105,8 +107,28 @@ def test_what_is_said_in_the_end(tmp_path, monkeypatch):
     assert f"next: gennape finetune --family hiaml --labels {out} --out tuned" in done.output
 
 
+def test_where_all_trainings_failed_nothing_is_to_be_learnt(tmp_path, monkeypatch):
+    def label(*_, retry_failed):
+        assert retry_failed
+        return Labelled(0, 2, 0, ())
+
+    monkeypatch.setattr(labelling, "label", label)
+    given = ["--images", "x", "--space", "hiaml", "--sample", 2, "--out", tmp_path / "l.csv", "--workspace", tmp_path]
+    done = run(*given, "--retry-failed")
+    assert done.exit_code == 1
+    assert "2 failed; reasons in" in done.output
+    assert "finetune" not in done.output
+
+
+def test_of_a_cluster_the_device_has_to_be_said():
+    with pytest.raises(ConfigError, match="--device cuda or --device cpu"):
+        device_of(None, "auto")
+    assert (device_of("cuda", "auto"), device_of("cpu", "auto"), device_of("cpu", None)) == ("cuda", "cpu", "cpu")
+    assert device_of(None, None) == ("cuda" if torch.cuda.is_available() else "cpu")
+
+
 def test_an_interruption_says_how_to_go_on(tmp_path, monkeypatch):
-    def label(*_):
+    def label(*_, **_options):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(labelling, "label", label)

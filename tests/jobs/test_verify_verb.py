@@ -54,6 +54,17 @@ def test_the_front_is_taken_evenly_and_compared_with_what_was_asked_for(searched
         candidates(searched, "two_path", 1, None, None, 0)
 
 
+def test_a_front_too_small_to_order_is_refused_before_any_training(searched):
+    report = searched / "runs" / NAME / REPORT / "front.json"
+    point = {"index": 0, "architecture": SPACE.encode(sampled(SPACE, 1, 5)[0])}
+    report.write_text(json.dumps({"points": [point, point]}))
+    with pytest.raises(ConfigError, match="has 1 network, and an order needs two"):
+        candidates(searched, "two_path", 3, None, None, 0)
+    report.write_text(json.dumps({"points": []}))
+    with pytest.raises(ConfigError, match="is empty; search with more evaluations"):
+        candidates(searched, "two_path", 3, None, None, 0)
+
+
 def test_another_predictor_than_the_search_had_is_refused(searched):
     describe_run(searched / "runs" / NAME, search_config(space="two_path", checkpoint_sha256="0" * 64))
     with pytest.raises(ConfigError, match="put the former back"):

@@ -17,7 +17,7 @@ import pytest
 import torch
 from labelling_cases import coloured, write_parquet
 
-from gennape.errors import ConfigError, InvalidDataError
+from gennape.errors import CheckpointError, ConfigError, InvalidDataError
 from gennape.platform import labelling, labelling_pool
 from gennape.platform.cluster import local_ray
 from gennape.platform.labelling import ImageSources, Workers, label, study_folder
@@ -197,6 +197,38 @@ def test_a_study_gives_what_training_gives_and_trains_nothing_twice(sources, tas
     assert {study["recipe_sha256"]} == set(pd.read_parquet(out)["recipe"])
     assert {study["images"]["sha256"]} == set(pd.read_parquet(out)["data"])
     assert not list((study_folder(out, tmp_path) / "checkpoints").iterdir())
+    result = label(tmp_path / "part" / ".." / out.name, tmp_path, tasks[2:], sources, RECIPE, 7, Workers("cpu"))
+    assert (result.labels, result.before, result.others) == (1, 1, 2)
+    assert begun == tasks
+    agrees(out, direct)
+
+
+def test_labels_whose_study_is_elsewhere_are_left_alone(sources, tasks, tmp_path, monkeypatch):
+    begun = in_process(monkeypatch)
+    out = tmp_path / "labels.csv"
+    out.write_text("of hours\n")
+    with pytest.raises(ConfigError, match="the study that wrote it is not in"):
+        label(out, tmp_path, tasks, sources, RECIPE, 7, Workers("cpu"))
+    assert (out.read_text(), begun) == ("of hours\n", [])
+
+
+def test_what_failed_is_trained_again_where_that_is_asked_for(sources, tasks, direct, tmp_path, monkeypatch):
+    begun, out = in_process(monkeypatch), tmp_path / "labels.parquet"
+    with monkeypatch.context() as patch:
+        patch.setattr(labelling_pool, "train", _diverges)
+        result = label(out, tmp_path, tasks[:1], sources, RECIPE, 7, Workers("cpu"))
+    assert (result.labels, result.failed) == (0, 1)
+    assert beside(out, ".failed.csv").exists()
+    assert label(out, tmp_path, tasks, sources, RECIPE, 7, Workers("cpu")).failed == 1
+    result = label(out, tmp_path, tasks, sources, RECIPE, 7, Workers("cpu"), retry_failed=True)
+    assert (result.labels, result.failed, result.before) == (3, 0, 2)
+    assert begun == [tasks[0], *tasks[1:], tasks[0]]
+    assert not beside(out, ".failed.csv").exists()
+    agrees(out, direct)
+
+
+def _diverges(*_args, **_kwargs):
+    raise DivergedError(41, 2)
 
 
 class Stop(Exception):
@@ -267,11 +299,7 @@ def worker(sources, tmp_path, monkeypatch):
 
 def test_a_worker_notes_a_loss_that_is_no_number(worker, tasks, monkeypatch):
     trainer, folder = worker
-
-    def diverges(*_args, **_kwargs):
-        raise DivergedError(41, 2)
-
-    monkeypatch.setattr(labelling_pool, "train", diverges)
+    monkeypatch.setattr(labelling_pool, "train", _diverges)
     trainer.train(tasks[0])
     row = read_row(folder, tasks[0])
     assert (row["state"], "step 41, in epoch 3" in row["reason"]) == ("FAILED", True)
@@ -283,6 +311,18 @@ def test_a_worker_begins_anew_where_a_checkpoint_is_of_no_use(worker, tasks, dir
     trainer.train(tasks[0])
     assert read_row(folder, tasks[0])["accuracy_by_epoch"] == direct[tasks[0].key].validation
     assert not list((folder / "checkpoints").iterdir())
+
+
+def test_a_worker_that_begins_anew_notes_a_loss_that_is_no_number(worker, tasks, monkeypatch):
+    trainer, folder = worker
+    errors = [CheckpointError("of another version"), DivergedError(41, 2)]
+
+    def fails(*_args, **_kwargs):
+        raise errors.pop(0)
+
+    monkeypatch.setattr(labelling_pool, "train", fails)
+    trainer.train(tasks[0])
+    assert read_row(folder, tasks[0])["state"] == "FAILED"
 
 
 def test_a_worker_does_no_training_twice(worker, tasks, monkeypatch):

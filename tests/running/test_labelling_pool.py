@@ -202,6 +202,20 @@ def test_workers_that_die_as_they_start_end_it(pool_of):
     assert not ray.actors
 
 
+def test_a_machine_that_is_taken_back_while_workers_start_on_it_is_not_counted(pool_of, monkeypatch):
+    pool, folder, ray, _ = pool_of(ready=[ActorDiedError()] * 2 * TRIES)
+    get = StandIn.get
+
+    def get_and_lose(self, reference):
+        self.alive = {HERE, f"after {len(self.troubles['ready'])}"}  # another one is gone at each answer
+        return get(self, reference)
+
+    monkeypatch.setattr(StandIn, "get", get_and_lose)
+    assert Counter(run(pool)) == Counter(TASKS)
+    assert {row["state"] for row in rows_of(folder).values()} == {DONE}
+    assert not ray.actors
+
+
 def test_a_full_disk_ends_it_with_its_message_and_keeps_rows(pool_of):
     full = task_error(WorkspaceError("cannot write: no space left on device"))
     pool, folder, ray, _ = pool_of(Share(1, "cpu"), train=[None, None, full])
