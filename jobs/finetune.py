@@ -37,13 +37,14 @@ def finetune(
 
     from gennape.errors import InvalidDataError
     from gennape.jobs.provenance import provenance
-    from gennape.predictors.checkpoint import load_checkpoint, provenance_of, save_tuned
+    from gennape.predictors.checkpoint import check_place, load_checkpoint, provenance_of, save_tuned
     from gennape.predictors.evaluation_rows import learnt_families
     from gennape.predictors.protocol import draw_labelled
     from gennape.search_spaces.families.registry import family as family_named
     from gennape.search_spaces.labels import read_labels
 
     refuse_wrong_address(tracking_uri)
+    check_place(out)
     space, predictor = family_named(family), load_checkpoint(checkpoint)
     rows = read_labels(labels, space, column)
     if limit is not None:

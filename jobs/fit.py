@@ -49,7 +49,7 @@ def fit(
     from gennape.jobs.progress import progress_bar
     from gennape.jobs.provenance import provenance
     from gennape.predictors import training
-    from gennape.predictors.checkpoint import load_checkpoint, load_encoder, save_ensemble
+    from gennape.predictors.checkpoint import check_place, load_checkpoint, load_encoder, save_ensemble
     from gennape.predictors.clustered_encoder import ClusteringConfig
     from gennape.predictors.descent import chosen_device
     from gennape.predictors.members.registry import MembersConfig
@@ -59,6 +59,7 @@ def fit(
     if settings is not None:
         return run_with(context, settings)
     refuse_wrong_address(tracking_uri)
+    check_place(out)
     if fuzzifier <= 1:
         raise ConfigError(f"--fuzzifier must be above 1, got {fuzzifier}")
     where = chosen_device(device)
@@ -68,8 +69,12 @@ def fit(
     labels = read_labels(data, space)
     part = split(labels)
     chosen = labels.take((part == 0) & (labels.accuracy >= minimum_accuracy))
-    if len(chosen.genomes) < max(batch, clusters):
-        raise ConfigError(f"{data}: {len(chosen.genomes)} rows to train on, fewer than --batch {batch}; lower it")
+    if (n := len(chosen.genomes)) < (needed := max(batch, clusters)):
+        below = int(((part == 0) & (labels.accuracy < minimum_accuracy)).sum())
+        raise ConfigError(
+            f"{data}: {n} rows to train on and {below} below --minimum-accuracy {minimum_accuracy:g}, but --batch "
+            f"{batch} and --clusters {clusters} take {needed}; lower one of these"
+        )
     graphs = space.graphs(chosen.genomes)
     held_out = labels.take((part == 1) & (labels.accuracy >= minimum_accuracy))
     usual = MembersConfig()
@@ -108,18 +113,23 @@ def fit(
 def _figures(
     predictor: Predictor, space: SearchSpace, rows: LabelledArchitectures, minimum_accuracy: float
 ) -> dict[str, Any]:
-    """Rank correlation and mean absolute error on all rows, and on those that training would have kept."""
+    """Rank correlation and mean absolute error on all rows, and on those that training would have kept; where there are
+    too few for one, without it."""
     from gennape.predictors.metrics import mae, srcc
 
     if len(rows.genomes) == 0:
         return {"rows": 0}
     predicted = predictor.predict(space.graphs(rows.genomes)).accuracy
     kept = rows.accuracy >= minimum_accuracy
-    return {
+    figures = {
         "rows": len(predicted),
         "srcc": round(srcc(rows.accuracy, predicted), 4),
         "mae_percent": round(mae(rows.accuracy, predicted), 4),
         "rows_kept": int(kept.sum()),
-        "srcc_kept": round(srcc(rows.accuracy[kept], predicted[kept]), 4),
-        "mae_percent_kept": round(mae(rows.accuracy[kept], predicted[kept]), 4),
     }
+    if kept.sum() >= 2:
+        figures |= {
+            "srcc_kept": round(srcc(rows.accuracy[kept], predicted[kept]), 4),
+            "mae_percent_kept": round(mae(rows.accuracy[kept], predicted[kept]), 4),
+        }
+    return figures

@@ -52,7 +52,7 @@ def pretrain(
         Literal["cpu", "cuda"] | None, typer.Option(help="Where to compute.", show_default="cuda where there is one")
     ] = None,
     workers: Annotated[
-        int, typer.Option(min=1, help="Processes to train on, which Ray starts; 1 trains in this process.")
+        int, typer.Option(min=1, help="Processes to train on, which Ray starts; 1 without --address is this one.")
     ] = 1,
     min_workers: Annotated[
         int | None, typer.Option(min=1, help="Train on with as few while others are lost.", show_default="all")
@@ -61,8 +61,9 @@ def pretrain(
         int, typer.Option(min=0, max=1, help="1 trains on a GPU for each worker, 0 on processors.")
     ] = 0,
     checkpoint_every: Annotated[
-        int, typer.Option(min=1, help="Steps after which workers write a checkpoint and log the loss.")
-    ] = 20,
+        int | None,
+        typer.Option(min=1, help="Steps after which workers write a checkpoint and log the loss.", show_default="20"),
+    ] = None,
     workspace: Annotated[
         Path | None,
         typer.Option(
@@ -82,26 +83,28 @@ def pretrain(
 
     from gennape.errors import ConfigError
     from gennape.predictors import training
+    from gennape.predictors.checkpoint import check_place
     from gennape.predictors.contrastive import GENERAL, GENNAPE
     from gennape.predictors.encoder import EncoderConfig
 
     if settings is not None:
         return run_with(context, settings)
     refuse_wrong_address(tracking_uri)
+    check_place(out)
     contrast = {"gennape": GENNAPE, "general": GENERAL}[config]
     how = training.PretrainConfig(epochs, batch, learning_rate, contrast=contrast)
     networks = _Networks(_sources(family or ["nb101"], data or []), sample, np.random.default_rng(seed), batch)
     sizes = EncoderConfig(hidden, layers, embedding, dropout)
-    if workers > 1 or gpus_per_worker:
+    if workers > 1 or gpus_per_worker or address is not None:
         from gennape.platform.pretraining import WorkersConfig
 
         if device is not None:
             raise ConfigError("--device is for one process; workers train on GPUs with --gpus-per-worker 1")
-        scale = WorkersConfig(workers, min_workers or workers, gpus_per_worker, checkpoint_every)
+        scale = WorkersConfig(workers, min_workers or workers, gpus_per_worker, checkpoint_every or 20)
         sha256, count = _on_workers(out, workspace, address, tracking_uri, networks, seed, sizes, how, scale)
     else:
-        if address is not None:
-            raise ConfigError("--address is for workers; say how many with --workers, or submit the command")
+        if min_workers is not None or checkpoint_every is not None:
+            raise ConfigError("--min-workers and --checkpoint-every are for workers; say how many with --workers")
         sha256, count = _here(out, networks, seed, sizes, how, device)
     if register:
         register_result(out, "pretrain", workspace, tracking_uri)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gennape.errors import ConfigError, GennapeError
-from gennape.jobs.tracked import Address, TrackingUri
+from gennape.jobs.tracked import Address, TrackingUri, refuse_wrong_address
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -62,21 +62,29 @@ def search(
         "migration_every": migration_every,
         "asynchronous": asynchronous,
     }
+    refuse_wrong_address(tracking_uri)
     given = {name: value for name, value in settings.items() if value is not None}
-    root = open_workspace(workspace)
-    folder = _new_run(root, given, checkpoint) if resume is None else _stored_run(root, resume, given, checkpoint)
+    if resume is None:
+        config = _checked(given, checkpoint)
+        root = open_workspace(workspace)
+        folder: Path | None = _new_run(root, config)
+    else:
+        root = open_workspace(workspace)
+        folder = _stored_run(root, resume, given, checkpoint)
     if folder is None:
         return
-    options = {"--workspace": workspace, "--address": address, "--tracking-uri": tracking_uri}
+    elsewhere = checkpoint if resume is not None else None  # a new run knows its checkpoint
+    options = {
+        "--checkpoint": elsewhere, "--workspace": workspace, "--address": address, "--tracking-uri": tracking_uri,
+    }  # fmt: skip
     words = [word for option, value in options.items() if value for word in (option, str(value))]
     command = shlex.join(["gennape", "search", "--resume", folder.name, *words])
-    _run_to_the_end(root, folder, address, tracking_uri, command)
+    _run_to_the_end(root, folder, elsewhere, address, tracking_uri, command)
 
 
-def _new_run(workspace: Path, given: dict[str, Any], checkpoint: Path | None) -> Path:
-    """Check every setting, then make the run's folder."""
+def _checked(given: dict[str, Any], checkpoint: Path | None) -> SearchConfig:
+    """Every setting of a new run, checked before anything is made."""
     from gennape.platform.config import search_config
-    from gennape.platform.runs import create_run, describe_run
     from gennape.search_spaces.families.registry import FAMILIES
 
     if "space" not in given:
@@ -84,7 +92,12 @@ def _new_run(workspace: Path, given: dict[str, Any], checkpoint: Path | None) ->
         raise ConfigError(f"which search space? Give --space (one of {known}), or --resume to continue a run")
     search_config(**given)  # before the checkpoint, which takes longer to read
     path = None if checkpoint is None else str(checkpoint.absolute())
-    config = search_config(**given, checkpoint=path, checkpoint_sha256=_checkpoint_hash(path))
+    return search_config(**given, checkpoint=path, checkpoint_sha256=_checkpoint_hash(path))
+
+
+def _new_run(workspace: Path, config: SearchConfig) -> Path:
+    from gennape.platform.runs import create_run, describe_run
+
     folder = create_run(workspace, config.space, config.seed)
     describe_run(folder, config)
     return folder
@@ -120,14 +133,16 @@ def _checkpoint_hash(path: str | None) -> str:
     return load_checkpoint(None if path is None else Path(path)).sha256
 
 
-def _run_to_the_end(workspace: Path, folder: Path, address: str | None, tracking_uri: str | None, resume: str) -> None:
+def _run_to_the_end(
+    workspace: Path, folder: Path, checkpoint: Path | None, address: str | None, tracking_uri: str | None, resume: str
+) -> None:
     """Run, and whatever stops the search before its end, say how to go on."""
     from gennape.platform.runs import lock_run, set_status
 
     with lock_run(folder):
         try:
             set_status(folder, status="running", reason="")
-            _run(workspace, folder, address, tracking_uri)
+            _run(workspace, folder, checkpoint, address, tracking_uri)
         except KeyboardInterrupt:
             set_status(folder, status="interrupted", reason="Ctrl-C")
             typer.echo(f"interrupted; continue with: {resume}", err=True)
@@ -136,9 +151,13 @@ def _run_to_the_end(workspace: Path, folder: Path, address: str | None, tracking
             set_status(folder, status="failed", reason=str(error))
             typer.echo(f"stopped; once mended, continue with: {resume}", err=True)
             raise
+        except Exception as error:
+            set_status(folder, status="failed", reason=f"{type(error).__name__}: {error}")
+            raise
 
 
-def _run(workspace: Path, folder: Path, address: str | None, tracking_uri: str | None) -> None:
+def _run(workspace: Path, folder: Path, checkpoint: Path | None, address: str | None, tracking_uri: str | None) -> None:
+    """``checkpoint``: where that of the run lies now, if elsewhere than when it began."""
     from rich.console import Console
 
     from gennape.platform.cluster import local_ray
@@ -152,7 +171,8 @@ def _run(workspace: Path, folder: Path, address: str | None, tracking_uri: str |
 
     config, screen = config_of(folder), Console(stderr=True, highlight=False)
     parameters = {name: str(value) for name, value in config.model_dump().items()}
-    checkpoint = None if config.checkpoint is None else Path(config.checkpoint)
+    if checkpoint is None and config.checkpoint is not None:
+        checkpoint = Path(config.checkpoint)
     with ExitStack() as stack:
         with screen.status("starting Ray and the predictor"):
             stack.enter_context(local_ray(address))
@@ -161,6 +181,7 @@ def _run(workspace: Path, folder: Path, address: str | None, tracking_uri: str |
             tracker = stack.enter_context(track(workspace, folder.name, parameters, run_id=known, server=tracking_uri))
             serving = ServingConfig(checkpoint, max_replicas=most_replicas(config.islands))
             handle = stack.enter_context(serve_ensemble(serving))
+            _refuse_another(handle.sha256, config)
             islands = stack.enter_context(RayIslands(config, handle))
         live = stack.enter_context(_progress(screen))
         line = _Line(live, screen, config)
@@ -181,6 +202,15 @@ def _run(workspace: Path, folder: Path, address: str | None, tracking_uri: str |
         tracker.artifacts(folder / REPORT)
         set_status(folder, status="finished", reason=result.reason)
     _summary(folder, config, result)
+
+
+def _refuse_another(sha256: str, config: SearchConfig) -> None:
+    """Raise :class:`ConfigError` where the checkpoint was replaced since it was looked at."""
+    if sha256 != config.checkpoint_sha256:
+        raise ConfigError(
+            f"the search began with checkpoint {config.checkpoint_sha256[:12]}…, but {sha256[:12]}… is there now; put "
+            "the former back, or start a new search"
+        )
 
 
 def _progress(screen: Console) -> Progress:

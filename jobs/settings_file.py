@@ -32,11 +32,25 @@ def run_with(context: typer.Context, path: Path) -> None:
         if source is not None and source.name != "DEFAULT":
             continue
         try:
-            found[name] = known[name].process_value(context, value)
+            found[name] = known[name].process_value(context, _as_typed(value))
         except typer.BadParameter as error:
             raise ConfigError(f"{path}: {name} is {value!r}: {error.message}") from error
+        except TypeError as error:
+            raise ConfigError(f"{path}: {name} is {json.dumps(value)}, which is no value of an option") from error
     callback: Any = context.command.callback
     callback(**{**context.params, **found, "settings": None})
+
+
+def _as_typed(value: Any) -> Any:
+    """A value as it would be typed, so that an option takes of it what it takes there: 2.7 is no number of epochs.
+
+    Raises :class:`TypeError` for what cannot be typed.
+    """
+    if isinstance(value, list):
+        return [_as_typed(part) for part in value]
+    if not isinstance(value, str | int | float):
+        raise TypeError(value)
+    return str(value)
 
 
 def _section(path: Path, verb: str) -> dict[str, Any]:

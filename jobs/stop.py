@@ -6,7 +6,7 @@ import shlex
 import sys
 from typing import TYPE_CHECKING
 
-from gennape.jobs.submit import DASHBOARD, WORKSPACE, Address, JobId, at
+from gennape.jobs.submit import DASHBOARD, WORKSPACE, Address, JobId, at, option_of
 
 if TYPE_CHECKING:
     from gennape.platform.cluster_jobs import Job
@@ -28,12 +28,14 @@ def left_behind(job: Job, log: str, address: str) -> str:
 
     if job.state != "stopped":
         return f"{job.id} {job.state} before it could be stopped\n"
-    kept = f"; what it has written is kept in {job.workspace} on the head" if job.workspace else ""
+    options = resume_command(log) if job.verb == "search" else None
+    own = None if options is None else option_of(shlex.split(options), "--workspace")
+    folder = own or job.workspace
+    kept = f"; what it has written is kept in {folder} on the head" if folder else ""
     text = f"stopped {job.id}{kept}\n"
     if job.verb != "search":
         return text
-    where = f" --workspace {job.workspace}" if job.workspace not in (None, WORKSPACE) else ""
-    run = resume_command(log)
-    go_on = f"gennape submit{at(address)}{where} -- search --resume {'NAME' if run is None else shlex.quote(run)}"
-    named = f", where NAME is the newest folder in {job.workspace}/runs, if it had come so far" if run is None else ""
+    where = f" --workspace {job.workspace}" if job.workspace not in (None, WORKSPACE) and own is None else ""
+    go_on = f"gennape submit{at(address)}{where} -- search {options or '--resume NAME'}"
+    named = "" if options else f", where NAME is the newest folder in {job.workspace}/runs, if it had come so far"
     return f"{text}continue it with: {go_on}{named}\n"

@@ -17,6 +17,8 @@ DASHBOARD = "http://127.0.0.1:8265"
 WORKSPACE = "~/gennape-workspace"
 #: Verbs about jobs, which run where the cluster is asked from.
 ABOUT_JOBS = ("submit", "status", "logs", "stop")
+#: Verbs that record in MLflow whatever they are told.
+TRACKED = ("search", "evaluate", "label", "verify", "tune")
 
 Address = Annotated[str, typer.Option(envvar="RAY_API_SERVER_ADDRESS", help="Dashboard of the cluster.")]
 JobId = Annotated[str, typer.Argument(metavar="ID", help="Name of the job, as submit printed it.")]
@@ -74,13 +76,20 @@ def _about(address: str, job: str, verb: list[str], workspace: str) -> str:
 
 def tracked_in(verb: list[str], workspace: str) -> str | None:
     """The workspace on the head whose MLflow store holds what the verb logs; None for one that logs nothing."""
-    if verb[0] not in ("search", "evaluate"):
+    if verb[0] not in TRACKED and "--register" not in verb:
         return None
-    for argument, following in zip(verb, [*verb[1:], ""], strict=True):
-        name, _, value = argument.partition("=")
-        if name == "--workspace":
-            return shlex.quote(value or following)
+    if (own := option_of(verb, "--workspace")) is not None:
+        return shlex.quote(own)
     return workspace
+
+
+def option_of(words: list[str], option: str) -> str | None:
+    """The value that a command gives an option, if it does."""
+    for word, following in zip(words, [*words[1:], ""], strict=True):
+        name, _, value = word.partition("=")
+        if name == option:
+            return value or following
+    return None
 
 
 def at(address: str) -> str:
@@ -119,6 +128,14 @@ def on_cluster(verb: list[str]) -> list[str]:
         raise ConfigError(f"unknown verb {verb[0]!r}; known are {', '.join(sorted(known))}")
     if verb[0] in ABOUT_JOBS:
         raise ConfigError(f"`{verb[0]}` is about jobs and runs here, not in one; leave out `submit --`")
+    for argument in verb:
+        if "://" in argument:
+            value = argument.partition("=")[2] if argument.startswith("--") else argument
+            if "@" in value.partition("://")[2].partition("/")[0]:
+                raise ConfigError(
+                    "an option of the verb holds a user or password, which would show in the list of jobs; leave it "
+                    "out, and set up on the cluster how it proves who it is"
+                )
     takes_address = "address" in inspect.signature(known[verb[0]]).parameters
     given = any(argument.partition("=")[0] == "--address" for argument in verb)
     return [*verb, "--address", "auto"] if takes_address and not given else verb

@@ -102,9 +102,14 @@ def stop_job(address: str, job: str) -> Job:
 
 
 def resume_command(log: str) -> str | None:
-    """How a search that was stopped goes on, by its own last words: the name of its run; None if it left none."""
-    named = re.findall(r"gennape search --resume (\S+)", log)
-    return str(named[-1]) if named else None
+    """How a search that was stopped goes on, by its own last words: the options that it names, but for the address of
+    the cluster that it ran on; None if it left none."""
+    named = re.findall(r"gennape search (--resume .+)$", log, re.MULTILINE)
+    words = shlex.split(named[-1]) if named else []
+    if "--address" in words:
+        at = words.index("--address")
+        del words[at : at + 2]
+    return shlex.join(words) or None
 
 
 def _find(client: JobSubmissionClient, address: str, job: str) -> Job:

@@ -7,9 +7,9 @@ import os
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
-from gennape.errors import ConfigError, ServiceError
+from gennape.addresses import web_address
+from gennape.errors import ServiceError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -17,14 +17,13 @@ if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
 
 REQUEST_TIMEOUT_S = (10.0, 120.0)  # to connect, and to answer; Ray would wait for ever
+_TOKENS = "copy the cluster's ~/.ray/auth_token here, or set RAY_AUTH_TOKEN"
 _RAYS_ADDRESSES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
 
 
 def connect(address: str) -> JobSubmissionClient:
     """A client of the dashboard at ``address``, with the token of the cluster where this machine holds one."""
-    parts = urlsplit(address)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ConfigError(f"--address is where the cluster's dashboard listens, http://HOST:8265, got {address!r}")
+    web_address(address, "--address, where the cluster's dashboard listens (port 8265),", _TOKENS)
     with _token_mode():
         return _client(address)
 
@@ -84,7 +83,7 @@ def asking(address: str, unknown: ServiceError | None = None) -> Iterator[None]:
             raise
         raise ServiceError(
             f"the cluster at {address} wants a token and does not accept this machine's: "
-            f"{first_line(error).partition('. Ensure')[0]}; copy its ~/.ray/auth_token here, or set RAY_AUTH_TOKEN"
+            f"{first_line(error).partition('. Ensure')[0]}; {_TOKENS}"
         ) from error
 
 

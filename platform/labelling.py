@@ -17,6 +17,7 @@ from gennape.platform.labelling_pool import Pool, Share, Study, epochs_path
 from gennape.platform.labelling_rows import DONE, beside, check_suffix, draw_labels, read_row, row_path, write_labels
 from gennape.platform.runs import lock_run, read_json, write_json
 from gennape.platform.tracking import track
+from gennape.platform.tracking_journal import new_name
 from gennape.platform.workspace import make_writable, remove_partial_files
 from gennape.predictors.labelling.device_images import parts
 from gennape.predictors.labelling.images import cache_file, read_image_set
@@ -103,9 +104,9 @@ def label(
     of all calls are in ``out`` at any time, and stay there whatever ends the call. What failed before is trained again
     only with ``retry_failed``. Progress and a plot go to MLflow, to ``server`` as :func:`track` says.
 
-    Raises :class:`ConfigError` where ``out`` belongs to another study or to none in ``workspace``, :class:`InvalidDataError` for images that
-    cannot be read, :class:`UnsuitableImagesError` where a network does not take them, :class:`WorkspaceError` where a
-    file cannot be written, and :class:`ServiceError` where no worker starts.
+    Raises :class:`ConfigError` where ``out`` belongs to another study or to none in ``workspace``,
+    :class:`InvalidDataError` for images that cannot be read, :class:`UnsuitableImagesError` where a network does not
+    take them, :class:`WorkspaceError` where a file cannot be written, and :class:`ServiceError` where no worker starts.
     """
     out = out.resolve()
     check_suffix(out)
@@ -113,8 +114,8 @@ def label(
     folder = study_folder(out, workspace)
     if out.exists() and not (folder / CONFIG).exists():
         raise ConfigError(
-            f"{out} is there, and the study that wrote it is not in {workspace}; give the --workspace that it was begun "
-            "with, or another --out"
+            f"{out} is there, and the study that wrote it is not in {workspace}; give the --workspace that it was "
+            "begun with, or another --out"
         )
     for part in (workspace / IMAGES, *(folder / name for name in _PARTS)):
         make_writable(part, "give another folder with --workspace")
@@ -263,12 +264,12 @@ def _train(
 ) -> None:
     folder = work.study.folder
     known = read_json(folder / STATUS) if (folder / STATUS).exists() else {}
-    name = known.get("run", f"label-{time.strftime('%Y%m%d-%H%M%S')}")
     parameters = {"out": str(work.out), "trainings": str(len(work.tasks)), "device": workers.device}
     parameters |= {f"recipe.{key}": str(value) for key, value in work.described["recipe"].items()}
     parameters |= {f"images.{key}": str(value) for key, value in work.described["images"].items()}
     with local_ray(address, max(workers.number or 1, os.cpu_count() or 1)):
         share = _share(workers, len(todo))
+        name = known.get("run") or new_name(workspace, "label")
         with track(workspace, name, parameters, known.get("tracking_run"), server) as tracker:
             write_json(folder / STATUS, {"run": name, "tracking_run": tracker.run_id})
             pool = Pool(work.study, share, work.note)

@@ -62,6 +62,18 @@ def shipped_checkpoint() -> Path:
     return Path(str(files("gennape.predictors") / "checkpoints" / "nb101"))
 
 
+def check_place(folder: Path) -> None:
+    """Raise :class:`CheckpointError` where no checkpoint could be written: before training, not after it."""
+    try:
+        if folder.exists():
+            _refuse_foreign(folder)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-"):
+            pass
+    except OSError as error:
+        raise _unwritable(folder, error) from error
+
+
 def save_ensemble(folder: Path, fitted: Fitted, provenance: Mapping[str, Any], learnt: Collection[str] = ()) -> str:
     """Write a fitted ensemble; returns its hash. The folder appears whole or not at all.
 
@@ -197,10 +209,12 @@ def _write(folder: Path, description: _Description, tensors: Mapping[str, torch.
             while not _put(fresh, folder):
                 pass  # another writer was faster; that one's is replaced next
     except OSError as error:
-        raise CheckpointError(
-            f"cannot write {folder}: {error.strerror or error}; choose a place that can be written"
-        ) from error
+        raise _unwritable(folder, error) from error
     return hashlib.sha256(text).hexdigest()
+
+
+def _unwritable(folder: Path, error: OSError) -> CheckpointError:
+    return CheckpointError(f"cannot write {folder}: {error.strerror or error}; choose a place that can be written")
 
 
 def _put(fresh: Path, folder: Path) -> bool:

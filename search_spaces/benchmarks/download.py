@@ -18,13 +18,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from gennape.addresses import web_address
 from gennape.errors import ConfigError, InvalidDataError, ServiceError, WorkspaceError
 from gennape.search_spaces.atomic import replacing
 
 #: Told of the bytes present and of all there will be (``None`` when the server does not say).
 Progress = Callable[[int, int | None], None]
 _CHUNK = 1 << 18
-_SCHEMES = ("http", "https")
 _RANGE = re.compile(r"bytes (\d+)-\d+/(\d+|\*)")
 #: Read after a connection broke: how often, and how long to wait before each.
 RETRIES, WAIT_S = 3, 1.0
@@ -41,9 +41,7 @@ class _SafeRedirects(urllib.request.HTTPRedirectHandler):
 
 
 def _check_url(url: str) -> None:
-    parts = urlsplit(url)
-    if parts.scheme not in _SCHEMES or not parts.hostname:
-        raise ConfigError(f"{url!r} is no address of the form http://... or https://...")
+    web_address(url, "what is fetched")
 
 
 def _opener() -> urllib.request.OpenerDirector:

@@ -73,7 +73,7 @@ def test_fetch_checks_the_sum(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         (("fetch", "nb102"), "unknown file 'nb102'; known are nb101-108"),
         (("fetch", "nats-simple"), "lies behind a web page: open https://github.com/D-X-Y/NATS-Bench"),
         (("fetch", "https://example.org/"), "names no file; choose one with --to"),
-        (("fetch", "file:///etc/hostname"), "is no address"),
+        (("fetch", "file:///etc/hostname"), "https://..., got"),
     ],
 )
 def test_refuses(arguments: tuple[str, ...], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -209,13 +209,22 @@ def test_what_a_stopped_job_leaves_behind() -> None:
     ended = Job("a", "search", "succeeded", 1.0, 2.0, 0, "", None)
     assert left_behind(ended, log, there) == "a succeeded before it could be stopped\n"
     assert resume_command("nothing of the kind") is None
-    assert resume_command(f"{log}{log.replace('hiaml-1', 'hiaml-2')}") == "hiaml-2-s0"
+    assert resume_command(f"{log}{log.replace('hiaml-1', 'hiaml-2')}") == "--resume hiaml-2-s0"
+    elsewhere = log.replace("--address", "--workspace '/a b' --address")
+    assert left_behind(stopped, elsewhere, there).splitlines() == [
+        "stopped a; what it has written is kept in /a b on the head",
+        f"continue it with: gennape submit --address {there} -- search --resume hiaml-1-s0 --workspace '/a b'",
+    ]
 
 
 def test_where_the_runs_of_a_job_are_tracked() -> None:
     assert tracked_in(["search", "--space", "hiaml"], "~/w") == "~/w"
     assert tracked_in(["search", "--workspace", "/a b"], "~/w") == "'/a b'"
     assert tracked_in(["evaluate", "--workspace=/x", "--data", "y"], "~/w") == "/x"
+    for verb in ("label", "verify", "tune"):
+        assert tracked_in([verb], "~/w") == "~/w"
+    assert tracked_in(["fit", "--register", "--workspace", "/x"], "~/w") == "/x"
+    assert tracked_in(["fit"], "~/w") is None
     assert tracked_in(["conform", "folder"], "~/w") is None
     assert at("http://127.0.0.1:8265") == ""
     assert dashboard_page("http://h:8265/", "x") == "http://h:8265/#/jobs/x"
@@ -225,6 +234,14 @@ def test_where_the_runs_of_a_job_are_tracked() -> None:
 def test_verbs_about_jobs_are_no_jobs(verb: str) -> None:
     with pytest.raises(ConfigError, match="runs here"):
         on_cluster([verb])
+
+
+@pytest.mark.parametrize("option", [["--tracking-uri", "http://u:hush@h"], ["--tracking-uri=http://u:hush@h:1/x"]])
+def test_no_secret_becomes_part_of_a_job(option: list[str]) -> None:
+    with pytest.raises(ConfigError, match="list of jobs") as refused:
+        on_cluster(["search", *option])
+    assert "hush" not in str(refused.value)
+    assert on_cluster(["fit", "--tracking-uri", "http://h/a@b"])[-1] == "http://h/a@b"
 
 
 # Errors ---------------------------------------------------------------------------------------------------------------
@@ -308,6 +325,13 @@ def test_another_server_at_the_address_is_one_line(status: int, body: str) -> No
             with pytest.raises(ServiceError, match="is it the dashboard's port") as refused:
                 ask(address)
             assert len(str(refused.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("address", ["http://u:hush@h:8265", "http://[::1", "u:hush@h", "ftp://h", ""])
+def test_what_is_no_address_is_refused_and_no_secret_repeated(address: str) -> None:
+    with pytest.raises(ConfigError, match=r"where the cluster's dashboard listens \(port 8265\),") as refused:
+        all_jobs(address)
+    assert "hush" not in str(refused.value)
 
 
 def test_a_head_that_does_not_answer_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:

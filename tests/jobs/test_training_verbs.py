@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from gennape.errors import ConfigError, GennapeError, InvalidDataError
+from gennape.errors import CheckpointError, ConfigError, GennapeError, InvalidDataError
 from gennape.jobs.cli import app
 from gennape.predictors.checkpoint import learnt_numbers, load_checkpoint, provenance_of
 from gennape.search_spaces.cost import params
@@ -103,7 +103,7 @@ def test_a_fitted_checkpoint_is_fine_tuned(encoder: Path, labels: Path, tmp_path
 
 def test_fit_refuses_too_few_rows(encoder: Path, tmp_path: Path) -> None:
     few = _labelled(tmp_path / "few.csv", "nb101", 10, 1)
-    with pytest.raises(ConfigError, match="fewer than --batch 16"):
+    with pytest.raises(ConfigError, match="but --batch 16 and --clusters 2 take 16"):
         _fit(encoder, few, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
@@ -121,6 +121,66 @@ def test_unreadable_labels_are_refused_by_row(encoder: Path, tmp_path: Path, con
     (tmp_path / "bad.csv").write_text(content)
     with pytest.raises(InvalidDataError, match=message):
         _fit(encoder, tmp_path / "bad.csv", tmp_path / "out")
+
+
+def test_rows_below_the_least_accuracy_are_counted_where_too_few_are_left(encoder: Path, tmp_path: Path) -> None:
+    few = _labelled(tmp_path / "few.csv", "nb101", 60, 1)
+    with pytest.raises(ConfigError, match=r"0 rows to train on and \d+ below --minimum-accuracy 99"):
+        _fit(encoder, few, tmp_path / "out", "--minimum-accuracy", 99)
+
+
+def test_figures_of_too_few_rows_are_left_out(encoder: Path, labels: Path, tmp_path: Path) -> None:
+    rows = read_labels(labels, family("nb101"))
+    least = float(rows.accuracy[split(rows) != 0].max()) + 1e-6
+    table = pd.read_csv(labels)
+    table.loc[(split(rows) == 0), "acc"] += 5  # those that are trained on
+    table.to_csv(tmp_path / "high.csv", index=False)
+    _fit(encoder, tmp_path / "high.csv", tmp_path / "made", "--minimum-accuracy", least)
+    assert "NaN" not in (tmp_path / "made" / "checkpoint.json").read_text()
+    validation = provenance_of(tmp_path / "made")["metrics"]["validation"]
+    assert (validation["rows_kept"], "srcc_kept" in validation, "srcc" in validation) == (0, False, True)
+
+
+def test_where_no_checkpoint_can_be_written_is_said_before_training(
+    encoder: Path, labels: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gennape.predictors.training.fit", None)
+    monkeypatch.setattr("gennape.predictors.training.pretrain", None)
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.tex").write_text("x")
+    under = labels / "out"  # a file is no folder
+    for out, says in ((tmp_path / "full", "holds .*thesis.tex.*choose another place"), (under, "cannot write")):
+        with pytest.raises(CheckpointError, match=says):
+            _fit(encoder, labels, out)
+        with pytest.raises(CheckpointError, match=says):
+            _pretrain(out)
+        with pytest.raises(CheckpointError, match=says):
+            _run("finetune", "--family", "nb101", "--labels", labels, "--out", out)
+
+
+@pytest.mark.parametrize("option", ["--min-workers", "--checkpoint-every"])
+def test_options_of_workers_are_refused_where_there_are_none(tmp_path: Path, option: str) -> None:
+    with pytest.raises(ConfigError, match="are for workers"):
+        _pretrain(tmp_path / "out", option, 1)
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("epochs", 2.7),
+        ("epochs", True),
+        ("seed", None),
+        ("config", None),
+        ("batch", {}),
+        ("data", [None]),
+        ("batch", [16]),
+    ],
+)
+def test_settings_of_a_file_are_taken_as_if_they_were_typed(tmp_path: Path, option: str, value: object) -> None:
+    path = tmp_path / "settings.json"
+    path.write_text(json.dumps({"pretrain": {option: value}}))
+    with pytest.raises(ConfigError, match=rf"{path}: {option} is"):
+        _run("pretrain", "--out", tmp_path / "out", "--settings", path)
 
 
 def test_labels_that_are_not_there_are_missed_before_anything_is_tuned(labels: Path, tmp_path: Path) -> None:

@@ -47,6 +47,8 @@ class Tracker:
 class Slow:
     """A predictor that takes its time."""
 
+    sha256 = SyntheticPredictor.sha256
+
     def __init__(self, seconds):
         self.seconds = seconds
 

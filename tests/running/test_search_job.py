@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 
@@ -98,6 +99,7 @@ def test_a_search_leaves_its_results_and_says_where(tmp_path, tracker):
         (["--space", "hiaml", "--evaluations", "-5"], ConfigError, "'evaluations'.*got -5"),
         (["--space", "hiaml", "--objectives", "accuracy:best"], ConfigError, "needs a direction"),
         (["--space", "hiaml", "--searcher", "luck"], ConfigError, "known are nsga2, random"),
+        (["--space", "hiaml", "--tracking-uri", "http://u:hush@h"], ConfigError, "MLFLOW_TRACKING_PASSWORD"),
         (["--resume", "yesterday"], WorkspaceError, "recent runs: none yet"),
     ],
 )
@@ -170,6 +172,48 @@ def test_contradictions_and_another_checkpoint_are_refused(tmp_path, monkeypatch
     (run / "config.json").write_text(json.dumps(stored | {"search": stored["search"] | {"luck": 7}}))
     with pytest.raises(ConfigError, match="unknown setting 'luck'"):
         call(tmp_path, "--resume", run.name)
+
+
+@pytest.mark.usefixtures("tracker")
+def test_a_run_goes_on_with_its_checkpoint_wherever_that_lies_now(tmp_path, monkeypatch):
+    served = []
+
+    def serve(config):
+        served.append(config.checkpoint)
+        return nullcontext(SyntheticPredictor())
+
+    monkeypatch.setattr("gennape.platform.serving.serve_ensemble", serve)
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, 1)
+        call(tmp_path, *SMALL, "--checkpoint", str(tmp_path / "old"))
+        (run,) = list_runs(tmp_path)
+        again = call(tmp_path, "--resume", run.name, "--checkpoint", str(tmp_path / "moved"))
+    assert f"--resume {run.name} --checkpoint {tmp_path / 'moved'} --workspace" in again.output
+    with monkeypatch.context() as patch:
+        patch.setattr("gennape.platform.serving.serve_ensemble", lambda _: nullcontext(Replaced()))
+        with pytest.raises(ConfigError, match="is there now; put the former back"):
+            call(tmp_path, "--resume", run.name)
+    assert status_of(run)["status"] == "failed"
+    assert call(tmp_path, "--resume", run.name, "--checkpoint", str(tmp_path / "moved")).exit_code == 0
+    assert served == [tmp_path / "old", tmp_path / "moved", tmp_path / "moved"]
+
+
+class Replaced(SyntheticPredictor):
+    """Of another checkpoint than the run began with."""
+
+    sha256 = "f" * 64
+
+
+@pytest.mark.usefixtures("tracker")
+def test_whatever_ends_a_run_its_status_says_so(tmp_path, monkeypatch):
+    def breaks(*_):
+        raise RuntimeError("odd")
+
+    monkeypatch.setattr(LocalIslands, "advance", breaks)
+    with pytest.raises(RuntimeError):
+        call(tmp_path, *SMALL)
+    (run,) = list_runs(tmp_path)
+    assert status_of(run) == {**status_of(run), "status": "failed", "reason": "RuntimeError: odd"}
 
 
 @pytest.mark.usefixtures("tracker")
