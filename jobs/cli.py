@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
+from gennape import __version__
 from gennape.errors import GennapeError
 from gennape.jobs.conform import conform
 from gennape.jobs.convert import convert
@@ -29,10 +33,24 @@ from gennape.jobs.tune import tune
 from gennape.jobs.ui import ui
 from gennape.jobs.verify import verify
 
+
+class _Verbs(TyperGroup):
+    """Says that it was interrupted, which Typer ends without a word."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the verb."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            sys.stderr.write("gennape: interrupted\n")
+            raise typer.Exit(130) from None
+
+
 app = typer.Typer(
+    cls=_Verbs,
     name="gennape",
     no_args_is_help=True,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
     help="Neural architecture search across families. First search: [bold]gennape search --space ofa_mbv3[/bold]",
     rich_markup_mode="rich",
@@ -62,6 +80,21 @@ for verb in (
     app.command()(verb)
 
 
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"gennape {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def every_verb(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """What goes before a verb. The help of the application stands in its place."""
+
+
 def main() -> None:
     """Run a verb; an expected error becomes one message on stderr and exit status 1, Ctrl-C 130."""
     if os.environ.get("RAY_JOB_STOP_SIGNAL") == "SIGINT":  # a job; its head may have been started deaf to Ctrl-C
@@ -71,6 +104,11 @@ def main() -> None:
     except GennapeError as error:
         sys.stderr.write(f"gennape: error: {error}\n")
         sys.exit(1)
-    except KeyboardInterrupt:
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        sys.stderr.write(f"gennape: error: cannot write: {error.strerror}\n")
+        os._exit(1)  # what is left in the buffer of stdout cannot be written either
+    except KeyboardInterrupt:  # before the verb began
         sys.stderr.write("gennape: interrupted\n")
         sys.exit(130)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from gennape.errors import InvalidDataError
 from gennape.jobs.tracked import TrackingUri
 
 if TYPE_CHECKING:
@@ -62,6 +63,8 @@ def evaluate(
 
     from rich.console import Console
 
+    if not data.is_dir():  # before the imports, which take seconds
+        raise InvalidDataError(f"{data} is no folder; give --data the folder that the labelled files are in")
     from gennape.platform.evaluation_report import Evaluation, write_evaluation
     from gennape.platform.evaluation_tables import tables
     from gennape.platform.evaluation_tracking import evaluation_run

@@ -33,11 +33,14 @@ def export(
     ] = None,
 ) -> None:
     """Take a network home: a point of a run's front, any architecture, or an ONNX file, as ONNX or PyTorch."""
+    if onnx is not None and to.exists() and onnx.exists() and to.samefile(onnx):
+        raise ConfigError(f"--to is the file of --onnx, {onnx}, whose weights would be lost; choose another one")
     network = chosen_network(
         run=run, index=index, space=space, architecture=architecture, onnx=onnx, workspace=workspace
     )
     export_graph(network.graph, to, seed)
-    typer.echo(f"{network.name} network written to {to}: {network.architecture}")
+    weights = "" if to.suffix == ".py" else f"\nuntrained weights, of seed {seed}"
+    typer.echo(f"written to {to}: {network.title}{weights}")
 
 
 def export_graph(graph: ComputationGraph, path: Path, seed: int) -> None:

@@ -36,6 +36,7 @@ def finetune(
     from rich.console import Console
 
     from gennape.errors import InvalidDataError
+    from gennape.jobs.progress import progress_bar
     from gennape.jobs.provenance import provenance
     from gennape.predictors.checkpoint import check_place, load_checkpoint, provenance_of, save_tuned
     from gennape.predictors.evaluation_rows import learnt_families
@@ -45,8 +46,9 @@ def finetune(
 
     refuse_wrong_address(tracking_uri)
     check_place(out)
-    space, predictor = family_named(family), load_checkpoint(checkpoint)
-    rows = read_labels(labels, space, column)
+    space = family_named(family)
+    rows = read_labels(labels, space, column)  # before the checkpoint, which takes longer
+    predictor = load_checkpoint(checkpoint)
     if limit is not None:
         rows = rows.take(draw_labelled(rows.identity, seed, limit))
     if len(rows.genomes) < 2:
@@ -55,7 +57,9 @@ def finetune(
     found = _across_folds(predictor, graphs, rows.accuracy, np.random.default_rng(seed))
     record = provenance(labels, seed, family=family, networks=len(graphs), column=rows.column, metrics=found)
     families = sorted({*learnt_families(provenance_of(checkpoint)), family})
-    predictor.fit(graphs, rows.accuracy)
+    with progress_bar("Fine-tuning", 1) as advance:
+        predictor.fit(graphs, rows.accuracy)
+        advance(1)
     sha256 = save_tuned(out, predictor, {**record, "families": families}, checkpoint, rows.identity)
     screen = Console(highlight=False)
     screen.print(f"checkpoint {sha256[:12]} fine-tuned on {len(graphs)} networks of {family}, written to {out}")
@@ -74,13 +78,16 @@ def _across_folds(
 
     import numpy as np
 
+    from gennape.jobs.progress import progress_bar
     from gennape.predictors.metrics import mae, srcc
 
     if len(accuracy) < _FEWEST:
         return {}
     predicted = np.zeros(len(accuracy))
-    for fold in np.array_split(rng.permutation(len(accuracy)), _FOLDS):
-        rest = np.setdiff1d(np.arange(len(accuracy)), fold)
-        tuned = copy.copy(predictor).fit(graphs.take(rest), accuracy[rest])
-        predicted[fold] = tuned.predict(graphs.take(fold)).accuracy
+    with progress_bar("Measuring on rows left out", _FOLDS) as advance:
+        for fold in np.array_split(rng.permutation(len(accuracy)), _FOLDS):
+            rest = np.setdiff1d(np.arange(len(accuracy)), fold)
+            tuned = copy.copy(predictor).fit(graphs.take(rest), accuracy[rest])
+            predicted[fold] = tuned.predict(graphs.take(fold)).accuracy
+            advance(1)
     return {"srcc": srcc(accuracy, predicted), "mae_percent": mae(accuracy, predicted)}

@@ -23,6 +23,11 @@ class Network:
     graph: ComputationGraph
     options: tuple[str, ...]
 
+    @property
+    def title(self) -> str:
+        """What it is, in one line."""
+        return self.architecture if self.architecture.endswith(self.name) else f"{self.name}: {self.architecture}"
+
 
 def chosen_network(
     *,
@@ -52,6 +57,8 @@ def chosen_network(
         return Network(onnx.name, str(onnx), read_onnx(onnx), options)
     if onnx is not None and len(given) == 1:
         raise ConfigError("only networks of a family have a published graph; leave --published out with an ONNX file")
+    if run is not None and len(given) == 1:
+        raise ConfigError("which point of the front? Give --index, a number of the column index of front.csv")
     raise ConfigError(
         "name one network: either --run and --index, or --space and an architecture, or an ONNX file; "
         f"got {', '.join(f'--{name}' for name in given) or 'none of them'}"

@@ -26,15 +26,27 @@ def search(
     *,
     space: Annotated[str | None, typer.Option(help="Search space, e.g. ofa_mbv3.", show_default="required")] = None,
     objectives: Annotated[
-        str | None, typer.Option(help="What to optimise.", show_default="accuracy:max,flops:min")
+        str | None,
+        typer.Option(
+            help="What to optimise, of accuracy, flops, macs and params, each :max or :min.",
+            show_default="accuracy:max,flops:min",
+        ),
     ] = None,
-    evaluations: Annotated[int | None, typer.Option(help="Unique networks to predict.", show_default="5000")] = None,
-    islands: Annotated[int | None, typer.Option(help="Populations side by side.", show_default="2")] = None,
-    population: Annotated[int | None, typer.Option(help="Networks per island.", show_default="100")] = None,
-    seed: Annotated[int | None, typer.Option(help="Same seed, same front.", show_default="0")] = None,
-    searcher: Annotated[str | None, typer.Option(help="Search algorithm.", show_default="nsga2")] = None,
+    evaluations: Annotated[
+        int | None, typer.Option(min=1, help="Unique networks to predict.", show_default="5000")
+    ] = None,
+    islands: Annotated[
+        int | None, typer.Option(min=1, max=1024, help="Populations side by side.", show_default="2")
+    ] = None,
+    population: Annotated[
+        int | None, typer.Option(min=2, max=100_000, help="Networks per island.", show_default="100")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Same seed, same front.", show_default="0")] = None,
+    searcher: Annotated[
+        str | None, typer.Option(help="Search algorithm: nsga2, or random.", show_default="nsga2")
+    ] = None,
     migration_every: Annotated[
-        int | None, typer.Option(help="Generations between migrations; 0 for none.", show_default="5")
+        int | None, typer.Option(min=0, help="Generations between migrations; 0 for none.", show_default="5")
     ] = None,
     asynchronous: Annotated[
         bool | None,
@@ -44,7 +56,9 @@ def search(
     workspace: Annotated[
         Path | None, typer.Option(help="Where results go.", show_default="$GENNAPE_WORKSPACE or ./gennape-workspace")
     ] = None,
-    resume: Annotated[str | None, typer.Option(help="Continue this run, by name or its beginning.")] = None,
+    resume: Annotated[
+        str | None, typer.Option(help="Continue this run, by name or its beginning, or the latest.")
+    ] = None,
     address: Address = None,
     tracking_uri: TrackingUri = None,
 ) -> None:
@@ -259,7 +273,7 @@ def _summary(folder: Path, config: SearchConfig, result: SearchResult) -> None:
         table.add_column(name, justify="right")
     for _, row in front.iloc[rows].iterrows():
         table.add_row(str(row["index"]), *(_readable(name, row[name]) for name in measures))
-    middle = int(front["index"].iloc[len(front) // 2])
+    middle = int(front["index"].iloc[rows[len(rows) // 2]])
     out = Console(highlight=False, soft_wrap=True)
     out.print(table)
     out.print(f"{result.reason}; hypervolume {result.hypervolume:.6g} of {config.objectives}, seed {config.seed}")

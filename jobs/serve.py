@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+from contextlib import suppress
 from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Annotated
@@ -46,8 +47,10 @@ def serve(
 
     from gennape.platform.cluster import local_ray
     from gennape.platform.http_auth import read_token, require_token
+    from gennape.platform.http_server import bound_socket
     from gennape.platform.serving import serve_ensemble
     from gennape.platform.serving_config import RequestLimits, ServingConfig
+    from gennape.predictors.checkpoint import provenance_of
 
     out = Console(highlight=False, markup=False, soft_wrap=True)
     limits = RequestLimits(
@@ -56,12 +59,17 @@ def serve(
     config = ServingConfig(checkpoint, min_replicas, max_replicas, http_port=port, host=host, limits=limits)
     token = read_token(token_file)
     require_token(host, token)
+    provenance_of(checkpoint)  # what is no checkpoint, or no free port, is found out before Ray starts
+    with bound_socket(host, port):
+        pass
     out.print("starting ...")
     with local_ray(address), serve_ensemble(config, token=token) as ensemble:
         out.print(f"serving checkpoint {ensemble.sha256[:12]} on {ensemble.url}  (Ctrl-C stops it); try")
         out.print(f"\n  {example_request(str(ensemble.url), token is not None)}\n")
         out.print(f"families and an example of each: {ensemble.url}/spaces")
-        _update_when_asked(ensemble, checkpoint, out)
+        with suppress(KeyboardInterrupt):  # its usual end
+            _update_when_asked(ensemble, checkpoint, out)
+    out.print("stopped")
 
 
 def _update_when_asked(ensemble: EnsembleHandle, checkpoint: Path | None, out: Console) -> None:

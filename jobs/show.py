@@ -84,7 +84,7 @@ def _show_network(network: Network, to: Path | None, fold: bool | None, extras: 
     """Draw a network if asked to, then say what it is."""
     from gennape.search_spaces.drawing.summary import summary
 
-    lines = [f"{network.name}: {network.architecture}", summary(network.graph), ""]
+    lines = [network.title, summary(network.graph), ""]
     if to is None:
         lines.append(f"Draw it: {_again(*network.options, *extras, '--to', 'graph.svg')}")
     else:

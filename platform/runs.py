@@ -21,6 +21,8 @@ RUNS = "runs"
 #: Files of a run folder: what it does, how it stands, and the folder of its results (``report/front.json`` etc.).
 CONFIG, STATUS, REPORT = "config.json", "status.json", "report"
 _RECENT = 8
+#: Names the newest run.
+LATEST = "latest"
 
 
 def create_run(workspace: Path, space: str, seed: int, now: datetime | None = None) -> Path:
@@ -43,18 +45,21 @@ def create_run(workspace: Path, space: str, seed: int, now: datetime | None = No
 
 
 def find_run(workspace: Path, name: str) -> Path:
-    """The run folder called ``name``, or the only one whose name starts so; a path to a run folder is taken too.
+    """The run folder called ``name``, or the only one whose name starts so; ``latest`` is the newest; a path to a run
+    folder is taken too.
 
     Raises :class:`WorkspaceError` that lists the recent runs when there is none, or the candidates when several.
     """
     runs = list_runs(workspace)
     exact = [run for run in runs if run.name == name or run == Path(name).absolute()]
-    matches = exact or [run for run in runs if name and run.name.startswith(name)]
+    matches = (
+        exact or (runs[:1] if name == LATEST else []) or [run for run in runs if name and run.name.startswith(name)]
+    )
     if len(matches) == 1:
         return matches[0]
     if matches:
         listed = ", ".join(run.name for run in matches[:_RECENT])
-        raise WorkspaceError(f"{name!r} names {len(matches)} runs ({listed}); write more of the name")
+        raise WorkspaceError(f"{name!r} names {len(matches)} runs ({listed}); write more of the name, or {LATEST}")
     recent = ", ".join(run.name for run in runs[:_RECENT]) or "none yet"
     raise WorkspaceError(f"no run {name!r} in {workspace}; recent runs: {recent}")
 

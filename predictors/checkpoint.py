@@ -263,7 +263,8 @@ def _describe(folder: Path) -> tuple[_Description, bytes]:
         fields = json.loads(text)
     except FileNotFoundError:
         raise CheckpointError(
-            f"no checkpoint at {folder}: {DESCRIPTION} is missing; make one with: gennape fit"
+            f"no checkpoint at {folder}: {DESCRIPTION} is missing; make one with: gennape fit, of an encoder by: "
+            "gennape pretrain"
         ) from None
     except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"cannot read {folder / DESCRIPTION}: {error}") from error

@@ -121,8 +121,11 @@ def choose_column(where: object, wanted: str | None, usual: Iterable[str], known
     for name in usual if wanted is None else [wanted]:
         if name in present:
             return name
-    problem = "no usual column of accuracies" if wanted is None else f"no column of numbers {wanted!r}"
-    raise InvalidDataError(f"{where}: {problem}; name one of {present}")
+    problem = (
+        f"no usual column of accuracies ({', '.join(usual)})" if wanted is None else f"no column of numbers {wanted!r}"
+    )
+    remedy = f"name one of {present}" if present else "there is no column of numbers at all; add the accuracies"
+    raise InvalidDataError(f"{where}: {problem}; {remedy}")
 
 
 def gather(rows: Iterable[LabelledRow], column: str, request: Request) -> Iterator[LabelledArchitectures]:

@@ -66,6 +66,8 @@ def _tables(path: Path) -> Iterator[pd.DataFrame]:
             limit: Any = rows.raw
             for table in pd.read_csv(rows, dtype=_TEXT, chunksize=BLOCK, low_memory=False):
                 limit.most = limit.count + _MOST_BLOCK
+                if not isinstance(table.index, pd.RangeIndex):
+                    raise ValueError("rows have more fields than the header; put what holds commas in quotes")
                 yield table
     except (ValueError, OverflowError) as error:
         raise InvalidDataError(f"cannot read {path} as CSV: {error}") from error
@@ -91,14 +93,13 @@ def _architectures(path: Path, table: pd.DataFrame, request: Request) -> Iterato
     column = label_column(path, table, request.column)
     table = table.copy()
     table[column] = [_as_number(value) for value in table[column]]
+    table = _in_percent(path, table, column, request)
     records: list[dict[str, Any]] = table.to_dict("records")  # type: ignore[assignment]
     rows = (
         LabelledRow(f"{path}, row {row + 1}", architecture_of(record[holder]), record)
         for row, record in zip(table.index, records, strict=True)
     )
-    for block in gather(rows, column, request):
-        _refuse_no_percent(path, block)
-        yield block
+    yield from gather(rows, column, request)
 
 
 def label_column(path: Path, table: pd.DataFrame, wanted: str | None) -> str:
@@ -117,20 +118,23 @@ def _as_number(value: Any) -> Any:
         return value
 
 
-def _refuse_no_percent(path: Path, block: LabelledArchitectures) -> None:
-    """Accuracies are percent; a column of fractions would pass for one of useless networks."""
-    if block.column not in USUAL:
-        return
-    outside = np.flatnonzero((block.accuracy < 0) | (block.accuracy > 100))
-    if len(outside):
-        raise InvalidDataError(
-            f"{path}: {block.column} is {block.accuracy[outside[0]]:.6g} in a row; accuracies are in percent, 0 to 100"
+def _in_percent(path: Path, table: pd.DataFrame, column: str, request: Request) -> pd.DataFrame:
+    """The rows whose accuracies are percent; a column of fractions would pass for one of useless networks."""
+    if column not in USUAL:
+        return table
+    accuracy = pd.to_numeric(table[column], errors="coerce").to_numpy(np.float64, na_value=np.nan)
+    outside = (accuracy < 0) | (accuracy > 100)
+    for row in np.flatnonzero(outside).tolist():
+        request.reject(
+            f"{path}, row {table.index[row] + 1}: {column} is {accuracy[row]:.6g}; accuracies are in percent, 0 to 100"
         )
-    if len(block.accuracy) > 1 and (block.accuracy <= 1).all():
+    inside = accuracy[~outside & ~np.isnan(accuracy)]
+    if len(inside) > 1 and (inside <= 1).all():
         raise InvalidDataError(
-            f"{path}: {block.column} lies between {block.accuracy.min():.4g} and {block.accuracy.max():.4g}; "
+            f"{path}: {column} lies between {inside.min():.4g} and {inside.max():.4g}; "
             "accuracies are in percent, so multiply the column by 100"
         )
+    return table[~outside]
 
 
 # NAS-Bench-101 cells as bits ------------------------------------------------------------------------------------------

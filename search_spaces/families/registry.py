@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from difflib import get_close_matches
+
 from gennape.errors import ConfigError
 from gennape.search_spaces.families.hiaml import HiAML
 from gennape.search_spaces.families.inception import Inception
@@ -32,5 +34,7 @@ def family(name: str) -> SearchSpace:
     for space in FAMILIES:
         if space.name == name:
             return space
-    known = ", ".join(space.name for space in FAMILIES)
-    raise ConfigError(f"unknown search space {name!r}; known are {known}")
+    known = [space.name for space in FAMILIES]
+    meant = get_close_matches(name, known, 1)
+    hint = f"; did you mean {meant[0]}?" if meant else ""
+    raise ConfigError(f"unknown search space {name!r}; known are {', '.join(known)}{hint}")

@@ -6,6 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+from typer.testing import CliRunner
+
+import gennape
+from gennape.jobs.cli import app
+
 GENNAPE = str(Path(sys.executable).with_name("gennape"))
 
 
@@ -25,6 +31,35 @@ def test_an_expected_error_is_one_message_and_status_1(tmp_path: Path) -> None:
     assert "resnext" in ended.stderr
     assert "ofa_mbv3" in ended.stderr
     assert "Traceback" not in ended.stderr
+
+
+def test_version_and_short_help() -> None:
+    assert _run("--version").stdout == f"gennape {gennape.__version__}\n"
+    assert _run("-h").stdout == _run("--help").stdout
+    assert "--sha256" in _run("data", "-h").stdout
+
+
+def test_a_family_that_is_nearly_right_is_guessed(tmp_path: Path) -> None:
+    ended = _run("search", "--space", "ofa_mobv3", "--workspace", str(tmp_path / "w"))
+    assert ended.stderr.endswith("; did you mean ofa_mbv3?\n")
+    assert not (tmp_path / "w").exists()
+
+
+def test_an_interruption_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(_out: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("gennape.jobs.data._list", interrupted)
+    ended = CliRunner().invoke(app, ["data"])
+    assert (ended.exit_code, ended.stderr) == (130, "gennape: interrupted\n")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device that Linux has")
+@pytest.mark.parametrize("arguments", [["data"], ["--help"], ["--version"]])
+def test_a_full_disk_under_the_output_is_one_message(arguments: list[str]) -> None:
+    with Path("/dev/full").open("w") as full:
+        ended = subprocess.run([GENNAPE, *arguments], stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert (ended.returncode, ended.stderr) == (1, "gennape: error: cannot write: No space left on device\n")
 
 
 def test_an_unknown_option_is_named_and_status_2() -> None:

@@ -36,7 +36,7 @@ def test_any_architecture_goes_to_onnx(tmp_path: Path) -> None:
     ("arguments", "error", "message"),
     [
         ((), ConfigError, "name one network"),
-        (("--run", "x"), ConfigError, "name one network"),
+        (("--run", "x"), ConfigError, "which point of the front"),
         (("--space", "nb101", "--architecture", "{"), ConfigError, "must be JSON"),
         (("--space", "nb101", "--architecture", "[]"), InvalidArchitectureError, "nb101: an architecture is"),
         (("--space", "vit", "--architecture", "{}"), ConfigError, "unknown search space 'vit'"),
@@ -48,6 +48,18 @@ def test_refuses(tmp_path: Path, arguments: tuple[str, ...], error: type[Excepti
     with pytest.raises(error, match=message):
         _run(*arguments, "--to", to, "--workspace", tmp_path / "workspace")
     assert not to.exists()
+
+
+def test_a_file_is_not_written_over_itself(tmp_path: Path) -> None:
+    trained = tmp_path / "trained.onnx"
+    _run("--space", "nb101", "--architecture", json.dumps(CELL), "--to", trained, "--seed", 3)
+    before = trained.read_bytes()
+    (tmp_path / "link.onnx").symlink_to(trained)
+    for name in ("trained.onnx", "link.onnx"):
+        with pytest.raises(ConfigError, match="weights would be lost; choose another"):
+            _run("--onnx", trained, "--to", tmp_path / name)
+    assert trained.read_bytes() == before
+    assert "untrained weights, of seed 0" in _run("--onnx", trained, "--to", tmp_path / "new.onnx")
 
 
 def test_unknown_suffix(tmp_path: Path) -> None:

@@ -79,7 +79,7 @@ def test_onnx_file(tmp_path: Path) -> None:
     assert "cell.onnx" in run(file, "--to", by_argument)
     run("--onnx", file, "--to", by_option)
     assert titles(by_argument) == titles(by_option) > 0
-    assert "cell.onnx network written" in run("--onnx", file, "--to", again, verb="export")
+    assert f"written to {again}: {file}" in run("--onnx", file, "--to", again, verb="export")
 
 
 def test_sizes(tmp_path: Path) -> None:

@@ -23,8 +23,10 @@ from gennape.platform.cluster import local_ray
 from gennape.platform.config import SearchConfig, search_config
 from gennape.platform.evaluation_log import read_log
 from gennape.platform.islands import LocalIslands, RayIslands, most_replicas
+from gennape.platform.objectives import NAMES
 from gennape.platform.runs import list_runs, lock_run, status_of
 from gennape.platform.search import run_search
+from gennape.platform.searchers.registry import SEARCHERS
 from gennape.platform.searchers.testing import SyntheticPredictor
 
 SCRIPT = Path(__file__).with_name("search_without_services.py")
@@ -96,7 +98,6 @@ def test_a_search_leaves_its_results_and_says_where(tmp_path, tracker):
     [
         ([], ConfigError, "which search space.*hiaml.*--resume"),
         (["--space", "resnet"], ConfigError, "unknown search space 'resnet'"),
-        (["--space", "hiaml", "--evaluations", "-5"], ConfigError, "'evaluations'.*got -5"),
         (["--space", "hiaml", "--objectives", "accuracy:best"], ConfigError, "needs a direction"),
         (["--space", "hiaml", "--searcher", "luck"], ConfigError, "known are nsga2, random"),
         (["--space", "hiaml", "--tracking-uri", "http://u:hush@h"], ConfigError, "MLFLOW_TRACKING_PASSWORD"),
@@ -113,6 +114,22 @@ def test_a_missing_checkpoint_ends_before_anything_is_made(tmp_path):
     with pytest.raises(CheckpointError, match="absent"):
         call(tmp_path, "--space", "hiaml", "--checkpoint", str(tmp_path / "absent"))
     assert list_runs(tmp_path) == []
+
+
+@pytest.mark.parametrize("option", ["evaluations", "islands", "population", "migration-every", "seed"])
+def test_numbers_out_of_range_are_told_as_everywhere(tmp_path, option):
+    result = call(tmp_path, "--space", "hiaml", f"--{option}", "-5")
+    assert result.exit_code == 2
+    assert f"--{option}" in result.output
+    assert list_runs(tmp_path) == []
+
+
+def test_help_names_all_that_may_be_chosen():
+    parameters = {p.name: p.help for p in typer.main.get_command(app).commands["search"].params}
+    for each in SEARCHERS:
+        assert each.name in parameters["searcher"]
+    for name in NAMES:
+        assert name in parameters["objectives"]
 
 
 def test_help_states_the_defaults_that_hold():

@@ -79,7 +79,7 @@ def serving(arguments: list[str], folder: Path) -> Iterator[Serving]:
         try:
             yield service
             process.send_signal(signal.SIGINT)
-            assert process.wait(PATIENCE_S) == 130
+            assert process.wait(PATIENCE_S) == 0
         finally:
             process.kill()
             service.reader.join()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from datetime import datetime
 from pathlib import Path
 
@@ -63,6 +64,8 @@ def test_runs_are_found_by_name_unique_beginning_or_path(tmp_path):
     second = create_run(tmp_path, "hiaml", 0, NOON)
     other = create_run(tmp_path, "nb101", 0, NOON)
     assert find_run(tmp_path, "nb") == other
+    os.utime(second, ns=(10**18 * 4,) * 2)
+    assert find_run(tmp_path, "latest") == second
     assert find_run(tmp_path, first.name) == first, "an exact name wins over the longer names that begin so"
     assert find_run(tmp_path, str(second)) == second
     with pytest.raises(WorkspaceError, match="names 2 runs"):

@@ -183,8 +183,11 @@ def test_fractions_are_told_from_percent(tmp_path: Path) -> None:
 @pytest.mark.parametrize("accuracy", ["101", "-5"])
 def test_what_is_no_percentage_is_refused(tmp_path: Path, accuracy: str) -> None:
     path = _write(tmp_path / "a.csv", f"architecture,acc,ms\n{BLOCKS},91,{accuracy}\n{BLOCKS},{accuracy},3\n")
-    with pytest.raises(InvalidDataError, match=rf"acc is {accuracy} in a row; accuracies are in percent, 0 to 100"):
+    with pytest.raises(InvalidDataError, match=rf"row 2: acc is {accuracy}; accuracies are in percent, 0 to 100"):
         read_labels(path, family("hiaml"))
+    told: list[str] = []
+    assert read_labels(path, family("hiaml"), rejected=told.append).accuracy.tolist() == [91]
+    assert ["row 2: acc is" in reason for reason in told] == [True]
     # Other columns may hold anything.
     assert read_labels(path, family("hiaml"), "ms").accuracy.tolist() == [float(accuracy), 3.0]
 
@@ -198,6 +201,8 @@ def test_what_is_no_percentage_is_refused(tmp_path: Path, accuracy: str) -> None
         (b'architecture,acc\n"[,91\n', "cannot read .* as CSV"),
         (b"architecture,acc\n\xff\xfe,91\n", "cannot read .* as CSV"),
         (b"a,b\n1,2\n1,2,3,4\n", "cannot read .* as CSV"),
+        (b"architecture,acc\na,b,91\n", "more fields than the header; put what holds commas in quotes"),
+        (b"architecture,what\na,b\n", r"accuracies \(acc, accuracy, .*\); there is no column of numbers at all"),
         (gzip.compress(b"architecture,acc\n" * 1000, mtime=0)[:-20], "cannot be read"),
         (bz2.compress(bytes(1000))[:-9], "cannot be read"),
     ],
@@ -265,5 +270,5 @@ def test_shared_latencies_have_no_accuracy_to_fall_back_on() -> None:
     path = SHARED / "ofa_mbv3_latency.csv.gz"
     if not path.is_file():
         pytest.skip(f"{path.name} is not here: it is not part of this repository")
-    with pytest.raises(InvalidDataError, match=r"no usual column of accuracies; name one of .*'2080ti_1'"):
+    with pytest.raises(InvalidDataError, match=r"no usual column of accuracies .*; name one of .*'2080ti_1'"):
         read_labels(path, family("ofa_mbv3"))
