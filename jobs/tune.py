@@ -10,9 +10,13 @@ import typer
 from gennape.jobs.tracked import Address, TrackingUri, Workspace, refuse_wrong_address
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from gennape.platform.tuning import Found
     from gennape.platform.tuning_trial import Rows
+    from gennape.search_spaces.graph import PackedGraphs
     from gennape.search_spaces.labels import LabelledArchitectures
+    from gennape.search_spaces.space import SearchSpace
 
 _JUDGES = 5  # one of so many rows judges
 
@@ -63,12 +67,13 @@ def tune(
     learnt = _rows(data, family, judge, judge_family or family, rows, minimum_accuracy, seed)
     asked = {"family": family, "rows": rows, "minimum_accuracy": minimum_accuracy, "vary": varied}
     asked["judge"] = None if judge is None else provenance(judge, seed)["data"]
-    asked["judge_family"] = judge_family or family
+    asked["judge_family"], asked["judges"] = judge_family or family, len(learnt.judges[1])
     description = provenance(data, seed, **asked)
     del description["commit"]  # what is measured may be gone on with after a change that is none to the trainings
     folder = open_workspace(workspace)
     settings = tuple(draw_settings(trials, varied, np.random.default_rng(seed)))
-    study = Study(tuning_folder(out, folder), settings, Epochs(pretrain_epochs, epochs), rungs, batch, seed)
+    how = (Epochs(pretrain_epochs, epochs), rungs, batch, seed, minimum_accuracy)
+    study = Study(tuning_folder(out, folder), settings, *how)
     try:
         with progress_bar("Tuning", trials) as advance:
             done = 0
@@ -105,20 +110,51 @@ def _rows(data: Path, family: str, judge: Path | None, judge_family: str, rows: 
         judges, training, judged = _slice(training, 0, number), _slice(training, number, None), space
     else:
         judged = family_named(judge_family)
-        others = read_labels(judge, judged)
-        judges = _drawn(others.take((split(others) != 2) & (others.accuracy >= minimum)), rows, seed)
-    for what, found in (("train on", training), ("judge by", judges)):
-        if len(found.genomes) < 2:
-            raise ConfigError(f"{len(found.genomes)} rows to {what}; give more labels or lower --minimum-accuracy")
+        # More than are asked for: as many may be of networks that are trained on.
+        most = rows + len(training.genomes) + len(weighing.genomes)
+        judges = _untested(judge, judged, minimum, most, seed)
+    if len(training.genomes) < 2:
+        raise ConfigError(f"{len(training.genomes)} rows to train on; give more labels or lower --minimum-accuracy")
     graphs = space.graphs(training.genomes)
     held_out = weighing if len(weighing.genomes) else training
+    held_out_graphs = space.graphs(held_out.genomes)
+    judges = _slice(_strangers(judges, judged, (graphs, held_out_graphs)), 0, rows)
     return Rows(
         graphs,
         laplacian_spectra(graphs, 21),
         training.accuracy,
-        (space.graphs(held_out.genomes), held_out.accuracy),
+        (held_out_graphs, held_out.accuracy),
         (judged.graphs(judges.genomes), judges.accuracy),
     )
+
+
+def _untested(path: Path, space: SearchSpace, minimum: float, most: int, seed: int) -> LabelledArchitectures:
+    """Of another file, at most so many rows that are not tested on."""
+    from gennape.search_spaces.labels import read_labels, split
+
+    labels = read_labels(path, space)
+    return _drawn(labels.take((split(labels) != 2) & (labels.accuracy >= minimum)), most, seed)
+
+
+def _strangers(
+    judges: LabelledArchitectures, space: SearchSpace, learnt: Sequence[PackedGraphs]
+) -> LabelledArchitectures:
+    """The judges whose networks are not among those that are learnt from, in whatever encoding."""
+    import numpy as np
+
+    from gennape.errors import ConfigError
+    from gennape.search_spaces.canonical import canonical_hashes
+
+    known = {hashed for graphs in learnt for hashed in canonical_hashes(graphs)}
+    hashes = canonical_hashes(space.graphs(judges.genomes)) if len(judges.genomes) else []
+    left = judges.take(np.array([hashed not in known for hashed in hashes], bool))
+    if len(left.genomes) < 2:
+        number = len(judges.genomes) - len(left.genomes)
+        raise ConfigError(
+            f"{len(left.genomes)} rows to judge by, {number} others are of networks that are trained on; give more "
+            "labels, of other networks, or lower --minimum-accuracy"
+        )
+    return left
 
 
 def _drawn(labels: LabelledArchitectures, most: int, seed: int) -> LabelledArchitectures:

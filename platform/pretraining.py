@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -78,8 +80,9 @@ def pretrain_on_workers(
     ``workspace`` cannot be written or is not shared, :class:`ServiceError` where workers are lost too often.
     """
     _check(config, scale)
-    out = out.absolute()
+    out = out.resolve()
     folder = training_folder(out, workspace)
+    finished = folder.with_name(f".{folder.name}-{time.time_ns()}")
     make_writable(folder, "give another folder with --workspace")
     with lock_run(folder):
         stored = _stored(folder, {**description, "encoder": asdict(encoder), "pretrain": asdict(config)}, prepare)
@@ -95,13 +98,15 @@ def pretrain_on_workers(
         record |= {**stored["source"], "device": status_of(folder).get("device", "cpu")}
         record["workers"] = {str(start): n for start, n in groups}
         sha256 = save_encoder(out, network, record)
-        shutil.rmtree(folder)
+        with suppress(OSError):  # else it stays as it is, and the same command writes the encoder again
+            folder.rename(finished)  # in one step: a part of it would be taken for a training that goes on
+    shutil.rmtree(finished, ignore_errors=True)  # once the lock is let go of: network file systems keep what is open
     return Pretrained(sha256, stored["networks"])
 
 
 def training_folder(out: Path, workspace: Path) -> Path:
     """Where the pretraining of ``out`` is kept while it is under way."""
-    out = out.absolute()
+    out = out.resolve()
     return workspace / FOLDER / f"{out.name}-{hashlib.sha256(str(out).encode()).hexdigest()[:8]}"
 
 

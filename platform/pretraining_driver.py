@@ -20,6 +20,7 @@ from gennape.platform.pretraining_worker import Board, Point, work
 from gennape.platform.runs import read_json, write_json
 from gennape.platform.settings import flat
 from gennape.platform.tracking import track
+from gennape.platform.tracking_journal import new_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -84,10 +85,10 @@ def train(
     parameters = flat(
         {**stored["description"], "out": training.out, "networks": stored["networks"], "workers": asdict(scale)}
     )
-    name = known.get("run", f"pretrain-{time.strftime('%Y%m%d-%H%M%S')}")
     with local_ray(address, max(scale.workers, os.cpu_count() or 1)):
         if address is None:
             _refuse_absent_gpus(scale)
+        name = known.get("run") or new_name(training.workspace, "pretrain")
         with track(training.workspace, name, parameters, known.get("tracking_run"), server) as tracker:
             # Before any step: whatever is lost, one run.
             write_json(folder / STATUS, {**known, "run": name, "tracking_run": tracker.run_id})

@@ -78,8 +78,7 @@ class Tracker:
     def run_id(self) -> str:
         """MLflow's id of the run; empty while a server has not answered yet, for no run waits for that.
 
-        Waits for the store of the workspace, and raises :class:`WorkspaceError` when that cannot be opened or does not
-        hold the run that is to be continued.
+        Waits for the store of the workspace, and raises :class:`WorkspaceError` when that cannot be opened.
         """
         deadline = time.monotonic() + START_TIMEOUT_S
         while not self._closed:
@@ -94,6 +93,10 @@ class Tracker:
     def metrics(self, step: int, values: Mapping[str, float], child: str | None = None) -> None:
         """Log ``values`` at ``step``, of the run or of its child run called ``child``. Never waits for MLflow."""
         self._append({"metrics": {name: float(value) for name, value in values.items()}, "step": step, "child": child})
+
+    def tags(self, values: Mapping[str, str]) -> None:
+        """Set tags of the run: unlike a parameter, a tag may be set anew."""
+        self._append({"tag": dict(values)})
 
     def artifacts(self, folder: Path) -> None:
         """Copy the files of ``folder`` into the run, from where they stay: soon, or once the server is back."""
@@ -140,7 +143,10 @@ class Tracker:
 
     def _close(self, status: str) -> None:
         self._append({"end": status})
-        self._journal.close()
+        try:
+            self._journal.close()
+        except OSError as full:  # a disk may say so only now
+            self._lost.append(brief(full))
         error = self._drain()
         self._known, self._closed = self._ask().run_id, True
         ray.kill(self._actor)
@@ -178,10 +184,11 @@ def track(
     """A run of the experiment "gennape", begun or, where there is one of that name, continued; needs Ray initialised.
 
     It is recorded at ``server``; without one, where it was recorded before, else at $MLFLOW_TRACKING_URI, else in the
-    store of ``workspace``. ``run_id`` names the run to continue where only MLflow knows it. Returns at once: the store
-    opens while the search starts. The run ends FINISHED, KILLED on ``KeyboardInterrupt`` and FAILED on any other
-    exception. What MLflow has not taken at the end stays in the run's journal and is told once, as a warning of this
-    module's logger; the next run of that name sends it first, or :func:`catch_up`.
+    store of ``workspace``. ``run_id`` names the run to continue where only MLflow knows it; what the workspace's store
+    does not hold any more is begun anew. Returns at once: the store opens while the search starts. The run ends
+    FINISHED, KILLED on ``KeyboardInterrupt`` and FAILED on any other exception. What MLflow has not taken at the end
+    stays in the run's journal and is told once, as a warning of this module's logger; the next run of that name sends
+    it first, or :func:`catch_up`.
 
     Raises :class:`ConfigError` for an address of no server, :class:`WorkspaceError` for a workspace whose path MLflow
     cannot use, and for a run that another process tracks.

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from gennape.errors import GennapeError, WorkspaceError
-from gennape.platform.tracking_journal import clear, entries, journals, lock_journal, read_place, values_after
+from gennape.platform.tracking_journal import clear, entries, journals, lock_journal, read_place, segments, values_after
 from gennape.platform.tracking_sender import Sender
 from gennape.platform.tracking_store import brief
 
@@ -37,7 +37,8 @@ def catch_up(workspace: Path) -> Iterator[CaughtUp]:
                 stack.enter_context(lock_journal(folder))
             except WorkspaceError:  # its run is under way, and sends it
                 continue
-            yield _send(folder, workspace)
+            if segments(folder):  # else its run has ended, and sent it
+                yield _send(folder, workspace)
 
 
 def _send(folder: Path, workspace: Path) -> CaughtUp:

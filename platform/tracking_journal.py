@@ -11,8 +11,9 @@ import json
 import logging
 import os
 import shutil
+import time
 import uuid
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,7 @@ from gennape.platform.runs import RUNS, read_json, write_json
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
+    from typing import IO
 
 #: Folder of journals: of a search in its run's folder, of others in the workspace.
 FOLDER = "tracking"
@@ -29,6 +31,7 @@ FOLDER = "tracking"
 RECORD, SENT, REFUSED = "run.json", "sent.json", "refused.jsonl"
 SEGMENT_BYTES = 4 * 2**20
 _SEGMENTS = "journal-*.jsonl"
+_TRIES = 100
 log = logging.getLogger(__name__)
 
 
@@ -58,6 +61,30 @@ def journal_folder(workspace: Path, run_name: str) -> Path:
     return run / FOLDER if run.is_dir() else workspace / FOLDER / run_name
 
 
+def run_name(folder: Path) -> str:
+    """Of which run a folder is the journal."""
+    return folder.name if folder.parent.name == FOLDER else folder.parent.name
+
+
+def new_name(workspace: Path, verb: str, end: str = "") -> str:
+    """A name for a run of a verb, ``<verb>-<date>-<time><end>``; a second one of a second gets ``-2``, and so on.
+
+    The folder of its journal is made, and so the name is taken. Raises :class:`WorkspaceError` where it cannot be.
+    """
+    base, root = f"{verb}-{time.strftime('%Y%m%d-%H%M%S')}{end}", workspace / FOLDER
+    for number in range(1, 1000):
+        name = base if number == 1 else f"{base}-{number}"
+        try:
+            root.mkdir(parents=True, exist_ok=True)
+            (root / name).mkdir()
+        except (FileExistsError, FileNotFoundError):  # the latter where the last of the other journals has just ended
+            continue
+        except OSError as error:
+            raise WorkspaceError(f"cannot make a folder in {root} ({error.strerror or error})") from error
+        return name
+    raise WorkspaceError(f"{root} already holds 999 journals called {base}; `gennape ui` sends what they hold")
+
+
 def journals(workspace: Path) -> list[Path]:
     """All folders that hold a journal with something in it."""
     found = [*(workspace / RUNS).glob(f"*/{FOLDER}"), *(workspace / FOLDER).glob("*")]
@@ -76,13 +103,27 @@ def _number(segment: Path) -> int:
 @contextmanager
 def lock_journal(folder: Path) -> Iterator[None]:
     """Be the only one who appends to a journal or catches up; raises :class:`WorkspaceError` when another does."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise WorkspaceError(f"{folder} is at work in another process; wait for it or stop it") from None
-        yield
+    try:
+        with _lock_file(folder) as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise WorkspaceError(f"{folder} is at work in another process; wait for it or stop it") from None
+            yield
+    finally:
+        if folder.parent.name == FOLDER:
+            for empty in (folder, folder.parent):
+                with suppress(OSError):  # neither is empty as a rule
+                    empty.rmdir()
+
+
+def _lock_file(folder: Path) -> IO[str]:
+    """Open it; tried again, since the last journal to end removes the folder that all share."""
+    for _ in range(_TRIES):
+        with suppress(FileNotFoundError, FileExistsError):
+            folder.mkdir(parents=True, exist_ok=True)
+            return (folder / ".lock").open("w")
+    raise WorkspaceError(f"cannot make the folder {folder}; is a file in its place?")
 
 
 def read_record(folder: Path) -> Record | None:
@@ -197,11 +238,16 @@ def refuse(folder: Path, entry: Mapping[str, Any], reason: str) -> None:
 
 
 def clear(folder: Path, finished: bool) -> None:
-    """Remove the journal of a run that MLflow has taken wholly; of a finished one outside a run's folder, all."""
-    for segment in segments(folder):
-        segment.unlink()
-    (folder / SENT).unlink(missing_ok=True)
-    if finished and folder.parent.name == FOLDER and not (folder / REFUSED).exists():
-        shutil.rmtree(folder)
-        if not any(folder.parent.iterdir()):
-            folder.parent.rmdir()
+    """Remove the journal of a run that MLflow has taken wholly; of a finished one outside a run's folder, all.
+
+    The folder itself goes when its lock is let go of: on some network file systems a file that is open cannot be
+    deleted. What cannot be removed holds up nobody: it goes in such an order that what is left is no journal any more.
+    """
+    try:
+        for path in (*segments(folder), folder / SENT):
+            path.unlink(missing_ok=True)
+        if finished and folder.parent.name == FOLDER and not (folder / REFUSED).exists():
+            (folder / RECORD).unlink(missing_ok=True)
+            shutil.rmtree(folder)
+    except OSError as error:
+        log.info("%s is not removed wholly: %s", folder, error)

@@ -15,6 +15,7 @@ from gennape.platform.tracking_journal import (
     clear,
     journal_folder,
     lock_journal,
+    new_name,
     new_token,
     write_record,
 )
@@ -31,7 +32,7 @@ _LONGEST = 500  # of a tag or parameter, so that any store of MLflow takes it
 
 @dataclass(frozen=True, slots=True)
 class Registered:
-    """Under which ``name``; ``version`` is empty where MLflow did not answer, for the reason in ``problem``."""
+    """Under which ``name``; ``version`` is empty where MLflow did not answer or take it, with why in ``problem``."""
 
     name: str
     version: str
@@ -52,7 +53,7 @@ def register_checkpoint(checkpoint: Path, workspace: Path, verb: str, server: st
         store_uri(workspace)
     source = provenance_of(checkpoint)
     name = ENCODERS if is_encoder(checkpoint) else PREDICTORS
-    run = f"{verb}-{time.strftime('%Y%m%d-%H%M%S')}-{sha256[:8]}"
+    run = new_name(workspace, verb, f"-{sha256[:8]}")
     folder = journal_folder(workspace, run)
     with lock_journal(folder):
         write_record(folder, Record(address, new_token()))
@@ -68,7 +69,9 @@ def register_checkpoint(checkpoint: Path, workspace: Path, verb: str, server: st
         except Exception as error:  # noqa: BLE001 (whatever MLflow raises: it is told, and the journal stays)
             return Registered(name, "", brief(error))
         clear(folder, finished=True)
-    return Registered(name, *sender.versions)
+    if not sender.versions:
+        return Registered(name, "", sender.unregistered)
+    return Registered(name, sender.versions[-1])
 
 
 def _entries(run: str, checkpoint: Path, name: str, sha256: str, source: Mapping[str, Any]) -> list[Mapping[str, Any]]:

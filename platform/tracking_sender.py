@@ -18,6 +18,7 @@ from gennape.platform.tracking_journal import (
     read_place,
     read_record,
     refuse,
+    run_name,
     write_place,
     write_record,
 )
@@ -62,12 +63,14 @@ class Sender:
         self.folder, self.workspace, self.record = folder, workspace, record
         self.place = read_place(folder)
         self.versions: list[str] = []
+        self.unregistered = ""  # why a model was refused for good
         self.started, self.ended = False, ""
         self._failures, self._error = 0, ""
         self._hurry = threading.Event()
         self._client: MlflowClient | None = None
         self._experiment = ""
         self._children: dict[str, str] = {}
+        self._unanswered = False  # whether a child may have been made although the answer was lost
 
     def state(self) -> State:
         """May be asked from another thread."""
@@ -103,6 +106,7 @@ class Sender:
         batch: list[dict[str, Any]] = []
         size, place = 0, self.place
         for entry, after in entries(self.folder, self.place):
+            self._mlflow()  # opened first, since it may begin the run anew, and finds its children
             if "metrics" not in entry or size >= MOST_METRICS:
                 self._metrics(batch)
                 self._taken(place)
@@ -155,9 +159,13 @@ class Sender:
     def _single(self, entry: dict[str, Any]) -> None:
         from mlflow.exceptions import MlflowException  # noqa: PLC0415
 
-        (kind,) = entry.keys() & {"start", "artifacts", "model", "end"}
+        actions = {
+            "start": self._start, "tag": self._tag, "artifacts": self._artifacts, "model": self._model,
+            "end": self._end,
+        }  # fmt: skip
+        (kind,) = entry.keys() & actions.keys()
         try:
-            {"start": self._start, "artifacts": self._artifacts, "model": self._model, "end": self._end}[kind](entry)
+            actions[kind](entry)
         except FileNotFoundError as error:
             self._refuse(entry, error)
         except MlflowException as error:
@@ -168,33 +176,30 @@ class Sender:
     def _refuse(self, entry: Mapping[str, Any], error: Exception) -> None:
         log.warning("MLflow refuses %s: %s; it is kept in %s", str(entry)[:200], brief(error), self.folder)
         refuse(self.folder, entry, brief(error))
+        if "model" in entry:
+            self.unregistered = _reason(error)
 
     def _start(self, entry: Mapping[str, Any]) -> None:
         from mlflow.entities import Param, RunTag  # noqa: PLC0415
-        from mlflow.exceptions import MlflowException  # noqa: PLC0415
 
         client, parameters = self._mlflow(), entry["parameters"]
         if self.record.run_id is None:
-            # Looked for first: it may have been made although the answer was lost.
-            found = client.search_runs([self._experiment], f"tags.`{TOKEN}` = '{self.record.token}'")
-            tags = {TOKEN: self.record.token}
-            self.record.run_id = found[0].info.run_id if found else self._make(entry["start"], tags, entry["time"])
-            write_record(self.folder, self.record)
+            self._begin(client, entry["start"], entry["time"])
         run = self._run()
-        try:
-            known = client.get_run(run).data.params
-        except MlflowException as error:
-            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-                raise
-            where = self.record.server or self.workspace
-            raise WorkspaceError(f"no MLflow run {run} in {where} to continue: {brief(error)}") from error
-        self.started, self.ended = True, ""
+        known = client.get_run(run).data.params
         for each in (run, *self._children.values()):
             client.update_run(each, status="RUNNING")
+        self.started, self.ended = True, ""
         # MLflow refuses to change a parameter: what differs when a run is continued becomes a tag.
         changed = {f"resumed.{key}": value for key, value in parameters.items() if known.get(key, value) != value}
         new = [Param(key, value) for key, value in parameters.items() if key not in known]
         client.log_batch(run, params=new, tags=[RunTag(k, v) for k, v in {**entry["tags"], **changed}.items()])
+
+    def _tag(self, entry: Mapping[str, Any]) -> None:
+        from mlflow.entities import RunTag  # noqa: PLC0415
+
+        tags = [RunTag(name, value) for name, value in entry["tag"].items()]
+        self._mlflow().log_batch(self._run(), tags=tags)
 
     def _artifacts(self, entry: Mapping[str, Any]) -> None:
         if not Path(entry["artifacts"]).is_dir():
@@ -221,10 +226,36 @@ class Sender:
 
     def _mlflow(self) -> MlflowClient:
         if self._client is None:
-            self._client, self._experiment = open_store(self.workspace, self.record.server)
+            client, self._experiment = open_store(self.workspace, self.record.server)
             if self.record.run_id is not None:
-                self._children = self._find_children()
+                if not _knows(client, self.record.run_id):
+                    self._begin_anew(client)
+                self._children = self._find_children(client)
+            self._client = client
         return self._client
+
+    def _begin(self, client: MlflowClient, name: str, time: int) -> None:
+        # Looked for first: it may have been made although the answer was lost.
+        found = client.search_runs([self._experiment], f"tags.`{TOKEN}` = '{self.record.token}'")
+        tags = {TOKEN: self.record.token}
+        self.record.run_id = found[0].info.run_id if found else self._make(client, name, tags, time)
+        write_record(self.folder, self.record)
+
+    def _begin_anew(self, client: MlflowClient) -> None:
+        """In the place of a run that is not in MLflow.
+
+        The store of a workspace is this workspace's alone: what it does not know is gone, as where its file was moved
+        away to begin a new one. A server may be another than the one meant, or the same with the wrong database: what
+        is sent there would be gone from here. Nothing waits for a server, so the journal is kept.
+        """
+        run, server = self._run(), self.record.server
+        if server is not None:
+            raise WorkspaceError(
+                f"no MLflow run {run} at {server} to continue; name the server that holds it with --tracking-uri, or "
+                f"remove {self.folder} and all that waits there to be sent"
+            )
+        log.warning("MLflow's store of %s does not hold the run %s; it goes on as a new one", self.workspace, run)
+        self._begin(client, run_name(self.folder), int(time.time() * 1000))
 
     def _run(self) -> str:
         if self.record.run_id is None:
@@ -232,18 +263,39 @@ class Sender:
         return self.record.run_id
 
     def _child(self, name: str, time: int) -> str:
+        client = self._mlflow()
+        if name not in self._children and self._unanswered:
+            self._children |= self._find_children(client)
         if name not in self._children:
-            self._children = self._find_children()
-        if name not in self._children:
-            self._children[name] = self._make(name, {PARENT: self._run()}, time)
+            self._unanswered = True
+            self._children[name] = self._make(client, name, {PARENT: self._run()}, time)
+        self._unanswered = False
         return self._children[name]
 
-    def _find_children(self) -> dict[str, str]:
-        found = self._mlflow().search_runs([self._experiment], f"tags.`{PARENT}` = '{self._run()}'")
-        return {run.info.run_name: run.info.run_id for run in found}
+    def _find_children(self, client: MlflowClient) -> dict[str, str]:
+        found: dict[str, str] = {}
+        token: str | None = None
+        while True:  # MLflow tells a thousand at a time
+            page = client.search_runs([self._experiment], f"tags.`{PARENT}` = '{self._run()}'", page_token=token)
+            found |= {run.info.run_name: run.info.run_id for run in page}
+            token = page.token
+            if not token:
+                return found
 
-    def _make(self, name: str, tags: dict[str, str], time: int) -> str:
-        return str(self._mlflow().create_run(self._experiment, time, tags, name).info.run_id)
+    def _make(self, client: MlflowClient, name: str, tags: dict[str, str], time: int) -> str:
+        return str(client.create_run(self._experiment, time, tags, name).info.run_id)
+
+
+def _knows(client: MlflowClient, run: str) -> bool:
+    from mlflow.exceptions import MlflowException  # noqa: PLC0415
+
+    try:
+        client.get_run(run)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        return False
+    return True
 
 
 def _is_refusal(error: Any) -> bool:

@@ -6,9 +6,9 @@ import os
 import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 import gennape
+from gennape.addresses import web_address
 from gennape.errors import ConfigError, ServiceError, WorkspaceError
 from gennape.source import commit
 
@@ -60,17 +60,14 @@ def server_address(given: str | None = None) -> str | None:
     address = (given if given is not None else os.environ.get(VARIABLE, "")).strip().rstrip("/")
     if not address:
         return None
-    parts = urlsplit(address)
-    if "@" in address:  # never repeated: it would show in logs and in the list of processes
-        raise ConfigError(
-            f"the tracking address ({'--tracking-uri' if given else '$' + VARIABLE}) holds a user or password; give "
-            "them as MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or as MLFLOW_TRACKING_TOKEN"
-        )
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
-        raise ConfigError(
-            f"{address!r} is no MLflow server; give --tracking-uri or ${VARIABLE} as http://HOST:PORT, or leave both "
-            "out for the store of the workspace"
-        )
+    what = f"the MLflow server to record at ({'--tracking-uri' if given else '$' + VARIABLE})"
+    parts = web_address(
+        address,
+        what,
+        "give them as MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or as MLFLOW_TRACKING_TOKEN",
+    )
+    if parts.query or parts.fragment:
+        raise ConfigError(f"{what} has no ? or #, got {address!r}; leave it out for the store of the workspace")
     return address
 
 

@@ -13,19 +13,21 @@ import shutil
 import threading
 import time
 import warnings
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from gennape.errors import ConfigError, GennapeError, ServiceError
+from gennape.errors import ConfigError, GennapeError, ServiceError, WorkspaceError
 from gennape.platform.cluster import local_ray
 from gennape.platform.runs import lock_run, read_json, write_json
 from gennape.platform.settings import differences, flat
 from gennape.platform.tracking import track
+from gennape.platform.tracking_journal import new_name
 from gennape.platform.tuning_trial import CONFIG, FACTOR, RESULTS, Rows, Settings, Study, run_trial
 from gennape.platform.workspace import make_writable, remove_partial_files
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
     from gennape.platform.tracking import Tracker
@@ -60,7 +62,7 @@ class Found:
 
 def tuning_folder(out: Path, workspace: Path) -> Path:
     """Where the results of a tuning are kept."""
-    out = out.absolute()
+    out = out.resolve()
     return workspace / FOLDER / f"{out.stem}-{hashlib.sha256(str(out).encode()).hexdigest()[:8]}"
 
 
@@ -83,31 +85,46 @@ def tune_settings(
     continued: what was measured is not measured again. One with more trials goes on, too. The folder of ``study`` is
     :func:`tuning_folder`. ``follow`` is told of results so far and a note. Every trial is a child run in MLflow.
 
-    Raises :class:`ConfigError` where ``out`` was begun with another description, :class:`ServiceError` where no trial
-    came to an end.
+    Raises :class:`ConfigError` where ``out`` was begun with another description, :class:`WorkspaceError` where ``out``
+    or the folder cannot be written, :class:`ServiceError` where no trial came to an end.
     """
-    folder = study.folder
+    folder, out = study.folder, out.resolve()
+    _check_out(out)
     make_writable(folder / RESULTS, "give another folder with --workspace")
     with lock_run(folder):
         _describe(folder, {**description, "epochs": asdict(study.epochs), "rungs": study.rungs, "batch": study.batch})
         before = len(_results(study))
-        status = read_json(folder / STATUS) if (folder / STATUS).exists() else {}
-        name = status.get("run", f"tune-{time.strftime('%Y%m%d-%H%M%S')}")
-        parameters = flat({**read_json(folder / CONFIG), "trials": len(study.trials)})
-        with local_ray(address):
-            with track(workspace, name, parameters, status.get("tracking_run"), server) as tracker:
-                status = {"run": name, "tracking_run": tracker.run_id}
-                write_json(folder / STATUS, status)
-                failed = _run(study, rows, gpus_per_trial, concurrent, _Watch(study, tracker, follow))
-                found = _best(study, before, failed)
-                _write(out, study, found)
-            best = {f"best.{key}": value for key, value in flat(asdict(found.settings)).items()}
-            with track(workspace, name, {**parameters, **best}, status["tracking_run"] or None, server) as tracker:
-                values = {f"best_{key}": value for key, value in found.result.items()}
-                tracker.metrics(found.results, values)
-                tracker.artifacts(folder / REPORT)
+        with local_ray(address), _tracked(workspace, study, server) as tracker:
+            failed = _run(study, rows, gpus_per_trial, concurrent, _Watch(study, tracker, follow))
+            found = _best(study, before, failed)
+            _write(out, study, found)
+            tracker.metrics(found.results, {f"best_{key}": value for key, value in found.result.items()})
+            # Parameters never change, the best settings do where a tuning goes on with more trials.
+            tracker.tags({f"best.{key}": value for key, value in flat(asdict(found.settings)).items()})
+            tracker.artifacts(folder / REPORT)
         shutil.rmtree(folder / RAY, ignore_errors=True)
     return found
+
+
+@contextmanager
+def _tracked(workspace: Path, study: Study, server: str | None) -> Iterator[Tracker]:
+    """The tuning's run in MLflow, begun or continued."""
+    path = study.folder / STATUS
+    status = read_json(path) if path.exists() else {}
+    name, known = status.get("run") or new_name(workspace, "tune"), status.get("tracking_run", "")
+    parameters = flat({**read_json(study.folder / CONFIG), "trials": len(study.trials)})
+    with track(workspace, name, parameters, known or None, server) as tracker:
+        write_json(path, {"run": name, "tracking_run": tracker.run_id or known})
+        yield tracker
+    # A server has answered by now: of a run that has ended well only this id is left to go on with.
+    write_json(path, {"run": name, "tracking_run": tracker.run_id or known})
+
+
+def _check_out(out: Path) -> None:
+    """Raise :class:`WorkspaceError` where the settings could not be written after all trials."""
+    make_writable(out.parent, "give another --out")
+    if out.is_dir():
+        raise WorkspaceError(f"cannot write to {out} (it is a folder); give another --out")
 
 
 def _describe(folder: Path, description: Mapping[str, Any]) -> None:
@@ -164,7 +181,9 @@ def _tuner(study: Study, rows: Rows, gpus: float, concurrent: int | None) -> Any
     from ray import tune  # noqa: PLC0415 (a second)
     from ray.tune.schedulers import ASHAScheduler  # noqa: PLC0415
 
-    trainable = tune.with_parameters(run_trial, study=study, rows=rows)
+    # Ray hides no GPU from who asked for none.
+    device = "cpu" if gpus == 0 else None
+    trainable = tune.with_parameters(run_trial, study=study, rows=rows, device=device)
     return tune.Tuner(
         tune.with_resources(trainable, {"cpu": 1, "gpu": gpus}),
         param_space={"trial": tune.grid_search(list(range(len(study.trials))))},
@@ -233,7 +252,7 @@ def _best(study: Study, before: int, failed: list[str]) -> Found:
 def _write(out: Path, study: Study, found: Found) -> None:
     """The best settings, and beside them a table of all results."""
     description = read_json(study.folder / CONFIG)
-    settings = {**found.settings.options(), "found": {"trial": found.trial, **found.result, "by": description}}
+    settings = {**study.options(found.settings), "found": {"trial": found.trial, **found.result, "by": description}}
     report = study.folder / REPORT
     report.mkdir(exist_ok=True)
     rows = [
@@ -241,7 +260,6 @@ def _write(out: Path, study: Study, found: Found) -> None:
         for (trial, budget), result in sorted(_results(study).items())
     ]
     table = "\n".join([",".join(rows[0]), *(",".join(map(str, row.values())) for row in rows)]) + "\n"
-    out.parent.mkdir(parents=True, exist_ok=True)
     for place, name in ((out.parent, out.name), (report, "settings.json")):
         write_json(place / name, settings)
     for path in (out.with_suffix(".trials.csv"), report / "trials.csv"):

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 CONFIG, RESULTS = "config.json", "results"
 #: Each budget is so many times the one before; so is the number of trials that stop at one to those that go on.
 FACTOR = 3
+_PAIRS = 2  # networks of a batch of pretraining to those of one of fitting
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +111,7 @@ class Rows:
 @dataclass(frozen=True, slots=True)
 class Study:
     """What all trials share: the folder of their results, whose networks they learn from in how many epochs, in which
-    batches, and the seed of all of them."""
+    batches, the seed of all of them, and the percentage below which no row is learnt from."""
 
     folder: Path
     trials: tuple[Settings, ...]
@@ -118,20 +119,30 @@ class Study:
     rungs: int
     batch: int
     seed: int
+    minimum_accuracy: float = 80.0
 
     @property
     def budgets(self) -> list[int]:
         """1, 3, 9, …: the last is the whole budget."""
         return [FACTOR**rung for rung in range(self.rungs)]
 
+    def options(self, settings: Settings) -> dict[str, dict[str, Any]]:
+        """By verb, with all that the settings were found for: with other epochs others may be best."""
+        epochs, found = self.epochs, settings.options()
+        found["pretrain"] |= {"epochs": epochs.pretrain, "batch": _PAIRS * self.batch}
+        found["fit"] |= {"epochs": epochs.fit, "head_epochs": epochs.heads, "pair_epochs": epochs.pairs}
+        found["fit"] |= {"k_gnn_epochs": epochs.k_gnn, "batch": self.batch, "minimum_accuracy": self.minimum_accuracy}
+        return found
+
     def result_path(self, trial: int, budget: int) -> Path:
         """Where a result is kept."""
         return self.folder / RESULTS / f"{trial:05d}-{budget:05d}.json"
 
 
-def run_trial(config: Mapping[str, Any], study: Study, rows: Rows) -> None:
+def run_trial(config: Mapping[str, Any], study: Study, rows: Rows, device: str | None) -> None:
     """What Ray Tune runs: every budget is a training of its own, since a learning rate falls with the epochs to come.
 
+    ``device``: as :func:`measure` takes it.
     A result that is there already is told again: so a trial, or all of them, may be begun anew at any time.
     """
     from ray import tune  # noqa: PLC0415 (a second)
@@ -143,17 +154,22 @@ def run_trial(config: Mapping[str, Any], study: Study, rows: Rows) -> None:
         path = study.result_path(trial, budget)
         if not path.exists():
             part = study.epochs.part(budget / study.budgets[-1])
-            write_json(path, measure(study.trials[trial], rows, part, study.batch, study.seed))
+            write_json(path, measure(study.trials[trial], rows, part, study.batch, study.seed, device))
         tune.report({"trial": trial, "budget": budget, **read_json(path)})
 
 
-def measure(settings: Settings, rows: Rows, epochs: Epochs, batch: int, seed: int) -> dict[str, float]:
-    """Rank correlation and mean absolute error (percent) on the judges' rows, and the seconds that it took."""
-    began, rng, device = time.perf_counter(), np.random.default_rng(seed), chosen_device()
+def measure(
+    settings: Settings, rows: Rows, epochs: Epochs, batch: int, seed: int, device: str | None = None
+) -> dict[str, float]:
+    """Rank correlation and mean absolute error (percent) on the judges' rows, and the seconds that it took.
+
+    ``device``: ``cpu`` or ``cuda``; by default CUDA where there is a GPU.
+    """
+    began, rng, where = time.perf_counter(), np.random.default_rng(seed), chosen_device(device)
     contrast = {"gennape": GENNAPE, "general": GENERAL}[settings.config]
     sizes = EncoderConfig(settings.hidden, settings.layers, settings.embedding, settings.dropout)
-    how = training.PretrainConfig(epochs.pretrain, 2 * batch, settings.learning_rate, contrast=contrast)
-    encoder = training.pretrain(rows.graphs, rows.spectra, sizes, how, rng, _quietly, device=device)
+    how = training.PretrainConfig(epochs.pretrain, _PAIRS * batch, settings.learning_rate, contrast=contrast)
+    encoder = training.pretrain(rows.graphs, rows.spectra, sizes, how, rng, _quietly, device=where)
     usual = MembersConfig()
     members = replace(
         usual,
@@ -164,7 +180,7 @@ def measure(settings: Settings, rows: Rows, epochs: Epochs, batch: int, seed: in
     fitted = training.fit(
         encoder, rows.graphs, rows.accuracy, ClusteringConfig(sizes, settings.clusters, settings.fuzzifier),
         training.FitConfig(epochs=epochs.fit, batch=batch, members=members), rng, _quietly, held_out=rows.held_out,
-        device=device,
+        device=where,
     )  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:  # a predictor as it will be asked
         save_ensemble(Path(folder) / "trial", fitted, {})

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 import socket
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +19,18 @@ from typer.testing import CliRunner
 
 from gennape.errors import CheckpointError, ConfigError, ServiceError
 from gennape.jobs.cli import app
-from gennape.platform import pretraining
+from gennape.platform import pretraining, pretraining_driver
 from gennape.platform.cluster import local_ray
-from gennape.platform.pretraining import newest_state, training_folder
+from gennape.platform.pretraining import (
+    Prepared,
+    WorkersConfig,
+    newest_state,
+    pretrain_on_workers,
+    training_folder,
+)
+from gennape.platform.runs import lock_run
 from gennape.platform.tracking import open_store
+from gennape.platform.workspace import atomic_write_bytes
 from gennape.predictors.checkpoint import provenance_of
 from gennape.predictors.contrastive import GENERAL, GENNAPE
 from gennape.predictors.data_parallel import (
@@ -258,6 +269,92 @@ def test_a_pretraining_that_was_begun_otherwise_is_refused(tmp_path, monkeypatch
     assert not out.exists()
 
 
+@pytest.fixture
+def pretrain_here(tmp_path, monkeypatch):
+    """Pretrain without Ray; returns the number of trainings so far."""
+    trainings = []
+
+    def trained(training, *_):
+        trainings.append(training)
+        worker = WorkerPretraining(data(), NO_DROPOUT, CONFIGS["gennape"], np.random.default_rng(0))
+        while worker.step < worker.steps:
+            worker.advance()
+        atomic_write_bytes(training.folder / f"state-{worker.step:08d}.safetensors", worker.state())
+
+    def prepare():
+        return Prepared(data(), np.random.default_rng(0), {})
+
+    def call_here():
+        scale = WorkersConfig(2, 2)
+        pretrain_on_workers(tmp_path / "out", tmp_path, {}, prepare, NO_DROPOUT, CONFIGS["gennape"], scale)
+        return len(trainings)
+
+    monkeypatch.setattr(pretraining, "train", trained)
+    return call_here
+
+
+def test_a_lock_that_cannot_be_deleted_while_it_is_open_holds_up_no_encoder(tmp_path, monkeypatch, pretrain_here):
+    """On NFS, which renames it, so that its folder is not empty until it is let go of."""
+    unlink, folder, opened = os.unlink, training_folder(tmp_path / "out", tmp_path), []
+
+    def renamed_while_open(path, *, dir_fd=None):
+        if os.path.basename(path) == ".lock" and opened:
+            return os.rename(path, ".nfs0001", src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
+        return unlink(path, dir_fd=dir_fd)
+
+    @contextmanager
+    def lock(at):
+        with lock_run(at):
+            opened.append(at)
+            yield
+        opened.clear()
+
+    monkeypatch.setattr(os, "unlink", renamed_while_open)
+    monkeypatch.setattr(pretraining, "lock_run", lock)
+    assert pretrain_here() == 1
+    assert provenance_of(tmp_path / "out")["device"] == "cpu"
+    assert list(folder.parent.iterdir()) == []
+
+
+def test_a_finished_folder_that_cannot_be_removed_is_known_as_one(tmp_path, monkeypatch, pretrain_here):
+    def refused(*_, **__):
+        raise OSError(errno.EBUSY, "Device or resource busy")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", refused)
+        assert pretrain_here() == 1
+    first = (tmp_path / "out" / "checkpoint.json").read_bytes()
+    assert pretrain_here() == 1
+    assert (tmp_path / "out" / "checkpoint.json").read_bytes() == first
+
+
+def test_pretrainings_that_begin_in_one_second_are_runs_of_different_names(tmp_path, monkeypatch):
+    names = []
+
+    def track(_, name, *__):
+        names.append(name)
+        raise InterruptedError
+
+    monkeypatch.setattr(pretraining_driver, "local_ray", lambda *_: nullcontext())
+    monkeypatch.setattr(pretraining_driver, "_refuse_absent_gpus", lambda _: None)
+    monkeypatch.setattr(pretraining_driver, "track", track)
+    monkeypatch.setattr("time.strftime", lambda _: "20260101-000000")
+    stored = {"description": {}, "networks": 24}
+    training = pretraining_driver.Training(tmp_path, tmp_path, tmp_path / "out", stored, NO_DROPOUT, CONFIGS["gennape"])
+    for _ in range(2):
+        with pytest.raises(InterruptedError):
+            pretraining_driver.train(training, WorkersConfig(2, 2), None, None, None)
+    assert names == ["pretrain-20260101-000000", "pretrain-20260101-000000-2"]
+
+
+def test_ways_to_one_folder_are_one_pretraining(tmp_path):
+    (tmp_path / "there").mkdir()
+    (tmp_path / "link").symlink_to("there")
+    expected = training_folder(tmp_path / "there" / "encoder", tmp_path)
+    for way in ("link/encoder", "there/../there/encoder"):
+        assert training_folder(tmp_path / way, tmp_path) == expected
+
+
 # Refusals ------------------------------------------------------------------------------------------------------------
 
 
@@ -267,7 +364,6 @@ def test_a_pretraining_that_was_begun_otherwise_is_refused(tmp_path, monkeypatch
         (("--workers", 3, "--batch", 32), "a batch of 32 cannot be dealt out evenly to 3 workers"),
         (("--workers", 2, "--min-workers", 3), "at least 3 of 2 workers"),
         (("--workers", 2, "--device", "cpu"), "--device is for one process"),
-        (("--address", "auto"), "--address is for workers"),
         (("--workers", 2, "--batch", 64, "--sample", 40), "a batch of 64 needs as many networks"),
     ],
 )

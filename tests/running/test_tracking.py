@@ -102,9 +102,22 @@ def test_a_run_is_continued(workspace: Path) -> None:
 
 
 @pytest.mark.cluster
-def test_an_unknown_run_is_named(workspace: Path) -> None:
-    with track(workspace, "x", {}, "f" * 32) as tracker, pytest.raises(WorkspaceError, match="f" * 32):
-        tracker.run_id  # noqa: B018
+def test_a_run_that_the_store_does_not_hold_any_more_is_begun_anew(workspace: Path) -> None:
+    with track(workspace, "lost", {"seed": "3"}, "f" * 32) as tracker:
+        run_id = tracker.run_id
+    run = _called(workspace, "lost")
+    assert run.info.run_id == run_id != "f" * 32
+    assert (run.info.status, run.data.params) == ("FINISHED", {"seed": "3"})
+
+
+@pytest.mark.cluster
+def test_tags_change_where_a_run_goes_on(workspace: Path) -> None:
+    run_id = None
+    for best in ("64", "96"):
+        with track(workspace, "tagged", {}, run_id) as tracker:
+            tracker.tags({"best.hidden": best})
+        run_id = tracker.run_id
+    assert _called(workspace, "tagged").data.tags["best.hidden"] == "96"
 
 
 @pytest.mark.cluster

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
-from typing import TYPE_CHECKING
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -18,12 +20,15 @@ from gennape.platform.tracking_journal import (
     Journal,
     Place,
     Record,
+    clear,
     entries,
     journal_folder,
     journals,
     lock_journal,
+    new_name,
     read_place,
     read_record,
+    run_name,
     segments,
     values_after,
     write_place,
@@ -31,7 +36,7 @@ from gennape.platform.tracking_journal import (
 )
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Callable
 
 
 def _steps(folder: Path, place: Place = Place()) -> list[int]:  # noqa: B008 (it is frozen)
@@ -124,6 +129,97 @@ def test_journals_are_found_in_runs_and_beside_them(tmp_path: Path) -> None:
         journal.append({"end": "FINISHED"})
         journal.close()
     assert journals(tmp_path) == folders
+
+
+def test_names_of_one_second_differ(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("time.strftime", lambda _: "20260101-000000")
+    names = [
+        new_name(tmp_path, "label"),
+        new_name(tmp_path, "label"),
+        new_name(tmp_path, "tune"),
+        new_name(tmp_path, "fit", "-0a"),
+    ]
+    assert names == [
+        "label-20260101-000000", "label-20260101-000000-2", "tune-20260101-000000", "fit-20260101-000000-0a",
+    ]  # fmt: skip
+    assert [run_name(journal_folder(tmp_path, name)) for name in names] == names
+    (tmp_path / "runs" / "hiaml-1").mkdir(parents=True)
+    assert run_name(journal_folder(tmp_path, "hiaml-1")) == "hiaml-1"
+
+
+def _finished(workspace: Path, name: str) -> Path:
+    """The journal of a run that MLflow has taken wholly."""
+    folder = journal_folder(workspace, name)
+    with lock_journal(folder):
+        write_record(folder, Record(None, "token", "id"))
+        journal = Journal(folder)
+        journal.append({"end": "FINISHED"})
+        journal.close()
+        write_place(folder, journal.place)
+        clear(folder, finished=True)
+    return folder
+
+
+def _finish_many(workspace: Path, verb: str) -> None:
+    for number in range(300):
+        _finished(workspace, f"{verb}-{number}")
+
+
+def test_runs_that_end_beside_each_other_do_not_disturb_each_other(tmp_path: Path) -> None:
+    """Each removes the folder that they share, whenever it is empty."""
+    with ProcessPoolExecutor(2) as processes:
+        list(processes.map(_finish_many, [tmp_path] * 2, ["label", "tune"]))
+    assert not (tmp_path / "tracking").exists()
+
+
+def _unlink_unless(name: str, keep: Callable[..., None]) -> Callable[..., None]:
+    unlink = os.unlink
+
+    def chosen(path: Any, *, dir_fd: int | None = None) -> None:
+        (keep if os.path.basename(os.fsdecode(path)) == name else unlink)(path, dir_fd=dir_fd)
+
+    return chosen
+
+
+def _as_nfs(path: Any, *, dir_fd: int | None = None) -> None:
+    """A file that is open is renamed, and its folder is not empty until it is closed."""
+    os.rename(path, Path(os.fsdecode(path)).with_name(".nfs0001"), src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
+
+
+def _refused(path: Any, *, dir_fd: int | None = None) -> None:  # noqa: ARG001
+    raise OSError(errno.EBUSY, "Device or resource busy", path)
+
+
+def test_where_an_open_file_stays_a_finished_journal_is_none_any_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "unlink", _unlink_unless(".lock", _as_nfs))
+        folder = _finished(tmp_path, "label-1")
+    assert [path.name for path in folder.iterdir()] == [".nfs0001"]
+    assert journals(tmp_path) == []
+    assert read_record(folder) is None
+
+
+@pytest.mark.parametrize("stays", [".lock", "run.json", "sent.json", "journal-000001.jsonl"])
+def test_whatever_file_cannot_be_removed_nothing_is_sent_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stays: str
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "unlink", _unlink_unless(stays, _refused))
+        folder = _finished(tmp_path, "label-1")
+    assert (folder / stays).exists()
+    assert list(entries(folder, read_place(folder))) == []
+
+
+def test_a_folder_that_empties_late_goes_with_its_lock(tmp_path: Path) -> None:
+    folder = journal_folder(tmp_path, "label-1")
+    with lock_journal(folder):
+        (folder / ".lock").unlink()
+        (folder / ".nfs0001").touch()
+        clear(folder, finished=False)
+        (folder / ".nfs0001").unlink()
+    assert not folder.parent.exists()
 
 
 def test_metrics_of_islands_are_counted_by_who_found_a_network_first() -> None:
