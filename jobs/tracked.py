@@ -39,7 +39,7 @@ def register_result(checkpoint: Path, verb: str, workspace: Path | None, trackin
         screen.print(f"registered as {found.name} version {found.version}")
     else:
         at = f" --workspace {workspace}" if workspace else ""
-        screen.print(f"not registered yet: {found.problem}\nonce it answers: gennape ui{at}")
+        screen.print(f"not registered yet: {found.problem}\nwhere MLflow did not answer, once it does: gennape ui{at}")
 
 
 def refuse_wrong_address(tracking_uri: str | None) -> None:

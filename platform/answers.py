@@ -99,6 +99,19 @@ def ask(evaluator: Evaluator, graphs: PackedGraphs) -> Answers:
     return Answers(accuracy, np.array(table, np.float64).reshape(len(graphs), len(nothing)), states, timeouts)
 
 
+def no_answer(states: np.ndarray, what: str) -> ServiceError:
+    """Why there is no answer to any network: ``states`` are theirs, ``what`` names them."""
+    late = int((states == Outcome.TIMEOUT).sum())
+    if late:
+        return ServiceError(
+            f"the predictor gave no answer in time for {late} of {len(states)} networks of {what}, and no finite "
+            "accuracy for any; add replicas or CPUs, or make the population smaller"
+        )
+    return ServiceError(
+        f"the predictor gave no finite accuracy for any of {len(states)} networks of {what}; check its checkpoint"
+    )
+
+
 def _predict(evaluator: Evaluator, graphs: PackedGraphs) -> Prediction | Outcome:
     try:
         return evaluator.predict(graphs)

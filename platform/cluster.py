@@ -51,6 +51,13 @@ def local_ray(address: str | None = None, num_cpus: int | None = None) -> Iterat
         ray.shutdown()
 
 
+def alive_nodes() -> frozenset[str]:
+    """The nodes of the cluster at present, by Ray's ids."""
+    import ray  # noqa: PLC0415 (see above)
+
+    return frozenset(node["NodeID"] for node in ray.nodes() if node["Alive"])  # type: ignore[no-untyped-call]
+
+
 def _start(num_cpus: int) -> None:
     """Start a local Ray. On a busy machine its processes can miss Ray's own limit of 30 s, so try a few times."""
     import ray  # noqa: PLC0415

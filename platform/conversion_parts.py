@@ -181,10 +181,10 @@ class OnnxPart:
                         graph = _read(self.folder / name, self.max_bytes)
                         columns.append(_columns([None], [None], pack([graph]), spectrum))
                     except GennapeError as error:
-                        rejected.append(rejection(name, row, f"INVALID: {error}"))
+                        rejected.append(self._rejection(name, row, f"INVALID: {error}"))
                         continue
                     except Exception as error:  # noqa: BLE001 (one file must not end thousands; BUGs are counted apart)
-                        rejected.append(rejection(name, row, f"BUG: {type(error).__name__}: {error}"))
+                        rejected.append(self._rejection(name, row, f"BUG: {type(error).__name__}: {error}"))
                         continue
                 graphs.append(graph)
                 kept.append((name, row))
@@ -195,6 +195,10 @@ class OnnxPart:
         }
         measured = {name: pa.concat_arrays([c[name] for c in columns]) for name in columns[0]}
         return Converted(pack(graphs), own | measured, rejected)
+
+    def _rejection(self, name: str, row: int, reason: str) -> Rejection:
+        """Without the place of the folder: it would make other shards of the same files, and is nobody's business."""
+        return rejection(name, row, reason.replace(str(self.folder / name), name))
 
 
 def _read(path: Path, max_bytes: int) -> ComputationGraph:

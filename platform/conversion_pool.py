@@ -16,6 +16,7 @@ import ray
 from ray.exceptions import NodeDiedError, OutOfMemoryError, RayActorError, RayTaskError, WorkerCrashedError
 
 from gennape.errors import GennapeError, ServiceError, WorkspaceError
+from gennape.platform.cluster import alive_nodes
 from gennape.platform.conversion_inputs import sha256_of
 from gennape.platform.conversion_parts import read_note
 from gennape.search_spaces.parquet import write_graphs
@@ -62,8 +63,9 @@ class ShardWriter:
         pa.set_cpu_count(1)
         pa.set_io_thread_count(1)
 
-    def ready(self) -> None:
-        """Returns when the worker is up."""
+    def ready(self) -> str:
+        """Returns when the worker is up, with the node that this is."""
+        return str(ray.get_runtime_context().get_node_id())
 
     def write(
         self, part: Part, path: Path, watch: Watch, skip: Mapping[int, str], spectrum: int, conversion: str
@@ -87,47 +89,59 @@ def write_jobs(
 
     Every worker has one shard at a time and the driver keeps none, so memory is bounded on both sides. A shard
     whose worker dies is begun again by another. What kills its worker :data:`DEATHS` times is rejected: the file at
-    work where files are read, else all rows of the shard. A file whose time is up is rejected at once.
-    Raises :class:`ServiceError` when workers die before they have begun.
+    work where files are read, else all rows of the shard; lost machines are not counted. A file whose time is up is
+    rejected at once. Raises :class:`ServiceError` when one worker after another dies before it has begun.
     """
+    if not jobs:
+        return
     text = json.dumps(conversion, sort_keys=True)
     actor_class = ray.remote(num_cpus=1)(ShardWriter)
-    waiting, troubles, false_starts = deque(jobs), _Troubles(), 0
-    running: dict[Any, tuple[Any, Job | None]] = {}
+    waiting, troubles = deque(jobs), _Troubles()
+    running: dict[Any, tuple[_Worker, Job | None]] = {}
     _start(actor_class, running, workers)
     try:
         while waiting or any(job is not None for _, job in running.values()):
             (done,), _ = ray.wait(list(running), num_returns=1)
-            actor, job = running.pop(done)
+            worker, job = running.pop(done)
             try:
                 answer = _get(done)
             except _DEAD as error:
-                false_starts = false_starts + 1 if job is None else 0
-                if false_starts == DEATHS:
-                    raise ServiceError(f"workers die as they start: {error}; see the logs of Ray") from error
+                troubles.died(worker, job, error)
                 if job is not None:
-                    troubles.blame(job)
                     waiting.appendleft(job)
                 _start(actor_class, running, 1)
                 continue
-            if job is not None:
+            troubles.false_starts = 0
+            if job is None:
+                worker.node = answer
+            else:
                 if not job.path.is_file():
                     raise WorkspaceError(f"{job.path} was written elsewhere; give a folder that all machines share")
                 yield job, *answer
             if waiting:
                 job = waiting.popleft()
                 part = job.inputs.part(job.index, job.rows)
-                task = actor.write.remote(part, job.path, job.watch, troubles.skip(job), spectrum, text)
-                running[task] = actor, job
+                task = worker.actor.write.remote(part, job.path, job.watch, troubles.skip(job), spectrum, text)
+                running[task] = worker, job
     finally:
-        for actor, _ in running.values():
-            ray.kill(actor)
+        for worker, _ in running.values():
+            ray.kill(worker.actor)
+
+
+@dataclass(slots=True, eq=False)
+class _Worker:
+    """An actor, the nodes that there were when it was started, and its own once it is up."""
+
+    actor: Any
+    nodes: frozenset[str]
+    node: str = ""
 
 
 class _Troubles:
-    """What killed workers, and what is therefore left out."""
+    """What killed workers, and what is left out for it; ``false_starts``: deaths at the start since all went well."""
 
     def __init__(self) -> None:
+        self.false_starts = 0
         self._deaths: Counter[tuple[int, int | None]] = Counter()
         self._skip: dict[int, dict[int, str]] = {}
 
@@ -135,8 +149,17 @@ class _Troubles:
         """Rows to leave out, with reasons."""
         return self._skip.get(job.index, {})
 
-    def blame(self, job: Job) -> None:
-        """A worker died of ``job``: note what it was at."""
+    def died(self, worker: _Worker, job: Job | None, error: Exception) -> None:
+        """A worker died: of what it was at, unless its machine went."""
+        if job is not None:
+            if worker.node in alive_nodes():
+                self._blame(job)
+        elif worker.nodes <= alive_nodes():  # else it may have been starting on the one that is gone
+            self.false_starts += 1
+            if self.false_starts == DEATHS:
+                raise ServiceError(f"workers die as they start: {error}; see the logs of Ray") from error
+
+    def _blame(self, job: Job) -> None:
         row, late = read_note(job.watch.note)
         job.watch.note.unlink(missing_ok=True)
         skip = self._skip.setdefault(job.index, {})
@@ -150,10 +173,11 @@ class _Troubles:
             skip |= dict.fromkeys(job.rows if row is None else [row], reason)
 
 
-def _start(actor_class: Any, running: dict[Any, tuple[Any, Job | None]], count: int) -> None:
+def _start(actor_class: Any, running: dict[Any, tuple[_Worker, Job | None]], count: int) -> None:
+    nodes = alive_nodes()
     for _ in range(count):
         actor = actor_class.remote()
-        running[actor.ready.remote()] = actor, None
+        running[actor.ready.remote()] = _Worker(actor, nodes), None
 
 
 def _get(reference: Any) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,6 +17,7 @@ from gennape.platform.archive import Evaluations, as_objects, concatenate, none_
 from gennape.platform.failures import Outcome
 from gennape.platform.known import Findings, findings_of, joined, no_findings
 from gennape.platform.workspace import atomic_path, remove_partial_files
+from gennape.search_spaces.parquet_pages import UNREADABLE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 
 SHARDS = "evaluations"
 _NAME = re.compile(r"(\d{6,})\.parquet")
+_SCHEMA = to_table(none_evaluated(0)).schema
 
 
 def write_shard(folder: Path, number: int, evaluations: Evaluations) -> None:
@@ -34,7 +37,7 @@ def write_shard(folder: Path, number: int, evaluations: Evaluations) -> None:
     if path.exists():
         raise WorkspaceError(f"{path} is already there and shards are never changed; does another search work here?")
     with atomic_path(path) as temporary:
-        pq.write_table(to_table(evaluations), temporary)
+        pq.write_table(to_table(evaluations), temporary, write_page_checksum=True)
 
 
 def count_shards(folder: Path) -> int:
@@ -62,18 +65,20 @@ def count_shards(folder: Path) -> int:
 
 def read_shard(folder: Path, number: int) -> Evaluations:
     """The evaluations of one shard, bit for bit; raises :class:`WorkspaceError` when it cannot be read."""
-    table = _table(shard(folder, number))
-    values = np.stack([table[name].to_numpy().astype(np.float64) for name in objectives.NAMES], axis=1)
-    return Evaluations(
-        np.array(table["hash"].to_pylist(), "U32"),
-        _matrix(table["genome"], np.int64),
-        values,
-        _matrix(table["memberships"], np.float64),
-        table["island"].to_numpy(),
-        table["generation"].to_numpy(),
-        np.array(table["state"].to_pylist(), "U10"),
-        as_objects(table["architecture"].to_pylist()),
-    )
+    path = shard(folder, number)
+    table = _table(path)
+    with _readable(path):
+        values = np.stack([table[name].to_numpy().astype(np.float64) for name in objectives.NAMES], axis=1)
+        return Evaluations(
+            np.array(table["hash"].to_pylist(), "U32"),
+            _matrix(table["genome"], np.int64),
+            values,
+            _matrix(table["memberships"], np.float64),
+            table["island"].to_numpy(),
+            table["generation"].to_numpy(),
+            np.array(table["state"].to_pylist(), "U10"),
+            as_objects(table["architecture"].to_pylist()),
+        )
 
 
 def read_log(folder: Path, genes: int) -> Evaluations:
@@ -136,19 +141,26 @@ def _arrays(rows: Evaluations) -> Iterator[np.ndarray]:
     yield rows.states.astype("S10")
 
 
-def _table(path: Path) -> pa.Table:
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """What is damaged, or lacks a column, is told as such."""
     try:
-        table = pq.read_table(path)
-    except (OSError, pa.ArrowInvalid) as error:
+        yield
+    except (*UNREADABLE, ValueError, KeyError, TypeError) as error:
         raise WorkspaceError(
             f"cannot read the evaluations in {path} ({error}); the run cannot be continued: "
             "restore the file from a copy, or start a new search"
         ) from error
-    if "state" not in table.column_names:  # written before there were states
-        finite = np.isfinite(table["accuracy"].to_numpy())
-        states = np.where(finite, Outcome.DONE, Outcome.INFEASIBLE).tolist()
-        table = table.append_column("state", pa.array(states, pa.string()))
-    return table
+
+
+def _table(path: Path) -> pa.Table:
+    with _readable(path):
+        table = pq.read_table(path, page_checksum_verification=True)
+        if "state" not in table.column_names:  # written before there were states
+            finite = np.isfinite(table["accuracy"].to_numpy())
+            states = np.where(finite, Outcome.DONE, Outcome.INFEASIBLE).tolist()
+            table = table.append_column("state", pa.array(states, pa.string()))
+        return table.select(_SCHEMA.names).cast(_SCHEMA)
 
 
 def _matrix(column: pa.ChunkedArray, dtype: type) -> np.ndarray:

@@ -30,7 +30,7 @@ from gennape.platform.http_bodies import (
     SpacesResponse,
     costs_of,
     graphs_of,
-    limit_nodes,
+    limit_sizes,
     rows_of,
 )
 from gennape.platform.http_guard import GONE, GRAPHS, HEALTH, METRICS, ONNX, PREDICT, SPACES, Guard
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from gennape.platform.http_service import HttpService
+    from gennape.platform.serving_config import RequestLimits
     from gennape.search_spaces.graph import ComputationGraph, PackedGraphs
     from gennape.search_spaces.space import Architecture, SearchSpace
 
@@ -96,14 +97,14 @@ def _add_predictions(api: FastAPI, service: HttpService) -> None:
         """Predict architectures of a known family."""
         if len(body.listed) > limits.max_graphs:
             raise InvalidArchitectureError(_too_many(len(body.listed), limits.max_graphs))
-        return await _answer(service, PREDICT, *await _run(builders, _build, body.space, body.listed, limits.max_nodes))
+        return await _answer(service, PREDICT, *await _run(builders, _build, body.space, body.listed, limits))
 
     @api.post(GRAPHS, **options)
     async def predict_graphs(body: GraphsRequest) -> PredictResponse:
         """Predict computation graphs, by the columns of the Parquet layout."""
         if len(body.graphs) > limits.max_graphs:
             raise InvalidGraphError(_too_many(len(body.graphs), limits.max_graphs))
-        return await _answer(service, GRAPHS, *await _run(builders, _check, body, limits.max_nodes))
+        return await _answer(service, GRAPHS, *await _run(builders, _check, body, limits))
 
     @api.post(ONNX, **options, openapi_extra=ONNX_BODY)
     async def predict_onnx(
@@ -116,7 +117,7 @@ def _add_predictions(api: FastAPI, service: HttpService) -> None:
                 async for chunk in request.stream():
                     file.write(chunk)
             sizes = None if shape is None else tuple(map(int, shape.split(",")))
-            built = await _run(importer, _import, path, sizes, limits.max_onnx_bytes, limits.max_nodes)
+            built = await _run(importer, _import, path, sizes, limits)
         return await _answer(service, ONNX, *built)
 
 
@@ -161,11 +162,11 @@ async def _answer(service: HttpService, path: str, graphs: PackedGraphs, costs: 
     return PredictResponse(predictions=rows_of(answer.prediction, costs), checkpoint=answer.sha256)
 
 
-def _build(name: str, architectures: list[Architecture], max_nodes: int) -> tuple[PackedGraphs, Costs]:
+def _build(name: str, architectures: list[Architecture], limits: RequestLimits) -> tuple[PackedGraphs, Costs]:
     space = family(name)
     genomes = np.stack([_decode(space, i, architecture) for i, architecture in enumerate(architectures)])
     graphs = space.graphs(genomes)
-    limit_nodes(graphs, max_nodes)
+    limit_sizes(graphs, limits)
     return graphs, costs_of(graphs)
 
 
@@ -178,20 +179,20 @@ def _decode(space: SearchSpace, position: int, architecture: Architecture) -> np
     return genome
 
 
-def _check(body: GraphsRequest, max_nodes: int) -> tuple[PackedGraphs, Costs]:
-    graphs = graphs_of(body.graphs, max_nodes)
+def _check(body: GraphsRequest, limits: RequestLimits) -> tuple[PackedGraphs, Costs]:
+    graphs = graphs_of(body.graphs, limits)
     return graphs, costs_of(graphs)
 
 
-def _import(path: Path, shape: tuple[int, ...] | None, max_bytes: int, max_nodes: int) -> tuple[PackedGraphs, Costs]:
-    graphs = pack([_read(path, shape, max_bytes)])
-    limit_nodes(graphs, max_nodes)
+def _import(path: Path, shape: tuple[int, ...] | None, limits: RequestLimits) -> tuple[PackedGraphs, Costs]:
+    graphs = pack([_read(path, shape, limits)])
+    limit_sizes(graphs, limits)
     return graphs, costs_of(graphs)
 
 
-def _read(path: Path, shape: tuple[int, ...] | None, max_bytes: int) -> ComputationGraph:
+def _read(path: Path, shape: tuple[int, ...] | None, limits: RequestLimits) -> ComputationGraph:
     try:
-        return read_onnx(path, max_bytes, shape)
+        return read_onnx(path, limits.max_onnx_bytes, shape, limits.max_edges_per_node * limits.max_nodes)
     except (InvalidDataError, InvalidGraphError) as error:
         raise type(error)(str(error).replace(str(path), "the upload")) from None
 

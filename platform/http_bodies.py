@@ -15,6 +15,7 @@ from gennape.search_spaces.parquet import EDGE_COLUMNS, GRAPH_COLUMNS, NODE_COLU
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from gennape.platform.serving_config import RequestLimits
     from gennape.predictors.predictor import Prediction
     from gennape.search_spaces.graph import PackedGraphs
     from gennape.search_spaces.space import Architecture
@@ -123,15 +124,14 @@ def as_columns(graph: ComputationGraph) -> dict[str, list[int] | list[float]]:
     return columns
 
 
-def graphs_of(bodies: Sequence[BaseModel], max_nodes: int) -> PackedGraphs:
+def graphs_of(bodies: Sequence[BaseModel], limits: RequestLimits) -> PackedGraphs:
     """The graphs of a request, checked; raises :class:`InvalidGraphError` for one that is no executable network."""
-    graphs = pack([_graph(position, body) for position, body in enumerate(bodies)])
-    limit_nodes(graphs, max_nodes)
+    graphs = pack([_graph(position, body, limits) for position, body in enumerate(bodies)])
     validate(graphs)
     return graphs
 
 
-def _graph(position: int, body: BaseModel) -> ComputationGraph:
+def _graph(position: int, body: BaseModel, limits: RequestLimits) -> ComputationGraph:
     lists: dict[str, list[Any]] = body.model_dump(by_alias=True)
     for companions in ((*NODE_COLUMNS, SCALAR_COLUMN), EDGE_COLUMNS):
         for name in companions:
@@ -143,6 +143,7 @@ def _graph(position: int, body: BaseModel) -> ComputationGraph:
     n = len(lists[SCALAR_COLUMN])
     if n == 0:
         raise InvalidGraphError(f"graph {position} has no nodes; a network has at least an input and an output")
+    _limit_size(position, n, len(lists[EDGE_COLUMNS[0]]), limits)
     edges = np.array([lists[name] for name in EDGE_COLUMNS], np.int32).T
     if edges.size and edges.max() >= n:
         raise InvalidGraphError(f"graph {position}: an edge names node {edges.max()}, but nodes are 0..{n - 1}")
@@ -150,13 +151,23 @@ def _graph(position: int, body: BaseModel) -> ComputationGraph:
     return ComputationGraph(np.ascontiguousarray(nodes), np.array(lists[SCALAR_COLUMN], np.float64), edges)
 
 
-def limit_nodes(graphs: PackedGraphs, max_nodes: int) -> None:
-    """Raise :class:`InvalidGraphError` for a graph of more than ``max_nodes`` nodes."""
-    sizes = np.diff(graphs.node_offsets)
-    if sizes.max(initial=0) > max_nodes:
-        large = int(sizes.argmax())
+def limit_sizes(graphs: PackedGraphs, limits: RequestLimits) -> None:
+    """Raise :class:`InvalidGraphError` for a graph of more nodes, or more edges for these, than are taken."""
+    sizes = zip(np.diff(graphs.node_offsets).tolist(), np.diff(graphs.edge_offsets).tolist(), strict=True)
+    for position, (nodes, edges) in enumerate(sizes):
+        _limit_size(position, nodes, edges, limits)
+
+
+def _limit_size(position: int, nodes: int, edges: int, limits: RequestLimits) -> None:
+    if nodes > limits.max_nodes:
         raise InvalidGraphError(
-            f"graph {large} has {sizes[large]} nodes, more than the {max_nodes} that are taken here; divide the network"
+            f"graph {position} has {nodes} nodes, more than the {limits.max_nodes} that are taken here; "
+            "divide the network"
+        )
+    if edges > limits.max_edges_per_node * nodes:
+        raise InvalidGraphError(
+            f"graph {position} has {edges} edges, more than {limits.max_edges_per_node} for each of its {nodes} nodes; "
+            "join what is joined again and again once"
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 import threading
 from contextlib import asynccontextmanager, contextmanager
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 import uvicorn
 
 from gennape.errors import GennapeError, ServiceError
+from gennape.platform.http_connections import bounded
 from gennape.platform.serving_answers import OverloadedError, probe_graphs
 
 if TYPE_CHECKING:
@@ -52,6 +54,7 @@ def listening(api: FastAPI, bound: socket.socket) -> Iterator[None]:
     """Answer with ``api`` on ``bound`` for the length of the block; requests in progress at its end are answered."""
     config = uvicorn.Config(
         api,
+        http=bounded(api.state.service.limits),
         loop="asyncio",
         lifespan="off",
         log_config=None,
@@ -91,7 +94,7 @@ async def _watching(service: HttpService) -> AsyncIterator[None]:
 
 async def _watch(service: HttpService) -> None:
     """Keep what ``/health`` says true when nobody asks for predictions."""
-    probe = probe_graphs()
+    probe, told = probe_graphs(), False
     while True:
         try:
             async with asyncio.timeout(PROBE_TIMEOUT_S):
@@ -101,4 +104,9 @@ async def _watch(service: HttpService) -> None:
             pass  # busy is healthy
         except (GennapeError, TimeoutError):
             service.healthy = False
+        except Exception as error:  # a watch that ends would leave what was said last
+            service.healthy = False
+            if not told:
+                logging.getLogger(__name__).error("the probe of the predictor failed", exc_info=error)
+            told = True
         await asyncio.sleep(PROBE_EVERY_S)

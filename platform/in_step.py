@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from gennape.platform.archive import concatenate, first_of_each
-from gennape.platform.evaluation_log import count_shards, read_shard
-from gennape.platform.failures import Loss
+from gennape.platform.evaluation_log import read_findings
+from gennape.platform.failures import Loss, Outcome
 from gennape.platform.known import findings_of, no_findings
 
 if TYPE_CHECKING:
@@ -18,13 +21,17 @@ if TYPE_CHECKING:
 def run_in_step(rounds: Rounds) -> str:
     """Generation by generation to the end; returns the reason for it.
 
-    Of a network that two islands found at once, the first island's counts. An island that is lost runs its step again
-    while the others keep theirs: a step is a function of the searcher's state and of what the island was told.
+    Of a network that two islands found at once, the first island's counts; an answer that only one of them got is given
+    to the other too. An island that is lost runs its step again while the others keep theirs: a step is a function of
+    the searcher's state and of what the island was told.
     """
     config, state = rounds.config, rounds.state
     news = no_findings()  # of before, all islands were told as they started
     while (reason := rounds.reason_to_end(state.idle)) is None:
-        steps = _advance(rounds, _tasks(rounds), news)
+        tasks = _tasks(rounds)
+        steps = _with_answers_of_all(rounds, tasks, _advance(rounds, tasks, news))
+        for island, step in steps.items():
+            rounds.done(island, step)
         rounds.close(
             first_of_each(concatenate([steps[i].evaluations for i in range(config.islands)])),
             sum(step.asked for step in steps.values()),
@@ -36,12 +43,14 @@ def run_in_step(rounds: Rounds) -> str:
 def _tasks(rounds: Rounds) -> dict[int, Task]:
     """What each island does next; the quotas add up to what is left, so that the total is never overshot.
 
-    A generation that the log holds, though the state does not, is run again with the recorded answers.
+    After rounds in which nothing was found the remainder goes to other islands, lest it stay with one that has
+    converged. A generation that the log holds, though the state does not, is run again with the recorded answers.
     """
     config, state = rounds.config, rounds.state
     share, rest = divmod(config.evaluations - state.evaluations, config.islands)
-    recorded = read_shard(rounds.folder, state.rounds) if state.rounds < count_shards(rounds.folder) else None
-    return {i: rounds.task(i, share + (i < rest), recorded) for i in range(config.islands)}
+    recorded = rounds.recorded()
+    quotas = [share + ((i - state.idle) % config.islands < rest) for i in range(config.islands)]
+    return {i: rounds.task(i, quota, recorded) for i, quota in enumerate(quotas)}
 
 
 def _advance(rounds: Rounds, tasks: dict[int, Task], news: Findings) -> dict[int, Step]:
@@ -54,6 +63,27 @@ def _advance(rounds: Rounds, tasks: dict[int, Task], news: Findings) -> dict[int
                 rounds.islands.send({island: tasks[island]}, no_findings())
             else:
                 steps[island] = result
-    for island, step in steps.items():
-        rounds.done(island, step)
     return steps
+
+
+def _with_answers_of_all(rounds: Rounds, tasks: dict[int, Task], steps: dict[int, Step]) -> dict[int, Step]:
+    """The steps, run again where another island has the answer to a network that this one has none of.
+
+    The searcher is then told what the log will say, as it would be if the search were continued from the log.
+    """
+    found = concatenate([steps[i].evaluations for i in sorted(steps)])
+    answered = found.take(found.states == Outcome.DONE)
+    late = [i for i, step in sorted(steps.items()) if _lacks(step, answered.hashes)]
+    if not late:
+        return steps
+    recorded = first_of_each(concatenate([answered, found]))
+    states = rounds.state.searchers
+    rounds.islands.start({i: states[i] for i in late}, read_findings(rounds.folder, rounds.state.rounds))
+    again = _advance(rounds, {i: replace(tasks[i], recorded=recorded) for i in late}, no_findings())
+    return steps | {i: replace(step, timeouts=steps[i].timeouts) for i, step in again.items()}
+
+
+def _lacks(step: Step, answered: np.ndarray) -> bool:
+    """Whether a step has no answer to any of some networks."""
+    mine = step.evaluations
+    return bool(np.isin(mine.hashes[mine.states != Outcome.DONE], answered).any())

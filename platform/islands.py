@@ -11,8 +11,8 @@ import numpy as np
 import ray
 from ray.exceptions import RayError, RayTaskError
 
-from gennape.errors import GennapeError, ServiceError
-from gennape.platform.answers import Answers, ask, chain
+from gennape.errors import GennapeError
+from gennape.platform.answers import Answers, ask, chain, no_answer
 from gennape.platform.archive import Evaluations, as_objects, digests_of, narrow, none_evaluated
 from gennape.platform.failures import IslandLostError, Loss, Outcome
 from gennape.platform.known import Findings, Known, findings_of
@@ -110,10 +110,7 @@ class Island:
         self.known.add(findings_of(new))
         found, values = self.known.find(digests_of(hashes))
         if len(new) and not self.known.answered:
-            raise ServiceError(
-                f"the predictor gave no finite accuracy for any of {len(new)} networks of {self.space.name}, "
-                f"first {self.space.encode(new.genomes[0])}; check its checkpoint"
-            )
+            raise no_answer(new.states, f"{self.space.name}, first {self.space.encode(new.genomes[0])}")
         finite = np.isfinite(values).all(1)
         self.searcher.tell(genomes[finite], minimised(values[finite], self.objectives))
         return Step(new, int(found.sum()), self.searcher.state(), timeouts)

@@ -14,6 +14,7 @@ import torch
 from ray.exceptions import NodeDiedError, OutOfMemoryError, RayActorError, RayTaskError, WorkerCrashedError
 
 from gennape.errors import CheckpointError, GennapeError, InvalidDataError, ServiceError, WorkspaceError
+from gennape.platform.cluster import alive_nodes
 from gennape.platform.labelling_rows import read_row, row_path, write_row
 from gennape.platform.workspace import atomic_write_bytes
 from gennape.predictors.labelling.device_images import put
@@ -170,11 +171,6 @@ class _Worker:
     node: str = ""
 
 
-def _alive() -> frozenset[str]:
-    """The nodes of the cluster at present."""
-    return frozenset(node["NodeID"] for node in ray.nodes() if node["Alive"])  # type: ignore[no-untyped-call]
-
-
 class Pool:
     """Hands trainings out to workers and yields them as their rows are written.
 
@@ -219,7 +215,7 @@ class Pool:
     def _hire(self) -> None:
         """As many workers of the present share as have something to do."""
         actor_class: Any = ray.remote(Trainer)
-        nodes = _alive() if self._waiting else frozenset()
+        nodes = alive_nodes() if self._waiting else frozenset()
         starting = sum(task is None for _, task in self._running.values())
         present = sum(worker.share == self._share for worker, _ in self._running.values())
         for _ in range(min(self._share.workers - present, len(self._waiting) - starting)):
@@ -250,13 +246,13 @@ class Pool:
         if isinstance(error, OutOfMemoryError):
             return self._crowded(worker.share, task, f"its machine ran out of memory: {error}")
         if task is None:
-            if not worker.nodes <= _alive():  # it may have been starting on the one that is gone
+            if not worker.nodes <= alive_nodes():  # it may have been starting on the one that is gone
                 return None
             self._false_starts += 1
             if self._false_starts == TRIES:
                 raise ServiceError(f"workers die as they start: {error}; see the logs of Ray") from error
             return None
-        if worker.node not in _alive():
+        if worker.node not in alive_nodes():
             self._waiting.appendleft(task)
             return None
         return self._tried(task, f"the process that trained it died {TRIES} times, last by: {error}")

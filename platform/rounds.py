@@ -73,9 +73,11 @@ class Rounds:
     _began: float = field(default_factory=time.monotonic)
     _already: int = field(init=False)
     _asked: list[int] = field(init=False)
+    _logged: int = field(init=False)  # shards; counted once, for nobody else writes any while the run is locked
 
     def __post_init__(self) -> None:
         self._already = self.state.evaluations
+        self._logged = count_shards(self.folder)
         self._asked = [0] * self.config.islands
 
     def task(self, island: int, quota: int, recorded: Evaluations | None = None) -> Task:
@@ -84,6 +86,11 @@ class Rounds:
         if config.islands > 1 and config.migration_every > 0 and step > 0 and step % config.migration_every == 0:
             arrivals = elites(self.state.fronts[island - 1], config.directed, config.migrants)
         return Task(step, quota, arrivals, recorded)
+
+    def recorded(self) -> Evaluations | None:
+        """What the log holds of the round at work, if a search that was cut off had come so far."""
+        number = self.state.rounds
+        return read_shard(self.folder, number) if number < self._logged else None
 
     def lost(self, island: int, generation: int, loss: Loss, unlogged: Sequence[Evaluations] = ()) -> None:
         """Make an island anew, as it was before the step that was lost; raises when it was lost too often."""
@@ -103,11 +110,12 @@ class Rounds:
 
         Raises :class:`WorkspaceError` when the log holds something else of this round.
         """
-        number, state = self.state.rounds, self.state
+        number, state, recorded = self.state.rounds, self.state, self.recorded()
         absorb(self.config, state, news)
-        if number >= count_shards(self.folder):
+        if recorded is None:
             write_shard(self.folder, number, news)
-        elif not same(read_shard(self.folder, number), news):
+            self._logged = number + 1
+        elif not same(recorded, news):
             raise WorkspaceError(
                 f"{shard(self.folder, number)} holds other evaluations than this search comes to; was it begun "
                 "by another version of gennape, or another predictor? Start a new search"

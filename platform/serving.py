@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import ray
 from ray import serve
-from ray.exceptions import RayError
+from ray.exceptions import RayActorError, RayError
 from ray.serve.config import ProxyLocation
 from ray.serve.exceptions import RayServeException
 from ray.serve.schema import LoggingConfig
@@ -134,13 +134,20 @@ def _deploy(application: Application) -> DeploymentHandle[Any]:
         health_check_timeout_s=60,
         logging_config=QUIET,
     )(Ensemble)
+    bound = deployment.bind(config, application.files, application.load)
     try:
-        serve.start(proxy_location=ProxyLocation.Disabled, logging_config=QUIET)
-        return serve.run(
-            deployment.bind(config, application.files, application.load), name=application.name, route_prefix=None
-        )
+        try:
+            return _run(bound, application.name)
+        except RayActorError:  # of a shared cluster, somebody whose application was the last ended Serve meanwhile
+            return _run(bound, application.name)
     except (RayError, RayServeException, RuntimeError, TimeoutError) as error:
         raise ServiceError(f"the ensemble did not start: {_reason(application.name) or error}") from error
+
+
+def _run(bound: serve.Application, name: str) -> DeploymentHandle[Any]:
+    """Start Serve, where it is not, and in it what is bound; returns when that is up."""
+    serve.start(proxy_location=ProxyLocation.Disabled, logging_config=QUIET)
+    return serve.run(bound, name=name, route_prefix=None)
 
 
 def _reason(name: str) -> str:

@@ -16,9 +16,10 @@ if TYPE_CHECKING:
 class RequestLimits:
     """Bounds of requests over HTTP.
 
-    ``max_graphs`` networks in one request, ``max_nodes`` operations in one network; ``max_bytes`` of a JSON body,
-    ``max_onnx_bytes`` of an ONNX file. ``max_requests`` may be in progress, waiting ones included; further ones are
-    refused at once. A body has to arrive within ``body_timeout_s``, the answer is given within ``timeout_s``.
+    ``max_graphs`` networks in one request, ``max_nodes`` operations in one network and ``max_edges_per_node`` times as
+    many edges as it has operations; ``max_bytes`` of a JSON body, ``max_onnx_bytes`` of an ONNX file. ``max_requests``
+    may be in progress, waiting ones included; further ones are refused at once. The head of a request has to arrive
+    within ``head_timeout_s``, its body within ``body_timeout_s``; the answer is given within ``timeout_s``.
     """
 
     max_graphs: int = 256
@@ -26,6 +27,8 @@ class RequestLimits:
     max_bytes: int = 4 * 2**20
     max_onnx_bytes: int = 128 * 2**20
     max_requests: int = 64
+    max_edges_per_node: int = 16  # a DenseNet with 64 layers in a block has about 5
+    head_timeout_s: float = 10.0
     body_timeout_s: float = 10.0
     timeout_s: float = 30.0
 

@@ -118,11 +118,11 @@ class EnsembleHandle:
     def _call(self, graphs: PackedGraphs, deadline: float) -> Answer:
         losses = 0
         while True:
-            response = self.method.remote(graphs)
+            response = self._send(graphs)
             try:
                 answer: Answer = response.result(timeout_s=max(deadline - time.monotonic(), 0.001))
             except (TimeoutError, GetTimeoutError) as error:
-                response.cancel()  # type: ignore[no-untyped-call]
+                response.cancel()
                 raise _late(len(graphs), self.timeout_s) from error
             except (BackPressureError, *LOST) as error:
                 losses += isinstance(error, LOST)
@@ -142,26 +142,33 @@ class EnsembleHandle:
         A full queue raises :class:`OverloadedError` at once; a lost replica is tried again. Where the caller stops
         waiting, the replica does not start on it.
         """
-        for losses in range(MOST_LOSSES + 1):
-            response = self.method.remote(graphs)
+        losses = 0
+        while True:
+            response = self._send(graphs)
             try:
                 answer: Answer = await response
             except asyncio.CancelledError:
-                response.cancel()  # type: ignore[no-untyped-call]
+                response.cancel()
                 raise
             except BackPressureError as error:
                 raise OverloadedError(
                     "the queue of the ensemble is full; send this request again later", _asked_for(error) or 1.0
                 ) from error
             except LOST as error:
-                if losses == MOST_LOSSES:
+                losses += 1
+                if losses > MOST_LOSSES:
                     raise _given_up(len(graphs), losses, 1.0, error) from error
                 await asyncio.sleep(self.backoff.pause())
             except (RayError, RayServeException) as error:
                 raise _failure_of(error) from error
             else:
                 return answer
-        raise AssertionError("the last try returns or raises")
+
+    def _send(self, graphs: PackedGraphs) -> Any:
+        try:
+            return self.method.remote(graphs)
+        except (RayError, RayServeException) as error:
+            raise _failure_of(error) from error
 
 
 def _asked_for(error: BaseException) -> float:

@@ -134,12 +134,12 @@ def load_state(folder: Path, config: SearchConfig, genes: int) -> SearchState:
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             arrays = {key: file[key] for key in file.files}
         header = json.loads(arrays.pop("header").tobytes())
         version, header["generation"] = header["version"], int(header["generation"])
         arrays |= _arrays(arrays.pop("content", np.zeros(0, np.uint8)), header.pop("arrays", {}))
-    except (OSError, ValueError, KeyError) as error:
+    except Exception as error:  # of damaged files zipfile and NumPy raise nearly anything
         raise WorkspaceError(
             f"cannot read {path} ({error}); the run cannot be continued from it: "
             "move it away, and the search is rebuilt from its evaluations"

@@ -28,21 +28,33 @@ from gennape.search_spaces.tracing.traced_value import TracedValue, default_grou
 _MAX_LISTED, _MAX_SECONDS, _MAX_COST = 200, 60.0, 2.0**53
 
 
-def read_onnx(path: Path, max_bytes: int = MAX_BYTES, shape: tuple[int, ...] | None = None) -> ComputationGraph:
+def read_onnx(
+    path: Path, max_bytes: int = MAX_BYTES, shape: tuple[int, ...] | None = None, max_inputs: int | None = None
+) -> ComputationGraph:
     """The network in the ONNX file at ``path``, of opset 11 to 23.
 
     Only the structure is read, never weights or external data, so that memory does not grow with them. A free first
     dimension of the input is a batch and set to 1; for other free dimensions give the input's ``shape``.
 
     Raises :class:`InvalidDataError` for a file that cannot be read or is larger than ``max_bytes`` or not ONNX, and
-    :class:`InvalidGraphError` that lists every node that a computation graph cannot express.
+    :class:`InvalidGraphError` that lists every node that a computation graph cannot express, or where all operators
+    together take more than ``max_inputs``, which is what an import takes its time for.
     """
-    return import_onnx(path, max_bytes, shape).graph
+    return import_onnx(path, max_bytes, shape, max_inputs).graph
 
 
-def import_onnx(path: Path, max_bytes: int = MAX_BYTES, shape: tuple[int, ...] | None = None) -> Imported:
+def import_onnx(
+    path: Path, max_bytes: int = MAX_BYTES, shape: tuple[int, ...] | None = None, max_inputs: int | None = None
+) -> Imported:
     """As :func:`read_onnx`, with a count of the operations outside the vocabulary."""
-    return _imported(network_of(read_model(path, max_bytes), shape))
+    network = network_of(read_model(path, max_bytes), shape)
+    inputs = sum(len(node.inputs) for node in network.nodes)
+    if max_inputs is not None and inputs > max_inputs:
+        raise InvalidGraphError(
+            f"the operators of the model take {inputs} inputs, more than the {max_inputs} that are taken here; "
+            "divide the network"
+        )
+    return _imported(network)
 
 
 def from_onnx(model: onnx.ModelProto, shape: tuple[int, ...] | None = None) -> Imported:

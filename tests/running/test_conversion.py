@@ -262,6 +262,18 @@ def test_real_onnx_files(tmp_path):
 
 
 @pytest.mark.usefixtures("in_process")
+def test_shards_do_not_depend_on_where_the_folder_is(tmp_path):
+    for place in ("one", "two"):
+        (tmp_path / place / "below").mkdir(parents=True)
+        (tmp_path / place / "below" / "junk.onnx").write_bytes(b"junk")
+        convert(onnx_folder(tmp_path / place), tmp_path / f"to-{place}", SMALL)
+    assert shards_of(tmp_path / "to-one") == shards_of(tmp_path / "to-two")
+    ((source, _, reason),) = rejections(tmp_path / "to-one")
+    assert source == "below/junk.onnx"
+    assert reason.startswith("INVALID: below/junk.onnx is not an ONNX model")
+
+
+@pytest.mark.usefixtures("in_process")
 def test_names_of_any_bytes_and_any_length_are_written_as_text(tmp_path):
     inputs = StandInFolder(tmp_path / "in", ["good 1", f"lengthy {'n' * 300_000}", "bad", "bug"])
     for row in (0, 2):

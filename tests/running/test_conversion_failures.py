@@ -71,6 +71,10 @@ def by_value():
         cloudpickle.unregister_pickle_by_value(module)
 
 
+def test_where_nothing_is_left_to_do_no_worker_is_asked_for():
+    assert list(conversion_pool.write_jobs([], 0, 5, {})) == []  # Ray is not even started
+
+
 # Interruptions -------------------------------------------------------------------------------------------------------
 
 

@@ -91,9 +91,6 @@ class StandIn:
     def kill(self, actor):
         self.actors.discard(actor)
 
-    def nodes(self):
-        return [{"NodeID": node, "Alive": True} for node in self.alive]
-
 
 def task_error(cause):
     return RayTaskError("train", "traceback", cause)
@@ -107,6 +104,7 @@ def pool_of(monkeypatch, tmp_path_factory):
             (folder / part).mkdir()
         ray = StandIn(random.Random(seed), troubles)  # noqa: S311
         monkeypatch.setattr(labelling_pool, "ray", ray)
+        monkeypatch.setattr(labelling_pool, "alive_nodes", lambda: frozenset(ray.alive))
         monkeypatch.setattr(labelling_pool, "Trainer", Trainer)
         study = Study(Recipe(), 0, folder, None, "data", folder)
         notes = []

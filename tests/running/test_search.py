@@ -269,6 +269,16 @@ def test_a_predictor_without_any_answer_ends_the_search(tmp_path):
         run(small(), tmp_path / "run", Counting(lambda accuracy: accuracy * np.nan))
 
 
+def test_a_predictor_that_is_always_late_ends_the_search_as_such(tmp_path):
+    class Late:
+        def predict(self, graphs):
+            raise TimeoutError(f"of {len(graphs)}")
+
+    with pytest.raises(ServiceError, match=r"no answer in time for 8 of 8 networks of hiaml.*add replicas") as raised:
+        run(small(islands=1, population=8), tmp_path / "run", Late())
+    assert "checkpoint" not in str(raised.value)
+
+
 @pytest.mark.parametrize("damage", ["state", "shard"])
 def test_a_damaged_run_is_reported(tmp_path, damage):
     with pytest.raises(Stop):

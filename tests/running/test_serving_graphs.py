@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx
 import pytest
-from http_cases import SHA, ask_api, predict
+from http_cases import LIMITS, SHA, ask_api, predict
 
+from gennape.platform import http_api
 from gennape.platform.http_api import example
 from gennape.platform.http_bodies import as_columns
 from gennape.search_spaces.families.registry import FAMILIES, family
@@ -80,6 +81,37 @@ def test_a_free_input_takes_its_shape_from_the_request(tmp_path: Path) -> None:
     answer = ask_api("POST", "/predict/onnx", content=content)
     assert (answer.status_code, "shape" in answer.text) == (422, True), answer.text
     assert ask_api("POST", "/predict/onnx?shape=1,3,x", content=content).status_code == 422
+
+
+def test_edges_are_limited_by_the_nodes() -> None:
+    columns = _columns()
+    times = LIMITS.max_edges_per_node + 1
+    many = {name: columns[name] * times for name in ("edge.source", "edge.target")}
+    answer = ask_api("POST", "/predict/graphs", json={"graphs": [_columns(), _columns(**many)]})
+    assert answer.status_code == 422, answer.text
+    edges, nodes = len(columns["edge.source"]) * times, len(columns["node.op"])
+    assert f"graph 1 has {edges} edges, more than {LIMITS.max_edges_per_node} for each" in answer.json()["error"]
+    assert f"its {nodes} nodes" in answer.json()["error"]
+
+
+def _joined(n: int) -> bytes:
+    x = onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1, 3, 8, 8])
+    y = onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, None)
+    nodes = [onnx.helper.make_node("Concat", ["x"] * n, ["y"], axis=1)]
+    opset = [onnx.helper.make_opsetid("", 17)]
+    model = onnx.helper.make_model(onnx.helper.make_graph(nodes, "g", [x], [y]), opset_imports=opset)
+    content: bytes = model.SerializeToString()
+    return content
+
+
+def test_edges_of_an_onnx_file_are_limited_before_most_of_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    answer = ask_api("POST", "/predict/onnx", content=_joined(200))
+    assert (answer.status_code, "201 edges, more than" in answer.text) == (422, True), answer.text
+    monkeypatch.setattr(http_api, "pack", lambda _: pytest.fail("it was imported"))
+    most = LIMITS.max_edges_per_node * LIMITS.max_nodes
+    answer = ask_api("POST", "/predict/onnx", content=_joined(most + 1))
+    assert answer.status_code == 422, answer.text
+    assert f"take {most + 1} inputs, more than the {most}" in answer.json()["error"]
 
 
 @pytest.mark.parametrize("content", [b"", b"no model", b"\x08\x07" + bytes(1000)])

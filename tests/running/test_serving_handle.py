@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 import pytest
 from ray.exceptions import RayActorError
-from ray.serve.exceptions import BackPressureError
+from ray.serve.exceptions import BackPressureError, RayServeException
 from serving_cases import REFUSED, NodeCounter, UnsureCounter, graphs_of
 
 from gennape.errors import CheckpointError, InvalidGraphError, ServiceError
+from gennape.platform import serving
 from gennape.platform.serving import EnsembleHandle, ServingConfig
 from gennape.platform.serving_answers import Answer, OutOfTimeError, OverloadedError, answer_sets, probe_graphs
 from gennape.platform.serving_config import RequestLimits
@@ -185,6 +186,47 @@ def test_a_network_over_which_replicas_keep_dying_is_given_up(pauses: list[float
         handle_on(errors=[LOST] * 1000).predict(graphs_of(4))
     assert isinstance(raised.value.__cause__, RayActorError)
     assert len(pauses) == 2 * MOST_LOSSES
+
+
+def test_in_an_event_loop_as_many_losses_are_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gennape.platform.serving_handle.FIRST_PAUSE_S", 0)
+    answer = asyncio.run(handle_on(errors=[LOST] * MOST_LOSSES).ask(graphs_of(4)))
+    assert answer.prediction.accuracy.tolist() == [4]
+    with pytest.raises(ServiceError, match=f"{MOST_LOSSES + 1} replicas were lost while they predicted 1") as raised:
+        asyncio.run(handle_on(errors=[LOST] * 1000).ask(graphs_of(4)))
+    assert not isinstance(raised.value, OverloadedError)  # which counts as healthy
+
+
+def test_an_ensemble_starts_again_where_another_ended_serve_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a cluster that several share, the last to serve something ends Serve, maybe as another begins."""
+    errors: list[Exception] = [LOST]
+    started = []
+
+    def run(*_: Any, **__: Any) -> str:
+        if errors:
+            raise errors.pop()
+        return "deployed"
+
+    monkeypatch.setattr(serving.serve, "start", lambda **_: started.append(1))
+    monkeypatch.setattr(serving.serve, "run", run)
+    monkeypatch.setattr(serving, "_reason", lambda _: "")
+    application = Application("a", ServingConfig(), {}, lambda _: NodeCounter())
+    assert serving._deploy(application) == "deployed"
+    assert len(started) == 2
+    errors += [LOST, LOST]
+    with pytest.raises(ServiceError, match="the ensemble did not start"):
+        serving._deploy(application)
+
+
+def test_what_cannot_even_be_sent_is_an_error_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    def gone(_self: Service, _graphs: PackedGraphs) -> Service:
+        raise RayServeException("no such deployment")
+
+    monkeypatch.setattr(Service, "remote", gone)
+    with pytest.raises(ServiceError, match="not being served any more"):
+        asyncio.run(handle_on().ask(graphs_of(4)))
+    with pytest.raises(ServiceError, match="not being served any more"):
+        handle_on().predict(graphs_of(4))
 
 
 def test_a_late_answer_is_given_up_and_not_worked_on() -> None:
