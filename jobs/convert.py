@@ -70,8 +70,12 @@ def _inputs(
     from gennape.platform.conversion_inputs import FamilySample, labelled_file, onnx_folder
     from gennape.search_spaces.families.registry import family
 
-    if [sample, labels, onnx].count(None) != 2:
-        raise ConfigError("what shall be converted? Give one of --sample N, --labels FILE and --onnx FOLDER")
+    named = {"--sample": sample, "--labels": labels, "--onnx": onnx}
+    if len(given := [option for option, value in named.items() if value is not None]) != 1:
+        got = " and ".join(given) or "none of them"
+        raise ConfigError(
+            f"what shall be converted? Give one of --sample N, --labels FILE and --onnx FOLDER, got {got}"
+        )
     if onnx is not None:
         if space is not None or published:
             raise ConfigError("--onnx reads networks of any kind; leave out --space and --published")

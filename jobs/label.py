@@ -102,8 +102,10 @@ def _networks(
     from gennape.platform.labelling_sources import architectures_in, front_of, sampled, telling
     from gennape.search_spaces.families.registry import family
 
-    if [sample, run, architectures].count(None) != 2:
-        raise ConfigError("which networks? Give one of --sample N, --run NAME and --architectures FILE")
+    named = {"--sample": sample, "--run": run, "--architectures": architectures}
+    if len(given := [option for option, value in named.items() if value is not None]) != 1:
+        got = " and ".join(given) or "none of them"
+        raise ConfigError(f"which networks? Give one of --sample N, --run NAME and --architectures FILE, got {got}")
     if among is not None and sample is None:
         raise ConfigError("--among chooses a --sample; say how many networks to choose")
     if run is not None:

@@ -152,6 +152,9 @@ def onnx_folder(folder: Path, max_bytes: int = 2**31 - 1) -> OnnxFolder:
 
     Larger ones than ``max_bytes`` will be rejected; the default is the most that the format allows.
     """
+    if not folder.is_dir():
+        what = "is a file; name the folder that it is in" if folder.exists() else "does not exist"
+        raise InvalidDataError(f"{folder} {what}")
     found = (path for path in folder.rglob("*") if path.suffix.lower() == ".onnx" and not path.is_dir())
     names = tuple(sorted(path.relative_to(folder).as_posix() for path in found))
     if not names:

@@ -238,6 +238,15 @@ def _declare_token(api: FastAPI) -> None:
     schema["paths"][HEALTH]["get"]["security"] = []
 
 
+#: In place of what pydantic says of these.
+_REASONS = {
+    "missing": "must be there, and is not",
+    "extra_forbidden": "is not known here; leave it out",
+    "model_attributes_type": "must be a JSON object",
+    "string_pattern_mismatch": "must be whole numbers with commas between them, as in 1,3,224,224",
+}
+
+
 def _answer_invalid_body(request: Request, error: Exception) -> Response:
     service: HttpService = request.app.state.service
     if not isinstance(error, RequestValidationError):
@@ -246,10 +255,11 @@ def _answer_invalid_body(request: Request, error: Exception) -> Response:
     if first["type"] == "json_invalid":
         reason = first.get("ctx", {}).get("error", "")
         return service.error(400, f"the body is not JSON: {reason} at character {first['loc'][-1]}")
-    where = ".".join(str(part) for part in first["loc"] if part != "body") or "the body"
+    where = ".".join(str(part) for part in first["loc"] if part not in ("body", "query")) or "the body"
     untold = first["loc"][0] == "body" and "json" not in request.headers.get("content-type", "")
     hint = "; send content-type: application/json" if untold else ""
-    return service.error(422, f"{where}: {first['msg'].removeprefix('Value error, ')}{hint}")
+    reason = _REASONS.get(first["type"], first["msg"].removeprefix("Value error, "))
+    return service.error(422, f"{where}: {reason}{hint}")
 
 
 def _answer_http_error(request: Request, error: Exception) -> Response:

@@ -51,7 +51,7 @@ def test_the_verb(tmp_path):
         (["--sample", "5"], "Give --space"),
         (["--space", "nb102", "--sample", "5"], "unknown search space 'nb102'"),
         (["--onnx", "x", "--space", "nb101"], "leave out --space"),
-        (["--onnx", "missing"], "holds no"),
+        (["--onnx", "missing"], "missing does not exist"),
     ],
 )
 @pytest.mark.usefixtures("in_process")
