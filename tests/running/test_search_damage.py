@@ -56,7 +56,7 @@ def attempt(path, damage, *reads):
 
 
 @given(DAMAGE)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_a_damaged_state_is_told_or_is_the_state(folder, damage):
     expected = load_state(folder, CONFIG, 4)
     for got in attempt(folder / STATE, damage, lambda: load_state(folder, CONFIG, 4)):
@@ -66,7 +66,7 @@ def test_a_damaged_state_is_told_or_is_the_state(folder, damage):
 
 
 @given(DAMAGE)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_a_damaged_shard_is_told_or_is_the_shard(folder, damage):
     expected = read_shard(folder, 0)
     reads = (lambda: read_shard(folder, 0), lambda: read_table(folder), lambda: read_measures(folder))
