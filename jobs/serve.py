@@ -7,12 +7,14 @@ import os
 import signal
 from contextlib import suppress
 from pathlib import Path
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from gennape.errors import GennapeError
+
+_LOOK_EVERY_S = 1.0
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -74,18 +76,28 @@ def serve(
 
 def _update_when_asked(ensemble: EnsembleHandle, checkpoint: Path | None, out: Console) -> None:
     """Serve what the checkpoint's folder holds by then, at every SIGUSR1, until Ctrl-C."""
-    from gennape.platform.serving import update_ensemble
-
     asked: SimpleQueue[int] = SimpleQueue()  # the only queue that a handler of signals may put into
     signal.signal(signal.SIGUSR1, lambda number, _: asked.put(number))
     out.print(f"after a change of the checkpoint: kill -USR1 {os.getpid()}")
-    while asked.get():
+    while True:
         try:
-            ensemble = update_ensemble(ensemble, checkpoint)
-        except GennapeError as error:
-            out.print(f"not updated: {error}")
-        else:
-            out.print(f"serving checkpoint {ensemble.sha256[:12]}")
+            # Not without end: a signal that the system gives to another thread would not end it.
+            asked.get(timeout=_LOOK_EVERY_S)
+        except Empty:
+            continue
+        ensemble = _updated(ensemble, checkpoint, out)
+
+
+def _updated(ensemble: EnsembleHandle, checkpoint: Path | None, out: Console) -> EnsembleHandle:
+    from gennape.platform.serving import update_ensemble
+
+    try:
+        ensemble = update_ensemble(ensemble, checkpoint)
+    except GennapeError as error:
+        out.print(f"not updated: {error}")
+    else:
+        out.print(f"serving checkpoint {ensemble.sha256[:12]}")
+    return ensemble
 
 
 def example_request(url: str, token: bool) -> str:

@@ -12,9 +12,11 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from contextlib import contextmanager
 from pathlib import Path
 from queue import Empty, Queue
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import httpx
@@ -22,6 +24,7 @@ import numpy as np
 import onnx
 import pytest
 
+from gennape.jobs import serve
 from gennape.predictors.checkpoint import load_pretrained, save_tuned, shipped_checkpoint
 from gennape.search_spaces.families.registry import family
 
@@ -66,7 +69,7 @@ class Serving:
 @contextmanager
 def serving(arguments: list[str], folder: Path) -> Iterator[Serving]:
     """``gennape serve`` in a folder, ended by Ctrl-C."""
-    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONFAULTHANDLER": "1"}
     with subprocess.Popen(
         [sys.executable, "-m", "gennape", "serve", *arguments],
         cwd=folder,
@@ -79,7 +82,13 @@ def serving(arguments: list[str], folder: Path) -> Iterator[Serving]:
         try:
             yield service
             process.send_signal(signal.SIGINT)
-            assert process.wait(PATIENCE_S) == 0
+            try:
+                ended = process.wait(PATIENCE_S)
+            except subprocess.TimeoutExpired:
+                process.send_signal(signal.SIGABRT)  # it then says where each of its threads is
+                ended = process.wait()
+            service.reader.join()
+            assert ended == 0, "".join(service.said + list(service.lines.queue))
         finally:
             process.kill()
             service.reader.join()
@@ -154,6 +163,32 @@ def test_the_guide_from_the_first_request_to_another_checkpoint(
         answer = curl(commands[0], url, tmp_path).json()
         assert answer["checkpoint"] == new
         assert answer["predictions"][0]["deviation"] > 0
+
+
+@pytest.mark.timeout(30)
+def test_signals_that_another_thread_is_given_are_heard(monkeypatch: pytest.MonkeyPatch) -> None:
+    updates: list[object] = []
+    monkeypatch.setattr(serve, "_updated", lambda *given: updates.append(given))
+    heard = threading.Event()
+    out = SimpleNamespace(print=lambda _: heard.set())
+
+    def ask() -> None:
+        assert heard.wait(10)
+        for number in (signal.SIGUSR1, signal.SIGINT):
+            time.sleep(0.2)  # the other thread is waiting by then
+            signal.pthread_kill(threading.get_ident(), number)
+            time.sleep(2)
+
+    before = signal.getsignal(signal.SIGUSR1)
+    thread = threading.Thread(target=ask)
+    thread.start()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            serve._update_when_asked(None, None, out)  # type: ignore[arg-type]
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+        thread.join()
+    assert len(updates) == 1
 
 
 def test_strangers_are_not_served_without_a_token(tmp_path: Path) -> None:
