@@ -69,7 +69,10 @@ class Serving:
 @contextmanager
 def serving(arguments: list[str], folder: Path) -> Iterator[Serving]:
     """``gennape serve`` in a folder, ended by Ctrl-C."""
-    environment = {**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONFAULTHANDLER": "1"}
+    # As in a job: what runs in the background may ignore Ctrl-C from birth.
+    environment = {
+        **os.environ, "PYTHONUNBUFFERED": "1", "PYTHONFAULTHANDLER": "1", "RAY_JOB_STOP_SIGNAL": "SIGINT"
+    }  # fmt: skip
     with subprocess.Popen(
         [sys.executable, "-m", "gennape", "serve", *arguments],
         cwd=folder,
@@ -179,14 +182,16 @@ def test_signals_that_another_thread_is_given_are_heard(monkeypatch: pytest.Monk
             signal.pthread_kill(threading.get_ident(), number)
             time.sleep(2)
 
-    before = signal.getsignal(signal.SIGUSR1)
+    before = {number: signal.getsignal(number) for number in (signal.SIGUSR1, signal.SIGINT)}
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests run in the background
     thread = threading.Thread(target=ask)
     thread.start()
     try:
         with pytest.raises(KeyboardInterrupt):
             serve._update_when_asked(None, None, out)  # type: ignore[arg-type]
     finally:
-        signal.signal(signal.SIGUSR1, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
         thread.join()
     assert len(updates) == 1
 
