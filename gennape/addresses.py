@@ -11,6 +11,11 @@ if TYPE_CHECKING:
     from urllib.parse import SplitResult
 
 
+def holds_secret(address: str) -> bool:
+    """Whether an address, of whatever scheme, holds a user or password."""
+    return "@" in address.partition("://")[2].partition("/")[0]
+
+
 def web_address(text: str, what: str, secrets: str = "leave them out") -> SplitResult:
     """The parts of ``text``, an address http://... or https://...
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gennape.errors import ConfigError
+from gennape.jobs.options import require_one
 from gennape.jobs.tracked import Address
 
 if TYPE_CHECKING:
@@ -70,12 +71,7 @@ def _inputs(
     from gennape.platform.conversion_inputs import FamilySample, labelled_file, onnx_folder
     from gennape.search_spaces.families.registry import family
 
-    named = {"--sample": sample, "--labels": labels, "--onnx": onnx}
-    if len(given := [option for option, value in named.items() if value is not None]) != 1:
-        got = " and ".join(given) or "none of them"
-        raise ConfigError(
-            f"what shall be converted? Give one of --sample N, --labels FILE and --onnx FOLDER, got {got}"
-        )
+    require_one("what shall be converted?", {"--sample N": sample, "--labels FILE": labels, "--onnx FOLDER": onnx})
     if onnx is not None:
         if space is not None or published:
             raise ConfigError("--onnx reads networks of any kind; leave out --space and --published")

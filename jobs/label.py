@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gennape.errors import ConfigError
+from gennape.jobs.options import require_one
 from gennape.jobs.tracked import Address, TrackingUri, Workspace
 from gennape.jobs.training import (
     Batch,
@@ -102,10 +103,7 @@ def _networks(
     from gennape.platform.labelling_sources import architectures_in, front_of, sampled, telling
     from gennape.search_spaces.families.registry import family
 
-    named = {"--sample": sample, "--run": run, "--architectures": architectures}
-    if len(given := [option for option, value in named.items() if value is not None]) != 1:
-        got = " and ".join(given) or "none of them"
-        raise ConfigError(f"which networks? Give one of --sample N, --run NAME and --architectures FILE, got {got}")
+    require_one("which networks?", {"--sample N": sample, "--run NAME": run, "--architectures FILE": architectures})
     if among is not None and sample is None:
         raise ConfigError("--among chooses a --sample; say how many networks to choose")
     if run is not None:

@@ -78,6 +78,8 @@ def pretrain(
     tracking_uri: TrackingUri = None,
 ) -> None:
     """Pretrain the encoder so that networks of similar Laplacian spectra have similar embeddings."""
+    from dataclasses import replace
+
     import numpy as np
     from rich.console import Console
 
@@ -100,7 +102,9 @@ def pretrain(
 
         if device is not None:
             raise ConfigError("--device is for one process; workers train on GPUs with --gpus-per-worker 1")
-        scale = WorkersConfig(workers, min_workers or workers, gpus_per_worker, checkpoint_every or 20)
+        scale = WorkersConfig(workers, min_workers or workers, gpus_per_worker)
+        if checkpoint_every is not None:
+            scale = replace(scale, checkpoint_every=checkpoint_every)
         sha256, count = _on_workers(out, workspace, address, tracking_uri, networks, seed, sizes, how, scale)
     else:
         if min_workers is not None or checkpoint_every is not None:

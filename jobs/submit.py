@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from gennape.addresses import holds_secret
 from gennape.errors import ConfigError
 
 DASHBOARD = "http://127.0.0.1:8265"
@@ -128,14 +129,11 @@ def on_cluster(verb: list[str]) -> list[str]:
         raise ConfigError(f"unknown verb {verb[0]!r}; known are {', '.join(sorted(known))}")
     if verb[0] in ABOUT_JOBS:
         raise ConfigError(f"`{verb[0]}` is about jobs and runs here, not in one; leave out `submit --`")
-    for argument in verb:
-        if "://" in argument:
-            value = argument.partition("=")[2] if argument.startswith("--") else argument
-            if "@" in value.partition("://")[2].partition("/")[0]:
-                raise ConfigError(
-                    "an option of the verb holds a user or password, which would show in the list of jobs; leave it "
-                    "out, and set up on the cluster how it proves who it is"
-                )
+    if any(holds_secret(argument) for argument in verb):
+        raise ConfigError(
+            "an option of the verb holds a user or password, which would show in the list of jobs; leave it out, and "
+            "set up on the cluster how it proves who it is"
+        )
     takes_address = "address" in inspect.signature(known[verb[0]]).parameters
     given = any(argument.partition("=")[0] == "--address" for argument in verb)
     return [*verb, "--address", "auto"] if takes_address and not given else verb

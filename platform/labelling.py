@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import time
@@ -15,7 +14,7 @@ from gennape.errors import ConfigError
 from gennape.platform.cluster import local_ray
 from gennape.platform.labelling_pool import Pool, Share, Study, epochs_path
 from gennape.platform.labelling_rows import DONE, beside, check_suffix, draw_labels, read_row, row_path, write_labels
-from gennape.platform.runs import lock_run, read_json, write_json
+from gennape.platform.runs import lock_run, read_json, work_folder, write_json
 from gennape.platform.tracking import track
 from gennape.platform.tracking_journal import new_name
 from gennape.platform.workspace import make_writable, remove_partial_files
@@ -139,8 +138,7 @@ def label(
 
 def study_folder(out: Path, workspace: Path) -> Path:
     """Where a study keeps its rows and checkpoints."""
-    out = out.resolve()
-    return workspace.absolute() / FOLDER / f"{out.name}-{hashlib.sha256(str(out).encode()).hexdigest()[:8]}"
+    return work_folder(workspace / FOLDER, out, out.name)
 
 
 def _study(

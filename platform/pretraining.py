@@ -6,7 +6,6 @@ graphs a step takes shall depend on the seed alone, whoever trains (``docs/adr/0
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 import time
 from contextlib import suppress
@@ -20,7 +19,7 @@ import pyarrow as pa
 from gennape.errors import ConfigError, ServiceError
 from gennape.platform.pretraining_driver import Training, WorkersConfig, status_of, train
 from gennape.platform.pretraining_worker import CONFIG, GRAPHS, newest_state, step_of
-from gennape.platform.runs import lock_run, read_json, write_json
+from gennape.platform.runs import lock_run, read_json, work_folder, write_json
 from gennape.platform.settings import differences
 from gennape.platform.workspace import make_writable, remove_partial_files
 from gennape.predictors.checkpoint import save_encoder
@@ -106,8 +105,7 @@ def pretrain_on_workers(
 
 def training_folder(out: Path, workspace: Path) -> Path:
     """Where the pretraining of ``out`` is kept while it is under way."""
-    out = out.resolve()
-    return workspace / FOLDER / f"{out.name}-{hashlib.sha256(str(out).encode()).hexdigest()[:8]}"
+    return work_folder(workspace / FOLDER, out, out.name)
 
 
 def _check(config: PretrainConfig, scale: WorkersConfig) -> None:

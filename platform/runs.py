@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 from contextlib import contextmanager
 from datetime import datetime
@@ -69,6 +70,12 @@ def list_runs(workspace: Path) -> list[Path]:
     root = workspace / RUNS
     folders = [path for path in root.iterdir() if path.is_dir()] if root.is_dir() else []
     return sorted(folders, key=lambda path: (path.stat().st_mtime_ns, path.name), reverse=True)
+
+
+def work_folder(parent: Path, out: Path, name: str) -> Path:
+    """Where under ``parent`` is kept what is under way for the output ``out``: ``name``, and what tells it from others
+    of that name. One for all ways to write the path."""
+    return parent.absolute() / f"{name}-{hashlib.sha256(str(out.resolve()).encode()).hexdigest()[:8]}"
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -6,7 +6,6 @@ pickled, and what is pickled is not read here.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -19,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from gennape.errors import ConfigError, GennapeError, ServiceError, WorkspaceError
 from gennape.platform.cluster import local_ray
-from gennape.platform.runs import lock_run, read_json, write_json
+from gennape.platform.runs import lock_run, read_json, work_folder, write_json
 from gennape.platform.settings import differences, flat
 from gennape.platform.tracking import track
 from gennape.platform.tracking_journal import new_name
@@ -62,8 +61,7 @@ class Found:
 
 def tuning_folder(out: Path, workspace: Path) -> Path:
     """Where the results of a tuning are kept."""
-    out = out.resolve()
-    return workspace / FOLDER / f"{out.stem}-{hashlib.sha256(str(out).encode()).hexdigest()[:8]}"
+    return work_folder(workspace / FOLDER, out, out.stem)
 
 
 def tune_settings(

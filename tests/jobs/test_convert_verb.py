@@ -46,7 +46,7 @@ def test_the_verb(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "Give one of --sample N, --labels FILE and --onnx FOLDER"),
+        ([], "Give one of --sample N, --labels FILE, --onnx FOLDER; got"),
         (["--sample", "5", "--onnx", "x"], "Give one of"),
         (["--sample", "5"], "Give --space"),
         (["--space", "nb102", "--sample", "5"], "unknown search space 'nb102'"),

@@ -44,7 +44,7 @@ def test_exactly_one_source_of_networks_is_taken(tmp_path):
     path.write_text(json.dumps([space.encode(genome) for genome in genomes]))
     assert (networks(tmp_path, space="hiaml", architectures=path)[1] == genomes).all()
     for wrong, told in (
-        ({}, "one of --sample N, --run NAME and --architectures FILE"),
+        ({}, "one of --sample N, --run NAME, --architectures FILE; got"),
         ({"sample": 5, "architectures": path}, "one of --sample"),
         ({"sample": 5}, "Give --space"),
         ({"sample": 5, "space": "none"}, "unknown search space"),

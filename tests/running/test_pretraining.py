@@ -347,14 +347,6 @@ def test_pretrainings_that_begin_in_one_second_are_runs_of_different_names(tmp_p
     assert names == ["pretrain-20260101-000000", "pretrain-20260101-000000-2"]
 
 
-def test_ways_to_one_folder_are_one_pretraining(tmp_path):
-    (tmp_path / "there").mkdir()
-    (tmp_path / "link").symlink_to("there")
-    expected = training_folder(tmp_path / "there" / "encoder", tmp_path)
-    for way in ("link/encoder", "there/../there/encoder"):
-        assert training_folder(tmp_path / way, tmp_path) == expected
-
-
 # Refusals ------------------------------------------------------------------------------------------------------------
 
 

@@ -11,6 +11,7 @@ import time
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
+from typing import get_type_hints
 
 import pandas as pd
 import pytest
@@ -114,6 +115,19 @@ def test_a_missing_checkpoint_ends_before_anything_is_made(tmp_path):
     with pytest.raises(CheckpointError, match="absent"):
         call(tmp_path, "--space", "hiaml", "--checkpoint", str(tmp_path / "absent"))
     assert list_runs(tmp_path) == []
+
+
+def test_ranges_are_those_of_the_settings():
+    hints = get_type_hints(search, include_extras=True)
+    for name in ("evaluations", "islands", "population", "migration_every", "seed"):
+        bounds = {
+            key: getattr(each, key)
+            for each in SearchConfig.model_fields[name].metadata
+            for key in ("ge", "le")
+            if hasattr(each, key)
+        }
+        (option,) = hints[name].__metadata__
+        assert (option.min, option.max) == (bounds["ge"], bounds.get("le")), name
 
 
 @pytest.mark.parametrize("option", ["evaluations", "islands", "population", "migration-every", "seed"])

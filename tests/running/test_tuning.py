@@ -188,14 +188,6 @@ def test_tunings_that_begin_in_one_second_are_runs_of_different_names(tmp_path, 
     assert names == ["tune-20260101-000000", "tune-20260101-000000-2"]
 
 
-def test_ways_to_one_file_are_one_tuning(tmp_path):
-    (tmp_path / "there").mkdir()
-    (tmp_path / "link").symlink_to("there")
-    expected = tuning_folder(tmp_path / "there" / "tuned.json", tmp_path)
-    for way in ("link/tuned.json", "there/../there/tuned.json"):
-        assert tuning_folder(tmp_path / way, tmp_path) == expected
-
-
 @pytest.mark.parametrize("out", ["file/tuned.json", "folder"])
 def test_a_place_that_cannot_be_written_is_refused_before_the_first_trial(tmp_path, monkeypatch, out):
     monkeypatch.setattr(tuning, "local_ray", None)

@@ -9,7 +9,10 @@ from pathlib import Path
 import pytest
 
 from gennape.errors import WorkspaceError
+from gennape.platform.labelling import study_folder
+from gennape.platform.pretraining import training_folder
 from gennape.platform.runs import create_run, find_run, lock_run, read_json, set_status, status_of, write_json
+from gennape.platform.tuning import tuning_folder
 from gennape.platform.workspace import atomic_path, atomic_write_bytes, open_workspace
 from gennape.search_spaces.atomic import replacing
 
@@ -73,6 +76,16 @@ def test_runs_are_found_by_name_unique_beginning_or_path(tmp_path):
     for unknown in ("ofa", ""):
         with pytest.raises(WorkspaceError, match=rf"no run '{unknown}'.*recent runs: .*{other.name}"):
             find_run(tmp_path, unknown)
+
+
+@pytest.mark.parametrize("folder_of", [study_folder, training_folder, tuning_folder])
+def test_ways_to_one_output_are_one_piece_of_work(tmp_path, folder_of):
+    (tmp_path / "there").mkdir()
+    (tmp_path / "link").symlink_to("there")
+    expected = folder_of(tmp_path / "there" / "made", tmp_path)
+    for way in ("link/made", "there/../there/made"):
+        assert folder_of(tmp_path / way, tmp_path) == expected
+    assert folder_of(tmp_path / "made", tmp_path) != expected
 
 
 def test_status_is_kept_and_damaged_json_is_reported(tmp_path):
