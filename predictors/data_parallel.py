@@ -167,13 +167,14 @@ class WorkerPretraining:
 
     def advance(self) -> tuple[int, float]:
         """One step of all workers; returns the number of graphs and the loss, both of the global batch."""
-        twice, batch = self._twice(self.step), self._next()
+        mine, batch = self._mine(self.step), self._next()
+        twice = np.tile(mine, 2)
         numbers = np.random.SeedSequence([self._seed, self.step, workers(), rank()]).generate_state(1, np.uint64)
         torch.manual_seed(int(numbers[0]))
         spectra = torch.from_numpy(self._data.spectra[twice, : self._config.contrast.eigenvalues]).float()
         views = Views(torch.from_numpy(twice), torch.from_numpy(self._data.families[twice]), spectra)
         with mixed_precision(self._device):
-            projected = self.head(self.encoder(batch))
+            projected = self.head(self.encoder(batch.doubled()))
         loss = worker_loss(projected.float(), views.to(self._device), self._config.contrast)
         self._optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
@@ -184,19 +185,19 @@ class WorkerPretraining:
         if not self.groups or self.groups[-1][1] != workers():
             self.groups.append((self.step, workers()))
         self.step += 1
-        return len(twice) // 2 * workers(), float(mean)
+        return len(mine) * workers(), float(mean)
 
-    def _twice(self, step: int) -> Int64[np.ndarray, " v"]:
-        """This worker's graphs of a step, each two times."""
+    def _mine(self, step: int) -> Int64[np.ndarray, " v"]:
+        """This worker's graphs of a step."""
         rows = self._order.rows(step)
         each = len(rows) // workers()
-        return np.tile(rows[rank() * each : (rank() + 1) * each], 2)
+        return rows[rank() * each : (rank() + 1) * each]
 
     def _next(self) -> GraphBatch:
         """The batch of this step: of those being made, unless these are of another step or number of workers."""
         if self._due != (self.step, workers()):
             later = range(self.step, self.steps)
-            self._coming = made(lambda step: featurize(self._data.graphs.take(self._twice(step))), later, self._device)
+            self._coming = made(lambda step: featurize(self._data.graphs.take(self._mine(step))), later, self._device)
         self._due = self.step + 1, workers()
         return next(self._coming)
 

@@ -85,6 +85,18 @@ class Neighbours:
         """The same on another device."""
         return Neighbours(*moved(self, device))
 
+    def doubled(self) -> Neighbours:
+        """The same again of other steps, which are numbered on."""
+        steps = len(self.offsets) - 1
+        return Neighbours(
+            _went_on(self.offsets),
+            torch.cat([self.other, self.other + steps]),
+            self.weight.repeat(2),
+            _went_on(self.back_offsets),
+            torch.cat([self.back_other, self.back_other + steps]),
+            self.back_weight.repeat(2),
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class GraphBatch:
@@ -111,6 +123,22 @@ class GraphBatch:
     def to(self, device: torch.device) -> GraphBatch:
         """The same on another device."""
         return GraphBatch(*moved(self, device))
+
+    def doubled(self) -> GraphBatch:
+        """Two views of each graph: all graphs, and then all again. Making one batch of them takes twice as long."""
+        return GraphBatch(
+            self.kinds,
+            self.kind.repeat(2),
+            self.producers.doubled(),
+            self.consumers.doubled(),
+            _went_on(self.offsets),
+            self.cost.repeat(2),
+        )
+
+
+def _went_on(offsets: Int64[Tensor, " n1"]) -> Int64[Tensor, " m1"]:
+    """The offsets of all runs, and then of as many again of the same lengths."""
+    return torch.cat([offsets[:-1], offsets + offsets[-1]])
 
 
 def moved(batch: Any, device: torch.device) -> Iterator[Any]:

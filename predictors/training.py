@@ -110,15 +110,16 @@ def pretrain(
     steps = config.epochs * max(1, len(graphs) // config.batch)
     optimizer, schedule = adam(parameters, config.learning_rate, config.weight_decay, steps)
     encoder.train()
-    twice = [np.tile(chosen, 2) for chosen in _shuffled(len(graphs), config.batch, config.epochs, rng)]
-    for chosen, batch in zip(twice, made(lambda rows: featurize(graphs.take(rows)), twice, device), strict=True):
-        rows = torch.from_numpy(spectra[chosen]).float()
-        views = Views(torch.from_numpy(chosen), torch.from_numpy(families[chosen]), rows).to(device)
+    once = list(_shuffled(len(graphs), config.batch, config.epochs, rng))
+    for chosen, batch in zip(once, made(lambda rows: featurize(graphs.take(rows)), once, device), strict=True):
+        twice = np.tile(chosen, 2)
+        rows = torch.from_numpy(spectra[twice]).float()
+        views = Views(torch.from_numpy(twice), torch.from_numpy(families[twice]), rows).to(device)
         with mixed_precision(device):
-            projected = head(encoder(batch))
+            projected = head(encoder(batch.doubled()))
         loss = contrastive_loss(projected.float(), views, config.contrast)
         descend(loss, parameters, optimizer, schedule)
-        progress(len(chosen) // 2, float(loss.detach()))
+        progress(len(chosen), float(loss.detach()))
     return encoder.to(CPU).eval()
 
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import fields
+
 import numpy as np
 import torch
 
@@ -88,9 +90,21 @@ def test_features_do_not_depend_on_other_graphs_and_are_made_once() -> None:
     alone = [featurize(graphs.take(np.array([i]))) for i in range(len(graphs))]
     assert torch.equal(batch.features, torch.cat([one.features for one in alone]))
     assert batch.kind.unique().tolist() == list(range(len(batch.kinds)))
-    twice = featurize(graphs.take(np.tile(np.arange(len(graphs)), 2)))
-    assert torch.equal(twice.kinds, batch.kinds)
-    assert torch.equal(twice.kind, torch.cat([batch.kind, batch.kind]))
+
+
+def test_a_doubled_batch_is_that_of_all_graphs_twice() -> None:
+    graphs = concatenate([space.graphs(space.sample(np.random.default_rng(3), 3)) for space in FAMILIES])
+    doubled = featurize(graphs).doubled()
+    made = featurize(graphs.take(np.tile(np.arange(len(graphs)), 2)))
+    tensors = [("kinds", "kind", "offsets", "cost"), *[[f.name for f in fields(made.producers)]] * 2]
+    for names, one, other in zip(
+        tensors,
+        (doubled, doubled.producers, doubled.consumers),
+        (made, made.producers, made.consumers),
+        strict=True,
+    ):
+        for name in names:
+            assert torch.equal(getattr(one, name), getattr(other, name)), name
 
 
 def test_steps_of_other_operations_are_of_another_kind() -> None:
