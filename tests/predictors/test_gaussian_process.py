@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 
+from gennape.predictors import gaussian_process
 from gennape.predictors.gaussian_process import Known, fit_process
 from gennape.predictors.metrics import srcc
 
@@ -69,3 +72,27 @@ def test_few_labels_do_not_turn_round_what_is_known(labels: int) -> None:
         process = fit_process(_take(known, slice(labels)), accuracy[:labels])
         found.append(srcc(accuracy[labels:], process.predict(_take(known, slice(labels, 300)))[0]))
     assert min(found) > 0.75, found
+
+
+def test_all_of_many_labels_are_learnt_from_in_any_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Parameters are found by some of the labels only; these must not depend on the order, nor the others be lost."""
+    monkeypatch.setattr(gaussian_process, "_MOST_TUNED_BY", 60)
+    monkeypatch.setattr(gaussian_process, "_ROWS_AT_ONCE", 64)
+    known = _known(600)
+    truth = 80 + known.sizes[:, 2] + known.totals[:, 1]
+    labels = truth + np.random.default_rng(2).normal(0, 3, 600)
+    seen, others = slice(300), slice(300, 600)
+    mean, deviation = fit_process(known[seen], labels[seen]).predict(known[others])
+    few = fit_process(known[slice(60)], labels[:60]).predict(known[others])[0]
+    assert srcc(truth[others], mean) > srcc(truth[others], few) + 0.1
+    order = np.random.default_rng(1).permutation(300)
+    shuffled = fit_process(Known(*(column[order] for column in known)), labels[order]).predict(known[others])
+    np.testing.assert_allclose(shuffled, (mean, deviation), rtol=1e-4)
+
+
+def test_a_thousand_labels_are_learnt_from_in_seconds() -> None:
+    """Tries cost the cube of the labels: with all of them in each it took ten times as long."""
+    known = _known(1000)
+    start = time.process_time()
+    fit_process(known, 80 + known.sizes[:, 2] + known.totals[:, 1])
+    assert time.process_time() - start < 20
