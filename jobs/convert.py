@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 
 def convert(
     to: Annotated[Path, typer.Option(help="Folder of the data set; one that was begun is continued.")],
-    space: Annotated[str | None, typer.Option(help="Search space of --sample or --labels.")] = None,
+    space: Annotated[
+        str | None, typer.Option("--space", "--family", help="Search space of --sample or --labels.")
+    ] = None,
     sample: Annotated[int | None, typer.Option(min=1, help="Architectures to sample.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Same seed, same sample.")] = 0,
     labels: Annotated[Path | None, typer.Option(help="Labelled file.")] = None,

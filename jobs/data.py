@@ -35,7 +35,9 @@ def data(
     subject: Annotated[str | None, typer.Argument(help="fetch: a key of the list, or a URL. check: the file.")] = None,
     to: Annotated[Path | None, typer.Option(help="fetch: file to write; default its own name, here.")] = None,
     sha256: Annotated[str | None, typer.Option(help="fetch: the SHA-256 that the file must have.")] = None,
-    space: Annotated[str | None, typer.Option(help="check: the family of the architectures.")] = None,
+    space: Annotated[
+        str | None, typer.Option("--space", "--family", help="check: the family of the architectures.")
+    ] = None,
     column: Annotated[str | None, typer.Option(help="check: the column that is the label.")] = None,
 ) -> None:
     """Labelled benchmarks: where to get their files, download one, count and try the rows of any."""

@@ -22,7 +22,9 @@ def export(
         str | None, typer.Option(help="Run whose front holds the network, by name or its beginning.")
     ] = None,
     index: Annotated[int | None, typer.Option(help="Which point of the front, as in front.csv.")] = None,
-    space: Annotated[str | None, typer.Option(help="Instead of a run: the search space of --architecture.")] = None,
+    space: Annotated[
+        str | None, typer.Option("--space", "--family", help="Instead of a run: the search space of --architecture.")
+    ] = None,
     architecture: Annotated[
         str | None, typer.Option(help="Instead of a run: an architecture, as JSON or in its benchmark's own words.")
     ] = None,

@@ -20,7 +20,7 @@ _FOLDS, _FEWEST = 5, 10
 
 
 def finetune(
-    family: Annotated[str, typer.Option(help="Search space of the rows.")],
+    family: Annotated[str, typer.Option("--family", "--space", help="Search space of the rows.")],
     labels: Annotated[Path, typer.Option(help="Labelled file, of any format that `gennape data` names.")],
     out: Annotated[Path, typer.Option(help="Folder to write the fine-tuned checkpoint to.")],
     checkpoint: Annotated[Path | None, typer.Option(help="Checkpoint to start from; default the shipped one.")] = None,

@@ -21,7 +21,7 @@ def fit(
     encoder: Annotated[Path, typer.Option(help="Folder of a pretrained encoder.")],
     data: Annotated[Path, typer.Option(help="Labelled file to train on, of any format that `gennape data` names.")],
     out: Annotated[Path, typer.Option(help="Folder to write the checkpoint to.")],
-    family: Annotated[str, typer.Option(help="Search space of the rows.")] = "nb101",
+    family: Annotated[str, typer.Option("--family", "--space", help="Search space of the rows.")] = "nb101",
     minimum_accuracy: Annotated[float, typer.Option(help="Leave rows below this percentage out of training.")] = 80.0,
     epochs: Annotated[int, typer.Option(min=1, help="Of the encoder.")] = 24,
     head_epochs: Annotated[int, typer.Option(min=1, help="Of the clusters' heads, on fixed embeddings.")] = 20,

@@ -40,7 +40,9 @@ def label(
     out: Annotated[Path, typer.Option(help="Labels to write (.parquet, .csv); a study that was begun is continued.")],
     test: TestImages = None,
     resize: Resize = None,
-    space: Annotated[str | None, typer.Option(help="Search space of --sample or --architectures.")] = None,
+    space: Annotated[
+        str | None, typer.Option("--space", "--family", help="Search space of --sample or --architectures.")
+    ] = None,
     sample: Annotated[int | None, typer.Option(min=1, help="Label so many networks of --space.")] = None,
     among: Annotated[
         int | None, typer.Option(min=1, help="Choose the sample among so many, to tell the predictor most.")

@@ -26,7 +26,9 @@ def pretrain(
     out: Annotated[Path, typer.Option(help="Folder to write the encoder to.")],
     family: Annotated[
         list[str] | None,
-        typer.Option(help="Search space of the networks; repeat it to mix several.", show_default="nb101"),
+        typer.Option(
+            "--family", "--space", help="Search space of the networks; repeat it to mix several.", show_default="nb101"
+        ),
     ] = None,
     data: Annotated[
         list[Path] | None,

@@ -24,7 +24,9 @@ _TABLE_ROWS = 10
 
 def search(
     *,
-    space: Annotated[str | None, typer.Option(help="Search space, e.g. ofa_mbv3.", show_default="required")] = None,
+    space: Annotated[
+        str | None, typer.Option("--space", "--family", help="Search space, e.g. ofa_mbv3.", show_default="required")
+    ] = None,
     objectives: Annotated[
         str | None,
         typer.Option(

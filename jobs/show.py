@@ -27,7 +27,8 @@ def show(
     ] = None,
     to: Annotated[Path | None, typer.Option(help="Picture to write: .svg, .png, .pdf or .dot (networks only).")] = None,
     space: Annotated[
-        list[str] | None, typer.Option(help="Search space of ARCH; of --sample, repeat it for several.")
+        list[str] | None,
+        typer.Option("--space", "--family", help="Search space of ARCH; of --sample, repeat it for several."),
     ] = None,
     architecture: Annotated[str | None, typer.Option(help="The same as ARCH, as `gennape export` takes it.")] = None,
     run: Annotated[

@@ -24,7 +24,7 @@ _JUDGES = 5  # one of so many rows judges
 def tune(
     data: Annotated[Path, typer.Option(help="Labelled file to train on, of any format that `gennape data` names.")],
     out: Annotated[Path, typer.Option(help="Settings to write (JSON); a tuning that was begun is continued.")],
-    family: Annotated[str, typer.Option(help="Search space of the rows.")] = "nb101",
+    family: Annotated[str, typer.Option("--family", "--space", help="Search space of the rows.")] = "nb101",
     judge: Annotated[
         Path | None, typer.Option(help="Labelled file to judge by.", show_default="rows of --data left out of training")
     ] = None,

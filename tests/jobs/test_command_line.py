@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import typer
 from typer.testing import CliRunner
 
 import gennape
@@ -43,6 +44,17 @@ def test_a_family_that_is_nearly_right_is_guessed(tmp_path: Path) -> None:
     ended = _run("search", "--space", "ofa_mobv3", "--workspace", str(tmp_path / "w"))
     assert ended.stderr.endswith("; did you mean ofa_mbv3?\n")
     assert not (tmp_path / "w").exists()
+
+
+def test_a_family_may_be_called_a_space_and_a_space_a_family() -> None:
+    verbs = typer.main.get_command(app).commands
+    named = {
+        verb: {flag for option in command.params for flag in option.opts} & {"--space", "--family"}
+        for verb, command in verbs.items()
+    }
+    asking = {verb for verb, flags in named.items() if flags}
+    assert asking >= {"search", "show", "export", "convert", "label", "data", "pretrain", "fit", "finetune", "tune"}
+    assert all(named[verb] == {"--space", "--family"} for verb in asking)
 
 
 def test_an_interruption_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
