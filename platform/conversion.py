@@ -90,6 +90,7 @@ def convert(
                 peak = max(peak, memory)
                 _save(to, manifest, finished)
                 follow(written.rows + written.rejected, written.rejected)
+        _sweep(to)
         rejected = _report(inputs, to, finished)
         _save(to, manifest, finished)
         return ConversionResult(sum(w.rows for w in finished.values()), rejected, len(jobs), kept, peak)
@@ -150,10 +151,15 @@ def _manifest(inputs: Inputs, to: Path, config: ConversionConfig) -> dict[str, A
             f"{to} holds another conversion: {'; '.join(differing)}. Repeat the command and the version that began it, "
             "or give another folder"
         )
+    _sweep(to)
+    return manifest
+
+
+def _sweep(to: Path) -> None:
+    """Remove what killed workers left. One that is taken for dead and still writes fails at that, unheard."""
     remove_partial_files(to)
     for note in to.glob(".*.note"):
-        note.unlink()
-    return manifest
+        note.unlink(missing_ok=True)
 
 
 def _save(to: Path, manifest: dict[str, Any], finished: dict[str, Written]) -> None:

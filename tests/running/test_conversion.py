@@ -176,6 +176,18 @@ def test_folders_that_are_not_ours_are_left_alone(in_process, tmp_path):
 
 
 @pytest.mark.usefixtures("in_process")
+def test_what_a_killed_worker_left_is_gone_at_the_end(tmp_path):
+    """A node that was killed last leaves a part of a file that no later call removes."""
+    left = [tmp_path / name for name in (".part-00000.1234abcd.parquet", ".part-00000.parquet.note")]
+
+    def follow(_done, _rejected):
+        for path in left:
+            path.write_bytes(b"PAR1")
+
+    convert(SAMPLE, tmp_path, SMALL, follow=follow)
+    assert not any(path.exists() for path in left)
+
+
 def test_labels_travel_with_their_graphs(tmp_path):
     space, genomes = write_labels(tmp_path / "labels.csv", 25)
     inputs = labelled_file(tmp_path / "labels.csv", "hiaml")
