@@ -30,9 +30,10 @@ import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Bool, Float64, Int64
-from scipy.stats import rankdata, spearmanr
+from scipy.stats import rankdata
 from sklearn.linear_model import RidgeCV
 
+from gennape.predictors.metrics import srcc
 from gennape.search_spaces.canonical import canonical_hashes
 from gennape.search_spaces.families.nb301 import CELLS, NODES, OPERATIONS, NasBench301
 
@@ -133,11 +134,6 @@ class Networks:
         """Accuracies in percent."""
         with torch.inference_mode():
             return self._forward(torch.from_numpy(x).float()).mean(dim=0).double().numpy() * self.deviation + self.mean
-
-
-def srcc(a: Vector, b: Vector) -> float:
-    """Spearman's rank correlation."""
-    return float(spearmanr(a, b).statistic)
 
 
 def blind_limit(by_order: Vector, labels: Vector) -> float:

@@ -28,13 +28,13 @@ from typing import Any
 import numpy as np
 import onnxruntime
 import pandas as pd
-from jaxtyping import Float64, Int32
+from jaxtyping import Int32
 from rich.console import Console
 from rich.progress import track
-from scipy.stats import spearmanr
 
 from gennape.predictors.checkpoint import load_pretrained
 from gennape.predictors.fuzzy_ensemble import FuzzyEnsemble
+from gennape.predictors.metrics import srcc
 from gennape.predictors.protocol import draw_labelled
 from gennape.search_spaces.canonical import canonical_hashes
 from gennape.search_spaces.cost import flops
@@ -43,7 +43,6 @@ from gennape.search_spaces.families.nb301 import CELLS, NODES, NasBench301
 _PREFIX = "NetworkSelectorDatasetInfo_COLON_darts_COLON_"
 _EPOCHS = 98.0
 Cell = Sequence[Sequence[Any]]  # operation and source, twice for each node
-Vector = Float64[np.ndarray, " n"]
 
 
 def numberings(cell: Cell) -> Iterator[Cell]:
@@ -87,11 +86,6 @@ class Surrogate:
         chosen = rng.choice(len(every), min(most, len(every)), replace=False)
         answers = [self.accuracy(every[i]) for i in chosen]
         return float(np.mean(answers)), float(np.std(answers))
-
-
-def srcc(a: Vector, b: Vector) -> float:
-    """Spearman's rank correlation."""
-    return float(spearmanr(a, b).statistic)
 
 
 def main() -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 
 import numpy as np
-from jaxtyping import Float64
+from jaxtyping import Float64, Int64
 from scipy.linalg import cho_factor, cho_solve
 from scipy.optimize import minimize
 
@@ -41,7 +41,7 @@ class Known:
     pooled: Float64[np.ndarray, "g p"]
     totals: Float64[np.ndarray, "g t"]
 
-    def __getitem__(self, rows: slice) -> Known:
+    def __getitem__(self, rows: slice | Int64[np.ndarray, " r"]) -> Known:
         return Known(*(column[rows] for column in self))
 
     def __iter__(self) -> Iterator[Float64[np.ndarray, "g ..."]]:
@@ -116,7 +116,7 @@ def fit_process(known: Known, labels: Float64[np.ndarray, " n"]) -> GaussianProc
     sizes and ways and of the totals, and smooth functions of the sizes and of the pooled features. Variances, lengths
     and noise are those of highest posterior probability under log-normal beliefs (Rasmussen and Williams, 2006, ch. 5),
     found by L-BFGS; nothing is random. Of more than 500 labels these are found by 500, spread evenly over their ranks;
-    the process then knows all. It takes memory for the square of the number of labels, thrice.
+    the process then knows all.
     """
     scale = _scale_of(known)
     standard = scale(known)
@@ -137,7 +137,7 @@ def _likeliest(
     if len(y) > _MOST_TUNED_BY:
         ranked = np.lexsort((y, labels))
         spread = ranked[np.linspace(0, len(y) - 1, _MOST_TUNED_BY).round().astype(np.int64)]
-        known, y = Known(*(column[spread] for column in known)), y[spread]
+        known, y = known[spread], y[spread]
     parts = _parts(known, known)
 
     def cost(parameters: Float64[np.ndarray, " k"]) -> float:
@@ -162,7 +162,7 @@ def before_labels(known: Known) -> tuple[Float64[np.ndarray, "g g"], float]:
     """What is believed before any label: covariances of these networks' labels, and the variance of noise, both in
     variances of the labels. Descriptions are standardised over these networks."""
     standard = _scale_of(known)(known)
-    return _covariance(_parts(standard, standard), _USUAL), float(np.exp(_USUAL[-1]))
+    return _among(standard, _USUAL), float(np.exp(_USUAL[-1]))
 
 
 def _scale_of(known: Known) -> _Scale:
@@ -212,6 +212,8 @@ def _variance(known: Known, parameters: Float64[np.ndarray, " k"]) -> Float64[np
 def _solve(
     covariance: Float64[np.ndarray, "n n"], parameters: Float64[np.ndarray, " k"], y: Float64[np.ndarray, " n"]
 ) -> tuple[Float64[np.ndarray, "n n"], Float64[np.ndarray, " n"]]:
+    """Cholesky factor and weights; the covariance is written over."""
     noise = np.exp(parameters[-1]) + _JITTER
-    factor = cho_factor(covariance + noise * np.eye(len(y)), lower=True)[0]
+    covariance[np.diag_indices_from(covariance)] += noise
+    factor = cho_factor(covariance, lower=True, overwrite_a=True)[0]
     return factor, cho_solve((factor, True), y)

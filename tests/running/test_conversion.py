@@ -188,6 +188,7 @@ def test_what_a_killed_worker_left_is_gone_at_the_end(tmp_path):
     assert not any(path.exists() for path in left)
 
 
+@pytest.mark.usefixtures("in_process")
 def test_labels_travel_with_their_graphs(tmp_path):
     space, genomes = write_labels(tmp_path / "labels.csv", 25)
     inputs = labelled_file(tmp_path / "labels.csv", "hiaml")
