@@ -191,13 +191,25 @@ class GraphBuilder:
         """x itself, as a node: only published graphs hold such nodes."""
         return self.elementwise(Op.IDENTITY, x)
 
-    def scale(self, x: Value, axes: tuple[int, ...] = (), value: float = 1.0) -> Value:
-        """x times a learnt tensor that spans ``axes`` (0 channels, 1 height, 2 width), or times the constant."""
-        return self.append(ops.learnt(Op.SCALE, x[1:], axes, value), x)
+    def scale(self, x: Value, axes: tuple[int, ...] = (), value: float = 1.0, params: int | None = None) -> Value:
+        """x times a learnt tensor that spans ``axes`` (0 channels, 1 height, 2 width), or times the constant.
 
-    def shift(self, x: Value, axes: tuple[int, ...] = (), value: float = 0.0) -> Value:
-        """x plus a learnt tensor that spans ``axes``, or plus the constant."""
-        return self.append(ops.learnt(Op.SHIFT, x[1:], axes, value), x)
+        The tensor's numbers are learnt one by one, unless ``params`` says how many learnt numbers they are computed
+        of; 0 is a tensor that is fixed.
+        """
+        return self.append(ops.learnt(Op.SCALE, x[1:], axes, value, params), x)
+
+    def shift(self, x: Value, axes: tuple[int, ...] = (), value: float = 0.0, params: int | None = None) -> Value:
+        """x plus a tensor that spans ``axes``, as :meth:`scale` has it, or plus the constant."""
+        return self.append(ops.learnt(Op.SHIFT, x[1:], axes, value, params), x)
+
+    def extend(self, x: Value, size: int, axis: int = 0, before: bool = True, params: int | None = None) -> Value:
+        """``size`` numbers before (or after) those of x along ``axis``, the same for every image: class tokens.
+
+        They are learnt one by one, unless ``params`` says how many learnt numbers they are computed of; 0 is a tensor
+        that is fixed.
+        """
+        return self.append(ops.extended(x[1:], axis, size, before, params), x)
 
     def add(self, *xs: Value) -> Value:
         """Sum of one or more values, two at a time from the left as it is executed; one is passed on.

@@ -39,10 +39,10 @@ class Column(IntEnum):
     BIAS = auto()  # 1 where the operation adds a learnt bias
     CEIL_MODE = auto()  # 1 where a pool rounds its output size up
     COUNT_PAD = auto()  # 1 where an average pool counts padding
-    OFFSET_C = auto()  # first channel, row and column that a slice keeps; channels, rows and columns padded before
+    OFFSET_C = auto()  # first channel, row and column that a slice keeps; channels, rows and columns added before
     OFFSET_H = auto()
     OFFSET_W = auto()
-    AXIS = auto()  # along which is concatenated or normalised: 0 channels, 1 height, 2 width, 3 all of them
+    AXIS = auto()  # along which is concatenated, extended or normalised: 0 channels, 1 height, 2 width, 3 all of them
     PARAMS = auto()  # learnt numbers that the other attributes do not tell, of a scale, a normalisation, an other
     KIND = auto()  # variant of the operation, see the builder; of an other, a checksum of its name
 

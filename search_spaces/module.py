@@ -128,16 +128,47 @@ class PixelNorm(nn.LayerNorm):
 
 
 class Learnt(nn.Module):
-    """A learnt tensor that a map is multiplied by or that is added to it."""
+    """A learnt or fixed tensor that a map is multiplied by or that is added to it."""
 
-    def __init__(self, op: Op, shape: tuple[int, ...], start: float) -> None:
+    weight: Tensor
+
+    def __init__(self, op: Op, shape: tuple[int, ...], start: float, learnt: bool = True) -> None:
         super().__init__()
         self.combine = torch.mul if op is Op.SCALE else torch.add
-        self.weight = nn.Parameter(torch.full(shape, start))
+        _hold(self, torch.full(shape, start), learnt)
 
     def forward(self, x: Float[Tensor, "batch c h w"]) -> Float[Tensor, "batch c h w"]:
         """x times, or plus, the tensor."""
         return self.combine(x, self.weight)
+
+
+class Extension(nn.Module):
+    """A tensor that is put before or behind a map along one of its axes."""
+
+    weight: Tensor
+
+    def __init__(self, shape: tuple[int, ...], axis: int, before: bool, learnt: bool) -> None:
+        super().__init__()
+        self.dim, self.before = axis + 1, before
+        _hold(self, torch.zeros(shape), learnt)
+
+    def forward(self, x: Float[Tensor, "batch c h w"]) -> Float[Tensor, "batch c2 h2 w2"]:
+        """The tensor and x, or x and the tensor."""
+        tensor = self.weight.expand(x.shape[0], -1, -1, -1)
+        return torch.cat([tensor, x] if self.before else [x, tensor], self.dim)
+
+
+def _hold(layer: nn.Module, tensor: Tensor, learnt: bool) -> None:
+    """Make a tensor the weight of a layer: one that training leaves as it is, where nothing is learnt."""
+    if learnt:
+        layer.weight = nn.Parameter(tensor)
+    else:
+        layer.register_buffer("weight", tensor)
+
+
+def _extend(step: Step) -> nn.Module:
+    axis = step.row[Column.AXIS]
+    return Extension(learnt_shape(step.row), axis, step.row[Column.OFFSET_C + axis] > 0, step.row[Column.PARAMS] > 0)
 
 
 def _linear(step: Step) -> nn.Module:
@@ -178,7 +209,8 @@ def _groupnorm(step: Step) -> nn.Module:
 
 
 def _learnt(step: Step) -> nn.Module:
-    return Learnt(step.op, learnt_shape(step.row), 1.0 if step.op is Op.SCALE else 0.0)
+    start, learnt = 1.0 if step.op is Op.SCALE else 0.0, step.row[Column.PARAMS] > 0
+    return Learnt(step.op, learnt_shape(step.row), start, learnt)
 
 
 def _leakyrelu(step: Step) -> nn.Module:
@@ -260,6 +292,7 @@ LAYERS: dict[Op, Callable[[Step], nn.Module]] = {
     Op.SCALE: _learnt,
     Op.SHIFT: _learnt,
     Op.LEAKYRELU: _leakyrelu,
+    Op.EXTEND: _extend,
 }
 
 #: What an operation without weights computes of its inputs.

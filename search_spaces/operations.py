@@ -194,14 +194,36 @@ def matmul(shape: Shape, other: Shape, transposed: bool) -> Fragment:
 
 
 @lru_cache(maxsize=65536)
-def learnt(op: Op, shape: Shape, axes: tuple[int, ...], value: float) -> Fragment:
-    """Scale or shift by a learnt tensor that spans ``axes`` (``kind``, a bit for each), or by a constant."""
+def learnt(op: Op, shape: Shape, axes: tuple[int, ...], value: float, params: int | None = None) -> Fragment:
+    """Scale or shift by a tensor that spans ``axes`` (``kind``, a bit for each), or by a constant.
+
+    ``params`` None: all numbers of the tensor are learnt.
+    """
     if not set(axes) <= {0, 1, 2}:
         raise InvalidGraphError(f"axes are 0, 1 and 2 (channels, height, width), got {axes}")
     # An axis of size 1 says nothing, but one must be left to tell a learnt number from a constant.
     spanned = [axis for axis in sorted(set(axes)) if shape[axis] > 1] or [shape.index(1) for _ in axes[:1]]
-    params = int(np.prod([shape[axis] for axis in spanned])) if axes else 0
+    if params is None or not axes:
+        params = int(np.prod([shape[axis] for axis in spanned])) if axes else 0
     return node(op, shape, shape, scalar=value, params=params, kind=sum(1 << axis for axis in spanned))
+
+
+@lru_cache(maxsize=65536)
+def extended(shape: Shape, axis: int, size: int, before: bool, params: int | None) -> Fragment:
+    """A tensor of ``size`` before or after the map along ``axis``; ``params`` None: all its numbers are learnt."""
+    if axis not in (0, 1, 2) or size < 1:
+        raise InvalidGraphError(f"a map is extended by 1 or more along axis 0, 1 or 2, got {size} along {axis}")
+    out = tuple(n + size * (i == axis) for i, n in enumerate(shape))
+    offset = tuple(size * (before and i == axis) for i in range(3))
+    held = size * int(np.prod(shape)) // shape[axis]
+    return node(
+        Op.EXTEND,
+        shape,
+        (out[0], out[1], out[2]),
+        offset=(offset[0], offset[1], offset[2]),
+        axis=axis,
+        params=held if params is None else params,
+    )
 
 
 @lru_cache(maxsize=65536)
@@ -233,7 +255,10 @@ def other_kind(name: str) -> int:
 
 
 def learnt_shape(row: tuple[int, ...]) -> tuple[int, ...]:
-    """Shape of the tensor that a learnt scale or shift holds: 1 along the axes that it does not span."""
+    """Shape of the tensor that an operation holds: a learnt scale or shift one with 1 along the axes that it does not
+    span, an extension what it adds to its map."""
+    if row[Column.OP] == Op.EXTEND:
+        return tuple(row[Column.C_OUT + i] - row[Column.C_IN + i] * (i == row[Column.AXIS]) for i in range(3))
     return tuple(row[Column.C_OUT + axis] if row[Column.KIND] >> axis & 1 else 1 for axis in range(3))
 
 

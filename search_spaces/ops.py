@@ -50,6 +50,7 @@ class Op(IntEnum):
     SHIFT = 42  # plus a learnt tensor or a constant
     LEAKYRELU = 43
     CONVTRANSPOSE = 44
+    EXTEND = 45  # a learnt or fixed tensor before or after the map along an axis, as class tokens are
     OTHER = 47  # an operation that is priced but not described further: its kind is a checksum of its name
 
 

@@ -186,6 +186,16 @@ def _permute(row: _Row, _taken: list[Shape]) -> Fragment:
     return ops.permute(row.shape, ops.permutation(row.row))
 
 
+def _extended(row: _Row, _taken: list[Shape]) -> Fragment:
+    axis = row.row[Column.AXIS]
+    if axis > 2:
+        raise InvalidGraphError(f"a map is extended along axis 0, 1 or 2, got {axis}")
+    size, offset = row.out[axis] - row.shape[axis], row.row[Column.OFFSET_C : Column.OFFSET_W + 1]
+    if offset not in ((0, 0, 0), tuple(size * (i == axis) for i in range(3))):
+        raise InvalidGraphError(f"{size} numbers are added before or after a map, got offsets {list(offset)}")
+    return ops.extended(row.shape, axis, size, any(offset), 0)
+
+
 def _pads(row: tuple[int, ...]) -> bool:
     before = row[Column.OFFSET_C : Column.OFFSET_W + 1]
     sizes = zip(row[Column.C_IN : Column.W_IN + 1], before, row[Column.C_OUT : Column.W_OUT + 1], strict=True)
@@ -208,6 +218,7 @@ _MADE: dict[Op, Callable[[_Row, list[Shape]], Fragment]] = {
     Op.CONCAT: _concat,
     Op.MATMUL: _matmul,
     Op.PERMUTE: _permute,
+    Op.EXTEND: _extended,
     Op.SPACETODEPTH: lambda row, _: ops.blocks(Op.SPACETODEPTH, row.shape, row.pair(Column.KERNEL_H)[0]),
     Op.DEPTHTOSPACE: lambda row, _: ops.blocks(Op.DEPTHTOSPACE, row.shape, row.pair(Column.KERNEL_H)[0]),
 }

@@ -142,7 +142,20 @@ def _groupnorm(step: Step) -> str:
 def _learnt(step: Step) -> str:
     make = "ones" if step.op is Op.SCALE else "zeros"
     shape = ", ".join(map(str, learnt_shape(step.row)))
-    return f'nn.ParameterDict({{"weight": torch.{make}({shape})}})'
+    if step.row[Column.PARAMS]:
+        return f'nn.ParameterDict({{"weight": torch.{make}({shape})}})'
+    return f'nn.Module()\n        self.{step.name}.register_buffer("weight", torch.{make}({shape}))'
+
+
+def _held(step: Step) -> str:
+    """The tensor of a scale, shift or extension."""
+    return f'self.{step.name}["weight"]' if step.row[Column.PARAMS] else f"self.{step.name}.weight"
+
+
+def _extended(step: Step, x: str) -> str:
+    axis, tensor = step.row[Column.AXIS], f"{_held(step)}.expand(len({x}), -1, -1, -1)"
+    parts = (tensor, x) if step.row[Column.OFFSET_C + axis] else (x, tensor)
+    return f"torch.cat([{', '.join(parts)}], {axis + 1})"
 
 
 def _leakyrelu(step: Step) -> str:
@@ -224,11 +237,13 @@ _LAYER: dict[Op, Callable[[Step], str]] = {
     Op.SCALE: _learnt,
     Op.SHIFT: _learnt,
     Op.LEAKYRELU: _leakyrelu,
+    Op.EXTEND: _learnt,
 }
 #: How a layer is applied, where that is not a call.
 _APPLY: dict[Op, Callable[[Step, str], str]] = {
-    Op.SCALE: lambda step, x: f'{x} * self.{step.name}["weight"]',
-    Op.SHIFT: lambda step, x: f'({x} + self.{step.name}["weight"])',
+    Op.SCALE: lambda step, x: f"{x} * {_held(step)}",
+    Op.SHIFT: lambda step, x: f"({x} + {_held(step)})",
+    Op.EXTEND: _extended,
 }
 #: The expression of an operation without weights.
 _CALL: dict[Op, Callable[[Step, list[str]], str]] = {

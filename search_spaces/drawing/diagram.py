@@ -38,7 +38,7 @@ KINDS: dict[str, tuple[Op, ...]] = {
     "pooling": (Op.MAXPOOL, Op.AVGPOOL, Op.MEAN, Op.GLOBAL),
     "normalisation": NORMALISATIONS,
     "activation": ACTIVATIONS,
-    "add, multiply, concatenate": (Op.ADD, Op.MUL, Op.CONCAT),
+    "add, multiply, concatenate": (Op.ADD, Op.MUL, Op.CONCAT, Op.EXTEND),
     "input, output": (Op.INPUT, Op.OUTPUT),
     "shape": (
         *(Op.PAD, Op.SLICE, Op.RESIZE, Op.RESHAPE, Op.PERMUTE, Op.IDENTITY, Op.ZERO),

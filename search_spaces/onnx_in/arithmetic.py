@@ -16,6 +16,7 @@ from gennape.search_spaces.onnx_in.file import Constant
 from gennape.search_spaces.onnx_in.links import scalar
 from gennape.search_spaces.tracing import traced_value as tv
 from gennape.search_spaces.tracing.alignment import aligned, unrepeated
+from gennape.search_spaces.tracing.arithmetic import MOST_HELD
 from gennape.search_spaces.tracing.traced_value import TracedValue, numbers, settle
 
 Shape = tuple[int, ...]
@@ -131,7 +132,7 @@ def _neg(call: Call) -> TracedValue:
 def _with_constant(
     call: Call, shape: Shape, x: Input, constant: Input, name: str, learnt: Callable[..., Value]
 ) -> TracedValue:
-    """A sum or product with a tensor of the file: learnt along whole axes, or an "other"."""
+    """A sum or product with a tensor of the file; one that spans part of an axis is repeated."""
     if not isinstance(x, TracedValue) or not isinstance(constant, Constant):
         raise InvalidGraphError("one of its inputs must be computed")
     if constant.values is None and prod(constant.shape) == 1:
@@ -143,8 +144,10 @@ def _with_constant(
             spans.add(x.dims[offset + dim][0].axis)
     axes = tuple(sorted(spans))
     size = prod(x.value.shape[axis] for axis in axes)
-    if numbers(x) == prod(shape) and axes and size == prod(constant.shape) == constant.params:
-        return _spread(TracedValue(learnt(x.value, axes), x.dims), shape)
+    if numbers(x) == prod(shape) and axes and size <= MOST_HELD:
+        whole = size == prod(constant.shape) == constant.params
+        made = learnt(x.value, axes, params=None if whole else constant.params)
+        return _spread(TracedValue(made, x.dims), shape)
     return call.other(name, shape, x, params=constant.params)
 
 

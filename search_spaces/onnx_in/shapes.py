@@ -19,6 +19,7 @@ from gennape.search_spaces.onnx_in.file import MAX_RANK, Constant
 from gennape.search_spaces.onnx_in.links import scalar
 from gennape.search_spaces.onnx_in.reductions import axes
 from gennape.search_spaces.tracing import traced_value as tv
+from gennape.search_spaces.tracing.joins import Held, joined
 from gennape.search_spaces.tracing.traced_value import Atom, Range, TracedValue, grouped
 
 Shape = tuple[int, ...]
@@ -211,14 +212,15 @@ def _concat(call: Call) -> TracedValue:
     if len(inputs) == 1:
         return traced[0]
     shape = (*first[:dim], sum(x.shape[dim] for x in inputs), *first[dim + 1 :])
-    base = next((x for x in traced if x.direct), None) or tv.settle(call.b, traced[0])
-    groups, axis = tv.with_axis(base, dim)
-    values = [tv.arrange(call.b, x, groups).value for x in traced]
-    if len(traced) == len(inputs):
-        return grouped(call.b.concat(*values, axis=axis), shape, groups)
-    learnt = sum(x.params for x in inputs if isinstance(x, Constant))
-    call.others.add("concat_constant")
-    return grouped(call.b.other("concat_constant", tv.sizes(shape, groups), *values, params=learnt), shape, groups)
+    return joined(call.b, [x if isinstance(x, TracedValue) else _held(x, dim) for x in inputs], dim, shape)
+
+
+def _held(x: Constant, dim: int) -> Held:
+    """A tensor of the file, as a part of a join; one that nothing learns may be a single number everywhere."""
+    known = x.params == 0 and x.values is not None and x.values.dtype.kind == "f" and len(np.unique(x.values)) == 1
+    fill = float(x.numbers.reshape(-1)[0]) if known else None
+    whole = x.params == prod(x.shape)
+    return Held(x.shape[dim], None if whole else x.params, fill if fill is None or np.isfinite(fill) else None)
 
 
 #: The largest number of 32 bits.

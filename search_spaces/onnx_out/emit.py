@@ -101,6 +101,17 @@ def _learnt(e: Emitter, step: Step, xs: list[str]) -> str:
     return e.emit("Mul" if step.op is Op.SCALE else "Add", [xs[0], name], step.name)
 
 
+def _extend(e: Emitter, step: Step, xs: list[str]) -> str:
+    axis, name = step.row[Column.AXIS], step.name
+    tensor = e.constant(f"{name}.weight", e.state[f"{name}.weight"][None])
+    whole = e.emit("Shape", xs, f"{name}_whole")
+    batch = e.emit("Slice", [whole, e.whole("from0", [0]), e.whole("to1", [1])], f"{name}_batch")
+    sizes = e.emit("Concat", [batch, e.whole("ones3", [1, 1, 1])], f"{name}_sizes", axis=0)
+    repeated = e.emit("Expand", [tensor, sizes], f"{name}_repeated")
+    parts = [repeated, xs[0]] if step.row[Column.OFFSET_C + axis] else [xs[0], repeated]
+    return e.emit("Concat", parts, name, axis=axis + 1)
+
+
 def _leakyrelu(e: Emitter, step: Step, xs: list[str]) -> str:
     if not step.row[Column.PARAMS]:
         return e.emit("LeakyRelu", xs, step.name, alpha=step.scalar)
@@ -181,6 +192,7 @@ EMIT: dict[Op, Callable[[Emitter, Step, list[str]], str]] = {
     Op.SCALE: _learnt,
     Op.SHIFT: _learnt,
     Op.LEAKYRELU: _leakyrelu,
+    Op.EXTEND: _extend,
     Op.RELU: _plain("Relu"),
     Op.RELU6: _relu6,
     Op.SIGMOID: _plain("Sigmoid"),

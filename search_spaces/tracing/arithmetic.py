@@ -21,6 +21,9 @@ from gennape.search_spaces.tracing.traced_value import (
     settle,
 )
 
+#: Most numbers of a tensor that a node holds: some ten times those of the largest mask of a zoo.
+MOST_HELD = 2**24
+
 
 def _add(r: Recorder, out: Tensor, tensor: Any, other: Any, *, alpha: Number = 1) -> None:
     _sum(r, out, tensor, other, 1.0, float(alpha))
@@ -107,16 +110,16 @@ def _neg(r: Recorder, out: Tensor, tensor: Tensor) -> None:
 def _with_constant(
     r: Recorder, out: Tensor, x: TracedValue, constant: Any, name: str, learnt: Callable[..., Value]
 ) -> None:
-    """A sum or product with a tensor that the image does not reach: learnt along whole axes, or an "other"."""
+    """A sum or product with a tensor that the image does not reach; one that spans part of an axis is repeated."""
     if not isinstance(constant, Tensor):
         raise Untraceable(f"it takes {constant!r}, which is no finite number")
     x = settle(r.b, x)
     axes = _axes(x, constant)
     size = prod(x.value.shape[axis] for axis in axes)
-    if numbers(x) == out.numel() and axes and size == constant.numel() == r.learnt(constant):
-        value = learnt(x.value, axes)
+    if numbers(x) == out.numel() and axes and size <= MOST_HELD:
+        whole, spent = size == constant.numel() == r.learnt(constant), r.spend(constant)
+        value = learnt(x.value, axes, params=None if whole else spent)
         r.note(value, constant)
-        r.spend(constant)
         r.bind(out, _spread(TracedValue(value, x.dims), out))
     else:
         r.other(name, out, x, params=r.spend(constant))

@@ -41,7 +41,9 @@ def _matrix(r: Recorder, out: Tensor, x: TracedValue, c_out: int, weight: Tensor
     channels = grouped(made, (c_out,), ((0,), (), ())).dims[0]
     value = TracedValue(made, (*x.dims[:-1], channels)[: out.dim()])
     if added:
-        r.other("add", out, value, params=r.spend(bias))
+        shifted = r.b.shift(made, (0,), params=r.spend(bias))
+        r.note(shifted, bias)
+        r.bind(out, TracedValue(shifted, value.dims))
     else:
         r.bind(out, value)
 

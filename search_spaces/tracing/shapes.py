@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from gennape.search_spaces.tracing.alignment import as_pixels
+from gennape.search_spaces.tracing.joins import Held, joined
 from gennape.search_spaces.tracing.recorder import Recorder
 from gennape.search_spaces.tracing.tables import Handler, Number, called, table
 from gennape.search_spaces.tracing.traced_value import (
@@ -16,7 +17,6 @@ from gennape.search_spaces.tracing.traced_value import (
     Atom,
     Range,
     TracedValue,
-    arrange,
     axis_of,
     grouped,
     groups_of,
@@ -24,7 +24,6 @@ from gennape.search_spaces.tracing.traced_value import (
     reshaped,
     settle,
     sliced,
-    with_axis,
 )
 
 #: What an infinite padding is written as.
@@ -83,19 +82,14 @@ def _stack(r: Recorder, out: Tensor, tensors: Sequence[Tensor], dim: int = 0) ->
 
 def join(r: Recorder, out: Tensor, values: list[TracedValue | None], dim: int, tensors: Sequence[Tensor]) -> None:
     """``out`` is the values one after another along a dimension; None stands for one that the image does not reach."""
-    traced = [x for x in values if x is not None]
-    if len(values) == 1:
-        r.bind(out, traced[0])
-        return
-    base = next((x for x in traced if x.direct), None) or settle(r.b, traced[0])
-    groups, axis = with_axis(base, dim)
-    arranged = [arrange(r.b, x, groups) for x in traced]
-    if len(traced) == len(values):
-        value = r.b.concat(*(x.value for x in arranged), axis=axis)
-        r.bind(out, grouped(value, tuple(out.shape), groups))
-        return
-    constants = [x for x, value in zip(tensors, values, strict=True) if value is None]
-    r.other("concat_constant", out, *arranged, params=r.spend(*constants), groups=groups)
+    parts = [_held(r, x, dim) if value is None else value for x, value in zip(tensors, values, strict=True)]
+    r.bind(out, joined(r.b, parts, dim, tuple(out.shape)))
+
+
+def _held(r: Recorder, x: Tensor, dim: int) -> Held:
+    """A tensor that the image does not reach, as a part of a join."""
+    whole, spent = r.learnt(x) == x.numel(), r.spend(x)
+    return Held(x.shape[dim], None if whole else spent, made=lambda node: r.note(node, x))
 
 
 def _pad(

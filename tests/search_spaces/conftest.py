@@ -70,6 +70,7 @@ def _newer(b: GraphBuilder, x: Value, rng: np.random.Generator) -> Value:
         lambda: b.softmax(x, int(rng.integers(3))),
         lambda: b.scale(x, axes, 1.0 if axes else 0.5),
         lambda: b.shift(x, axes, 0.0 if axes else -1.5),
+        lambda: b.scale(x, axes or (1,), params=0),
         lambda: b.leakyrelu(x, 0.125, int(rng.choice([0, 1, x.c]))),
         lambda: b.gelu(x, tanh=True),
         lambda: b.linear(x, 4, bool(rng.integers(2))),
@@ -77,6 +78,9 @@ def _newer(b: GraphBuilder, x: Value, rng: np.random.Generator) -> Value:
         lambda: b.matmul(b.softmax(b.matmul(x, x, transposed=True), 2), x),
         lambda: b.add(x, b.mean(x)),
         lambda: b.mul(x, b.slice(x, 1)),
+        lambda: b.extend(
+            x, int(rng.integers(1, 4)), int(rng.integers(3)), bool(rng.integers(2)), *[0] * int(rng.integers(2))
+        ),
     ]
     return choices[int(rng.integers(len(choices)))]()
 

@@ -264,7 +264,7 @@ def test_a_bias_of_which_a_part_is_learnt_is_added() -> None:
         zeros=torch.zeros(4),
     )
     traced = trace(module, IMAGE)
-    assert ops_of(traced.graph) == ["MEAN", "LINEAR", "OTHER"]
+    assert ops_of(traced.graph) == ["MEAN", "LINEAR", "SHIFT"]
     assert_counts_every_weight(module, traced)
 
 
@@ -277,8 +277,8 @@ def test_class_token_and_positions() -> None:
     token, position = nn.Parameter(torch.randn(1, 1, 8)), nn.Parameter(torch.randn(1, 37, 8))
     module = Forward(forward, token=token, position=position, norm=nn.LayerNorm(8))
     traced = trace(module, IMAGE)
-    assert ops_of(traced.graph) == ["RESHAPE", "OTHER", "SHIFT", "LAYERNORM", "SLICE"]
-    assert traced.others == {"concat_constant": 1}
+    assert ops_of(traced.graph) == ["RESHAPE", "EXTEND", "SHIFT", "LAYERNORM", "SLICE"]
+    assert traced.others == {}
     assert traced.graph.nodes[2, Column.C_OUT : Column.W_OUT + 1].tolist() == [8, 37, 1]
     assert_counts_every_weight(module, traced)
 
@@ -292,7 +292,7 @@ def test_tables_that_are_looked_up_count_once() -> None:
         index=index,
     )
     traced = trace(module, IMAGE)
-    assert traced.others == {"add": 2}
+    assert ops_of(traced.graph) == ["SHIFT", "RELU", "SHIFT"]
     assert_counts_every_weight(module, traced)
     assert traced.shared == {"table": 2}
 
