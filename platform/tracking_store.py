@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import re
+import sqlite3
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import gennape
 from gennape.addresses import web_address
 from gennape.errors import ConfigError, ServiceError, WorkspaceError
+from gennape.platform.tracking_database import NAME, database
 from gennape.source import commit
 
 if TYPE_CHECKING:
@@ -73,7 +76,7 @@ def server_address(given: str | None = None) -> str | None:
 
 def store_uri(workspace: Path) -> str:
     """MLflow's address of the store of a workspace; raises :class:`WorkspaceError` where MLflow could not open it."""
-    path = str((workspace / "mlflow.db").absolute())
+    path = str((workspace / NAME).absolute())
     if set(path) & set("%?"):
         raise WorkspaceError(
             f"MLflow cannot keep its store under a path with % or ?, got {path}; use another workspace"
@@ -84,8 +87,9 @@ def store_uri(workspace: Path) -> str:
 def open_store(workspace: Path, server: str | None = None) -> tuple[MlflowClient, str]:
     """A client of the server, or of the workspace's store, and the id of the experiment; made if absent.
 
-    Raises :class:`WorkspaceError` when the store is unreadable, not writable, or of another MLflow version, and
-    :class:`ServiceError` when the server does not answer or refuses.
+    Several processes may do so at once, see :func:`database`. Raises :class:`WorkspaceError` when the store is
+    unreadable, not writable, or of another MLflow version, and :class:`ServiceError` when the server does not answer or
+    refuses.
     """
     os.environ.update(ENVIRONMENT)
     from mlflow import MlflowClient  # noqa: PLC0415 (2 s, and it must see the environment)
@@ -96,14 +100,15 @@ def open_store(workspace: Path, server: str | None = None) -> tuple[MlflowClient
     for name, value in DEFAULTS.items():
         os.environ.setdefault(name, value)
     try:
-        # Both named: what is not named MLflow takes from the environment of the process, or from its folder.
-        client = MlflowClient(uri, registry_uri=uri)
-        return client, _experiment(client, None if server else (workspace / "artifacts").absolute().as_uri())
-    except (MlflowException, SQLAlchemyError, OSError) as error:
+        with nullcontext() if server else database(workspace.absolute()):
+            # Both named: what is not named MLflow takes from the environment of the process, or from its folder.
+            client = MlflowClient(uri, registry_uri=uri)
+            return client, _experiment(client, None if server else (workspace / "artifacts").absolute().as_uri())
+    except (MlflowException, SQLAlchemyError, sqlite3.Error, OSError) as error:
         if server:
             raise ServiceError(f"no use of the MLflow server {server}: {brief(error)}; is it running?") from error
         raise WorkspaceError(
-            f"cannot open the MLflow store {workspace / 'mlflow.db'}: {brief(error)}; move it away to begin a new one"
+            f"cannot open the MLflow store {workspace / NAME}: {brief(error)}; move it away to begin a new one"
         ) from error
 
 

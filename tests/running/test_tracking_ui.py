@@ -53,7 +53,7 @@ def test_opened_before_any_run_it_shows_later_ones(tmp_path: Path) -> None:
         artifact = _get(f"{address}/get-artifact?path=front.csv&run_uuid={run['info']['run_id']}")
         assert artifact == b"index,accuracy\n"
     assert process.poll() is not None
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["artifacts", "files", "mlflow.db"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".mlflow.lock", "artifacts", "files", "mlflow.db"]
 
 
 def test_a_port_in_use_is_refused(tmp_path: Path) -> None:
