@@ -9,6 +9,10 @@ class InvalidGraphError(GennapeError):
     """A computation graph that cannot be executed: shapes, edges or operators do not fit."""
 
 
+class OpenShapeError(InvalidGraphError):
+    """A model that leaves the shape of its input open: it can be read once a shape is given."""
+
+
 class InvalidArchitectureError(GennapeError):
     """A genome or an encoded architecture that its search space does not contain."""
 

@@ -22,6 +22,7 @@ from gennape.jobs.finetune import finetune
 from gennape.jobs.fit import fit
 from gennape.jobs.label import label
 from gennape.jobs.logs import logs
+from gennape.jobs.predict import predict
 from gennape.jobs.pretrain import pretrain
 from gennape.jobs.search import search
 from gennape.jobs.serve import serve
@@ -61,6 +62,7 @@ for verb in (
     ui,
     export,
     show,
+    predict,
     serve,
     submit,
     status,

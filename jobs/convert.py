@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gennape.errors import ConfigError
+from gennape.jobs.network_files import InputShape, Shape
 from gennape.jobs.options import require_one
 from gennape.jobs.tracked import Address
 
@@ -33,6 +34,7 @@ def convert(
     ] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Processes.", show_default="one per CPU")] = None,
     max_mb: Annotated[int, typer.Option(min=1, max=2048, help="Largest ONNX file that is read, in MiB.")] = 2048,
+    shape: Shape = None,
     timeout: Annotated[float, typer.Option(min=0.1, help="Seconds that one ONNX file may take.")] = 60.0,
     address: Address = None,
 ) -> None:
@@ -41,7 +43,7 @@ def convert(
     from gennape.platform.conversion import ConversionConfig
     from gennape.platform.conversion import convert as convert_inputs
 
-    inputs = _inputs(space, sample, seed, labels, column, onnx, published, max_mb)
+    inputs = _inputs(space, sample, seed, labels, column, onnx, published, max_mb, shape)
     config = ConversionConfig(spectrum, shard_size or inputs.shard_size, timeout)
     try:
         with progress_bar("Converting", len(inputs)) as advance:
@@ -68,6 +70,7 @@ def _inputs(
     onnx: Path | None,
     published: bool,
     max_mb: int,
+    shape: InputShape | None,
 ) -> Inputs:
     """Exactly one of the three inputs."""
     from gennape.platform.conversion_inputs import FamilySample, labelled_file, onnx_folder
@@ -77,7 +80,9 @@ def _inputs(
     if onnx is not None:
         if space is not None or published:
             raise ConfigError("--onnx reads networks of any kind; leave out --space and --published")
-        return onnx_folder(onnx, min(max_mb * 2**20, 2**31 - 1))
+        return onnx_folder(onnx, min(max_mb * 2**20, 2**31 - 1), None if shape is None else shape.sizes)
+    if shape is not None:
+        raise ConfigError("--shape is for ONNX files; leave it out, or give --onnx")
     if space is None:
         raise ConfigError("of which family are the architectures? Give --space, e.g. --space nb101")
     family(space)

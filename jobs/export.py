@@ -9,6 +9,7 @@ import typer
 
 from gennape.errors import ConfigError
 from gennape.jobs.network import chosen_network
+from gennape.jobs.network_files import Shape
 
 if TYPE_CHECKING:
     from gennape.search_spaces.graph import ComputationGraph
@@ -29,6 +30,7 @@ def export(
         str | None, typer.Option(help="Instead of a run: an architecture, as JSON or in its benchmark's own words.")
     ] = None,
     onnx: Annotated[Path | None, typer.Option(help="Instead of a run: the network of an ONNX file.")] = None,
+    shape: Shape = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the untrained weights.")] = 0,
     workspace: Annotated[
         Path | None, typer.Option(help="Where runs are.", show_default="$GENNAPE_WORKSPACE or ./gennape-workspace")
@@ -38,7 +40,7 @@ def export(
     if onnx is not None and to.exists() and onnx.exists() and to.samefile(onnx):
         raise ConfigError(f"--to is the file of --onnx, {onnx}, whose weights would be lost; choose another one")
     network = chosen_network(
-        run=run, index=index, space=space, architecture=architecture, onnx=onnx, workspace=workspace
+        run=run, index=index, space=space, architecture=architecture, onnx=onnx, workspace=workspace, shape=shape
     )
     export_graph(network.graph, to, seed)
     weights = "" if to.suffix == ".py" else f"\nuntrained weights, of seed {seed}"

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gennape.errors import ConfigError
+from gennape.jobs.network_files import InputShape, read_network
 
 if TYPE_CHECKING:
     from gennape.search_spaces.graph import ComputationGraph
@@ -38,6 +39,7 @@ def chosen_network(
     onnx: Path | None,
     workspace: Path | None,
     published: bool = False,
+    shape: InputShape | None = None,
 ) -> Network:
     """The network that exactly one of (run, index), (space, architecture) and onnx names.
 
@@ -47,14 +49,15 @@ def chosen_network(
     named = {"run": run, "index": index, "space": space, "architecture": architecture, "onnx": onnx}
     given = {name: str(value) for name, value in named.items() if value is not None}
     options = tuple(word for name, value in given.items() for word in (f"--{name}", value))
+    if shape is not None and onnx is None:
+        raise ConfigError("--shape is for the input of an ONNX file; leave it out, or name such a file")
     if run is not None and index is not None and len(given) == 2:
         return _of_family(*_point_of_front(workspace, run, index), published, options)
     if space is not None and architecture is not None and len(given) == 2:
-        return _of_family(space, _parse(architecture), published, options)
+        return _of_family(space, parse_architecture(architecture), published, options)
     if onnx is not None and len(given) == 1 and not published:
-        from gennape.search_spaces.onnx_import import read_onnx
-
-        return Network(onnx.name, str(onnx), read_onnx(onnx), options)
+        shaped = () if shape is None else ("--shape", str(shape))
+        return Network(onnx.name, str(onnx), read_network(onnx, shape), (*options, *shaped))
     if onnx is not None and len(given) == 1:
         raise ConfigError("only networks of a family have a published graph; leave --published out with an ONNX file")
     if run is not None and len(given) == 1:
@@ -84,8 +87,8 @@ def _point_of_front(workspace: Path | None, run: str, index: int) -> tuple[str, 
     return config_of(folder).space, points[index]
 
 
-def _parse(text: str) -> object:
-    """JSON; or, where it does not begin like JSON, a benchmark's own string as it is."""
+def parse_architecture(text: str) -> object:
+    """An architecture as typed: JSON; or, where it does not begin like JSON, a benchmark's own string as it is."""
     if not text.lstrip().startswith(("{", "[", '"')):
         return text
     try:

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def progress_bar(what: str, total: int) -> Iterator[Callable[..., None]]:
-    """A bar on stderr; yields ``advance(count, note="")``."""
+def progress_bar(what: str, total: int | None) -> Iterator[Callable[..., None]]:
+    """A bar on stderr, of an unknown ``total`` where that is None; yields ``advance(count, note="")``."""
     columns = (
         TextColumn("[bold]{task.description}"),
         BarColumn(),

@@ -10,6 +10,7 @@ import typer
 
 from gennape.errors import ConfigError
 from gennape.jobs.network import Network, chosen_network
+from gennape.jobs.network_files import Shape, holds_network, refuse_file
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,6 +37,7 @@ def show(
     ] = None,
     index: Annotated[int | None, typer.Option(help="Which point of the front, as in front.csv.")] = None,
     onnx: Annotated[Path | None, typer.Option(help="The network of an ONNX file.")] = None,
+    shape: Shape = None,
     fold: Annotated[
         bool | None,
         typer.Option(
@@ -56,7 +58,7 @@ def show(
     ] = None,
 ) -> None:
     """Look at a network, or at how large a family's networks are: a summary, and with --to a picture."""
-    if arch is not None and arch.endswith(".onnx"):
+    if arch is not None and holds_network(arch):
         if onnx is not None:
             raise ConfigError(f"name one network, got {arch} and {onnx}")
         onnx, arch = Path(arch), None
@@ -68,6 +70,10 @@ def show(
         return
     if len(named) > 1 or len(space or []) > 1:
         raise ConfigError(f"name one network, got {', '.join([*named, *(space or [])])}")
+    if arch is not None:
+        refuse_file(arch)
+        if not space:
+            raise ConfigError(f"{arch[:200]!r} is no file; if it is an architecture, give its family with --space")
     network = chosen_network(
         run=run,
         index=index,
@@ -76,6 +82,7 @@ def show(
         onnx=onnx,
         workspace=workspace,
         published=published,
+        shape=shape,
     )
     extras = ["--published"] * published + (["--workspace", str(workspace)] if workspace else [])
     _show_network(network, to, fold, extras)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gennape.jobs.submit import DASHBOARD, Address
+from gennape.jobs.text_table import text_table
 
 if TYPE_CHECKING:
     from gennape.platform.cluster_jobs import Job
@@ -35,10 +36,7 @@ def status(
 
 def table(jobs: list[Job], now: float) -> str:
     """One line per job below a heading; ``now`` is in seconds since 1970, as are the times of the jobs."""
-    rows = [HEAD, *(_row(job, now) for job in jobs)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(HEAD))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    return "".join(f"{line}\n" for line in lines)
+    return text_table(HEAD, [_row(job, now) for job in jobs])
 
 
 def _row(job: Job, now: float) -> tuple[str, ...]:

@@ -131,6 +131,7 @@ class OnnxFolder:
     folder: Path
     names: tuple[str, ...]
     max_bytes: int
+    shape: tuple[int, ...] | None = None
     shard_size: int = 256
     unread: tuple[tuple[str, str], ...] = ()
 
@@ -140,17 +141,19 @@ class OnnxFolder:
     def describe(self) -> dict[str, Any]:
         """Number of files, and a hash of their names and sizes: reading gigabytes of weights would take minutes."""
         found = _names_and_sizes(self.folder, self.names)
-        return {"onnx": len(self.names), "names_and_sizes": found, "max_bytes": self.max_bytes}
+        shape = {} if self.shape is None else {"shape": list(self.shape)}
+        return {"onnx": len(self.names), "names_and_sizes": found, "max_bytes": self.max_bytes, **shape}
 
     def part(self, index: int, rows: range) -> Part:  # noqa: ARG002
         """The names of the rows."""
-        return OnnxPart(self.folder, self.names[rows.start : rows.stop], rows, self.max_bytes)
+        return OnnxPart(self.folder, self.names[rows.start : rows.stop], rows, self.max_bytes, self.shape)
 
 
-def onnx_folder(folder: Path, max_bytes: int = 2**31 - 1) -> OnnxFolder:
+def onnx_folder(folder: Path, max_bytes: int = 2**31 - 1, shape: tuple[int, ...] | None = None) -> OnnxFolder:
     """The ONNX files of a folder; raises :class:`InvalidDataError` when it holds none.
 
-    Larger ones than ``max_bytes`` will be rejected; the default is the most that the format allows.
+    Larger ones than ``max_bytes`` will be rejected; the default is the most that the format allows. ``shape`` is that
+    of the inputs of files that leave it open.
     """
     if not folder.is_dir():
         what = "is a file; name the folder that it is in" if folder.exists() else "does not exist"
@@ -159,7 +162,7 @@ def onnx_folder(folder: Path, max_bytes: int = 2**31 - 1) -> OnnxFolder:
     names = tuple(sorted(path.relative_to(folder).as_posix() for path in found))
     if not names:
         raise InvalidDataError(f"{folder} holds no *.onnx file; name the folder that does")
-    return OnnxFolder(folder.absolute(), names, max_bytes)
+    return OnnxFolder(folder.absolute(), names, max_bytes, shape)
 
 
 def _names_and_sizes(folder: Path, names: Iterable[str]) -> str:

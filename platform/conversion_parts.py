@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 import pyarrow as pa
 
-from gennape.errors import GennapeError
+from gennape.errors import GennapeError, OpenShapeError
 from gennape.search_spaces.canonical import canonical_hashes
 from gennape.search_spaces.cost import macs, params
 from gennape.search_spaces.families.registry import family
@@ -166,6 +166,7 @@ class OnnxPart:
     names: tuple[str, ...]
     rows: range
     max_bytes: int
+    shape: tuple[int, ...] | None = None
 
     def convert(self, spectrum: int, watch: Watch, skip: Mapping[int, str]) -> Converted:
         """Read file after file, each within the time allowed."""
@@ -178,7 +179,7 @@ class OnnxPart:
                     continue
                 with _deadline(note, row, watch.seconds):
                     try:
-                        graph = _read(self.folder / name, self.max_bytes)
+                        graph = _read(self.folder / name, self.max_bytes, self.shape)
                         columns.append(_columns([None], [None], pack([graph]), spectrum))
                     except GennapeError as error:
                         rejected.append(self._rejection(name, row, f"INVALID: {error}"))
@@ -201,10 +202,16 @@ class OnnxPart:
         return rejection(name, row, reason.replace(str(self.folder / name), name))
 
 
-def _read(path: Path, max_bytes: int) -> ComputationGraph:
+def _read(path: Path, max_bytes: int, shape: tuple[int, ...] | None) -> ComputationGraph:
+    """The network of a file, with ``shape`` where it leaves that of its input open."""
     from gennape.search_spaces.onnx_import import read_onnx  # noqa: PLC0415 (other inputs do without ONNX)
 
-    return read_onnx(path, max_bytes)
+    try:
+        return read_onnx(path, max_bytes)
+    except OpenShapeError:
+        if shape is None:
+            raise
+        return read_onnx(path, max_bytes, shape)
 
 
 @contextmanager

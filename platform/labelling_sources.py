@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from gennape.errors import ConfigError, InvalidArchitectureError, InvalidDataError
 from gennape.platform.runs import REPORT, config_of, find_run, read_json
 from gennape.predictors.checkpoint import load_checkpoint
 from gennape.predictors.choosing import MOST_NETWORKS
 from gennape.predictors.fuzzy_ensemble import FuzzyEnsemble
-from gennape.search_spaces.benchmarks.table import ARCHITECTURE
-from gennape.search_spaces.bounded import bounded, open_bounded
+from gennape.search_spaces.architectures import read_architectures
 from gennape.search_spaces.canonical import canonical_hashes
 from gennape.search_spaces.families.registry import family
-from gennape.search_spaces.labelled import architecture_of
-from gennape.search_spaces.parquet_pages import UNREADABLE, read_batches
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,8 +22,6 @@ if TYPE_CHECKING:
     from jaxtyping import Int64
 
     from gennape.search_spaces.space import SearchSpace
-
-_MOST_TABLE = 2**28  # bytes of a table of architectures
 
 
 def sampled(space: SearchSpace, n: int, seed: int) -> Int64[np.ndarray, "n g"]:
@@ -80,37 +71,10 @@ def architectures_in(path: Path, space: SearchSpace) -> Int64[np.ndarray, "n g"]
 
     Raises :class:`InvalidDataError` with the first one that the family does not have.
     """
-    try:
-        if path.suffix == ".json":
-            listed = json.loads(path.read_bytes())
-            if not isinstance(listed, list):
-                raise InvalidDataError(f"{path} holds no list; architectures in JSON are a list of them")
-        else:
-            table = _parquet(path) if path.suffix == ".parquet" else _csv(path)
-            column = next((name for name in ARCHITECTURE if name in table.columns), None)
-            if column is None:
-                raise InvalidDataError(f"{path} has no column {ARCHITECTURE[0]!r}, but {list(table.columns)[:10]}")
-            listed = [architecture_of(text) for text in table[column]]
-    except (*UNREADABLE, ValueError, RecursionError, OverflowError) as error:
-        raise InvalidDataError(
-            f"cannot read {path}: {error}; give a table (.csv, .parquet) with a column architecture, or .json"
-        ) from error
-    if not listed:
+    genomes = [found.genome for found in read_architectures(path, space)]
+    if not genomes:
         raise InvalidDataError(f"{path} holds no architectures")
-    return _decoded(space, [(f"{path}, row {row}", each) for row, each in enumerate(listed, 1)])
-
-
-def _parquet(path: Path) -> pd.DataFrame:
-    with pq.ParquetFile(path) as file:
-        table = pa.Table.from_batches(read_batches(path, file), file.schema_arrow)
-    table.validate(full=True)  # texts may be none
-    frame: pd.DataFrame = table.to_pandas(ignore_metadata=True)
-    return frame
-
-
-def _csv(path: Path) -> pd.DataFrame:
-    with open_bounded(path) as stream:
-        return pd.read_csv(bounded(stream, str(path), _MOST_TABLE), dtype=str)
+    return np.stack(genomes)
 
 
 def _decoded(space: SearchSpace, listed: Sequence[tuple[str, Any]]) -> Int64[np.ndarray, "n g"]:

@@ -25,6 +25,7 @@ from gennape.search_spaces.labelled import (
     gather,
 )
 from gennape.search_spaces.parquet_pages import UNREADABLE, read_batches
+from gennape.search_spaces.space import SearchSpace
 
 #: Columns that hold the architecture, in order of preference.
 ARCHITECTURE = ("architecture", "arch")
@@ -34,21 +35,22 @@ _CELL = ("hash", "n_vertices", "adj_bits", "ops")
 _TEXT = dict.fromkeys((*ARCHITECTURE, "hash", "ops", "src"), str)
 #: Most bytes of a block of rows: some ten kilobytes a row.
 _MOST_BLOCK = 1 << 28
-_SUFFIXES = (".csv", ".csv.gz", ".csv.bz2", ".parquet")
+#: What their names end in.
+SUFFIXES = (".csv", ".csv.gz", ".csv.bz2", ".parquet")
 
 
 def recognises(path: Path) -> bool:
     """By the suffix."""
-    return path.is_file() and path.name.lower().endswith(_SUFFIXES)
+    return path.is_file() and path.name.lower().endswith(SUFFIXES)
 
 
 def blocks(path: Path, request: Request) -> Iterator[LabelledArchitectures]:
     """Blocks of rows; a bad value or architecture is rejected with its row, counted from 1."""
     start = 0
-    for table in _tables(path):
+    for table in tables(path):
         table.index = pd.RangeIndex(start, start + len(table))
         start += len(table)
-        if request.space.name == NasBench101.name and "adj_bits" in table.columns:
+        if is_of_cells(table, request.space):
             yield from _cells(path, table, request)
         else:
             yield from _architectures(path, table, request)
@@ -56,7 +58,8 @@ def blocks(path: Path, request: Request) -> Iterator[LabelledArchitectures]:
         raise InvalidDataError(f"{path}: needs rows below its column names")
 
 
-def _tables(path: Path) -> Iterator[pd.DataFrame]:
+def tables(path: Path) -> Iterator[pd.DataFrame]:
+    """The rows of a table in blocks; raises :class:`InvalidDataError` for a file that cannot be read."""
     if path.name.lower().endswith(".parquet"):
         yield from _parquet_tables(path)
         return
@@ -140,19 +143,20 @@ def _in_percent(path: Path, table: pd.DataFrame, column: str, request: Request) 
 # NAS-Bench-101 cells as bits ------------------------------------------------------------------------------------------
 
 
+def is_of_cells(table: pd.DataFrame, space: SearchSpace) -> bool:
+    """Whether the rows are cells of NAS-Bench-101 as bits, and ``space`` is their family."""
+    return space.name == NasBench101.name and "adj_bits" in table.columns
+
+
 def _cells(path: Path, table: pd.DataFrame, request: Request) -> Iterator[LabelledArchitectures]:
     """Rows of ``n_vertices``, ``adj_bits`` (bit x + y(y-1)/2 is the edge x -> y) and ``ops`` (a digit an inner vertex).
 
     Accuracies are fractions there and empty where not measured; ``src`` says which samples a row is in: T uniform, E
     and P picked by optimisers.
     """
-    if missing := [name for name in _CELL if name not in table.columns]:
-        raise InvalidDataError(f"{path}: cells as bits need columns {list(_CELL)}; missing {missing}")
+    _require_cell_columns(path, table)
     column = label_column(path, table, request.column)
-    table = table[table[column].notna()].copy()
-    for name in {"hash", "ops", "src"} & set(table.columns):
-        texts = [value if isinstance(value, str) else "" for value in table[name]]
-        table[name] = pd.Series(texts, table.index, str)
+    table = _with_texts(table[table[column].notna()])
     try:
         yield from _cell_block(path, table, column)
         return
@@ -172,6 +176,34 @@ def _cell_block(path: Path, table: pd.DataFrame, column: str) -> list[LabelledAr
         return []
     scale = 100 if column.startswith(("val", "test", "train")) and "time" not in column else 1
     accuracy = scale * _numbers(path, table, column)
+    genomes = _genomes_of_cells(path, table)
+    source = table["src"] if "src" in table else pd.Series("T", index=table.index)
+    sampled, picked = (source.str.contains(letters).to_numpy(bool) for letters in ("T", "[EP]"))
+    table = table.reset_index(drop=True)
+    return [LabelledArchitectures(genomes, accuracy, table["hash"].tolist(), sampled, picked, table, column)]
+
+
+def cell_genomes(path: Path, table: pd.DataFrame) -> Int64[np.ndarray, "n g"]:
+    """The genomes of cells as bits; raises :class:`InvalidDataError` with the first row that is none."""
+    _require_cell_columns(path, table)
+    return _genomes_of_cells(path, _with_texts(table))
+
+
+def _require_cell_columns(path: Path, table: pd.DataFrame) -> None:
+    if missing := [name for name in _CELL if name not in table.columns]:
+        raise InvalidDataError(f"{path}: cells as bits need columns {list(_CELL)}; missing {missing}")
+
+
+def _with_texts(table: pd.DataFrame) -> pd.DataFrame:
+    """The table with text, maybe empty, wherever a cell's columns are to hold text."""
+    table = table.copy()
+    for name in {"hash", "ops", "src"} & set(table.columns):
+        texts = [value if isinstance(value, str) else "" for value in table[name]]
+        table[name] = pd.Series(texts, table.index, str)
+    return table
+
+
+def _genomes_of_cells(path: Path, table: pd.DataFrame) -> Int64[np.ndarray, "n g"]:
     _refuse_row(path, table, "ops", ~table["ops"].str.fullmatch(r"[0-9]*"), "must be a digit per inner vertex")
     _refuse_row(path, table, "hash", ~table["hash"].str.fullmatch(r"[0-9a-f]{8,}"), "must be hexadecimal")
     vertices, numbers = (_numbers(path, table, name) for name in ("n_vertices", "adj_bits"))
@@ -185,11 +217,7 @@ def _cell_block(path: Path, table: pd.DataFrame, column: str) -> list[LabelledAr
     operations = np.array([[int(digit) for digit in o.ljust(inner, "0")] for o in table["ops"]], np.int64)
     genomes = np.concatenate([bits, operations.reshape(-1, inner)], axis=1)
     _check_cells(path, table, genomes)
-    genomes = NasBench101().canonical(genomes)
-    source = table["src"] if "src" in table else pd.Series("T", index=table.index)
-    sampled, picked = (source.str.contains(letters).to_numpy(bool) for letters in ("T", "[EP]"))
-    table = table.reset_index(drop=True)
-    return [LabelledArchitectures(genomes, accuracy, table["hash"].tolist(), sampled, picked, table, column)]
+    return NasBench101().canonical(genomes)
 
 
 def _check_cells(path: Path, table: pd.DataFrame, genomes: Int64[np.ndarray, "n g"]) -> None:

@@ -11,7 +11,7 @@ import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import AttributeProto
 
-from gennape.errors import InvalidDataError, InvalidGraphError
+from gennape.errors import InvalidDataError, InvalidGraphError, OpenShapeError
 from gennape.search_spaces.onnx_in.file import MAX_DIM, MAX_NODES, MAX_RANK, Constant, constant
 
 OPSETS = range(11, 24)
@@ -129,16 +129,26 @@ def _one(values: Any, what: str) -> Any:
     return values[0]
 
 
+def _with_batch(entry: onnx.ValueInfoProto, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """A shape as given, with a batch of one where it was left out: of an input with one dimension more, or an image."""
+    kind = entry.type.tensor_type
+    rank = len(kind.shape.dim) if entry.type.HasField("tensor_type") and kind.HasField("shape") else None
+    left_out = len(shape) + 1 == rank or (rank is None and len(shape) == 3 and shape[0] != 1)
+    return (1, *shape) if left_out else shape
+
+
 def _input_shape(entry: onnx.ValueInfoProto, shape: tuple[int, ...] | None) -> tuple[int, ...]:
-    if shape is None:
+    if shape is not None:
+        shape = _with_batch(entry, shape)
+    else:
         if not entry.type.HasField("tensor_type") or not entry.type.tensor_type.HasField("shape"):
-            raise InvalidGraphError(f"input {entry.name!r} has no shape; give one as shape=(1, 3, 224, 224)")
+            raise OpenShapeError(f"input {entry.name!r} has no shape; give one as shape=(1, 3, 224, 224)")
         dims = entry.type.tensor_type.shape.dim
         free = {i: str(d.dim_param or "?") for i, d in enumerate(dims) if not d.HasField("dim_value")}
         # A free first dimension is the batch.
         named = ", ".join(f"{i} ({name[:_NAME_LENGTH]})" for i, name in free.items() if i)
         if named:
-            raise InvalidGraphError(
+            raise OpenShapeError(
                 f"input {entry.name!r} has free dimensions: {named[:1000]}; give its shape as shape=(1, 3, 224, 224)"
             )
         shape = tuple(1 if i in free else d.dim_value for i, d in enumerate(dims))

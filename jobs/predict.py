@@ -1,0 +1,242 @@
+"""``gennape predict``: accuracy and cost of networks that are given."""
+
+from __future__ import annotations
+
+import json
+import sys
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from gennape.errors import ConfigError, GennapeError
+from gennape.jobs.network_files import READERS, InputShape, Shape, holds_network, read_network, refuse_file
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    import numpy as np
+    from jaxtyping import Float64, Int64
+
+    from gennape.predictors.predictor import Predictor
+    from gennape.search_spaces.graph import ComputationGraph
+    from gennape.search_spaces.space import SearchSpace
+
+#: Graphs that are held in memory and predicted at a time.
+_AT_ONCE = 1024
+#: Bad rows of a file that are shown; the others are counted.
+_SHOWN = 5
+_HEAD = ("RANK", "ACCURACY", "DEVIATION", "FLOPS", "MACS", "PARAMETERS", "MEMBERSHIPS", "NETWORK")
+_RIGHT = frozenset(_HEAD[:6])
+
+
+@dataclass(frozen=True, slots=True)
+class _Networks:
+    """The arguments, sorted by what they are: files of a network, files of architectures, architectures as written."""
+
+    files: dict[int, Path] = field(default_factory=dict)
+    lists: dict[int, Path] = field(default_factory=dict)
+    written: dict[int, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Predicted:
+    """One row per network in ``names``, which are of ``spaces`` or of none; units as in :class:`Prediction`."""
+
+    names: list[str]
+    spaces: list[str | None]
+    accuracy: Float64[np.ndarray, " n"]
+    deviation: Float64[np.ndarray, " n"] | None
+    memberships: Float64[np.ndarray, "n c"]
+    macs: Int64[np.ndarray, " n"]
+    params: Int64[np.ndarray, " n"]
+
+
+def predict(
+    networks: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="NETWORK",
+            help="ONNX files; architectures of --space, as JSON or in its benchmark's own words; files of these "
+            "(.csv, .csv.gz, .parquet with a column architecture, .json with a list).",
+            show_default=False,
+        ),
+    ],
+    space: Annotated[str | None, typer.Option("--space", "--family", help="Search space of the architectures.")] = None,
+    checkpoint: Annotated[Path | None, typer.Option(help="Predictor checkpoint.", show_default="shipped")] = None,
+    shape: Shape = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line, and nothing else.")] = False,
+) -> None:
+    """Predict accuracy and cost of networks, the best first, without training them and without Ray."""
+    failures: list[str] = []
+    given = _without_missing(_sorted(networks, space, shape), failures)
+    if not any((given.files, given.lists, given.written)):
+        _report(failures)
+        raise typer.Exit(1)
+    from gennape.predictors.checkpoint import load_checkpoint, provenance_of
+    from gennape.predictors.scale import scale_of
+    from gennape.search_spaces.families.registry import family
+
+    of = None if space is None else family(space)
+    scale, predictor = scale_of(provenance_of(checkpoint)), load_checkpoint(checkpoint)
+    predicted = _predicted(predictor, _graphs(given, of, shape, failures), show_progress=bool(given.lists))
+    if predicted is not None:
+        if warning := scale.warning(set(predicted.spaces)):
+            typer.echo(f"gennape: warning: {warning}", err=True)
+        (_print_json if as_json else _print_table)(predicted)
+        typer.echo(scale.sentence, err=True)
+    _report(failures)
+    if failures or predicted is None:
+        raise typer.Exit(1)
+
+
+def _report(failures: Sequence[str]) -> None:
+    for failure in failures:
+        typer.echo(f"gennape: error: {failure}", err=True)
+
+
+def _without_missing(given: _Networks, failures: list[str]) -> _Networks:
+    """What is left without files that cannot be read at all, before anything that takes time."""
+    from gennape.jobs.input_files import require_file
+
+    kept = _Networks(written=given.written)
+    for all_, left in ((given.files, kept.files), (given.lists, kept.lists)):
+        for place, path in all_.items():
+            try:
+                require_file(path)
+            except GennapeError as error:
+                failures.append(str(error))
+            else:
+                left[place] = path
+    return kept
+
+
+def _sorted(networks: Sequence[str], space: str | None, shape: InputShape | None) -> _Networks:
+    """What every argument is, by its place; raises :class:`ConfigError` for what cannot be read in any way."""
+    from gennape.search_spaces.architectures import ARCHITECTURE_SUFFIXES, holds_architectures
+
+    found = _Networks()
+    for place, text in enumerate(networks):
+        if holds_network(text):
+            found.files[place] = Path(text)
+        elif holds_architectures(Path(text)):
+            found.lists[place] = Path(text)
+        else:
+            found.written[place] = text
+    for text in found.written.values():
+        refuse_file(text, (*READERS, *ARCHITECTURE_SUFFIXES))
+        if space is None:
+            raise ConfigError(f"{text[:200]!r} is no file; if it is an architecture, give its family with --space")
+    if found.lists and space is None:
+        raise ConfigError(f"of which family are the architectures in {next(iter(found.lists.values()))}? Give --space")
+    if shape is not None and not found.files:
+        raise ConfigError(f"--shape is for files of a network ({', '.join(READERS)}), and none is given; leave it out")
+    return found
+
+
+def _graphs(
+    networks: _Networks, space: SearchSpace | None, shape: InputShape | None, failures: list[str]
+) -> Iterator[tuple[str, str | None, ComputationGraph]]:
+    """Name, family and graph of every network, in the order of the arguments; what cannot be read goes to
+    ``failures``."""
+    for place in sorted({*networks.files, *networks.lists, *networks.written}):
+        try:
+            if path := networks.files.get(place):
+                yield str(path), None, read_network(path, shape)
+            elif space is not None and place in networks.lists:
+                yield from _listed(networks.lists[place], space, failures)
+            elif space is not None:
+                yield _written(networks.written[place], space)
+        except GennapeError as error:
+            where = networks.files.get(place) or networks.lists.get(place)
+            named = where is None or str(where) in str(error)
+            failures.append(str(error) if named else f"{where}: {error}")
+
+
+def _listed(path: Path, space: SearchSpace, failures: list[str]) -> Iterator[tuple[str, str | None, ComputationGraph]]:
+    from gennape.search_spaces.architectures import read_architectures
+
+    rejected: list[str] = []
+    empty = True
+    try:
+        for found in read_architectures(path, space, rejected.append):
+            empty = False
+            yield found.text, space.name, space.graph(found.genome)
+    finally:
+        failures += rejected[:_SHOWN]
+        if len(rejected) > _SHOWN:
+            failures.append(f"{path}: and {len(rejected) - _SHOWN} more rows that cannot be read")
+    if empty and not rejected:
+        failures.append(f"{path} holds no architectures")
+
+
+def _written(text: str, space: SearchSpace) -> tuple[str, str | None, ComputationGraph]:
+    from gennape.jobs.network import parse_architecture
+
+    return text, space.name, space.graph(space.decode(parse_architecture(text)))
+
+
+def _predicted(
+    predictor: Predictor, networks: Iterator[tuple[str, str | None, ComputationGraph]], show_progress: bool
+) -> _Predicted | None:
+    """The predictions, the best first and equal ones in their order; None of no networks."""
+    import numpy as np
+
+    from gennape.jobs.progress import progress_bar
+    from gennape.search_spaces.cost import macs, params
+    from gennape.search_spaces.graph import pack
+
+    names, spaces, parts = [], [], []
+    # Whoever reads the messages of a script wants none of how far it is.
+    with progress_bar("Predicting", None) if show_progress and sys.stderr.isatty() else nullcontext() as advance:
+        while some := list(islice(networks, _AT_ONCE)):
+            packed = pack([graph for _, _, graph in some])
+            answer = predictor.predict(packed)
+            names += [name for name, _, _ in some]
+            spaces += [space for _, space, _ in some]
+            deviation = np.full(len(some), np.nan) if answer.deviation is None else answer.deviation
+            parts.append((answer.accuracy, deviation, answer.memberships, macs(packed), params(packed)))
+            if advance is not None:
+                advance(len(some))
+    if not parts:
+        return None
+    accuracy, deviation, memberships, n_macs, n_params = (np.concatenate(part) for part in zip(*parts, strict=True))
+    order = np.argsort(-accuracy, kind="stable")
+    return _Predicted(
+        [names[i] for i in order], [spaces[i] for i in order], accuracy[order],
+        None if np.isnan(deviation).all() else deviation[order], memberships[order], n_macs[order], n_params[order],
+    )  # fmt: skip
+
+
+def _print_json(predicted: _Predicted) -> None:
+    """One object a line, the best first."""
+    for i, name in enumerate(predicted.names):
+        row = {
+            "network": name,
+            "space": predicted.spaces[i],
+            "accuracy": float(predicted.accuracy[i]),
+            "deviation": None if predicted.deviation is None else float(predicted.deviation[i]),
+            "flops": 2 * int(predicted.macs[i]),
+            "macs": int(predicted.macs[i]),
+            "params": int(predicted.params[i]),
+        }
+        sys.stdout.write(json.dumps(row, allow_nan=False) + "\n")
+
+
+def _print_table(predicted: _Predicted) -> None:
+    """One row a network, the best first."""
+    from gennape.jobs.text_table import text_table
+    from gennape.search_spaces.drawing.summary import quantity
+
+    rows = []
+    for i, name in enumerate(predicted.names):
+        deviation = "-" if predicted.deviation is None else f"{predicted.deviation[i]:.2f} %"
+        n_macs = int(predicted.macs[i])
+        costs = (quantity(2 * n_macs), quantity(n_macs), quantity(int(predicted.params[i])))
+        memberships = " ".join(f"{value:.2f}" for value in predicted.memberships[i])
+        shown = name if name.isprintable() else json.dumps(name)  # a file may hold what a terminal would obey
+        rows.append((str(i + 1), f"{predicted.accuracy[i]:.2f} %", deviation, *costs, memberships, shown))
+    sys.stdout.write(text_table(_HEAD, rows, _RIGHT))
