@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, create_model, model_validator
 
 from gennape.errors import InvalidGraphError
 from gennape.search_spaces import cost
-from gennape.search_spaces.graph import N_COLUMNS, ComputationGraph, pack, validate
+from gennape.search_spaces.graph import N_COLUMNS, Column, ComputationGraph, pack, validate
 from gennape.search_spaces.parquet import EDGE_COLUMNS, GRAPH_COLUMNS, NODE_COLUMNS, SCALAR_COLUMN
 
 if TYPE_CHECKING:
@@ -44,8 +44,18 @@ class PredictRequest(BaseModel):
         return [self.architecture] if self.architectures is None else self.architectures
 
 
+#: Groups of shared weights: left out where every node has its own, as older clients do.
+_TIED = NODE_COLUMNS[Column.TIED]
+
+
 def _kind(column: str) -> Any:
     return list[float] if column == SCALAR_COLUMN else list[Int32]
+
+
+def _field(column: str) -> Any:
+    if column == _TIED:
+        return (_kind(column) | None, Field(default=None, alias=column))
+    return (_kind(column), Field(alias=column))
 
 
 if TYPE_CHECKING:
@@ -56,7 +66,7 @@ else:
         "GraphBody",
         __config__=ConfigDict(extra="forbid", strict=True),
         __doc__="A computation graph: one value per node in each `node.` list, one per edge in each `edge.` list.",
-        **{name.replace(".", "_"): (_kind(name), Field(alias=name)) for name in GRAPH_COLUMNS},
+        **{name.replace(".", "_"): _field(name) for name in GRAPH_COLUMNS},
     )
 
 
@@ -121,6 +131,8 @@ def as_columns(graph: ComputationGraph) -> dict[str, list[int] | list[float]]:
     columns: dict[str, list[int] | list[float]] = dict(zip(NODE_COLUMNS, graph.nodes.T.tolist(), strict=True))
     columns[SCALAR_COLUMN] = graph.scalars.tolist()
     columns.update(zip(EDGE_COLUMNS, graph.edges.T.tolist(), strict=True))
+    if not any(columns[_TIED]):
+        del columns[_TIED]
     return columns
 
 
@@ -133,6 +145,8 @@ def graphs_of(bodies: Sequence[BaseModel], limits: RequestLimits) -> PackedGraph
 
 def _graph(position: int, body: BaseModel, limits: RequestLimits) -> ComputationGraph:
     lists: dict[str, list[Any]] = body.model_dump(by_alias=True)
+    if lists[_TIED] is None:
+        lists[_TIED] = [0] * len(lists[SCALAR_COLUMN])
     for companions in ((*NODE_COLUMNS, SCALAR_COLUMN), EDGE_COLUMNS):
         for name in companions:
             if len(lists[name]) != len(lists[companions[0]]):

@@ -19,6 +19,7 @@ from gennape.search_spaces import operations as ops
 from gennape.search_spaces.graph import MOST_NODES, N_COLUMNS, ComputationGraph
 from gennape.search_spaces.operations import Fragment, Pair, Shape, Value
 from gennape.search_spaces.ops import Op
+from gennape.search_spaces.weight_sharing import tied
 
 __all__ = ["Fragment", "GraphBuilder", "Value", "conv_bn", "conv_bn_relu", "fragment", "make_divisible"]
 
@@ -36,6 +37,12 @@ class GraphBuilder:
         self._inputs: list[int] = []
         self._first_inputs: list[int] = []
         self._size = 0
+        self._tied: list[tuple[int, ...]] = []
+
+    @property
+    def size(self) -> int:
+        """Number of nodes that were added."""
+        return self._size
 
     def append(self, part: Fragment, *inputs: Value) -> Value:
         """Add a fragment fed by ``inputs``; returns its output."""
@@ -69,7 +76,16 @@ class GraphBuilder:
 
     def build(self) -> ComputationGraph:
         """The finished graph."""
-        return ComputationGraph(*self._join())
+        nodes, scalars, edges = self._join()
+        keys = {node: number for number, nodes_of_one in enumerate(self._tied) for node in nodes_of_one}
+        return ComputationGraph(tied(nodes, keys) if keys else nodes, scalars, edges)
+
+    def tie(self, *layers: Value) -> None:
+        """Say that these layers share one set of weights; of layers whose weights differ in shape none are shared.
+
+        Within a :func:`fragment` no layers can be tied.
+        """
+        self._tied.append(tuple(layer.node for layer in layers))
 
     # Primitive operations ------------------------------------------------------------------------------------------
 
@@ -349,6 +365,8 @@ def fragment(
             else:
                 actual.append(arg)
         output = function(builder, *actual)  # type: ignore[call-arg, arg-type]
+        if builder._tied:
+            raise InvalidGraphError("layers of a fragment cannot share weights; tie them where the graph is built")
         return Fragment(*builder._join(), output)
 
     @wraps(function)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
-from jaxtyping import Int64, UInt64
+from jaxtyping import Int32, Int64, UInt64
 
 from gennape.search_spaces.graph import Column, PackedGraphs, offsets_of, topological_levels
 from gennape.search_spaces.ops import ORDERED
+from gennape.search_spaces.weight_sharing import groups_of
 
 # Two independent 64-bit lanes make 128 bits: of 10^9 graphs that refinement tells apart, two have one hash with a
 # chance of about 10^-21.
@@ -18,7 +19,8 @@ def canonical_hashes(graphs: PackedGraphs) -> list[str]:
 
     Every node is hashed over all that feeds it, then over all that it feeds; the multiset of these is the graph's
     hash: colour refinement (Weisfeiler and Leman, 1968). What that cannot tell apart has one hash, such as two rings of
-    equal layers and one of twice the length; no two networks of the families here are alike so. Nodes of the same
+    equal layers and one of twice the length; no two networks of the families here are alike so. Where nodes share
+    weights, the multiset of each group's nodes is added, however groups are numbered. Nodes of the same
     depth are hashed together over all graphs, so hash many graphs in one call.
     """
     if len(graphs) == 0:
@@ -68,13 +70,33 @@ def _hashes(graphs: PackedGraphs, edges: _EdgeOrder) -> UInt64[np.ndarray, "g 2"
     both = _sweep(_mix(forward + _LANES), edges.outgoing, edges.levels, reverse=True)
     sizes = np.diff(graphs.node_offsets)
     totals = np.zeros((len(graphs), 2), np.uint64)  # of a graph without nodes
-    totals[sizes > 0] = np.add.reduceat(both[edges.rank], graphs.node_offsets[:-1][sizes > 0], axis=0)
+    of_nodes = both[edges.rank]
+    totals[sizes > 0] = np.add.reduceat(of_nodes, graphs.node_offsets[:-1][sizes > 0], axis=0)
+    tied = graphs.nodes[:, Column.TIED]
+    if tied.any():
+        _add_shared(totals, of_nodes, tied, graphs.graph_index)
     return _mix(totals + sizes.astype(np.uint64)[:, None] * _LANES)
 
 
+def _add_shared(
+    totals: UInt64[np.ndarray, "g 2"],
+    of_nodes: UInt64[np.ndarray, "n 2"],
+    tied: Int32[np.ndarray, " n"],
+    owner: Int64[np.ndarray, " n"],
+) -> None:
+    """Add to a graph's total the groups of nodes that share weights; a group of one shares nothing."""
+    members, group = groups_of(tied, owner)
+    count = np.bincount(group)
+    sums = np.zeros((len(count), 2), np.uint64)
+    np.add.at(sums, group, _mix(of_nodes[members] + np.uint64(1)))
+    first = members[np.unique(group, return_index=True)[1]]
+    np.add.at(totals, owner[first[count > 1]], _mix(sums[count > 1]))
+
+
 def _attributes(graphs: PackedGraphs) -> UInt64[np.ndarray, "n 2"]:
-    columns = _mix(np.arange(1, graphs.nodes.shape[1] + 1, dtype=np.uint64)[:, None] * _LANES)
-    words = graphs.nodes.astype(np.int64).view(np.uint64)
+    """What a node is by itself: every attribute but the number of a group of shared weights, which means nothing."""
+    columns = _mix(np.arange(1, Column.TIED + 1, dtype=np.uint64)[:, None] * _LANES)
+    words = graphs.nodes[:, : Column.TIED].astype(np.int64).view(np.uint64)
     scalars = np.ascontiguousarray(graphs.scalars).view(np.uint64)[:, None]
     return _mix((words @ columns) ^ _mix(scalars + _LANES))
 

@@ -7,6 +7,7 @@ from jaxtyping import Int64
 
 from gennape.search_spaces.graph import Column, PackedGraphs
 from gennape.search_spaces.ops import WEIGHTED, Op
+from gennape.search_spaces.weight_sharing import repeated
 
 
 def macs(graphs: PackedGraphs) -> Int64[np.ndarray, " g"]:
@@ -21,8 +22,11 @@ def flops(graphs: PackedGraphs) -> Int64[np.ndarray, " g"]:
 
 
 def params(graphs: PackedGraphs) -> Int64[np.ndarray, " g"]:
-    """Learnt parameters of each graph: weights, biases, scales and shifts, and what other operations declare."""
-    return _per_graph(graphs, node_params(graphs))
+    """Learnt parameters of each graph: weights, biases, scales and shifts, and what other operations declare.
+
+    Weights that several nodes share count once.
+    """
+    return _per_graph(graphs, own_params(graphs))
 
 
 def node_macs(graphs: PackedGraphs) -> Int64[np.ndarray, " n"]:
@@ -39,12 +43,19 @@ def node_macs(graphs: PackedGraphs) -> Int64[np.ndarray, " n"]:
 
 
 def node_params(graphs: PackedGraphs) -> Int64[np.ndarray, " n"]:
-    """Learnt parameters of each node."""
+    """Learnt parameters that each node works with, those that it shares with others included."""
     nodes = graphs.nodes.astype(np.int64)
     op, c_out = nodes[:, Column.OP], nodes[:, Column.C_OUT]
     norms = np.where((op == Op.BATCHNORM) & (nodes[:, Column.KIND] == 0), 2 * c_out, 0)
     biases = np.where(np.isin(op, WEIGHTED), nodes[:, Column.BIAS] * c_out, 0)
     return _kernel_weights(nodes) + biases + norms + nodes[:, Column.PARAMS]
+
+
+def own_params(graphs: PackedGraphs) -> Int64[np.ndarray, " n"]:
+    """Learnt parameters of each node; those that it shares with an earlier node of its graph count there."""
+    of_nodes = node_params(graphs)
+    of_nodes[repeated(graphs.nodes[:, Column.TIED], graphs.graph_index)] = 0
+    return of_nodes
 
 
 def _kernel_weights(nodes: Int64[np.ndarray, "n a"]) -> Int64[np.ndarray, " n"]:

@@ -4,50 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import IntEnum, auto
 
 import numpy as np
 from jaxtyping import Bool, Float64, Int32, Int64, Shaped
 
 from gennape.errors import InvalidGraphError
+from gennape.search_spaces.columns import N_COLUMNS, Column
 from gennape.search_spaces.ops import MERGES, Op
+from gennape.search_spaces.weight_sharing import differing_weights
 
+__all__ = [
+    "MOST_NODES",
+    "N_COLUMNS",
+    "Column",
+    "ComputationGraph",
+    "PackedGraphs",
+    "concatenate",
+    "offsets_of",
+    "pack",
+    "topological_levels",
+    "validate",
+]
 
-class Column(IntEnum):
-    """Columns of :attr:`ComputationGraph.nodes`. Sizes are in channels and pixels; ``C_IN`` is of the first input."""
-
-    @staticmethod
-    def _generate_next_value_(name: str, start: int, count: int, last_values: list[int]) -> int:  # noqa: ARG004
-        return count
-
-    OP = auto()
-    C_IN = auto()
-    H_IN = auto()
-    W_IN = auto()
-    C_OUT = auto()
-    H_OUT = auto()
-    W_OUT = auto()
-    KERNEL_H = auto()
-    KERNEL_W = auto()
-    STRIDE_H = auto()
-    STRIDE_W = auto()
-    PAD_H = auto()
-    PAD_W = auto()
-    DILATION_H = auto()
-    DILATION_W = auto()
-    GROUPS = auto()
-    BIAS = auto()  # 1 where the operation adds a learnt bias
-    CEIL_MODE = auto()  # 1 where a pool rounds its output size up
-    COUNT_PAD = auto()  # 1 where an average pool counts padding
-    OFFSET_C = auto()  # first channel, row and column that a slice keeps; channels, rows and columns added before
-    OFFSET_H = auto()
-    OFFSET_W = auto()
-    AXIS = auto()  # along which is concatenated, extended or normalised: 0 channels, 1 height, 2 width, 3 all of them
-    PARAMS = auto()  # learnt numbers that the other attributes do not tell, of a scale, a normalisation, an other
-    KIND = auto()  # variant of the operation, see the builder; of an other, a checksum of its name
-
-
-N_COLUMNS = len(Column)
 #: Most nodes of one graph: some ten times those of the largest networks. What follows a graph in depth takes seconds.
 MOST_NODES = 2**15
 _MOST_WORK = 2.0**56  # an upper bound of a node's multiply-accumulates, so that sums over a graph stay within 64 bits
@@ -237,6 +215,12 @@ def _validate_shapes(graphs: PackedGraphs, owner: Int64[np.ndarray, " n"], op: I
     _refuse(np.asarray((nodes < 0).any(1)), owner, nodes.min(1), "an attribute below 0:")
     _refuse(nodes[:, Column.AXIS] > 3, owner, nodes[:, Column.AXIS], "an axis beyond 3:")
     _refuse(nodes[:, Column.GROUPS] < 1, owner, nodes[:, Column.GROUPS], "groups below 1:")
+    _refuse(
+        differing_weights(nodes, owner),
+        owner,
+        nodes[:, Column.TIED],
+        "weights of another shape than those of the nodes that it shares them with; its group of shared weights is",
+    )
     c_in, h_in, w_in, c_out, h_out, w_out, kernel_h, kernel_w = nodes[:, Column.C_IN : Column.KERNEL_W + 1].T * 1.0
     filters = np.maximum(kernel_h * kernel_w, 1) * c_in * np.maximum(h_in * w_in, h_out * w_out)
     work = c_out * np.maximum(filters, h_out * w_out * w_in)

@@ -22,15 +22,20 @@ class GraphModule(nn.Module):
     gives [batch, classes], any other [batch, c, h, w].
 
     Layers with weights are sub-modules named by kind, number and kernel in order of execution: ``conv1_3x3``,
-    ``batchnorm1``, ``depthwise1_5x5``, ``linear1``.
+    ``batchnorm1``, ``depthwise1_5x5``, ``linear1``. Nodes that share weights are one layer under several names or,
+    where they differ in stride or the like, layers with the same parameters.
     """
 
     def __init__(self, graph: ComputationGraph) -> None:
         super().__init__()
         self.plan = execution_plan(graph)
-        for step in self.plan:
-            if has_weights(step):
-                self.add_module(step.name, LAYERS[step.op](step))
+        first_uses: dict[int, Step] = {}
+        for step in filter(has_weights, self.plan):
+            first = first_uses.setdefault(step.row[Column.TIED] or -1 - step.node, step)
+            layer = self.get_submodule(first.name) if is_same_layer(first, step) else LAYERS[step.op](step)
+            self.add_module(step.name, layer)
+            for name, parameter in self.get_submodule(first.name).named_parameters():
+                setattr(layer, name, parameter)
 
     @property
     def image_shape(self) -> tuple[int, ...]:
@@ -56,6 +61,16 @@ class GraphModule(nn.Module):
             del taken
         (result,) = (values[step.node] for step in self.plan if step.op is Op.OUTPUT)
         return result
+
+
+def is_same_layer(first: Step, step: Step) -> bool:
+    """Whether of two steps that share weights one layer can do the work of both."""
+    if first is step:
+        return False
+    sizes = (Column.H_IN, Column.W_IN, Column.H_OUT, Column.W_OUT)
+    alike = all(a == b for i, (a, b) in enumerate(zip(first.row, step.row, strict=True)) if i not in sizes)
+    turned = step.op is Op.CONVTRANSPOSE and alike and output_padding(first) != output_padding(step)
+    return alike and not turned and first.scalar == step.scalar and first.flat == step.flat
 
 
 def compile_graph(graph: ComputationGraph) -> GraphModule:
@@ -278,6 +293,12 @@ def has_weights(step: Step) -> bool:
     if step.op in (Op.SCALE, Op.SHIFT):
         return step.row[Column.KIND] > 0
     return step.op in LAYERS
+
+
+def parameter_names(step: Step) -> list[str]:
+    """Names of what the step's layer learns."""
+    with torch.device("meta"):
+        return [name for name, _ in LAYERS[step.op](step).named_parameters()]
 
 
 #: The layer with weights of an operation.

@@ -73,10 +73,21 @@ def _refuse_unexecutable(graph: ComputationGraph) -> None:
         )
 
 
+def _first_names(module: nn.Module) -> dict[str, str]:
+    """For each tensor of the module the first name that it has there."""
+    named = [
+        *module.named_parameters(remove_duplicate=False),
+        *module.named_buffers(remove_duplicate=False),
+    ]
+    first: dict[int, str] = {}
+    return {name: first.setdefault(id(tensor), name) for name, tensor in named}
+
+
 def _model(graph: ComputationGraph, module: nn.Module, dtype: torch.dtype, opset: int) -> onnx.ModelProto:
     plan = execution_plan(graph)
     state = {name: tensor.detach().cpu().numpy() for name, tensor in module.state_dict().items()}
-    emitter = Emitter(np.dtype(helper.tensor_dtype_to_np_dtype(_DTYPES[dtype])), opset, state)
+    number_type = np.dtype(helper.tensor_dtype_to_np_dtype(_DTYPES[dtype]))
+    emitter = Emitter(number_type, opset, state, _first_names(module))
     names: dict[int, str] = {}
     flat = {step.node: step.flat for step in plan}
     for step in plan:

@@ -20,6 +20,7 @@ from gennape.search_spaces.onnx_in.file import MAX_BYTES, Constant, read_model, 
 from gennape.search_spaces.onnx_in.network import OnnxNetwork, OnnxNode, needed, network_of
 from gennape.search_spaces.onnx_in.operators import FUSED_OPERATORS, OPERATORS
 from gennape.search_spaces.onnx_in.patterns import FUSED, fuse
+from gennape.search_spaces.onnx_in.sharing import Origin, with_shared_weights
 from gennape.search_spaces.operations import other_kind
 from gennape.search_spaces.ops import Op
 from gennape.search_spaces.tracing.traced_value import TracedValue, default_groups, grouped, settle, sizes
@@ -71,6 +72,7 @@ def _imported(network: OnnxNetwork) -> Imported:
     image = grouped(builder.input(*sizes(shape, groups)), shape, groups)
     values: dict[str, Result] = {**constants, name: image}
     call = Call(OnnxNode("", "", (), ()), (), builder, network.opset, set(), {})
+    origins: list[Origin] = []
     deadline = time.monotonic() + _MAX_SECONDS
     for node in needed(nodes, network.output):
         if time.monotonic() > deadline:
@@ -78,7 +80,10 @@ def _imported(network: OnnxNetwork) -> Imported:
         # What takes the result of a problem is no problem of its own, unless nothing could take it.
         lost = any(x and x not in values for x in node.inputs)
         try:
-            results = [] if lost and _is_known(node) else _results(_prepared(call, node, values))
+            first, taken = builder.size, _prepared(call, node, values)
+            results = [] if lost and _is_known(node) else _results(taken)
+            learnt = tuple(x for x in taken.constants if x is not None and x.params)
+            origins.append(Origin(first, builder.size, learnt))
             values.update(zip(node.outputs, results, strict=False))
         except InvalidGraphError as error:
             problems.append(f"node {node}: {error}")
@@ -86,7 +91,7 @@ def _imported(network: OnnxNetwork) -> Imported:
     if problems or not isinstance(result, TracedValue):
         raise _refused(problems or [f"the output {network.output!r} does not depend on the input"])
     builder.output(settle(builder, result).value)
-    graph, _ = without_dead_ends(builder.build())
+    graph = with_shared_weights(*without_dead_ends(builder.build()), origins)
     _check_cost(graph)
     validate(pack([graph]))
     return Imported(graph, _counted(graph, call.others))

@@ -68,7 +68,7 @@ def node(
     """
     if min(out) < 1:
         raise InvalidGraphError(f"{op.name.lower()} of {shape} would make an empty output {out}")
-    values = [[op, *shape, *out, *window, groups, *flags, *offset, axis, params, kind]]
+    values = [[op, *shape, *out, *window, groups, *flags, *offset, axis, params, kind, 0]]
     if max(values[0]) > np.iinfo(np.int32).max:
         raise InvalidGraphError(f"{op.name.lower()} of {shape} has an attribute beyond 32 bits: {values[0]}")
     ports = 0 if op is Op.INPUT else inputs

@@ -22,7 +22,9 @@ from gennape.search_spaces.graph import Column, PackedGraphs, concatenate, offse
 from gennape.search_spaces.parquet_pages import MOST_VALUES, UNREADABLE, read_batches
 
 SCHEMA_KEY = b"gennape.graph.schema"
-SCHEMA_VERSION = b"2"
+SCHEMA_VERSION = b"3"
+#: Columns that came in with a version: in files of earlier ones, which are read too, they are 0.
+_ADDED = {b"2": (f"node.{Column.TIED.name.lower()}",), SCHEMA_VERSION: ()}
 NODE_COLUMNS = tuple(f"node.{column.name.lower()}" for column in Column)
 SCALAR_COLUMN = "node.scalar"
 EDGE_COLUMNS = ("edge.source", "edge.target")
@@ -126,11 +128,12 @@ def _read_shard(path: Path, check: bool) -> tuple[PackedGraphs, pa.Table]:
     except UNREADABLE as error:
         raise InvalidDataError(f"cannot read {path} as Parquet: {error}") from None
     version = (table.schema.metadata or {}).get(SCHEMA_KEY)
-    if version != SCHEMA_VERSION:
+    if version not in _ADDED:
         got = "no version" if version is None else f"version {version.decode(errors='replace')}"
         raise InvalidDataError(
-            f"{path} has {got} of the graph layout, this reads {SCHEMA_VERSION.decode()}; write it anew"
+            f"{path} has {got} of the graph layout, this reads {b' and '.join(_ADDED).decode()}; write it anew"
         )
+    table = _with_zeros(table, _ADDED[version])
     for name, kind in _TYPES.items():
         kinds = [field.type for field in table.schema if field.name == name]
         if kinds != [kind]:
@@ -144,6 +147,16 @@ def _read_shard(path: Path, check: bool) -> tuple[PackedGraphs, pa.Table]:
         except InvalidGraphError as error:
             raise InvalidDataError(f"{path}: {error}") from None
     return graphs, table.drop_columns(list(GRAPH_COLUMNS)).replace_schema_metadata(None)
+
+
+def _with_zeros(table: pa.Table, names: tuple[str, ...]) -> pa.Table:
+    """The table with columns that it does not have yet: a zero for each operation of a node."""
+    ops = table.column(NODE_COLUMNS[0]) if NODE_COLUMNS[0] in table.column_names else None
+    for name in names:
+        if ops is not None and ops.type == _TYPES[name] and name not in table.column_names:
+            parts = [pa.ListArray.from_arrays(c.offsets, np.zeros(len(c.values), np.int32)) for c in ops.chunks]
+            table = table.append_column(name, pa.chunked_array(parts, _TYPES[name]))
+    return table
 
 
 def _table(path: Path) -> pa.Table:

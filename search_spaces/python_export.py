@@ -7,7 +7,7 @@ from pathlib import Path
 
 from gennape.search_spaces.atomic import replacing
 from gennape.search_spaces.graph import Column, ComputationGraph
-from gennape.search_spaces.module import has_weights, output_padding, pad_widths
+from gennape.search_spaces.module import has_weights, is_same_layer, output_padding, pad_widths, parameter_names
 from gennape.search_spaces.operations import PAD_MODES, RESIZE_MODES, learnt_shape, permutation
 from gennape.search_spaces.ops import Op
 from gennape.search_spaces.plan import ELEMENTWISE, Step, execution_plan
@@ -49,8 +49,7 @@ def _source(plan: list[Step]) -> Iterator[str]:
     out = last.row[Column.C_OUT : Column.C_OUT + (1 if last.flat else 3)]
     shape = first.row[Column.C_IN : Column.W_IN + 1]
     yield _HEAD.format(layers=len(layers), shape=", ".join(map(str, shape)), out=", ".join(map(str, out)))
-    for step in layers:
-        yield f"        self.{step.name} = {_LAYER[step.op](step)}\n"
+    yield from _layers(layers)
     statements = _statements(plan)
     variables = _variables(statements)
     yield _FORWARD.format(name=variables[first.node])
@@ -63,6 +62,19 @@ def _source(plan: list[Step]) -> Iterator[str]:
         if expressions[node] != variables[node]:
             yield f"        {variables[node]} = {expressions[node]}\n"
     yield f"        return {variables[last.node]}\n"
+
+
+def _layers(layers: list[Step]) -> Iterator[str]:
+    """A line for each layer, and for each parameter that it takes from another one."""
+    first_uses: dict[int, Step] = {}
+    for step in layers:
+        first = first_uses.setdefault(step.row[Column.TIED] or -1 - step.node, step)
+        if is_same_layer(first, step):
+            yield f"        self.{step.name} = self.{first.name}\n"
+            continue
+        yield f"        self.{step.name} = {_LAYER[step.op](step)}\n"
+        for name in parameter_names(step) if first is not step else []:
+            yield f"        self.{step.name}.{name} = self.{first.name}.{name}\n"
 
 
 def _expression(step: Step, expressions: dict[int, str], flat: dict[int, bool]) -> str:

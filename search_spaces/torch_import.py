@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from traceback import walk_tb
 from typing import Any
 
@@ -15,7 +15,8 @@ from torch.jit import ScriptModule
 from torch.nn.parameter import is_lazy
 
 from gennape.errors import InvalidDataError, InvalidGraphError
-from gennape.search_spaces.graph import Column, ComputationGraph
+from gennape.search_spaces import cost
+from gennape.search_spaces.graph import Column, ComputationGraph, pack
 from gennape.search_spaces.imported import Imported, without_dead_ends
 from gennape.search_spaces.operations import other_kind
 from gennape.search_spaces.ops import Op
@@ -23,6 +24,7 @@ from gennape.search_spaces.tracing import arithmetic, attention, functions, laye
 from gennape.search_spaces.tracing.recorder import Recorder, number_in
 from gennape.search_spaces.tracing.tables import Handler, Substitute
 from gennape.search_spaces.tracing.traced_value import settle
+from gennape.search_spaces.weight_sharing import tied
 
 #: What each PyTorch function is as nodes.
 HANDLERS: dict[Any, Handler] = {
@@ -51,9 +53,9 @@ class Traced(Imported):
 
     ``weights`` gives for a node the names, in the module, of the tensors that its layer holds, in the layer's order:
     weight and bias; of a batch normalisation also running mean and variance. None stands for one that is computed of
-    others. ``shared`` counts the uses of parameters used more than once: the graph has a layer for each use, and
-    counts them so. ``took_numbers`` is True where the module asks for the numbers in a tensor: what was recorded is
-    then what it does with the example.
+    others. ``shared`` counts the uses of parameters used more than once: the graph has a layer for each use, and these
+    are tied, so that their parameters count once. ``took_numbers`` is True where the module asks for the numbers in a
+    tensor: what was recorded is then what it does with the example.
     """
 
     weights: dict[int, tuple[str | None, ...]] = field(default_factory=dict)
@@ -246,7 +248,10 @@ def _finish(r: Recorder, out: Any, took_numbers: bool) -> Traced:
     kinds = graph.nodes[graph.nodes[:, Column.OP] == Op.OTHER, Column.KIND]
     others = Counter(called[kind] for kind in kinds.tolist())
     weights = {position[node]: names for node, names in r.weights.items() if node in position}
-    return Traced(graph, dict(others), weights, r.shared, took_numbers)
+    learns = cost.node_params(pack([graph])) > 0
+    held = {position[node]: key for node, key in r.identities.items() if node in position}
+    nodes = tied(graph.nodes, {node: key for node, key in held.items() if learns[node]})
+    return Traced(replace(graph, nodes=nodes), dict(others), weights, r.shared, took_numbers)
 
 
 def _describe(out: Any) -> str:

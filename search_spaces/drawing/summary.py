@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from gennape.search_spaces.cost import macs, node_macs, node_params, params
+from gennape.search_spaces.cost import macs, node_macs, own_params, params
 from gennape.search_spaces.drawing.diagram import by, op_name
 from gennape.search_spaces.graph import Column, ComputationGraph, pack
 from gennape.search_spaces.ops import Op
@@ -13,7 +13,7 @@ from gennape.search_spaces.ops import Op
 def summary(graph: ComputationGraph) -> str:
     """Nodes, shapes, MACs, FLOPs and parameters of a graph, and a table of its operations, costly ones first."""
     packed = pack([graph])
-    n_macs, n_params = node_macs(packed), node_params(packed)
+    n_macs, n_params = node_macs(packed), own_params(packed)
     lines = [
         f"{graph.n_nodes:,} nodes, {len(graph.edges):,} edges, height by width by channels {_ends(graph)}",
         cost_line(graph),

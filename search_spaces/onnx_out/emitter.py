@@ -17,10 +17,13 @@ _PIXELS_LAST, _CHANNELS_FIRST = [0, 2, 3, 1], [0, 3, 1, 2]
 class Emitter:
     """Collects the nodes and constants of an ONNX graph."""
 
-    def __init__(self, dtype: np.dtype[Any], opset: int, state: dict[str, Any]) -> None:
+    def __init__(
+        self, dtype: np.dtype[Any], opset: int, state: dict[str, Any], first_names: dict[str, str] | None = None
+    ) -> None:
         self.dtype = dtype
         self.opset = opset
         self.state = state
+        self._first_names = first_names or {}
         self.nodes: list[onnx.NodeProto] = []
         self.constants: dict[str, onnx.TensorProto] = {}
 
@@ -30,8 +33,16 @@ class Emitter:
         return output
 
     def constant(self, name: str, values: Any, dtype: Any = None) -> str:
-        """Add a tensor, by default of the network's number type; equal names are the same tensor."""
-        self.constants[name] = numpy_helper.from_array(np.asarray(values, dtype or self.dtype), name)
+        """Add a tensor, by default of the network's number type; equal names are the same tensor.
+
+        Returns its name. A tensor that several layers share is written once, unless they need it in other shapes.
+        """
+        first = self._first_names.get(name, name)
+        tensor = numpy_helper.from_array(np.asarray(values, dtype or self.dtype), name)
+        written = self.constants.get(first)
+        if written and (written.dims, written.raw_data) == (tensor.dims, tensor.raw_data):
+            return first
+        self.constants[name] = tensor
         return name
 
     def whole(self, name: str, values: Any) -> str:

@@ -9,7 +9,7 @@ as a problem, and recording goes on, so that all problems are told at once.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from types import FrameType
 from typing import Any
 
@@ -58,6 +58,8 @@ class Recorder(KnownTensors, TorchFunctionMode):
         self.names = {"expand", "rearrange"}
         #: Names of the tensors that a node's layer holds, in the layer's order.
         self.weights: dict[int, tuple[str | None, ...]] = {}
+        #: What is equal for nodes whose layers hold the same tensors.
+        self.identities: dict[int, Hashable] = {}
         self.problems: list[str] = []
         self._modules = {id(part): name or type(part).__name__ for name, part in module.named_modules()}
         self._handlers = handlers
@@ -119,6 +121,7 @@ class Recorder(KnownTensors, TorchFunctionMode):
     def note(self, node: Value, *tensors: Tensor | None) -> None:
         """Remember the names of the tensors that a node's layer holds."""
         self.weights[node.node] = tuple(self.whole(x) for x in tensors if x is not None)
+        self.identities[node.node] = tuple(self.identity(x) for x in tensors if x is not None)
 
     # Calls ---------------------------------------------------------------------------------------------------------
 

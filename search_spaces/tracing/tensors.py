@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -127,6 +127,14 @@ class KnownTensors:
             (part_of,) = self._names(x)
             name = part_of if self._parameters[part_of].numel() == x.numel() else None
         return name
+
+    def identity(self, x: Tensor) -> Hashable:
+        """Equal for constants that hold the same learnt numbers or were computed of the same ones; None without any."""
+        found, names = self.find(x), self._names(x)
+        if not names:
+            return found.name if isinstance(found, Constant) else None
+        part = (x.storage_offset(), *x.stride()) if self._part_of(x) and self.whole(x) is None else ()
+        return (names, tuple(x.shape), part)
 
     @property
     def shared(self) -> dict[str, int]:

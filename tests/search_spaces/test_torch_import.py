@@ -297,10 +297,10 @@ def test_tables_that_are_looked_up_count_once() -> None:
     assert traced.shared == {"table": 2}
 
 
-def test_shared_layers_count_for_each_use() -> None:
+def test_shared_layers_count_once_and_their_uses_are_told() -> None:
     module = Forward(lambda m, x: m.conv(m.conv(x)), conv=nn.Conv2d(8, 8, 1))
     traced = trace(module, IMAGE)
-    assert cost.params(pack([traced.graph]))[0] == 2 * 72
+    assert cost.params(pack([traced.graph]))[0] == 72
     assert traced.shared == {"conv.weight": 2, "conv.bias": 2}
 
 

@@ -1,0 +1,69 @@
+"""Which nodes hold the same tensors of the file: layers that share their weights."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from jaxtyping import Int64
+
+from gennape.search_spaces.cost import node_params
+from gennape.search_spaces.graph import Column, ComputationGraph, pack
+from gennape.search_spaces.onnx_in.file import Constant
+from gennape.search_spaces.ops import Op
+from gennape.search_spaces.weight_sharing import tied
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """The tensors that an operator of the file took, and the nodes ``first`` to before ``end`` that it became."""
+
+    first: int
+    end: int
+    constants: tuple[Constant, ...]
+
+    @property
+    def decisive(self) -> bool:
+        """Whether equal tensors mean shared weights.
+
+        Exporters write tensors of equal numbers once. Of layers that were never trained many a scale or bias is alike,
+        so a vector, or what is filled with one number, does not tell.
+        """
+        return any(_is_telling(x) for x in self.constants)
+
+
+def _is_telling(x: Constant) -> bool:
+    if x.values is None:
+        return sum(size > 1 for size in x.shape) > 1
+    return x.values.size > 1 and bool((x.values != x.values.flat[0]).any())
+
+
+def with_shared_weights(
+    graph: ComputationGraph, kept: Int64[np.ndarray, " k"], origins: Sequence[Origin]
+) -> ComputationGraph:
+    """The graph with layers of the same tensors tied; ``kept`` are the nodes of ``origins`` that it has.
+
+    Vectors are taken for shared where the layer before is shared as well, as in a convolution with its normalisation.
+    An operation outside the vocabulary counts only numbers that no node before it has counted, as from PyTorch.
+    """
+    position = {int(old): new for new, old in enumerate(kept)}
+    params = node_params(pack([graph]))
+    before = {int(target): int(source) for source, target in graph.edges[::-1]}
+    nodes, keys, used = graph.nodes.copy(), dict[int, Hashable](), set[tuple[str, int]]()
+    for origin in origins:
+        sources = tuple(sorted(x.sources) for x in origin.constants)
+        alive = [position[node] for node in range(origin.first, origin.end) if node in position]
+        for place, node in enumerate(node for node in alive if params[node]):
+            held = {source for of_one in sources for source in of_one}
+            if nodes[node, Column.OP] == Op.OTHER:
+                if origin.decisive and sum(size for _, size in held) == nodes[node, Column.PARAMS]:
+                    nodes[node, Column.PARAMS] -= sum(size for _, size in held & used)
+            else:
+                beside = None if origin.decisive else keys.get(before[node])
+                if origin.decisive or beside is not None:
+                    keys[node] = (str(sources), place, beside)
+            used |= held
+    if not keys:
+        return replace(graph, nodes=nodes)
+    return replace(graph, nodes=tied(nodes, keys))
