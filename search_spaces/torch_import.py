@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from traceback import walk_tb
 from typing import Any
@@ -21,6 +21,7 @@ from gennape.search_spaces.imported import Imported, without_dead_ends
 from gennape.search_spaces.operations import other_kind
 from gennape.search_spaces.ops import Op
 from gennape.search_spaces.tracing import arithmetic, attention, functions, layers, pools, products, shapes, slices
+from gennape.search_spaces.tracing.preservation import preserved
 from gennape.search_spaces.tracing.recorder import Recorder, number_in
 from gennape.search_spaces.tracing.tables import Handler, Substitute
 from gennape.search_spaces.tracing.traced_value import settle
@@ -43,8 +44,6 @@ SUBSTITUTES: dict[Any, Substitute] = {
     **arithmetic.SUBSTITUTES,
     **attention.SUBSTITUTES,
 }
-#: Attributes that every module has.
-_INTERNAL = frozenset(vars(nn.Module()))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -82,18 +81,17 @@ def trace(module: nn.Module, example: Tensor | tuple[int, int, int]) -> Traced:
     module = getattr(module, "_orig_mod", module)  # what torch.compile was given
     _refuse(module)
     image = _image(module, example)
-    with _evaluating(module), torch.no_grad():
-        try:
-            return _run(module, image, meta=True)
-        except _ForwardError as error:
-            if any(x.is_meta for x in _held(module)):
-                raise InvalidGraphError(
-                    f"{error}; the module is on the meta device: if it needs numbers, make it on the CPU"
-                ) from error.__cause__
-        try:
-            return _run(module, image, meta=False)
-        except _ForwardError as error:
-            raise InvalidGraphError(str(error)) from error.__cause__
+    try:
+        return _run(module, image, meta=True)
+    except _ForwardError as error:
+        if any(x.is_meta for x in _held(module)):
+            raise InvalidGraphError(
+                f"{error}; the module is on the meta device: if it needs numbers, make it on the CPU"
+            ) from error.__cause__
+    try:
+        return _run(module, image, meta=False)
+    except _ForwardError as error:
+        raise InvalidGraphError(str(error)) from error.__cause__
 
 
 class _ForwardError(InvalidGraphError):
@@ -128,44 +126,6 @@ def _refuse(module: nn.Module) -> None:
         raise InvalidGraphError(f"lazy modules have no weights yet: {', '.join(lazy[:8])}; run the module once before")
 
 
-@contextmanager
-def _buffers_kept(module: nn.Module) -> Iterator[None]:
-    """A module that runs on its own buffers may change their numbers, which are put back."""
-    saved = [(buffer, buffer.clone()) for buffer in module.buffers()]
-    try:
-        yield
-    finally:
-        with torch.no_grad():
-            for buffer, numbers in saved:
-                buffer.copy_(numbers)
-
-
-@contextmanager
-def _evaluating(module: nn.Module) -> Iterator[None]:
-    """Evaluation mode without calling ``eval``, which may be overridden; afterwards every attribute is what it was."""
-    saved = [(part, dict(part.__dict__)) for part in module.modules()]
-    # A module may keep a cache of tensors in a list or dictionary: that of this run is of no use afterwards.
-    inside = [(value, value.copy()) for value in _containers(module)]
-    try:
-        for part, _ in saved:
-            part.training = False
-        yield
-    finally:
-        for part, attributes in saved:
-            part.__dict__.clear()
-            part.__dict__.update(attributes)
-        for value, content in inside:
-            value.clear()
-            value.extend(content) if isinstance(value, list) else value.update(content)
-
-
-def _containers(module: nn.Module) -> Iterator[Any]:
-    for part in module.modules():
-        for name, value in part.__dict__.items():
-            if name not in _INTERNAL and isinstance(value, list | dict):
-                yield value
-
-
 def _held(module: nn.Module) -> Iterator[Tensor]:
     yield from module.parameters()
     yield from module.buffers()
@@ -174,27 +134,25 @@ def _held(module: nn.Module) -> Iterator[Tensor]:
 def _run(module: nn.Module, image: Tensor, meta: bool) -> Traced:
     """One forward pass under a recorder, on the meta device or where the module's weights are."""
     r = Recorder(module, HANDLERS, SUBSTITUTES, meta)
-    parameters = {name: _twin(p, meta) for name, p in module.named_parameters()}
-    buffers = {name: _twin(p, meta) for name, p in module.named_buffers()}
-    for name, tensor in parameters.items():
-        r.parameter(name, tensor)
-    for name, original in module.named_buffers():
-        r.fixed(buffers[name], name, number_in(original))
+    for name, parameter in module.named_parameters():
+        r.parameter(name, r.stand_in(parameter))
+    for name, buffer in module.named_buffers():
+        r.fixed(r.stand_in(buffer), name, number_in(buffer))
     for tensor in _attributes(module):
-        r.fixed(tensor)
-    x = _twin(image, True) if meta else _numbers(module, image)
+        r.fixed(r.stand_in(tensor), number=number_in(tensor))
+    x = torch.empty_like(image, device="meta") if meta else _numbers(module, image)
     r.image(x)
-    out = _call(r, module, {**parameters, **buffers}, x, meta)
-    return _finish(r, out, took_numbers=not meta)
-
-
-def _twin(x: Tensor, meta: bool) -> Tensor:
-    return torch.empty_like(x, device="meta", requires_grad=False) if meta else x
+    with torch.no_grad(), preserved(module, numbers=not meta):
+        for part in module.modules():  # not by ``eval``, which may be overridden
+            part.training = False
+        out = _call(r, module, x)
+        return _finish(r, out, took_numbers=not meta)
 
 
 def _numbers(module: nn.Module, image: Tensor) -> Tensor:
+    """The image, or zeros for it, as a tensor of its own where the module's weights are."""
     device = next((x.device for x in _held(module)), torch.device("cpu"))
-    return torch.zeros_like(image, device=device) if image.is_meta else image.to(device)
+    return torch.zeros_like(image, device=device) if image.is_meta else image.to(device, copy=True)
 
 
 def _attributes(module: nn.Module) -> Iterator[Tensor]:
@@ -207,14 +165,11 @@ def _attributes(module: nn.Module) -> Iterator[Tensor]:
             yield from (item for item in items if isinstance(item, Tensor) and not isinstance(item, nn.Parameter))
 
 
-def _call(r: Recorder, module: nn.Module, tensors: dict[str, Tensor], x: Tensor, meta: bool) -> Any:
+def _call(r: Recorder, module: nn.Module, x: Tensor) -> Any:
     """The module's result; raises :class:`_ForwardError` naming the place where it fails."""
     try:
-        if not meta:
-            with _buffers_kept(module), r:
-                return module(x)
-        with torch.device("meta"), r:
-            return torch.func.functional_call(module, tensors, (x,))
+        with torch.device("meta") if r.meta else nullcontext(), r:
+            return module(x)
     except Exception as error:
         places = [r.place(frame) for frame, _ in walk_tb(error.__traceback__)]
         place = next((place for place in reversed(places) if place), type(module).__name__)

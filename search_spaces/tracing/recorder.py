@@ -64,7 +64,7 @@ class Recorder(KnownTensors, TorchFunctionMode):
         self._modules = {id(part): name or type(part).__name__ for name, part in module.named_modules()}
         self._handlers = handlers
         self._substitutes = substitutes
-        self._meta = meta
+        self.meta = meta
         self._twins: dict[int, tuple[Tensor, Tensor]] = {}
 
     # Nodes ---------------------------------------------------------------------------------------------------------
@@ -134,7 +134,7 @@ class Recorder(KnownTensors, TorchFunctionMode):
             self.problem("a scripted function or an extension does not show what it does; give it as plain PyTorch")
         if "input" in kwargs:  # it is the first argument of all that have it
             args = (kwargs.pop("input"), *args)
-        if self._meta:
+        if self.meta:
             args, kwargs = self._on_meta(args), {key: self._on_meta(value) for key, value in kwargs.items()}
         if func in self._substitutes:
             with self:
@@ -154,14 +154,14 @@ class Recorder(KnownTensors, TorchFunctionMode):
         return out
 
     def _run(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        shortcut = SHORTCUTS.get(func) if self._meta else None
+        shortcut = SHORTCUTS.get(func) if self.meta else None
         out = shortcut(*args, **kwargs) if shortcut else None
         return func(*args, **kwargs) if out is None else out
 
     def _on_meta(self, value: Any) -> Any:
         """Arguments with every tensor that has numbers replaced by one that has only a shape."""
         if isinstance(value, Tensor):
-            return value if value.is_meta else self._twin(value)
+            return self._twins[id(value)][1] if id(value) in self._twins else self._on_meta_device(value)
         if isinstance(value, list | tuple):
             changed = [self._on_meta(item) for item in value]
             if all(a is b for a, b in zip(changed, value, strict=True)):
@@ -169,11 +169,20 @@ class Recorder(KnownTensors, TorchFunctionMode):
             return changed if isinstance(value, list) else tuple(changed)
         return value
 
-    def _twin(self, x: Tensor) -> Tensor:
+    def _on_meta_device(self, x: Tensor) -> Tensor:
+        """A tensor that no module holds: one that the run made, or one of a closure."""
+        if x.is_meta:
+            return x
+        twin = self.stand_in(x)
+        self.fixed(twin, number=number_in(x))
+        return twin
+
+    def stand_in(self, x: Tensor) -> Tensor:
+        """What takes part in the run for a tensor that was there before: without numbers, so that it stays as it is."""
+        if not self.meta:
+            return x
         if id(x) not in self._twins:
-            twin = torch.empty_like(x, device="meta")
-            self.fixed(twin, number=number_in(x))
-            self._twins[id(x)] = (x, twin)
+            self._twins[id(x)] = (x, torch.empty_like(x, device="meta", requires_grad=False))
         return self._twins[id(x)][1]
 
     def _depends(self, func: Any, x: Tensor) -> bool:

@@ -1,0 +1,288 @@
+"""How to remember the state of one Python object, and how to put it back.
+
+A keeper takes an object and returns the function that restores it, and the objects in which the search for state goes
+on. It restores the object itself, not a copy, and writes only where something has changed: a background thread that
+uses the same object is disturbed as little as possible.
+"""
+
+from __future__ import annotations
+
+import random
+import sys
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterable
+from functools import lru_cache, partial
+from types import BuiltinFunctionType, CellType, FunctionType, MethodType
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import nn
+
+#: Puts an object back into the state that it had.
+Restore = Callable[[], None]
+_MISSING = object()
+#: What ``lru_cache`` makes of a function.
+CACHED = type(lru_cache(lambda: None))
+
+
+class Kept(NamedTuple):
+    """How an object is restored, and what it refers to."""
+
+    restore: Restore | None
+    inside: Iterable[Any] = ()
+
+
+def keep(x: Any) -> Kept | None:
+    """Remember the state of ``x``; None for what has none that a forward pass can change (numbers, text, services)."""
+    for kinds, keeper in _KEEPERS:
+        if isinstance(x, kinds):
+            return keeper(x)
+    return None if _is_opaque(type(x)) else _object(x)
+
+
+def is_foreign(module: str) -> bool:
+    """Whether a Python module belongs to Python itself, to PyTorch or to NumPy."""
+    root = module.partition(".")[0]
+    return root in ("torch", "numpy") or (root in sys.stdlib_module_names and root != "__main__")
+
+
+def _is_opaque(kind: type) -> bool:
+    """Whether instances are no state of a network: locks, loggers, streams, sizes."""
+    return is_foreign(getattr(kind, "__module__", None) or "")
+
+
+def _same(now: list[Any], before: list[Any]) -> bool:
+    """Whether both hold the same objects in the same order."""
+    return len(now) == len(before) and all(a is b for a, b in zip(now, before, strict=True))
+
+
+# Containers ----------------------------------------------------------------------------------------------------------
+
+
+def _dict(x: dict[Any, Any]) -> Kept:
+    # The methods of the built-in class, as a class of one's own may have changed them.
+    kind: Any = OrderedDict if isinstance(x, OrderedDict) else dict
+    before = list(kind.items(x))
+
+    def restore() -> None:
+        now = list(kind.items(x))
+        if len(now) != len(before) or any(a is not c or b is not d for (a, b), (c, d) in zip(now, before, strict=True)):
+            kind.clear(x)
+            kind.update(x, before)
+
+    own = _object(x) if type(x) not in (dict, OrderedDict) else Kept(None)
+    return Kept(_both(restore, own.restore), [*(value for _, value in before), *own.inside])
+
+
+def _list(x: list[Any]) -> Kept:
+    before = list.copy(x)
+
+    def restore() -> None:
+        if not _same(x, before):
+            list.__setitem__(x, slice(None), before)
+
+    own = _object(x) if type(x) is not list else Kept(None)
+    return Kept(_both(restore, own.restore), [*before, *own.inside])
+
+
+def _bag(x: Any) -> Kept:
+    """A set or a deque."""
+    kind: Any = set if isinstance(x, set) else deque
+    before = list(x)
+    fill = kind.update if kind is set else kind.extend
+
+    def restore() -> None:
+        if not _same(list(x), before):
+            kind.clear(x)
+            fill(x, before)
+
+    return Kept(restore, before)
+
+
+def _bytes(x: bytearray) -> Kept:
+    before = bytes(x)
+
+    def restore() -> None:
+        if x != before:
+            x[:] = before
+
+    return Kept(restore)
+
+
+def _tuple(x: Any) -> Kept:
+    return Kept(None, tuple(x))
+
+
+def _both(first: Restore, second: Restore | None) -> Restore:
+    if second is None:
+        return first
+
+    def restore() -> None:
+        first()
+        second()
+
+    return restore
+
+
+# Objects -------------------------------------------------------------------------------------------------------------
+
+
+def _object(x: Any) -> Kept:
+    """Attributes of an object, in ``__dict__`` and in slots, and its class."""
+    kind = type(x)
+    attributes = getattr(x, "__dict__", None)
+    kept = _dict(attributes) if type(attributes) is dict else Kept(None)
+    slots = [(slot, _slot(slot, x)) for slot in _slots(kind)]
+
+    def restore() -> None:
+        if type(x) is not kind:
+            object.__setattr__(x, "__class__", kind)
+        if kept.restore is not None:
+            kept.restore()
+        for slot, before in slots:
+            if _slot(slot, x) is not before:
+                slot.__delete__(x) if before is _MISSING else slot.__set__(x, before)
+
+    held = (value for _, value in slots if value is not _MISSING)
+    # A class holds what all its instances share.
+    return Kept(restore, [*kept.inside, *held, *(base for base in kind.__mro__ if not _is_opaque(base))])
+
+
+def _slots(kind: type) -> list[Any]:
+    """The descriptors of a class's slots."""
+    found = []
+    for base in kind.__mro__:
+        names = base.__dict__.get("__slots__", ())
+        for name in (names,) if isinstance(names, str) else names:
+            # A name that starts with two underscores is stored with the class's name.
+            mangled = f"_{base.__name__.lstrip('_')}{name}" if name.startswith("__") and name[-2:] != "__" else name
+            slot = base.__dict__.get(mangled)
+            if slot is not None and name not in ("__dict__", "__weakref__"):
+                found.append(slot)
+    return found
+
+
+def _slot(slot: Any, x: Any) -> Any:
+    try:
+        return slot.__get__(x)
+    except AttributeError:
+        return _MISSING
+
+
+def _class(x: type) -> Kept | None:
+    """Attributes of a class that hold state: no functions, which ``dict`` cannot change back and nothing changes."""
+    if _is_opaque(x):
+        return None
+    before = dict(vars(x))
+
+    def restore() -> None:
+        now = dict(vars(x))
+        for name in now.keys() | before.keys():
+            if name.startswith("__") and name.endswith("__"):
+                continue
+            if name not in before:
+                type.__delattr__(x, name)
+            elif now.get(name, _MISSING) is not before[name]:
+                type.__setattr__(x, name, before[name])
+
+    data = [value for value in before.values() if not isinstance(value, FunctionType | property | type)]
+    return Kept(restore, [*data, sys.modules.get(x.__module__)])
+
+
+# Functions and generators --------------------------------------------------------------------------------------------
+
+
+def _function(x: FunctionType) -> Kept:
+    defaults = (*(x.__defaults__ or ()), *(x.__kwdefaults__ or {}).values())
+    return Kept(None, [*(x.__closure__ or ()), *defaults, x.__dict__, sys.modules.get(x.__module__)])
+
+
+def _cell(x: CellType) -> Kept:
+    """A variable of a function around another one, as of a counter in a hook."""
+    before = _cell_value(x)
+
+    def restore() -> None:
+        if _cell_value(x) is not before:
+            if before is _MISSING:
+                del x.cell_contents
+            else:
+                x.cell_contents = before
+
+    return Kept(restore, () if before is _MISSING else (before,))
+
+
+def _cell_value(x: CellType) -> Any:
+    try:
+        return x.cell_contents
+    except ValueError:
+        return _MISSING
+
+
+def _partial(x: partial[Any]) -> Kept:
+    return Kept(None, (x.func, *x.args, *x.keywords.values()))
+
+
+def _array(x: Any) -> Kept:
+    if not x.flags.writeable:
+        return Kept(None)
+    before = x.copy()
+
+    def restore() -> None:
+        if x.dtype.hasobject or x.tobytes() != before.tobytes():
+            x[...] = before
+
+    return Kept(restore)
+
+
+def _generator(x: Any) -> Kept:
+    """A generator of random numbers, of PyTorch or Python."""
+    get, put = (x.get_state, x.set_state) if isinstance(x, torch.Generator) else (x.getstate, x.setstate)
+    before = get()
+
+    def restore() -> None:
+        put(before)
+
+    return Kept(restore)
+
+
+def _numpy_generator(x: np.random.Generator) -> Kept:
+    before = x.bit_generator.state
+
+    def restore() -> None:
+        x.bit_generator.state = before
+
+    return Kept(restore)
+
+
+def _cached(x: Any) -> Kept:
+    """A function that remembers results: those of a trace are forgotten, with the others."""
+    before = x.cache_info().misses
+
+    def restore() -> None:
+        if x.cache_info().misses != before:
+            x.cache_clear()
+
+    return Kept(restore, (x.__wrapped__,))
+
+
+PLAIN = (str, bytes, int, float, complex, type(None), torch.dtype, torch.device, torch.layout, BuiltinFunctionType)
+#: Keepers by kind; the first that fits is taken.
+_KEEPERS: tuple[tuple[Any, Callable[[Any], Kept | None]], ...] = (
+    (PLAIN, lambda _: None),
+    (nn.Module, _object),
+    (type, _class),
+    (dict, _dict),
+    (list, _list),
+    ((set, deque), _bag),
+    ((tuple, frozenset), _tuple),
+    (bytearray, _bytes),
+    (FunctionType, _function),
+    (MethodType, lambda x: Kept(None, (x.__self__, x.__func__))),
+    (CellType, _cell),
+    (partial, _partial),
+    (np.ndarray, _array),
+    ((torch.Generator, random.Random), _generator),
+    (np.random.Generator, _numpy_generator),
+    (CACHED, _cached),
+)
