@@ -32,7 +32,7 @@ _MAX_LISTED, _MAX_SECONDS, _MAX_COST = 200, 60.0, 2.0**53
 def read_onnx(
     path: Path, max_bytes: int = MAX_BYTES, shape: tuple[int, ...] | None = None, max_inputs: int | None = None
 ) -> ComputationGraph:
-    """The network in the ONNX file at ``path``, of opset 11 to 23.
+    """The network in the ONNX file at ``path``, of opset 11 to 28.
 
     Only the structure is read, never weights or external data, so that memory does not grow with them. A free first
     dimension of the input is a batch and set to 1; for other free dimensions give the input's ``shape``.
@@ -84,7 +84,7 @@ def _imported(network: OnnxNetwork) -> Imported:
             results = [] if lost and _is_known(node) else _results(taken)
             learnt = tuple(x for x in taken.constants if x is not None and x.params)
             origins.append(Origin(first, builder.size, learnt))
-            values.update(zip(node.outputs, results, strict=False))
+            values.update((name, made) for name, made in zip(node.outputs, results, strict=False) if name)
         except InvalidGraphError as error:
             problems.append(f"node {node}: {error}")
     result = values.get(network.output)
@@ -138,7 +138,7 @@ def _without_constants(network: OnnxNetwork, constants: dict[str, Constant], pro
             continue
         try:
             made = evaluate(node, [constants.get(x) for x in node.inputs])
-            constants.update(zip(node.outputs, made, strict=False))
+            constants.update((name, x) for name, x in zip(node.outputs, made, strict=False) if name)
         except InvalidGraphError as error:
             problems.append(f"node {node}: {error}")
     return rest
@@ -160,8 +160,8 @@ def _results(call: Call) -> list[Result]:
         raise InvalidGraphError("no operation is known for it")
     made = operator(call)
     results = made if isinstance(made, list) else [made]
-    if len(results) < len(node.outputs):
-        raise InvalidGraphError(f"{len(node.outputs)} of its outputs are taken, {len(results)} are known")
+    if len(results) < node.n_taken:
+        raise InvalidGraphError(f"its output {node.n_taken} is taken, of which only the first {len(results)} is known")
     return results
 
 

@@ -43,8 +43,8 @@ def evaluate(node: OnnxNode, xs: list[Constant | None]) -> list[Constant]:
         with np.errstate(all="ignore"):
             made = _EVALUATED[node.op](node, xs)
             results = made if isinstance(made, list) else [made]
-            if len(results) < len(node.outputs):
-                raise InvalidGraphError(f"{len(node.outputs)} constants are taken of it, {len(results)} are known")
+            if len(results) < node.n_taken:
+                raise InvalidGraphError(f"its constant output {node.n_taken} is taken, only {len(results)} are known")
             return [_constant_of(node, xs, *result) for result in results]
     except (TypeError, ValueError, IndexError, OverflowError, ZeroDivisionError, AttributeError) as error:
         raise InvalidGraphError(f"its constant inputs do not fit it ({error})") from error

@@ -29,7 +29,8 @@ def _learnt(*tensors: Constant | None) -> bool:
 
 
 def _batchnorm(call: Call) -> TracedValue:
-    if call.node.integer("training_mode", 0) or len(call.node.outputs) > 1:
+    # Before opset 14 further outputs say that it is in training, whether or not anything takes them.
+    if call.node.integer("training_mode", 0) or (call.opset < 14 and len(call.node.outputs) > 1):
         raise InvalidGraphError("it normalises by the batch at hand; export the model for inference")
     x = _by_channel(call)
     learnt = [vector(call, i, x.value.c, what) for i, what in enumerate(("scale", "shift", "mean", "variance"), 1)]
@@ -71,8 +72,8 @@ def _fused_groupnorm(call: Call) -> TracedValue:
 
 
 def _layernorm(call: Call) -> TracedValue:
-    if len(call.node.outputs) > 1:
-        raise InvalidGraphError("its mean and deviation are taken too, which are not known")
+    if call.node.n_taken > 1:
+        raise InvalidGraphError("its mean or deviation is taken too, which is not known")
     shape, eps = call.traced().shape, call.node.real("epsilon", 1e-5)
     first = axis_of(call.node.integer("axis", -1), len(shape))
     scale, shift = call.constant(1), call.constant(2)

@@ -63,7 +63,7 @@ class Links:
 
     def next(self, node: OnnxNode) -> OnnxNode | None:
         """The one operator that takes the result of ``node``, and takes it once."""
-        takers = self.takers(node.outputs[0]) if len(node.outputs) == 1 else []
+        takers = self.takers(node.outputs[0]) if node.n_taken == 1 and node.outputs[0] else []
         return takers[0] if len(takers) == 1 and is_whole(takers[0]) else None
 
     def maker(self, name: str, *ops: str, only: bool = True) -> OnnxNode | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,8 @@ from onnx import AttributeProto
 from gennape.errors import InvalidDataError, InvalidGraphError, OpenShapeError
 from gennape.search_spaces.onnx_in.file import MAX_DIM, MAX_NODES, MAX_RANK, Constant, constant
 
-OPSETS = range(11, 24)
+#: Operator sets that are read: in those after 23 the operators read here are of more number types, nothing else.
+OPSETS = range(11, 29)
 _DOMAINS = ("", "ai.onnx")
 _NAME_LENGTH = 80
 
@@ -31,13 +32,19 @@ class OnnxNode:
     op: str
     name: str
     inputs: tuple[str, ...]
+    #: Names of the results, "" in place of those that nothing takes.
     outputs: tuple[str, ...]
     attributes: dict[str, Any] = field(default_factory=dict)
     domain: str = ""
 
     def __str__(self) -> str:
         operator = f"{self.domain}.{self.op}" if self.domain else self.op
-        return f"{self.name or (self.outputs or ('?',))[0]!r} ({operator})"
+        return f"{self.name or next(filter(None, self.outputs), '?')!r} ({operator})"
+
+    @property
+    def n_taken(self) -> int:
+        """How many results must be made: up to the last one that is taken."""
+        return max((i for i, name in enumerate(self.outputs, 1) if name), default=0)
 
     def integer(self, name: str, default: int | None = None) -> int:
         """An attribute that is one whole number."""
@@ -106,7 +113,7 @@ def network_of(model: onnx.ModelProto, shape: tuple[int, ...] | None = None) -> 
         source = (entry.name, _input_shape(entry, shape))
     except (UnicodeDecodeError, DecodeError) as error:
         raise InvalidDataError(f"the model holds names that are not text ({error}); export it again") from error
-    return OnnxNetwork(needed(nodes, output), constants, source, output, opset)
+    return OnnxNetwork(_without_unused(needed(nodes, output), output), constants, source, output, opset)
 
 
 def _opset(model: onnx.ModelProto) -> int:
@@ -165,11 +172,8 @@ def _node(proto: onnx.NodeProto) -> OnnxNode:
     where = f"node {(proto.name or ','.join(proto.output))[:_NAME_LENGTH]!r}"
     attributes = {a.name: _attribute(a, f"attribute {a.name!r} of {where}") for a in proto.attribute}
     domain = "" if proto.domain in _DOMAINS else proto.domain[:_NAME_LENGTH]
-    outputs = tuple(proto.output)
-    # An output that nothing can take is as good as none.
-    while outputs and not outputs[-1]:
-        outputs = outputs[:-1]
-    return OnnxNode(proto.op_type[:_NAME_LENGTH], proto.name, tuple(proto.input), outputs, attributes, domain)
+    names = tuple(proto.input), tuple(proto.output)
+    return OnnxNode(proto.op_type[:_NAME_LENGTH], proto.name, *names, attributes, domain)
 
 
 _ATTRIBUTES: dict[int, Callable[[AttributeProto, str], Any]] = {
@@ -214,6 +218,12 @@ def _check_names(nodes: list[OnnxNode], constants: dict[str, Constant], inputs: 
         if twice is not None:
             raise InvalidDataError(f"node {node} makes {twice[:_NAME_LENGTH]!r} a second time; export the model again")
         known.update(node.outputs)
+
+
+def _without_unused(nodes: list[OnnxNode], output: str) -> list[OnnxNode]:
+    """The nodes without the names of results that nothing takes: masks, places of maxima, means."""
+    taken = {output}.union(*(node.inputs for node in nodes))
+    return [replace(node, outputs=tuple(name if name in taken else "" for name in node.outputs)) for node in nodes]
 
 
 def needed(nodes: list[OnnxNode], output: str) -> list[OnnxNode]:

@@ -10,6 +10,7 @@ from gennape.search_spaces.onnx_in.call import Call, Handler
 from gennape.search_spaces.onnx_in.dimensions import axis_of, whole_numbers
 from gennape.search_spaces.onnx_in.layers import FUSED_LAYERS, LAYERS
 from gennape.search_spaces.onnx_in.matrices import FUSED_MATRICES, MATRICES
+from gennape.search_spaces.onnx_in.pools import POOLS
 from gennape.search_spaces.onnx_in.reductions import REDUCTIONS
 from gennape.search_spaces.onnx_in.shapes import FUSED_SHAPES, SHAPES
 from gennape.search_spaces.onnx_in.windows import WINDOWS
@@ -124,6 +125,7 @@ def _keeping(name: str) -> Handler:
 #: What makes the nodes of an operator, by its name.
 OPERATORS: dict[str, Handler] = {
     **WINDOWS,
+    **POOLS,
     **LAYERS,
     **ARITHMETIC,
     **MATRICES,

@@ -36,7 +36,7 @@ def _split(node: OnnxNode, xs: list[Constant | None]) -> list[Computed]:
 def _standardised(node: OnnxNode, xs: list[Constant | None]) -> list[Computed]:
     """A weight that is normalised by its own mean and variance, as exporters write weight standardisation."""
     x, channels = need(xs), need(xs, 1)
-    if len(node.outputs) > 1 and not node.integer("training_mode", 0):
+    if node.n_taken > 1 and not node.integer("training_mode", 0):
         raise InvalidGraphError("it gives a mean and a variance, but is not in training mode")
     return [(x.shape, lambda: None), (channels.shape, lambda: None), (channels.shape, lambda: None)]
 

@@ -1,4 +1,4 @@
-"""Convolutions and pools of ONNX: what they are as nodes."""
+"""Convolutions and global pools of ONNX: what they are as nodes."""
 
 from __future__ import annotations
 
@@ -6,37 +6,39 @@ from gennape.errors import InvalidGraphError
 from gennape.search_spaces.builder import Value
 from gennape.search_spaces.onnx_in.call import Call, Handler
 from gennape.search_spaces.onnx_in.file import Constant
-from gennape.search_spaces.operations import window_count
 from gennape.search_spaces.tracing.traced_value import Groups, TracedValue, grouped
 
 
-def _image(call: Call) -> tuple[TracedValue, Groups]:
-    """The input as a map of channels, height and width; a signal [batch, c, n] is a map of width 1."""
+def image_of(call: Call, each: bool = False) -> tuple[TracedValue, Groups]:
+    """The input as a map of channels, height and width; a signal [batch, c, n] is a map of width 1.
+
+    Several maps are one of all their channels for what works on ``each`` channel alone.
+    """
     shape = call.traced().shape
-    if len(shape) not in (3, 4) or shape[0] != 1:
+    if len(shape) not in (3, 4) or (shape[0] != 1 and not each):
         raise InvalidGraphError(f"it takes {list(shape)}, must take one map [1, c, h, w] or signal [1, c, n]")
-    groups: Groups = ((1,), (2,), (3,) if len(shape) == 4 else ())
+    groups: Groups = ((1,) if shape[0] == 1 else (0, 1), (2,), (3,) if len(shape) == 4 else ())
     return call.arranged(0, groups), groups
 
 
-def _both(values: tuple[int, ...], what: str, groups: Groups, fill: int = 1) -> tuple[int, int]:
+def both(values: tuple[int, ...], what: str, groups: Groups, fill: int = 1) -> tuple[int, int]:
     """An attribute for height and width; a signal has it for its length alone."""
     if len(values) != 1 + len(groups[2]):
         raise InvalidGraphError(f"its {what} {list(values)} must be {1 + len(groups[2])} numbers")
     return (values[0], values[1] if groups[2] else fill)
 
 
-def _window(call: Call, kernel: tuple[int, ...], groups: Groups) -> tuple[tuple[int, int], ...]:
+def window_of(call: Call, kernel: tuple[int, ...], groups: Groups) -> tuple[tuple[int, int], ...]:
     """Kernel, stride and dilation."""
     dims = 1 + len(groups[2])
     strides, dilations = (call.node.integers(name, (1,) * dims) for name in ("strides", "dilations"))
-    sizes = _both(kernel, "kernel", groups), _both(strides, "strides", groups), _both(dilations, "dilations", groups)
+    sizes = both(kernel, "kernel", groups), both(strides, "strides", groups), both(dilations, "dilations", groups)
     if any(n < 1 for pair in sizes for n in pair):
         raise InvalidGraphError(f"its kernel, strides and dilations must be positive, got {sizes}")
     return sizes
 
 
-def _pads(
+def pads_of(
     call: Call, x: Value, groups: Groups, window: tuple[tuple[int, int], ...]
 ) -> tuple[tuple[int, int], tuple[int, int]]:
     """Rows and columns of padding before and after the map."""
@@ -46,14 +48,19 @@ def _pads(
         given = call.node.integers("pads", (0,) * (2 * dims)) if automatic == "NOTSET" else (0,) * (2 * dims)
         if len(given) != 2 * dims or min(given) < 0:
             raise InvalidGraphError(f"its pads {list(given)} must be {2 * dims} numbers that are not negative")
-        return _both(given[:dims], "pads", groups, 0), _both(given[dims:], "pads", groups, 0)
+        return both(given[:dims], "pads", groups, 0), both(given[dims:], "pads", groups, 0)
     if automatic not in ("SAME_UPPER", "SAME_LOWER"):
         raise InvalidGraphError(f"its auto_pad is {automatic!r}, must be NOTSET, VALID, SAME_UPPER or SAME_LOWER")
     sizes = (x.h, x.w)
-    total = [
-        max(0, (-(-n // s) - 1) * s + (k - 1) * d + 1 - n)
-        for n, k, s, d in zip(sizes, kernel, stride, dilation, strict=True)
+    missing = [
+        (-(-n // s) - 1) * s + (k - 1) * d + 1 - n for n, k, s, d in zip(sizes, kernel, stride, dilation, strict=True)
     ]
+    if min(missing) < -1:
+        raise InvalidGraphError(
+            f"its auto_pad is {automatic}, but windows {kernel} at strides {stride} leave pixels out, which runtimes do "
+            "in different places; write its pads out"
+        )
+    total = [max(0, n) for n in missing]
     small, large = (total[0] // 2, total[1] // 2), (total[0] - total[0] // 2, total[1] - total[1] // 2)
     return (small, large) if automatic == "SAME_UPPER" else (large, small)
 
@@ -83,9 +90,9 @@ def has_bias(call: Call, i: int, size: int) -> bool:
 
 
 def _conv(call: Call) -> TracedValue:
-    weight, (x, groups) = call.weight(1), _image(call)
-    window = _window(call, _kernel(call, weight, x), groups)
-    before, after = _pads(call, x.value, groups, window)
+    weight, (x, groups) = call.weight(1), image_of(call)
+    window = window_of(call, _kernel(call, weight, x), groups)
+    before, after = pads_of(call, x.value, groups, window)
     parts, value = call.node.integer("group", 1), x.value
     if weight.shape[1] * parts != value.c:
         raise InvalidGraphError(f"its weight {list(weight.shape)} in {parts} groups does not fit {value.c} channels")
@@ -97,16 +104,16 @@ def _conv(call: Call) -> TracedValue:
 
 
 def _conv_transpose(call: Call) -> TracedValue:
-    weight, (x, groups) = call.weight(1), _image(call)
-    window = _window(call, _kernel(call, weight, x), groups)
+    weight, (x, groups) = call.weight(1), image_of(call)
+    window = window_of(call, _kernel(call, weight, x), groups)
     parts = call.node.integer("group", 1)
     c_out = weight.shape[1] * parts
     if len(x.dims) != 4 or "output_shape" in call.node.attributes or call.node.text("auto_pad", "NOTSET") != "NOTSET":
         raise InvalidGraphError("it must be of a map and have pads, not output_shape or auto_pad")
     if weight.shape[0] != x.value.c:
         raise InvalidGraphError(f"its weight {list(weight.shape)} does not fit {x.value.c} channels")
-    before, after = _pads(call, x.value, groups, window)
-    extra = _both(call.node.integers("output_padding", (0, 0)), "output_padding", groups)
+    before, after = pads_of(call, x.value, groups, window)
+    extra = both(call.node.integers("output_padding", (0, 0)), "output_padding", groups)
     # Less padding on the far side is more output there.
     more = (extra[0] + before[0] - after[0], extra[1] + before[1] - after[1])
     if min(more) < 0:
@@ -116,76 +123,21 @@ def _conv_transpose(call: Call) -> TracedValue:
     return grouped(made, (1, *made.shape), groups)
 
 
-def _pool(call: Call) -> TracedValue:
-    """A pool; padding on the far side is told by the rounding rule that has its effect."""
-    if len(call.node.outputs) > 1:
-        raise InvalidGraphError("its second output, the places of the maxima, is not known")
-    x, groups = _image(call)
-    window = _window(call, call.node.integers("kernel_shape"), groups)
-    kernel, stride, dilation = window
-    before, after = _pads(call, x.value, groups, window)
-    if dilation != (1, 1):
-        raise InvalidGraphError(f"its dilations are {dilation}; a pool has none")
-    rounds_up, counts = bool(call.node.integer("ceil_mode", 0)), bool(call.node.integer("count_include_pad", 0))
-    value = x.value
-    if before != after:
-        if counts and not rounds_up:
-            value, before = call.b.pad(value, (0, *before), (0, *after)), (0, 0)
-        elif counts:
-            raise InvalidGraphError("it counts padding that differs before and after the map, and rounds up")
-        else:
-            value, rounds_up = _rounded(call, value, kernel, stride, before, after, rounds_up)
-    pool = call.b.maxpool if call.node.op == "MaxPool" else call.b.avgpool
-    extra = (counts,) if call.node.op == "AveragePool" else ()
-    made = pool(value, kernel, stride, before, rounds_up, *extra)
-    return grouped(made, (1, *made.shape[: len(x.dims) - 1]), groups)
-
-
-def _rounded(
-    call: Call,
-    value: Value,
-    kernel: tuple[int, int],
-    stride: tuple[int, int],
-    before: tuple[int, int],
-    after: tuple[int, int],
-    given: bool,
-) -> tuple[Value, bool]:
-    """The map and the rounding rule by which equal padding gives as many windows as the padding that differs."""
-    axes = list(zip((value.h, value.w), kernel, stride, before, after, strict=True))
-    spans = [n + b + a - k for n, k, _, b, a in axes]
-    wanted = [(-(-span // s) if given else span // s) + 1 for span, (_, _, s, _, _) in zip(spans, axes, strict=True)]
-    if given:  # a window that would start in the far padding is dropped
-        wanted = [m - 1 if (m - 1) * s >= n + b else m for m, (n, _, s, b, _) in zip(wanted, axes, strict=True)]
-    for rule in (False, True):
-        if [window_count(n, k, s, b, 1, rule) for n, k, s, b, _ in axes] == wanted:
-            return value, rule
-    # Height and width need different rules: what no window reaches is cut off, so that rounding up adds none.
-    kept = [
-        n if window_count(n, k, s, b, 1, True) == m else min(n, (m - 1) * s + k - b)
-        for m, (n, k, s, b, _) in zip(wanted, axes, strict=True)
-    ]
-    if min(kept) < 1 or [window_count(n, *axis[1:4], 1, True) for n, axis in zip(kept, axes, strict=True)] != wanted:
-        raise InvalidGraphError(f"its padding {before} before and {after} after the map makes windows of padding alone")
-    return call.b.slice(value, value.c, h=kept[0], w=kept[1]), True
-
-
 def _global_max(call: Call) -> TracedValue:
-    x, groups = _image(call)
+    x, groups = image_of(call, each=True)
     made = call.b.maxpool(x.value, x.value.shape[1:], x.value.shape[1:])
-    return grouped(made, (1, *made.shape[: len(x.dims) - 1]), groups)
+    return grouped(made, (*x.shape[:2], *made.shape[1 : len(x.dims) - 1]), groups)
 
 
 def _global_mean(call: Call) -> TracedValue:
-    x, groups = _image(call)
+    x, groups = image_of(call, each=True)
     made = call.b.mean(x.value)
-    return grouped(made, (1, *made.shape[: len(x.dims) - 1]), groups)
+    return grouped(made, (*x.shape[:2], *made.shape[1 : len(x.dims) - 1]), groups)
 
 
 WINDOWS: dict[str, Handler] = {
     "Conv": _conv,
     "ConvTranspose": _conv_transpose,
-    "MaxPool": _pool,
-    "AveragePool": _pool,
     "GlobalAveragePool": _global_mean,
     "GlobalMaxPool": _global_max,
 }
