@@ -18,6 +18,7 @@ from gennape.search_spaces.onnx_in.call import Call, Result, Sequence
 from gennape.search_spaces.onnx_in.constants import evaluate, is_evaluated
 from gennape.search_spaces.onnx_in.file import MAX_BYTES, Constant, read_model, without_weights
 from gennape.search_spaces.onnx_in.network import OnnxNetwork, OnnxNode, needed, network_of
+from gennape.search_spaces.onnx_in.number_types import casts, number_types
 from gennape.search_spaces.onnx_in.operators import FUSED_OPERATORS, OPERATORS
 from gennape.search_spaces.onnx_in.patterns import FUSED, fuse
 from gennape.search_spaces.onnx_in.sharing import Origin, with_shared_weights
@@ -66,12 +67,15 @@ def from_onnx(model: onnx.ModelProto, shape: tuple[int, ...] | None = None) -> I
 def _imported(network: OnnxNetwork) -> Imported:
     constants = dict(network.constants)
     problems: list[str] = []
-    nodes = fuse(_without_constants(network, constants, problems), constants, network.output)
     name, shape = network.input
+    given = {name: network.type, **{key: x.type for key, x in constants.items()}}
+    types = number_types(network.nodes, given)
+    network = replace(network, nodes=casts(network.nodes, types))
+    nodes = fuse(_without_constants(network, constants, problems), constants, network.output)
     builder, groups = GraphBuilder(), default_groups(shape)
     image = grouped(builder.input(*sizes(shape, groups)), shape, groups)
     values: dict[str, Result] = {**constants, name: image}
-    call = Call(OnnxNode("", "", (), ()), (), builder, network.opset, set(), {})
+    call = Call(OnnxNode("", "", (), ()), (), builder, network.opset, set(), {}, types)
     origins: list[Origin] = []
     deadline = time.monotonic() + _MAX_SECONDS
     for node in needed(nodes, network.output):
@@ -131,8 +135,7 @@ def _without_constants(network: OnnxNetwork, constants: dict[str, Constant], pro
     """The nodes that depend on the image; the others are computed into ``constants``."""
     rest = []
     for node in network.nodes:
-        taken = node.inputs[:1] if node.op == "CastLike" else node.inputs  # the other only gives its type
-        fixed = not node.domain and is_evaluated(node.op) and all(not x or x in constants for x in taken)
+        fixed = not node.domain and is_evaluated(node.op) and all(not x or x in constants for x in node.inputs)
         if not fixed:
             rest.append(node)
             continue

@@ -11,9 +11,10 @@ import numpy as np
 
 from gennape.errors import InvalidGraphError
 from gennape.search_spaces.builder import Value
-from gennape.search_spaces.onnx_in.call import Call, Handler, Input
+from gennape.search_spaces.onnx_in.call import Call, Handler, Input, Result
 from gennape.search_spaces.onnx_in.file import Constant
 from gennape.search_spaces.onnx_in.links import scalar
+from gennape.search_spaces.onnx_in.number_types import RANGES
 from gennape.search_spaces.tracing import traced_value as tv
 from gennape.search_spaces.tracing.alignment import aligned, unrepeated
 from gennape.search_spaces.tracing.arithmetic import MOST_HELD
@@ -58,6 +59,17 @@ def _number(x: Input) -> float | None:
     if number is not None and not math.isfinite(number):
         raise InvalidGraphError(f"it takes the constant {number}, which no layer can hold")
     return number
+
+
+def _unbounded(name: str, handler: Callable[[Call], TracedValue]) -> Handler:
+    """A handler where sums and products do not run over the end of their type, as those of few bits may."""
+
+    def either(call: Call) -> Result | list[Result]:
+        if call.type() in RANGES and RANGES[call.type()][1] < 2**31 - 1:
+            return pointwise(name)(call)
+        return handler(call)
+
+    return either
 
 
 def _add(call: Call) -> TracedValue:
@@ -119,6 +131,8 @@ def _mul(call: Call) -> TracedValue:
 
 def _div(call: Call) -> TracedValue:
     x, y = two(call)
+    if call.type() in RANGES:  # whole numbers are divided towards zero
+        return pointwise("floor_divide")(call)  # type: ignore[return-value]
     number = _number(y)
     if number and isinstance(x, TracedValue):
         return times(call, x, 1 / number, broadcast(call))
@@ -169,7 +183,7 @@ def _merge(
     return _spread(TracedValue(operation(first.value, second.value), base.dims), shape)
 
 
-def _fold(handler: Callable[[Call], TracedValue]) -> Handler:
+def _fold(handler: Callable[[Call], TracedValue]) -> Callable[[Call], TracedValue]:
     """An operation of two inputs over any number of them, from the left."""
 
     def folded(call: Call) -> TracedValue:
@@ -186,10 +200,10 @@ def _fold(handler: Callable[[Call], TracedValue]) -> Handler:
 
 
 ARITHMETIC: dict[str, Handler] = {
-    "Add": _add,
-    "Sub": _sub,
-    "Mul": _mul,
+    "Add": _unbounded("add", _add),
+    "Sub": _unbounded("sub", _sub),
+    "Mul": _unbounded("mul", _mul),
     "Div": _div,
-    "Neg": _neg,
-    "Sum": _fold(_add),
+    "Neg": _unbounded("neg", _neg),
+    "Sum": _unbounded("add", _fold(_add)),
 }

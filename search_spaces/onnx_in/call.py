@@ -44,6 +44,8 @@ class Call:
     others: set[str]
     #: For each node that is a value times a constant, the value and the constant.
     scaled: dict[int, tuple[Value, float]]
+    #: The number type of each value, as ONNX counts them.
+    types: dict[str, int]
     #: The first input, where it is a sequence; it then is none of ``xs``.
     sequence: Sequence | None = None
 
@@ -79,6 +81,10 @@ class Call:
 
     def _input(self, i: int) -> Input:
         return self.xs[i] if i < len(self.xs) else None
+
+    def type(self, i: int = 0) -> int:
+        """The number type of an input; 0 where it is not known."""
+        return self.types.get(self.node.inputs[i], 0) if i < len(self.node.inputs) else 0
 
     def settled(self, i: int = 0) -> TracedValue:
         """A computed input, its dimensions being the node's axes."""

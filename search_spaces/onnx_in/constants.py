@@ -23,13 +23,11 @@ from gennape.search_spaces.onnx_in.dimensions import (
     unsqueezed,
     whole_numbers,
 )
-from gennape.search_spaces.onnx_in.file import MAX_DIM, Constant
+from gennape.search_spaces.onnx_in.file import MAX_DIM, MAX_NUMBERS, Constant
 from gennape.search_spaces.onnx_in.network import OnnxNode
 from gennape.search_spaces.onnx_in.weights import WEIGHTS, Computed
 
 Shape = tuple[int, ...]
-#: Most numbers that are computed; of larger tensors only the shape.
-_MAX_NUMBERS = 4096
 #: Operators that take the shape of their input, not its numbers.
 _OF_SHAPES = ("Shape", "Size")
 
@@ -58,7 +56,7 @@ def _constant_of(node: OnnxNode, xs: list[Constant | None], shape: Shape, comput
     if node.op in (*_OF_SHAPES, "ConstantOfShape"):
         sources = frozenset()
     unknown = node.op not in _OF_SHAPES and any(x is not None and x.values is None for x in xs)
-    values = None if math.prod(shape) > _MAX_NUMBERS or unknown else compute()
+    values = None if math.prod(shape) > MAX_NUMBERS or unknown else compute()
     return Constant(shape, None if values is None else np.asarray(values).reshape(shape), sources)
 
 
@@ -193,7 +191,14 @@ def _cast(node: OnnxNode, xs: list[Constant | None]) -> Computed:
         dtype = helper.tensor_dtype_to_np_dtype(kind)
     except KeyError as error:
         raise InvalidGraphError(f"its attribute 'to' is {kind}, which is no type of numbers") from error
-    return x.shape, lambda: x.numbers.astype(dtype if dtype.kind in "biuf" else np.float32)
+
+    def compute() -> Any:
+        made = x.numbers.astype(dtype)
+        return (
+            made if dtype.kind in "biuf" else made.astype(np.float32)
+        )  # of few bits, as NumPy cannot reckon with them
+
+    return x.shape, compute
 
 
 def _divide(a: Any, b: Any) -> Any:
@@ -208,7 +213,6 @@ _EVALUATED: dict[str, Callable[[OnnxNode, list[Constant | None]], Computed | lis
     "Size": lambda _node, xs: _known(math.prod(need(xs).shape)),
     "Identity": _moved(lambda _node, xs: need(xs).shape),
     "Cast": _cast,
-    "CastLike": _moved(lambda _node, xs: need(xs).shape),
     "Reshape": _moved(_reshape),
     "Unsqueeze": _moved(lambda node, xs: unsqueezed(need(xs).shape, axes_of(node, xs, ()) or ())),
     "Squeeze": _moved(lambda node, xs: squeezed(need(xs).shape, axes_of(node, xs, None))),

@@ -23,6 +23,8 @@ _MAX_STRUCTURE, _MAX_PARTS, MAX_NODES = 8 * 2**20, 300_000, 20_000
 #: numbers, which are shapes and places, up to as many bytes as the second says.
 _SMALL, _SMALL_WHOLE = 1024, 32 * 1024
 _WHOLE = (onnx.TensorProto.INT32, onnx.TensorProto.INT64)
+#: Most numbers of a constant that are computed; of larger tensors only the shape.
+MAX_NUMBERS = 4096
 #: Largest dimension of a tensor, and most dimensions.
 MAX_DIM, MAX_RANK = 2**31 - 1, 16
 
@@ -55,6 +57,8 @@ class Constant:
     #: The real tensors of the file that it was computed of, itself maybe, and how many numbers each holds: these may
     #: be learnt. None where it only says a shape or is filled with one number.
     sources: frozenset[tuple[str, int]] = frozenset()
+    #: The type that ONNX numbers so; 0 where the constant was computed.
+    type: int = 0
 
     @property
     def params(self) -> int:
@@ -202,16 +206,16 @@ def constant(tensor: onnx.TensorProto, where: str) -> Constant:
     size = math.prod(shape)
     sources = frozenset([(where, size)]) if tensor.data_type in _REAL else frozenset()
     if tensor.data_location == onnx.TensorProto.EXTERNAL or tensor.data_type == onnx.TensorProto.STRING:
-        return Constant(shape, None, sources)
+        return Constant(shape, None, sources, tensor.data_type)
     held = any(
         len(getattr(tensor, name))
         for name in ("raw_data", "float_data", "int32_data", "int64_data", "double_data", "uint64_data")
     )
     if size > _SMALL_WHOLE // 8 or (size and not held):
-        return Constant(shape, None, sources)
+        return Constant(shape, None, sources, tensor.data_type)
     try:
         dtype = helper.tensor_dtype_to_np_dtype(tensor.data_type)
         values = onnx.numpy_helper.to_array(tensor) if size else np.zeros(shape, dtype)
     except (KeyError, ValueError, TypeError) as error:
         raise InvalidDataError(f"the numbers of {where} do not fill its shape {list(shape)} ({error})") from error
-    return Constant(shape, values, sources)
+    return Constant(shape, values, sources, tensor.data_type)

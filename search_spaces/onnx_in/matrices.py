@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from math import prod
 
 from gennape.errors import InvalidGraphError
-from gennape.search_spaces.onnx_in.arithmetic import times, two
-from gennape.search_spaces.onnx_in.call import Call, Handler, Input
+from gennape.search_spaces.onnx_in.arithmetic import ARITHMETIC, times, two
+from gennape.search_spaces.onnx_in.call import Call, Handler, Input, Result
 from gennape.search_spaces.onnx_in.dimensions import axis_of, flattened
 from gennape.search_spaces.onnx_in.file import Constant
 from gennape.search_spaces.onnx_in.network import shortest
@@ -26,18 +27,40 @@ def _linear(call: Call, x: TracedValue, dim: int, c_out: int, bias: bool, keep: 
     return TracedValue(made, tuple(dims))
 
 
-def _gemm(call: Call) -> TracedValue:
-    x, weight, bias = call.traced(), call.weight(1), call.constant(2)
-    if len(x.dims) != 2 or len(weight.shape) != 2 or call.node.integer("transA", 0):
-        raise InvalidGraphError(
-            f"it takes {list(x.shape)} and {list(weight.shape)}, must take rows and a learnt matrix"
-        )
-    c_in, c_out = weight.shape[::-1] if call.node.integer("transB", 0) else weight.shape
-    if c_in != x.shape[1]:
-        raise InvalidGraphError(f"its matrix {list(weight.shape)} does not fit {list(x.shape)}")
-    if bias is not None and (prod(bias.shape) not in (1, c_out) or bias.shape[-1:] not in ((), (1,), (c_out,))):
-        raise InvalidGraphError(f"its bias {list(bias.shape)} is not a number for each of {c_out} channels")
-    return _linear(call, x, 1, c_out, bias is not None and call.node.real("beta", 1.0) != 0)
+def _gemm(call: Call) -> Result | list[Result]:
+    """alpha · A · B + beta · C: a layer where B is learnt, its bias where C has a number for each of its columns."""
+    (x, y), c = two(replace(call, xs=call.xs[:2])), call.xs[2] if len(call.xs) > 2 else None
+    turned = bool(call.node.integer("transA", 0)), bool(call.node.integer("transB", 0))
+    alpha, beta = call.node.real("alpha", 1.0), call.node.real("beta", 1.0)
+    if any(len(operand.shape) != 2 for operand in (x, y) if operand is not None):
+        raise InvalidGraphError("it must take two matrices")
+    bias = None if beta == 0 else c
+    if not isinstance(x, TracedValue) or not isinstance(y, Constant):
+        product = _contract(call, x, y, ("ZX" if turned[0] else "XZ", "YZ" if turned[1] else "ZY", "XY"))
+        return _plus(call, times(call, product, alpha, product.shape), bias, beta)
+    rows = tv.moved(x, (1, 0)) if turned[0] else x
+    c_in, c_out = y.shape[::-1] if turned[1] else y.shape
+    if c_in != rows.shape[1]:
+        raise InvalidGraphError(f"its matrix {list(y.shape)} does not fit {list(x.shape)}")
+    by_column = isinstance(bias, Constant) and bias.shape in ((c_out,), (1, c_out))
+    product = _linear(call, rows, 1, c_out, by_column and alpha != 0)
+    if alpha == 0:
+        product = times(call, product, 0.0, product.shape)
+    return product if by_column and alpha != 0 else _plus(call, product, bias, beta)
+
+
+def _plus(call: Call, product: TracedValue, bias: Input, beta: float) -> Result | list[Result]:
+    """The product and what is added to it: one number is as learnt as a vector is."""
+    if bias is None:
+        return product
+    if isinstance(bias, Constant) and prod(bias.shape) == 1 and len(bias.shape) <= 2 and bias.params:
+        x = settle(call.b, product)
+        free = next((axis for axis, n in enumerate(x.value.shape) if n == 1), None)
+        if free is not None:
+            return TracedValue(call.b.shift(x.value, (free,)), x.dims)
+    if isinstance(bias, TracedValue):
+        bias = times(call, bias, beta, bias.shape)
+    return ARITHMETIC["Add"](replace(call, xs=(product, bias)))
 
 
 def _matmul(call: Call) -> TracedValue:

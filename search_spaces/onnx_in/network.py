@@ -86,6 +86,8 @@ class OnnxNetwork:
     input: tuple[str, tuple[int, ...]]
     output: str
     opset: int
+    #: The number type of the input.
+    type: int = 0
 
 
 def network_of(model: onnx.ModelProto, shape: tuple[int, ...] | None = None) -> OnnxNetwork:
@@ -110,10 +112,11 @@ def network_of(model: onnx.ModelProto, shape: tuple[int, ...] | None = None) -> 
             raise InvalidDataError("two initializers of the model have the same name; export the model again")
         if output not in {entry.name, *constants, *(name for node in nodes for name in node.outputs)}:
             raise InvalidDataError(f"no node makes the output {output[:_NAME_LENGTH]!r}; export the model again")
+        kind = entry.type.tensor_type.elem_type
         source = (entry.name, _input_shape(entry, shape))
     except (UnicodeDecodeError, DecodeError) as error:
         raise InvalidDataError(f"the model holds names that are not text ({error}); export it again") from error
-    return OnnxNetwork(_without_unused(needed(nodes, output), output), constants, source, output, opset)
+    return OnnxNetwork(_without_unused(needed(nodes, output), output), constants, source, output, opset, kind)
 
 
 def _opset(model: onnx.ModelProto) -> int:

@@ -74,9 +74,7 @@ def _pool(call: Call) -> TracedValue:
     return grouped(made, shape, groups)
 
 
-def _made(
-    call: Call, value: Value, axes: tuple[_Axis, ...], wanted: tuple[int, int], rounds_up: bool
-) -> Value | None:
+def _made(call: Call, value: Value, axes: tuple[_Axis, ...], wanted: tuple[int, int], rounds_up: bool) -> Value | None:
     """The nodes of a pool; None where there are none."""
     if any(axis.dilation > 1 and axis.kernel > 1 for axis in axes):
         return None
@@ -139,9 +137,7 @@ def _trimmed(call: Call, value: Value, axes: tuple[_Axis, ...], wanted: tuple[in
     return _pooled(call, call.b.slice(value, value.c, h=kept[0], w=kept[1]), axes, _near(axes), True)
 
 
-def _cut(
-    call: Call, value: Value, axes: tuple[_Axis, ...], wanted: tuple[int, int], rounds_up: bool
-) -> Value | None:
+def _cut(call: Call, value: Value, axes: tuple[_Axis, ...], wanted: tuple[int, int], rounds_up: bool) -> Value | None:
     """More padding before the map makes windows that ONNX has not, which are cut off."""
     for rule in (rounds_up, not rounds_up):
         found = [axis.cut(m, rule) for axis, m in zip(axes, wanted, strict=True)]

@@ -10,13 +10,15 @@ from collections.abc import Callable
 from math import prod
 
 import numpy as np
+from onnx import TensorProto
 
 from gennape.errors import InvalidGraphError
 from gennape.search_spaces.onnx_in import dimensions as fixed
 from gennape.search_spaces.onnx_in.call import Call, Handler, Result, Sequence
 from gennape.search_spaces.onnx_in.dimensions import whole_numbers
-from gennape.search_spaces.onnx_in.file import MAX_RANK, Constant
+from gennape.search_spaces.onnx_in.file import MAX_NUMBERS, MAX_RANK, Constant
 from gennape.search_spaces.onnx_in.links import scalar
+from gennape.search_spaces.onnx_in.number_types import RANGES, keeps_numbers
 from gennape.search_spaces.onnx_in.reductions import axes
 from gennape.search_spaces.tracing import traced_value as tv
 from gennape.search_spaces.tracing.joins import Held, joined
@@ -25,17 +27,29 @@ from gennape.search_spaces.tracing.traced_value import Atom, Range, TracedValue,
 Shape = tuple[int, ...]
 
 
-def _same(call: Call) -> TracedValue:
-    """An operator that changes no number at inference: a copy, a cast, dropout."""
-    if len(call.node.outputs) > 1:
-        raise InvalidGraphError("its second output is not known")
-    return call.traced()
+def _dropout(call: Call) -> list[Result]:
+    """Nothing at inference, where its mask, if it is taken, keeps everything."""
+    x, training, ratio = call.traced(), call.constant(2), call.constant(1)
+    drops = ratio is None or ratio.values is None or bool(np.any(ratio.values != 0))
+    if training is not None and (training.values is None or training.values.any()) and drops:
+        raise InvalidGraphError("it drops numbers at random; export the model for inference")
+    return [x, Constant(x.shape, np.ones(x.shape, bool) if prod(x.shape) <= MAX_NUMBERS else None)]
 
 
-def _cast_like(call: Call) -> Result:
-    """The first input, which may be a constant, in the type of the second."""
-    first = call.xs[0] if call.xs else None
-    return call.traced() if first is None else first
+def _cast(call: Call) -> TracedValue:
+    """Nothing but for casts to whole numbers or to few bits, which round."""
+    x, target = call.traced(), call.node.integer("to")
+    if keeps_numbers(call.type(), target):
+        return x
+    if target not in RANGES:
+        return call.other("round_to_few_bits", x.shape, x)
+    name = "ne" if target == TensorProto.BOOL else "trunc" if call.type() not in RANGES else "wrap"
+    return call.other(name, x.shape, x)
+
+
+def _cast_like(_call: Call) -> Result:
+    """A cast whose target is known has become a :func:`_cast`."""
+    raise InvalidGraphError("the number type that it casts to is not known; use Cast")
 
 
 def _view(shape_of: Callable[[Call, Shape], Shape]) -> Handler:
@@ -264,7 +278,9 @@ def _pad(call: Call) -> TracedValue:
 
 
 SHAPES: dict[str, Handler] = {
-    **dict.fromkeys(("Identity", "Dropout", "Cast"), _same),
+    "Identity": lambda call: call.traced(),
+    "Dropout": _dropout,
+    "Cast": _cast,
     "CastLike": _cast_like,
     "Reshape": _view(_reshape),
     "Flatten": _view(lambda call, shape: fixed.flattened(shape, call.node.integer("axis", 1))),

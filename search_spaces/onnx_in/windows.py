@@ -57,8 +57,8 @@ def pads_of(
     ]
     if min(missing) < -1:
         raise InvalidGraphError(
-            f"its auto_pad is {automatic}, but windows {kernel} at strides {stride} leave pixels out, which runtimes do "
-            "in different places; write its pads out"
+            f"its auto_pad is {automatic}, but windows {kernel} at strides {stride} leave pixels out, which each "
+            "runtime does in other places; write its pads out"
         )
     total = [max(0, n) for n in missing]
     small, large = (total[0] // 2, total[1] // 2), (total[0] - total[0] // 2, total[1] - total[1] // 2)
