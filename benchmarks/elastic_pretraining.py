@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from gennape.platform.cluster import ENVIRONMENT
+from gennape.platform.cluster import ENVIRONMENT, LOOPBACK
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -202,7 +202,8 @@ def main() -> None:
     parser.add_argument("--idle", type=float, default=6, help="seconds after which an idle node goes")
     parser.add_argument("--epochs", type=int, default=36)
     options = parser.parse_args()
-    os.environ.update(ENVIRONMENT | {"RAY_AUTH_MODE": "disabled"})  # before Ray starts; tokens would be written to ~
+    # Before Ray starts; on loopback, and tokens would be written to ~.
+    os.environ.update(ENVIRONMENT | LOOPBACK | {"RAY_AUTH_MODE": "disabled"})
     run(options.workers, options.idle, options.epochs)
 
 

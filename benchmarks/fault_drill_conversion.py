@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from fault_drill_pretraining import NODES, Drill, say, schedule, start_cluster
 
-from gennape.platform.cluster import ENVIRONMENT
+from gennape.platform.cluster import ENVIRONMENT, LOOPBACK
 
 SHARD = 200
 
@@ -41,7 +41,8 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=9)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    os.environ.update(ENVIRONMENT | {"RAY_AUTH_MODE": "disabled"})  # before Ray starts; tokens would be written to ~
+    # Before Ray starts; on loopback, and tokens would be written to ~.
+    os.environ.update(ENVIRONMENT | LOOPBACK | {"RAY_AUTH_MODE": "disabled"})
     rng, began, shards = np.random.default_rng(options.seed), time.monotonic(), 8 * (options.kills + 1)
     with tempfile.TemporaryDirectory(prefix="gennape-") as name, ExitStack() as stack:
         folder = Path(name)

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gennape.platform.cluster import ENVIRONMENT
+from gennape.platform.cluster import ENVIRONMENT, LOOPBACK
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -171,7 +171,8 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=15)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    os.environ.update(ENVIRONMENT | {"RAY_AUTH_MODE": "disabled"})  # before Ray starts; tokens would be written to ~
+    # Before Ray starts; on loopback, and tokens would be written to ~.
+    os.environ.update(ENVIRONMENT | LOOPBACK | {"RAY_AUTH_MODE": "disabled"})
     from gennape.platform.pretraining import newest_state, training_folder  # noqa: PLC0415
     from gennape.platform.pretraining_worker import step_of  # noqa: PLC0415
 

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gennape.platform.cluster import ENVIRONMENT
+from gennape.platform.cluster import ENVIRONMENT, LOOPBACK
 from gennape.platform.config import SearchConfig, search_config
 from gennape.platform.evaluation_log import SHARDS, read_shard
 from gennape.platform.failures import FILE
@@ -237,7 +237,7 @@ def main() -> None:
     parser.add_argument("--address", help=argparse.SUPPRESS)
     options = parser.parse_args()
     # Before Ray starts; the cluster is this machine's alone, and tokens would be written to the user's home.
-    os.environ.update(ENVIRONMENT | {"RAY_AUTH_MODE": "disabled"})
+    os.environ.update(ENVIRONMENT | LOOPBACK | {"RAY_AUTH_MODE": "disabled"})
     if options.drive:
         drive(options.drive, options.address)
         return

@@ -80,7 +80,7 @@ def _point_of_front(workspace: Path | None, run: str, index: int) -> tuple[str, 
     from gennape.platform.runs import REPORT, config_of, find_run, read_json
     from gennape.platform.workspace import open_workspace
 
-    folder = find_run(open_workspace(workspace), run)
+    folder = find_run(open_workspace(workspace, private=False), run)
     points = {point["index"]: point["architecture"] for point in read_json(folder / REPORT / "front.json")["points"]}
     if index not in points:
         raise ConfigError(f"the front of {folder.name} has points {min(points)} to {max(points)}, got --index {index}")

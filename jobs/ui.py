@@ -33,9 +33,12 @@ def ui(
         out.print(f"MLflow: {server}")
         return
     out.print(f"opening the runs of {folder} ...")
-    with serve_ui(folder, port) as (address, process):
-        out.print(f"MLflow: {address}  (Ctrl-C stops it)")
-        status = process.wait()
+    with serve_ui(folder, port) as ui:
+        links = ui.links
+        out.print(f"MLflow: {next(links)}  (this link works once; Ctrl-C stops all)")
+        for link in links:
+            out.print(f"opened; for another browser: {link}")
+        status = ui.process.wait()
     raise ServiceError(f"MLflow's interface ended by itself with status {status}")
 
 

@@ -1,26 +1,46 @@
-"""The connection to Ray: a quiet one of our own on this machine, or a running cluster."""
+"""The connection to Ray: a private one of our own on this machine, or a running cluster.
+
+Every verb that uses Ray comes here, so this is the place that decides who can reach it. A Ray of our own listens on
+loopback alone, always asks for the token, and shares no file with other users of the machine.
+"""
 
 from __future__ import annotations
 
 import logging
 import os
-from contextlib import contextmanager
-from typing import TYPE_CHECKING
+import shutil
+import stat
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from gennape.errors import ServiceError
+from gennape.platform.http_auth import is_loopback
+from gennape.platform.ray_session import session_folder
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
-#: What a local Ray reads as it starts, unless the user has set it already.
+log = logging.getLogger(__name__)
+
+#: What Ray reads as it starts, unless the user has set it already.
 ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # keeps a local cluster on 127.0.0.1
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_DEDUP_LOGS": "0",
 }
+#: What a local Ray reads, whatever the user has set: it keeps every socket on loopback, and its metrics to itself.
+LOOPBACK = {
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # the node's address is 127.0.0.1, and all of Ray follows it
+    "RAY_enable_metrics_collection": "0",
+    # Two more servers of metrics, which no option turns off: there is no such port, which they log and go on.
+    "AUTOSCALER_METRIC_PORT": "-1",
+    "DASHBOARD_METRIC_PORT": "-1",
+}
+AUTH_MODE = "RAY_AUTH_MODE"
 START_ATTEMPTS = 3
 OBJECT_STORE_BYTES = 256 * 2**20  # populations and reports are megabytes; Ray would take 30 % of memory
+_SCARCE_BYTES = 32 * 2**20
 
 
 @contextmanager
@@ -28,7 +48,8 @@ def local_ray(address: str | None = None, num_cpus: int | None = None) -> Iterat
     """Ray for the length of the block: started on this machine without ``address``, else the cluster there.
 
     A Ray that this process has already started or joined is used and left running. ``num_cpus`` (a local cluster's
-    size) defaults to this machine's, but at least 2: the actors of a search hold fractions of them.
+    size) defaults to this machine's, but at least 2: the actors of a search hold fractions of them. A local Ray asks
+    for the token even where RAY_AUTH_MODE says "disabled"; a cluster that does not is joined with a warning.
     Raises :class:`ServiceError` when the cluster cannot be started or reached.
     """
     for name, value in ENVIRONMENT.items():
@@ -38,17 +59,17 @@ def local_ray(address: str | None = None, num_cpus: int | None = None) -> Iterat
     if ray.is_initialized():
         yield
         return
-    if address is None:
-        _start(num_cpus or max(2, os.cpu_count() or 2))
-    else:
-        try:
-            ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
-        except (ConnectionError, RuntimeError, TimeoutError, ValueError, OSError) as error:
-            raise ServiceError(f"cannot reach the Ray cluster at {address!r}: {error}") from error
-    try:
+    tighten_token()
+    with ExitStack() as stack:
+        if address is None:
+            folder = stack.enter_context(session_folder())
+            stack.enter_context(_environment(LOOPBACK, without=(AUTH_MODE,)))
+            stack.callback(ray.shutdown)
+            _start(num_cpus or max(2, os.cpu_count() or 2), folder)
+        else:
+            stack.callback(ray.shutdown)
+            _join(address)
         yield
-    finally:
-        ray.shutdown()
 
 
 def alive_nodes() -> frozenset[str]:
@@ -58,25 +79,132 @@ def alive_nodes() -> frozenset[str]:
     return frozenset(node["NodeID"] for node in ray.nodes() if node["Alive"])  # type: ignore[no-untyped-call]
 
 
-def _start(num_cpus: int) -> None:
-    """Start a local Ray. On a busy machine its processes can miss Ray's own limit of 30 s, so try a few times."""
+def on_loopback() -> bool:
+    """Whether no other machine can reach the cluster that this process is connected to."""
+    import ray  # noqa: PLC0415
+
+    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    return all(is_loopback(node["NodeManagerAddress"]) for node in nodes if node["Alive"])
+
+
+def keep_replica_on_loopback() -> None:
+    """In a replica of Serve on a local Ray: its server for other replicas, which Serve opens to every network, too."""
+    import ray  # noqa: PLC0415
+
+    if not ray.is_initialized() or not is_loopback(ray.util.get_node_ip_address()):
+        return
+    from ray.serve._private import replica  # noqa: PLC0415
+
+    add_port = replica.add_port_to_grpc_server
+    replica.add_port_to_grpc_server = lambda server, _: add_port(server, "127.0.0.1:0")
+
+
+def tighten_token() -> None:
+    """Let only its owner read the token that Ray keeps in the home folder; Ray makes it readable for all.
+
+    Other links and other users' files are left alone.
+    """
+    file = Path("~/.ray/auth_token").expanduser()
+    for path, mode in ((file, 0o600), (file.parent, 0o700)):
+        try:
+            found = path.lstat()
+            if found.st_uid != os.geteuid() or not stat.S_IMODE(found.st_mode) & 0o077 or stat.S_ISLNK(found.st_mode):
+                continue
+            path.chmod(mode)
+        except OSError:  # not there, or not ours to change
+            continue
+        if path == file:
+            log.warning(
+                "other users of this machine could read %s, and no longer can; where one may have, delete the file, "
+                "and `ray get-auth-token --generate` makes a new token",
+                file,
+            )
+
+
+def _join(address: str) -> None:
+    """Connect to a running cluster."""
+    import ray  # noqa: PLC0415
+
+    try:
+        ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
+    except (ConnectionError, RuntimeError, TimeoutError, ValueError, OSError) as error:
+        raise ServiceError(f"cannot reach the Ray cluster at {address!r}: {error}") from error
+    if not _asks_for_token() and not on_loopback():
+        log.warning(
+            "the Ray cluster at %s asks for no token: whoever reaches one of its ports can run anything there, and on "
+            "this machine, as you. Start it with RAY_AUTH_MODE=token (see `ray get-auth-token`), and set that here",
+            address,
+        )
+
+
+def _asks_for_token() -> bool:
+    from ray._raylet import AuthenticationMode, get_authentication_mode  # noqa: PLC0415 (Ray shows it nowhere else)
+
+    return bool(get_authentication_mode() == AuthenticationMode.TOKEN)
+
+
+def _start(num_cpus: int, folder: Path) -> None:
+    """Start a local Ray. On a busy machine its processes can miss Ray's own limit of 30 s, so try a few times.
+
+    Raises :class:`ServiceError` also where it would be open to others.
+    """
     import ray  # noqa: PLC0415
 
     for attempt in range(START_ATTEMPTS):
         try:
-            ray.init(
-                address="local",
-                num_cpus=num_cpus,
-                object_store_memory=OBJECT_STORE_BYTES,
-                include_dashboard=False,
-                logging_level=logging.ERROR,
-                log_to_driver=False,
-            )
+            with _private():
+                ray.init(
+                    address="local",
+                    num_cpus=num_cpus,
+                    object_store_memory=OBJECT_STORE_BYTES,
+                    include_dashboard=False,
+                    logging_level=logging.ERROR,
+                    log_to_driver=False,
+                    _temp_dir=str(folder),
+                )
         except Exception as error:  # Ray raises bare exceptions here
             ray.shutdown()
             if attempt == START_ATTEMPTS - 1:
+                free = shutil.disk_usage(folder).free
+                room = f" ({folder.parent.parent} has only {free / 2**20:.0f} MiB left)" if free < _SCARCE_BYTES else ""
                 raise ServiceError(
-                    f"cannot start Ray on this machine, tried {START_ATTEMPTS} times: {error}"
+                    f"cannot start Ray on this machine, tried {START_ATTEMPTS} times{room}: {error}"
                 ) from error
         else:
-            return
+            break
+    if not (on_loopback() and _asks_for_token()):
+        raise ServiceError(
+            f"Ray {ray.__version__} would be open to others (on {ray.util.get_node_ip_address()}); install the release "
+            "that this version of gennape is made for"
+        )
+
+
+@contextmanager
+def _private() -> Iterator[None]:
+    """What is made here is for this user alone, and what is started listens on loopback.
+
+    Ray reads the variable for loopback as it is imported, which may have been before; the token is its default.
+    """
+    from ray._private import ray_constants  # noqa: PLC0415
+
+    mask, clusters = os.umask(0o077), ray_constants.ENABLE_RAY_CLUSTER
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    try:
+        yield
+    finally:
+        os.umask(mask)
+        ray_constants.ENABLE_RAY_CLUSTER = clusters
+
+
+@contextmanager
+def _environment(values: Mapping[str, str], without: tuple[str, ...]) -> Iterator[None]:
+    """Variables of this process and of what it starts, for the length of the block."""
+    before = {name: os.environ.pop(name, None) for name in (*values, *without)}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value

@@ -6,6 +6,7 @@ import logging
 import os
 import threading
 import time
+import uuid
 import warnings
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -15,8 +16,8 @@ from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from gennape.errors import ConfigError, GennapeError, ServiceError
-from gennape.platform.cluster import local_ray
-from gennape.platform.pretraining_worker import Board, Point, work
+from gennape.platform.cluster import local_ray, on_loopback
+from gennape.platform.pretraining_worker import Board, Point, meet, work
 from gennape.platform.runs import read_json, write_json
 from gennape.platform.settings import flat
 from gennape.platform.tracking import track
@@ -129,7 +130,7 @@ def _fit(folder: Path, task: dict[str, Any], scale: WorkersConfig, watch: _Watch
     trainer = TorchTrainer(
         work,
         train_loop_config=task,
-        torch_config=_torch_config(),
+        torch_config=_torch_config(folder.absolute() / RAY if on_loopback() else None),
         scaling_config=ScalingConfig(
             num_workers=number,
             use_gpu=gpu,
@@ -159,8 +160,12 @@ def _fit(folder: Path, task: dict[str, Any], scale: WorkersConfig, watch: _Watch
     return failures[0] if failures else None
 
 
-def _torch_config() -> Any:
-    """NCCL where all workers find their GPUs, else gloo: Ray goes by what was asked for, not by what is there."""
+def _torch_config(meeting: Path | None) -> Any:
+    """NCCL where all workers find their GPUs, else gloo: Ray goes by what was asked for, not by what is there.
+
+    ``meeting``: a folder that workers of one machine find each other by. Without one the first opens a port to every
+    network, which asks nobody who they are, as workers of several machines need it.
+    """
     import torch  # noqa: PLC0415
     from ray.train.torch import TorchConfig  # noqa: PLC0415
 
@@ -170,7 +175,25 @@ def _torch_config() -> Any:
         def on_start(self, worker_group: Any, backend_config: Any) -> None:
             gpus = worker_group.get_resources_per_worker().get("GPU", 0) > 0
             backend = "nccl" if gpus and all(worker_group.execute(torch.cuda.is_available)) else "gloo"
-            super().on_start(worker_group, replace(backend_config, backend=backend))
+            if meeting is None:
+                super().on_start(worker_group, replace(backend_config, backend=backend))
+                return
+            meeting.mkdir(parents=True, exist_ok=True)
+            file, size = meeting / f"meeting-{uuid.uuid4().hex}", len(worker_group)
+            ray.get(
+                [
+                    worker_group.execute_single_async(
+                        rank,
+                        meet,
+                        backend=backend,
+                        file=str(file),
+                        rank=rank,
+                        size=size,
+                        timeout=backend_config.timeout_s,
+                    )
+                    for rank in range(size)
+                ]
+            )
 
     class Chosen(TorchConfig):
         @property

@@ -11,6 +11,7 @@ import numpy as np
 from ray import serve
 
 from gennape.errors import CheckpointError, GennapeError, ServiceError
+from gennape.platform.cluster import keep_replica_on_loopback
 from gennape.platform.serving_answers import Answer, answer_sets, probe_graphs
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ class Ensemble:
     def __init__(self, config: ServingConfig, files: Mapping[str, bytes], load: Load) -> None:
         import torch  # noqa: PLC0415 (only replicas need it)
 
+        keep_replica_on_loopback()
         torch.set_num_threads(config.torch_threads)
         self.predictor = load_files(files, load) if files else load(config.checkpoint)
         self.probe = probe_graphs()

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 import tempfile
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,17 +18,47 @@ if TYPE_CHECKING:
 
 DEFAULT = "gennape-workspace"
 VARIABLE = "GENNAPE_WORKSPACE"
+#: What lies directly in a workspace.
+_MADE = re.compile(r"\.mlflow\.lock|mlflow\.db(-\w+)?|artifacts|runs|tracking|pretraining|tuning|labelling|images")
 _PARTIAL = re.compile(r"\..+\.[0-9a-f]{8}(\.\w+)?")  # the names that atomic.replacing makes
 
 
-def open_workspace(path: Path | None = None) -> Path:
+def open_workspace(path: Path | None = None, private: bool = True) -> Path:
     """The workspace as an absolute path, made if absent: ``path``, else $GENNAPE_WORKSPACE, else ./gennape-workspace.
 
-    Raises :class:`WorkspaceError` when files cannot be written there (tried, not guessed from permissions).
+    ``private``: no other user reads what is there, nor what this process writes from now on, there and elsewhere (its
+    umask becomes 077). Raises :class:`WorkspaceError` when files cannot be written there (tried, not guessed from
+    permissions).
     """
     folder = (path or Path(os.environ.get(VARIABLE) or DEFAULT)).expanduser().absolute()
+    if private:
+        os.umask(0o077)
     make_writable(folder, f"give another folder with --workspace or ${VARIABLE}", "the workspace ")
+    if private:
+        _tighten(folder)
     return folder
+
+
+def _tighten(folder: Path) -> None:
+    """Close to others what an earlier version left open in a workspace: what gennape makes there, and no other file."""
+    ours = [path for path in folder.iterdir() if _MADE.fullmatch(path.name)]
+    for path in ours:
+        if _close(path) and path.is_dir():  # what is in a folder that was closed is closed to others
+            for parent, folders, files in os.walk(path):
+                for name in (*folders, *files):
+                    _close(Path(parent, name))
+    if folder.name == DEFAULT or (ours and len(ours) == len(list(folder.iterdir()))):
+        _close(folder)
+
+
+def _close(path: Path) -> bool:
+    """Take others' permissions away, where there are any and it is this user's file and no link; whether there were."""
+    with suppress(OSError):
+        found = path.lstat()
+        if found.st_uid == os.geteuid() and not stat.S_ISLNK(found.st_mode) and found.st_mode & 0o077:
+            path.chmod(stat.S_IMODE(found.st_mode) & ~0o077)
+            return True
+    return False
 
 
 def make_writable(folder: Path, remedy: str, what: str = "") -> None:

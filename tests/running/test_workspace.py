@@ -116,3 +116,64 @@ def test_what_cannot_be_written_is_one_error(tmp_path: Path, path: str) -> None:
         replacing(tmp_path / path) as temporary,
     ):
         temporary.write_text("something")
+
+
+# Who may read -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def usual_umask():
+    before = os.umask(0o022)
+    yield
+    os.umask(before)
+
+
+def modes(folder):
+    return {str(path.relative_to(folder)): path.lstat().st_mode & 0o777 for path in sorted(folder.rglob("*"))}
+
+
+@pytest.mark.usefixtures("usual_umask")
+def test_a_new_workspace_and_what_is_written_after_are_its_owners_alone(tmp_path):
+    folder = open_workspace(tmp_path / "w")
+    write_json(create_run(folder, "hiaml", 0) / "status.json", {})
+    assert folder.stat().st_mode & 0o777 == 0o700
+    assert set(modes(folder).values()) == {0o700, 0o600}
+
+
+@pytest.mark.usefixtures("usual_umask")
+def test_a_workspace_of_an_earlier_version_is_closed_to_others(tmp_path):
+    folder = tmp_path / "w"
+    (folder / "runs" / "a").mkdir(parents=True)
+    (folder / "runs" / "a" / "front.json").write_text("{}")
+    (folder / "mlflow.db").write_bytes(b"")
+    (folder / "mlflow.db").chmod(0o664)
+    (folder / "runs" / "a" / "tool").write_text("")
+    (folder / "runs" / "a" / "tool").chmod(0o755)
+    open_workspace(folder)
+    assert folder.stat().st_mode & 0o777 == 0o700
+    assert modes(folder) == {
+        "mlflow.db": 0o600, "runs": 0o700, "runs/a": 0o700, "runs/a/front.json": 0o600, "runs/a/tool": 0o700,
+    }  # fmt: skip
+
+
+@pytest.mark.usefixtures("usual_umask")
+def test_what_gennape_did_not_make_keeps_its_permissions(tmp_path):
+    """A workspace may be a folder that holds other things, such as the home folder; links lead anywhere."""
+    (tmp_path / "elsewhere").write_text("")
+    folder = tmp_path / "home"
+    (folder / "public_html").mkdir(parents=True)
+    (folder / "runs").mkdir()
+    (folder / "runs" / "link").symlink_to(tmp_path / "elsewhere")
+    open_workspace(folder)
+    assert folder.stat().st_mode & 0o777 == 0o755
+    assert modes(folder)["public_html"] == 0o755
+    assert modes(folder)["runs"] == 0o700
+    assert (tmp_path / "elsewhere").stat().st_mode & 0o777 == 0o644
+
+
+@pytest.mark.usefixtures("usual_umask")
+def test_reading_a_workspace_changes_no_permission(tmp_path):
+    (tmp_path / "w" / "runs").mkdir(parents=True)
+    open_workspace(tmp_path / "w", private=False)
+    assert (tmp_path / "w").stat().st_mode & 0o777 == 0o755
+    assert os.umask(0o022) == 0o022

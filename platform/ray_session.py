@@ -1,0 +1,114 @@
+"""The folder of a local Ray, which only its owner can enter; it goes with its command, or at the next start."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import stat
+import tempfile
+import time
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
+
+from gennape.errors import ServiceError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+PREFIX = "gn-ray-"
+LOCK = "lock"
+#: Ray makes its own folder writable for everyone, so it is not the one that keeps others out.
+INNER = "r"
+#: Ray's sockets lie 64 characters deeper than INNER, and the system takes 103 (macOS) or 107 for the whole path.
+MAX_PATH = 36
+#: A folder without a lock belongs to a command that is just starting, or to one that was killed while it did.
+_UNLOCKED_S = 3600.0
+_REMOVAL_S = 5.0
+_TRIES = 10
+
+
+@contextmanager
+def session_folder() -> Iterator[Path]:
+    """A new private folder for a local Ray, for the length of the block; folders of killed commands are removed.
+
+    It lies in the folder for temporary files ($TMPDIR), or in /tmp where that path is too long for Ray's sockets.
+    Raises :class:`ServiceError` when there is no place for it.
+    """
+    parent = _parent()
+    remove_stale(parent)
+    folder, lock = _locked(parent)
+    try:
+        inner = folder / INNER
+        inner.mkdir()
+        yield inner
+    finally:
+        _remove(folder)
+        lock.close()
+
+
+def remove_stale(parent: Path) -> None:
+    """Remove what our killed commands left in ``parent``: what belongs to this user and is locked by no process."""
+    for folder in parent.glob(f"{PREFIX}*"):
+        with suppress(OSError):
+            if _is_ours(folder) and _is_dead(folder):
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_ours(folder: Path) -> bool:
+    found = folder.lstat()
+    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid()
+
+
+def _is_dead(folder: Path) -> bool:
+    try:
+        with (folder / LOCK).open() as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return time.time() - folder.stat().st_mtime > _UNLOCKED_S
+    except OSError:  # locked, so alive
+        return False
+    return True
+
+
+def _parent() -> Path:
+    usual = Path(tempfile.gettempdir())
+    for parent in (usual, Path("/tmp")):  # noqa: S108 (a folder of its own is made in it)
+        if len(str(parent)) + len(PREFIX) + 9 <= MAX_PATH and parent.is_dir():
+            return parent
+    raise ServiceError(
+        f"the folder for temporary files, {usual}, has too long a path for Ray's sockets; set a shorter TMPDIR"
+    )
+
+
+def _locked(parent: Path) -> tuple[Path, IO[str]]:
+    """A new folder and its lock, which the system frees when this process ends, however it ends."""
+    for _ in range(_TRIES):
+        try:
+            folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent))
+            lock = (folder / LOCK).open("x")
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            raise ServiceError(
+                f"cannot make a folder for Ray in {parent} ({error.strerror}); make room there, or set another TMPDIR"
+            ) from error
+        # Between the two calls another command may have taken the folder for one of a killed command.
+        with suppress(OSError):
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.path.samestat(os.fstat(lock.fileno()), (folder / LOCK).stat()):
+                return folder, lock
+        lock.close()
+    raise ServiceError(f"cannot keep a folder for Ray in {parent}: something removes it; set another TMPDIR")
+
+
+def _remove(folder: Path) -> None:
+    """Remove it; the last of Ray's processes may still write as they end."""
+    deadline = time.monotonic() + _REMOVAL_S
+    while folder.exists():
+        shutil.rmtree(folder, ignore_errors=True)
+        if time.monotonic() > deadline:
+            return  # the next start removes it
+        if folder.exists():
+            time.sleep(0.1)
