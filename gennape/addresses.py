@@ -2,18 +2,40 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
+from urllib.parse import unquote_plus, urlsplit
 
 from gennape.errors import ConfigError
 
 if TYPE_CHECKING:
     from urllib.parse import SplitResult
 
+_SECRET = re.compile(r"token|key|secret|pass|pwd|sig|cred|auth|session|jwt|bearer", re.IGNORECASE)
+_RANDOM = re.compile(r"[A-Za-z0-9+/=_]{20,}")
+
 
 def holds_secret(address: str) -> bool:
-    """Whether an address, of whatever scheme, holds a user or password."""
-    return "@" in address.partition("://")[2].partition("/")[0]
+    """Whether an address, of whatever scheme, holds a user or password, or a token after ``?`` or ``#``."""
+    rest = address.partition("://")[2]
+    if "@" in re.split(r"[/?#]", rest, maxsplit=1)[0]:
+        return True
+    values = re.split(r"[?#&;]", rest)[1:]
+    return any(_is_secret(*map(unquote_plus, value.partition("=")[::2])) for value in values)
+
+
+def without_query(address: str) -> str:
+    """An address as far as it may be shown: what follows ``?`` or ``#`` may be a secret."""
+    shown = re.split(r"[?#]", address, maxsplit=1)[0]
+    return shown if shown == address else f"{shown}?..."
+
+
+def _is_secret(name: str, value: str) -> bool:
+    """Whether a value is called a secret or looks like one: long, of letters and digits as chance gives them."""
+    if not value:
+        name, value = "", name
+    random = any(re.search(r"\d", part) and re.search(r"[A-Za-z]", part) for part in _RANDOM.findall(value))
+    return random or bool(_SECRET.search(name))
 
 
 def web_address(text: str, what: str, secrets: str = "leave them out") -> SplitResult:
@@ -32,4 +54,4 @@ def web_address(text: str, what: str, secrets: str = "leave them out") -> SplitR
         return parts
     if "@" in text:
         raise ConfigError(f"{what} holds a user or password; {secrets}")
-    raise ConfigError(f"{what} must be an address http://... or https://..., got {text!r}")
+    raise ConfigError(f"{what} must be an address http://... or https://..., got {without_query(text)!r}")

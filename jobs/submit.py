@@ -131,8 +131,8 @@ def on_cluster(verb: list[str]) -> list[str]:
         raise ConfigError(f"`{verb[0]}` is about jobs and runs here, not in one; leave out `submit --`")
     if any(holds_secret(argument) for argument in verb):
         raise ConfigError(
-            "an option of the verb holds a user or password, which would show in the list of jobs; leave it out, and "
-            "set up on the cluster how it proves who it is"
+            "an option of the verb holds a user, password, token or signature, which would show in the list of jobs; "
+            "leave it out, and set up on the cluster how it proves who it is"
         )
     takes_address = "address" in inspect.signature(known[verb[0]]).parameters
     given = any(argument.partition("=")[0] == "--address" for argument in verb)

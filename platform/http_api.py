@@ -61,7 +61,8 @@ def create_api(service: HttpService) -> FastAPI:
     ``/metrics`` and ``/openapi.json``.
 
     Every answer but the figures says which checkpoint made it. Every answer that is not what was asked for is
-    ``{"error": message, "checkpoint": sha256}``: 400 for a body that is not JSON, 401 without the token, 408 and 413
+    ``{"error": message, "checkpoint": sha256}``: 400 for a body that is not JSON, 401 without the token, 403 for
+    a foreign Host where there is none, 408 and 413
     for a body that is too slow or too large, 422 for what is no network that can be predicted, 503 with ``Retry-After``
     where too much is asked or the predictor is away, 504 where the answer took too long.
     """
@@ -89,7 +90,7 @@ def _add_predictions(api: FastAPI, service: HttpService) -> None:
     limits = service.limits
     options: dict[str, Any] = {
         "response_model_exclude_none": True,
-        "responses": _described(400, 401, 408, 413, 422, 503, 504),
+        "responses": _described(400, 401, 403, 408, 413, 422, 503, 504),
     }
 
     @api.post(PREDICT, **options)
@@ -122,20 +123,20 @@ def _add_predictions(api: FastAPI, service: HttpService) -> None:
 
 
 def _add_information(api: FastAPI, service: HttpService) -> None:
-    @api.get(HEALTH, responses=_described(503))
+    @api.get(HEALTH, responses=_described(403, 503))
     async def health() -> HealthResponse:
         """Whether the predictor answers; needs no token."""
         if not service.healthy:
             raise HTTPException(503, "the predictor does not answer at the moment", {"retry-after": "5"})
         return HealthResponse(status="ok", checkpoint=service.sha256)
 
-    @api.get(SPACES, responses=_described(401))
+    @api.get(SPACES, responses=_described(401, 403))
     async def spaces() -> SpacesResponse:
         """The known families and an example of each."""
         known = [SpaceBody(name=space.name, example=example(space)) for space in FAMILIES]
         return SpacesResponse(spaces=known, checkpoint=service.sha256)
 
-    @api.get(METRICS, response_class=Response, responses={**_described(401), 200: {"content": {"text/plain": {}}}})
+    @api.get(METRICS, response_class=Response, responses={**_described(401, 403), 200: {"content": {"text/plain": {}}}})
     async def metrics() -> Response:
         """Figures for Prometheus."""
         text = service.metrics.exposition(service.gate.inside, service.gate.most, service.sha256)
@@ -212,6 +213,7 @@ ONNX_BODY: dict[str, Any] = {
 MEANINGS = {
     400: "The body is not JSON.",
     401: "The bearer token is missing or wrong.",
+    403: "Without a token: asked for by a name that is not this machine's own.",
     408: "The body did not arrive in time.",
     413: "The body is too large.",
     422: "What was sent is no network that can be predicted.",

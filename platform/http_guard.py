@@ -8,11 +8,12 @@ import time
 from contextlib import suppress
 from http import HTTPStatus
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 
-from gennape.platform.http_auth import is_authorised
+from gennape.platform.http_auth import is_authorised, is_loopback
 from gennape.platform.http_metrics import OTHER_PATH
 from gennape.platform.serving_answers import OverloadedError
 
@@ -102,7 +103,15 @@ class Guard:
 
     async def _pass(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = Headers(scope=scope)
-        if scope["path"] != HEALTH and not is_authorised(headers.get("authorization"), self._service.token):
+        if scope["method"] == "HEAD":
+            scope, send = {**scope, "method": "GET"}, _without_body(send)
+        if self._service.token is None and not _is_local(headers.getlist("host")):
+            # A page of another site that has its own name point to this machine asks by that name.
+            answer = self._service.error(
+                403, "without a token this service answers to 127.0.0.1 and localhost alone; serve it with a token"
+            )
+            await answer(scope, receive, send)
+        elif scope["path"] != HEALTH and not is_authorised(headers.get("authorization"), self._service.token):
             answer = self._service.error(
                 401,
                 "a bearer token is required, and this request carries none or a wrong one; send the header "
@@ -160,6 +169,23 @@ class Guard:
         return self._service.error(
             504, f"no answer within {seconds:g} s, and it is not worked on any more; send fewer networks at a time"
         )
+
+
+def _is_local(hosts: list[str]) -> bool:
+    """Whether the one Host that a request names is this machine by a name of its own."""
+    try:
+        return len(hosts) == 1 and is_loopback(urlsplit(f"//{hosts[0]}").hostname or "")
+    except ValueError:
+        return False
+
+
+def _without_body(send: Send) -> Send:
+    """The answer to GET, as HEAD gets it."""
+
+    async def sending(message: Message) -> None:
+        await send({**message, "body": b""} if message["type"] == "http.response.body" else message)
+
+    return sending
 
 
 class Body:

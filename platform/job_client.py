@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from gennape.addresses import web_address
 from gennape.errors import ServiceError
+from gennape.platform.cluster import tighten_token
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
 
 REQUEST_TIMEOUT_S = (10.0, 120.0)  # to connect, and to answer; Ray would wait for ever
 _TOKENS = "copy the cluster's ~/.ray/auth_token here, or set RAY_AUTH_TOKEN"
+_BESIDE = (
+    "Beside another Ray, yours has its dashboard on the next free port, as `ray start` says: give it with "
+    "--address http://127.0.0.1:8266"
+)
 _RAYS_ADDRESSES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
 
 
@@ -39,6 +44,7 @@ def _client(address: str) -> JobSubmissionClient:
         def _do_request(self, *args: Any, **kwargs: Any) -> Any:
             return super()._do_request(*args, timeout=REQUEST_TIMEOUT_S, **kwargs)
 
+    tighten_token()
     with asking(address), _without(_RAYS_ADDRESSES):
         return Client(address)
 
@@ -74,7 +80,9 @@ def asking(address: str, unknown: ServiceError | None = None) -> Iterator[None]:
     except (RuntimeError, ValueError, OSError) as error:
         if unknown is not None and "status code 404" in str(error):
             raise unknown from error
-        hint = "is it the dashboard's port (8265), and forwarded to this machine (ray dashboard cluster.yaml)?"
+        hint = (
+            f"is it the dashboard's port (8265), and forwarded to this machine (ray dashboard cluster.yaml)? {_BESIDE}"
+        )
         raise ServiceError(f"cannot use the cluster at {address}: {first_line(error).rstrip('.')}; {hint}") from error
     except Exception as error:
         from ray.exceptions import AuthenticationError  # noqa: PLC0415
@@ -83,7 +91,7 @@ def asking(address: str, unknown: ServiceError | None = None) -> Iterator[None]:
             raise
         raise ServiceError(
             f"the cluster at {address} wants a token and does not accept this machine's: "
-            f"{first_line(error).partition('. Ensure')[0]}; {_TOKENS}"
+            f"{first_line(error).partition('. Ensure')[0]}; {_TOKENS}. {_BESIDE}"
         ) from error
 
 

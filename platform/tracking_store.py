@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import gennape
-from gennape.addresses import web_address
+from gennape.addresses import web_address, without_query
 from gennape.errors import ConfigError, ServiceError, WorkspaceError
 from gennape.platform.tracking_database import NAME, database
 from gennape.source import commit
@@ -70,7 +70,9 @@ def server_address(given: str | None = None) -> str | None:
         "give them as MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or as MLFLOW_TRACKING_TOKEN",
     )
     if parts.query or parts.fragment:
-        raise ConfigError(f"{what} has no ? or #, got {address!r}; leave it out for the store of the workspace")
+        raise ConfigError(
+            f"{what} has no ? or #, got {without_query(address)!r}; leave it out for the store of the workspace"
+        )
     return address
 
 

@@ -231,3 +231,32 @@ def test_no_json_is_an_internal_error(space: str, architecture: Any) -> None:
     body = json.dumps({"space": space, "architecture": architecture})
     answer = predict(content=body, headers=JSON_TYPE)
     assert answer.status_code in (200, 422), answer.text
+
+
+# HEAD, and names of this machine -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", ["/health", "/spaces", "/metrics", "/openapi.json", "/predict", "/nowhere"])
+def test_head_is_answered_as_get_without_a_body(path):
+    get, head = (ask_api(method, path) for method in ("GET", "HEAD"))
+    assert head.status_code == get.status_code
+    assert head.content == b""
+    if path != "/metrics":  # it counts the one before
+        assert head.headers == get.headers
+
+
+@pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example:8000", "10.0.0.7", "[::1"])
+def test_without_a_token_a_foreign_name_is_refused(host):
+    """A page of another site may have its own name point to this machine."""
+    for method, path in (("GET", "/health"), ("POST", "/predict"), ("GET", "/spaces")):
+        answer = ask_api(method, path, headers={"host": host})
+        assert answer.status_code == 403
+        assert "token" in answer.json()["error"]
+    for own in ("localhost", "127.0.0.1:8000", "[::1]:8000", "LOCALHOST"):
+        assert ask_api("GET", "/health", headers={"host": own}).status_code == 200
+
+
+def test_with_a_token_any_name_will_do():
+    api = create_api(service_of(token="t" * 16))
+    headers = {"host": "predictor.example", "authorization": "Bearer " + "t" * 16}
+    assert ask_api("GET", "/spaces", api, headers=headers).status_code == 200
