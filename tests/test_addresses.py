@@ -45,8 +45,8 @@ def test_addresses_with_secrets_are_known(address: str) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["https://host/x", "https://host/x?download=1", "http://host:5000/a@b", "a?token=x", "https://host/#/runs/3", "--seed",
-     "", "https://host/?file=mobilenet_v3_large-224.onnx"],
+    ["https://host/x", "https://host/x?download=1", "http://host:5000/a@b", "a?token=x", "https://host/#/runs/3",
+     "--seed", "", "https://host/?file=mobilenet_v3_large-224.onnx"],
 )  # fmt: skip
 def test_others_hold_none(text: str) -> None:
     assert not holds_secret(text)
