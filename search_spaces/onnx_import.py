@@ -28,6 +28,8 @@ from gennape.search_spaces.tracing.traced_value import TracedValue, default_grou
 
 #: Most problems that an error lists, longest time that an import takes, and largest cost of a node.
 _MAX_LISTED, _MAX_SECONDS, _MAX_COST = 200, 60.0, 2.0**53
+#: Most bytes of computed constants whose numbers are kept.
+_MAX_CONSTANTS = 64 * 2**20
 
 
 def read_onnx(
@@ -71,16 +73,15 @@ def _imported(network: OnnxNetwork) -> Imported:
     given = {name: network.type, **{key: x.type for key, x in constants.items()}}
     types = number_types(network.nodes, given)
     network = replace(network, nodes=casts(network.nodes, types))
-    nodes = fuse(_without_constants(network, constants, problems), constants, network.output)
+    deadline = time.monotonic() + _MAX_SECONDS
+    nodes = fuse(_without_constants(network, constants, problems, deadline), constants, network.output)
     builder, groups = GraphBuilder(), default_groups(shape)
     image = grouped(builder.input(*sizes(shape, groups)), shape, groups)
     values: dict[str, Result] = {**constants, name: image}
     call = Call(OnnxNode("", "", (), ()), (), builder, network.opset, set(), {}, types)
     origins: list[Origin] = []
-    deadline = time.monotonic() + _MAX_SECONDS
     for node in needed(nodes, network.output):
-        if time.monotonic() > deadline:
-            raise InvalidDataError(f"the import took over {_MAX_SECONDS:.0f} s, up to node {node}; simplify the model")
+        _check_time(deadline, node)
         # What takes the result of a problem is no problem of its own, unless nothing could take it.
         lost = any(x and x not in values for x in node.inputs)
         try:
@@ -99,6 +100,11 @@ def _imported(network: OnnxNetwork) -> Imported:
     _check_cost(graph)
     validate(pack([graph]))
     return Imported(graph, _counted(graph, call.others))
+
+
+def _check_time(deadline: float, node: OnnxNode) -> None:
+    if time.monotonic() > deadline:
+        raise InvalidDataError(f"the import took over {_MAX_SECONDS:.0f} s, up to node {node}; simplify the model")
 
 
 def _prepared(call: Call, node: OnnxNode, values: dict[str, Result]) -> Call:
@@ -131,16 +137,22 @@ def _counted(graph: ComputationGraph, names: set[str]) -> dict[str, int]:
     return {name: count for name, count in named.items() if count}
 
 
-def _without_constants(network: OnnxNetwork, constants: dict[str, Constant], problems: list[str]) -> list[OnnxNode]:
+def _without_constants(
+    network: OnnxNetwork, constants: dict[str, Constant], problems: list[str], deadline: float
+) -> list[OnnxNode]:
     """The nodes that depend on the image; the others are computed into ``constants``."""
-    rest = []
+    rest, held = [], 0
     for node in network.nodes:
         fixed = not node.domain and is_evaluated(node.op) and all(not x or x in constants for x in node.inputs)
         if not fixed:
             rest.append(node)
             continue
         try:
-            made = evaluate(node, [constants.get(x) for x in node.inputs])
+            _check_time(deadline, node)
+            made = evaluate(node, [constants.get(x) for x in node.inputs], network.opset)
+            held += sum(x.values.nbytes for x in made if x.values is not None)
+            if held > _MAX_CONSTANTS:  # of what follows only the shapes are kept
+                made = [replace(x, values=None) for x in made]
             constants.update((name, x) for name, x in zip(node.outputs, made, strict=False) if name)
         except InvalidGraphError as error:
             problems.append(f"node {node}: {error}")
@@ -157,7 +169,7 @@ def _results(call: Call) -> list[Result]:
     """What the operator makes, as nodes or as constants."""
     node = call.node
     if all(not isinstance(x, TracedValue) for x in call.xs) and is_evaluated(node.op) and not node.domain:
-        return [*evaluate(node, call.constants)]
+        return [*evaluate(node, call.constants, call.opset)]
     operator = (FUSED_OPERATORS if node.domain == FUSED else {} if node.domain else OPERATORS).get(node.op)
     if operator is None:
         raise InvalidGraphError("no operation is known for it")

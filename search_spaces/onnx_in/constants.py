@@ -25,6 +25,7 @@ from gennape.search_spaces.onnx_in.dimensions import (
 )
 from gennape.search_spaces.onnx_in.file import MAX_DIM, MAX_NUMBERS, Constant
 from gennape.search_spaces.onnx_in.network import OnnxNode
+from gennape.search_spaces.onnx_in.reference import BY_REFERENCE
 from gennape.search_spaces.onnx_in.weights import WEIGHTS, Computed
 
 Shape = tuple[int, ...]
@@ -32,29 +33,41 @@ Shape = tuple[int, ...]
 _OF_SHAPES = ("Shape", "Size")
 
 
-def evaluate(node: OnnxNode, xs: list[Constant | None]) -> list[Constant]:
+#: Operators of whose inputs only the first ones may be learnt: the others say how much, where, and between what.
+_OF_FIRST = {"Resize": 1, "Pad": 1, "Clip": 1, "Range": 0, "OneHot": 0}
+#: What the rules and ONNX's reference raise for inputs that do not fit an operator.
+_UNFIT = (TypeError, ValueError, LookupError, ArithmeticError, AttributeError, RuntimeError, AssertionError)
+#: Most tensors of the file that a constant tells apart as what it was computed of.
+_MAX_SOURCES = 256
+
+
+def evaluate(node: OnnxNode, xs: list[Constant | None], opset: int) -> list[Constant]:
     """The results of a node all of whose inputs are constants.
 
     Raises :class:`InvalidGraphError` where the operator is not known or does not fit its inputs.
     """
     try:
         with np.errstate(all="ignore"):
-            made = _EVALUATED[node.op](node, xs)
+            rule = _EVALUATED.get(node.op)
+            made = rule(node, xs) if rule else BY_REFERENCE[node.op](node, xs, opset)
             results = made if isinstance(made, list) else [made]
             if len(results) < node.n_taken:
                 raise InvalidGraphError(f"its constant output {node.n_taken} is taken, only {len(results)} are known")
             return [_constant_of(node, xs, *result) for result in results]
-    except (TypeError, ValueError, IndexError, OverflowError, ZeroDivisionError, AttributeError) as error:
+    except _UNFIT as error:
         raise InvalidGraphError(f"its constant inputs do not fit it ({error})") from error
 
 
 def _constant_of(node: OnnxNode, xs: list[Constant | None], shape: Shape, compute: Callable[[], Any]) -> Constant:
     if min(shape, default=1) < 0 or max(shape, default=1) > MAX_DIM:
         raise InvalidGraphError(f"its constant result would have the shape {list(shape)}")
-    present = [x for x in (*xs, node.attributes.get("value")) if isinstance(x, Constant)]
+    taken = xs[: _OF_FIRST.get(node.op, len(xs))]
+    present = [x for x in (*taken, node.attributes.get("value")) if isinstance(x, Constant)]
     sources = frozenset[tuple[str, int]]().union(*(x.sources for x in present))
     if node.op in (*_OF_SHAPES, "ConstantOfShape"):
         sources = frozenset()
+    if len(sources) > _MAX_SOURCES:
+        sources = frozenset([(f"what {node} is computed of", sum(size for _, size in sources))])
     unknown = node.op not in _OF_SHAPES and any(x is not None and x.values is None for x in xs)
     values = None if math.prod(shape) > MAX_NUMBERS or unknown else compute()
     return Constant(shape, None if values is None else np.asarray(values).reshape(shape), sources)
@@ -62,7 +75,7 @@ def _constant_of(node: OnnxNode, xs: list[Constant | None], shape: Shape, comput
 
 def is_evaluated(op: str) -> bool:
     """Whether :func:`evaluate` knows the operator."""
-    return op in _EVALUATED
+    return op in _EVALUATED or op in BY_REFERENCE
 
 
 def _elementwise(function: Callable[..., Any]) -> Callable[[OnnxNode, list[Constant | None]], Computed]:
@@ -176,7 +189,9 @@ def _reduce(function: Callable[..., Any]) -> Callable[[OnnxNode, list[Constant |
     def rule(node: OnnxNode, xs: list[Constant | None]) -> Computed:
         x = need(xs)
         listed = axes_of(node, xs, None)
-        gone = tuple(axis_of(a, len(x.shape)) for a in (range(len(x.shape)) if listed is None else listed))
+        if not listed:
+            listed = () if node.integer("noop_with_empty_axes", 0) else tuple(range(len(x.shape)))
+        gone = tuple(axis_of(axis, len(x.shape)) for axis in listed)
         keep = bool(node.integer("keepdims", 1))
         shape = tuple(1 if i in gone else n for i, n in enumerate(x.shape) if keep or i not in gone)
         return shape, lambda: function(x.numbers, axis=gone, keepdims=keep)
@@ -199,6 +214,18 @@ def _cast(node: OnnxNode, xs: list[Constant | None]) -> Computed:
         )  # of few bits, as NumPy cannot reckon with them
 
     return x.shape, compute
+
+
+def _non_zero(_node: OnnxNode, xs: list[Constant | None]) -> Computed:
+    """The places of what is not zero, which only numbers tell."""
+    places = np.array(np.nonzero(need(xs).numbers), np.int64)
+    return places.shape, lambda: places
+
+
+def _compress(node: OnnxNode, xs: list[Constant | None]) -> Computed:
+    x, axis = need(xs), node.attributes.get("axis")
+    kept = np.compress(need(xs, 1).numbers.reshape(-1), x.numbers, axis)
+    return kept.shape, lambda: kept
 
 
 def _divide(a: Any, b: Any) -> Any:
@@ -231,7 +258,13 @@ _EVALUATED: dict[str, Callable[[OnnxNode, list[Constant | None]], Computed | lis
     "ReduceMean": _reduce(np.mean),
     "ReduceMax": _reduce(np.max),
     "ReduceMin": _reduce(np.min),
+    "ReduceL1": _reduce(lambda x, **options: np.sum(np.abs(x), **options)),
     "ReduceL2": _reduce(lambda x, **options: np.sqrt(np.sum(np.square(x), **options))),
+    "ReduceSumSquare": _reduce(lambda x, **options: np.sum(np.square(x), **options)),
+    "ReduceLogSum": _reduce(lambda x, **options: np.log(np.sum(x, **options))),
+    "ReduceLogSumExp": _reduce(lambda x, **options: np.log(np.sum(np.exp(x), **options))),
+    "NonZero": _non_zero,
+    "Compress": _compress,
     "Add": _elementwise(np.add),
     "Sub": _elementwise(np.subtract),
     "Mul": _elementwise(np.multiply),

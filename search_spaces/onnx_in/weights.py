@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,8 @@ from gennape.search_spaces.onnx_in.dimensions import Shape, axis_of, need, parts
 from gennape.search_spaces.onnx_in.file import Constant
 from gennape.search_spaces.onnx_in.network import OnnxNode
 
+#: Most products that are summed for the numbers of a constant.
+_MAX_PRODUCTS = 2**20
 #: The shape of a result and, were all inputs known, its numbers.
 Computed = tuple[Shape, Callable[[], Any]]
 
@@ -22,15 +26,21 @@ def _gather_nd(node: OnnxNode, xs: list[Constant | None]) -> Computed:
     depth = index.shape[-1] if index.shape else 0
     if node.integer("batch_dims", 0) or not 1 <= depth <= len(x.shape):
         raise InvalidGraphError(f"it takes {list(x.shape)} at {list(index.shape)}, which is not known")
-    return (*index.shape[:-1], *x.shape[depth:]), lambda: None
+    shape = (*index.shape[:-1], *x.shape[depth:])
+    return shape, lambda: x.numbers[tuple(np.moveaxis(index.numbers, -1, 0))]
 
 
 def _split(node: OnnxNode, xs: list[Constant | None]) -> list[Computed]:
-    """Parts of a weight: only their shapes."""
     x = need(xs)
     axis = axis_of(node.integer("axis", 0), len(x.shape))
     sizes = parts(node, xs, x.shape[axis])
-    return [((*x.shape[:axis], size, *x.shape[axis + 1 :]), lambda: None) for size in sizes]
+
+    def part(start: int, size: int) -> Any:
+        return x.numbers[(*[slice(None)] * axis, slice(start, start + size))]
+
+    starts = np.cumsum((0, *sizes))[:-1].tolist()
+    shapes = [(*x.shape[:axis], size, *x.shape[axis + 1 :]) for size in sizes]
+    return [(shape, partial(part, *cut)) for shape, *cut in zip(shapes, starts, sizes, strict=True)]
 
 
 def _standardised(node: OnnxNode, xs: list[Constant | None]) -> list[Computed]:
@@ -42,11 +52,13 @@ def _standardised(node: OnnxNode, xs: list[Constant | None]) -> list[Computed]:
 
 
 def _matmul(_node: OnnxNode, xs: list[Constant | None]) -> Computed:
-    """A product of weights: only its shape."""
+    """A product of weights: its numbers where they are few."""
     x, y = need(xs), need(xs, 1)
     if len(x.shape) < 2 or len(y.shape) < 2 or x.shape[-1] != y.shape[-2]:
         raise InvalidGraphError(f"it multiplies {list(x.shape)} and {list(y.shape)}")
-    return (*np.broadcast_shapes(x.shape[:-2], y.shape[:-2]), x.shape[-2], y.shape[-1]), lambda: None
+    shape = (*np.broadcast_shapes(x.shape[:-2], y.shape[:-2]), x.shape[-2], y.shape[-1])
+    few = math.prod(shape) * x.shape[-1] <= _MAX_PRODUCTS
+    return shape, lambda: np.matmul(x.numbers, y.numbers) if few else None
 
 
 def _conv(node: OnnxNode, xs: list[Constant | None]) -> Computed:
@@ -58,16 +70,10 @@ def _conv(node: OnnxNode, xs: list[Constant | None]) -> Computed:
     return (x.shape[0], weight.shape[0], *x.shape[2:]), lambda: None
 
 
-def _keeping(_node: OnnxNode, xs: list[Constant | None]) -> Computed:
-    """An operator on a weight that keeps its shape: its numbers are not needed."""
-    return need(xs).shape, lambda: None
-
-
 WEIGHTS: dict[str, Callable[[OnnxNode, list[Constant | None]], Computed | list[Computed]]] = {
     "Split": _split,
     "MatMul": _matmul,
     "BatchNormalization": _standardised,
     "Conv": _conv,
     "GatherND": _gather_nd,
-    **dict.fromkeys(("Sigmoid", "Softmax", "Tanh", "Relu", "Softplus", "Erf", "Sin", "Cos", "CumSum"), _keeping),
 }
