@@ -18,6 +18,8 @@ from gennape.search_spaces.onnx_in.file import MAX_DIM, MAX_NODES, MAX_RANK, Con
 OPSETS = range(11, 29)
 _DOMAINS = ("", "ai.onnx")
 _NAME_LENGTH = 80
+#: The side that a message takes for an example.
+_SIDE = 224
 
 
 def shortest(value: float) -> float:
@@ -148,25 +150,41 @@ def _with_batch(entry: onnx.ValueInfoProto, shape: tuple[int, ...]) -> tuple[int
 
 
 def _input_shape(entry: onnx.ValueInfoProto, shape: tuple[int, ...] | None) -> tuple[int, ...]:
-    if shape is not None:
-        shape = _with_batch(entry, shape)
-    else:
-        if not entry.type.HasField("tensor_type") or not entry.type.tensor_type.HasField("shape"):
-            raise OpenShapeError(f"input {entry.name!r} has no shape; give one as shape=(1, 3, 224, 224)")
-        dims = entry.type.tensor_type.shape.dim
-        free = {i: str(d.dim_param or "?") for i, d in enumerate(dims) if not d.HasField("dim_value")}
-        # A free first dimension is the batch.
-        named = ", ".join(f"{i} ({name[:_NAME_LENGTH]})" for i, name in free.items() if i)
-        if named:
-            raise OpenShapeError(
-                f"input {entry.name!r} has free dimensions: {named[:1000]}; give its shape as shape=(1, 3, 224, 224)"
-            )
-        shape = tuple(1 if i in free else d.dim_value for i, d in enumerate(dims))
+    given = shape is not None
+    shape = _declared(entry) if shape is None else _with_batch(entry, shape)
     if not 1 <= len(shape) <= MAX_RANK or any(not 1 <= n <= MAX_DIM for n in shape):
         raise InvalidGraphError(f"input {entry.name!r} has shape {list(shape)[:MAX_RANK]}; sizes must be positive")
-    if len(shape) > 1 and shape[0] != 1:
-        raise InvalidGraphError(f"input {entry.name!r} is a batch of {shape[0]}; give shape={(1, *shape[1:])}")
+    if len(shape) < 2 or shape[0] == 1:
+        return shape
+    if len(shape) != 3:
+        raise OpenShapeError(f"input {entry.name!r} is a batch of {shape[0]}; give {_remedy((1, *shape[1:]))}")
+    if not given:  # channels, height and width, or a batch of matrices: only the user knows
+        raise OpenShapeError(
+            f"input {entry.name!r} has shape {list(shape)}: for one image of {shape[0]} channels give "
+            f"{_remedy(shape)}; for one part of a batch of {shape[0]} give {_remedy((1, *shape[1:]))}"
+        )
     return shape
+
+
+def _declared(entry: onnx.ValueInfoProto) -> tuple[int, ...]:
+    """The shape that the file says, its free first dimension, the batch, being 1."""
+    if not entry.type.HasField("tensor_type") or not entry.type.tensor_type.HasField("shape"):
+        raise OpenShapeError(f"input {entry.name!r} has no shape; give it, as in {_remedy((1, 3, _SIDE, _SIDE))}")
+    dims = entry.type.tensor_type.shape.dim
+    free = {i: str(d.dim_param or "?") for i, d in enumerate(dims) if not d.HasField("dim_value")}
+    named = ", ".join(f"{i} ({name[:_NAME_LENGTH]})" for i, name in free.items() if i)
+    if named:
+        sizes = tuple((_SIDE if i else 1) if i in free else d.dim_value for i, d in enumerate(dims))
+        raise OpenShapeError(
+            f"input {entry.name!r} has free dimensions: {named[:1000]}; give its shape, as in "
+            f"{_remedy(sizes[:MAX_RANK])}"
+        )
+    return tuple(1 if i in free else d.dim_value for i, d in enumerate(dims))
+
+
+def _remedy(shape: tuple[int, ...]) -> str:
+    """How a shape is given, on the command line and in Python."""
+    return f"--shape {','.join(map(str, shape))} (in Python shape={shape})"
 
 
 def _node(proto: onnx.NodeProto) -> OnnxNode:

@@ -16,7 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx_models import BN, IMAGE, graph_of, model_of, node
 from space_checks import graph_hash
 
-from gennape.errors import GennapeError, InvalidDataError, InvalidGraphError
+from gennape.errors import GennapeError, InvalidDataError, InvalidGraphError, OpenShapeError
 from gennape.search_spaces import cost, onnx_import
 from gennape.search_spaces.graph import pack
 from gennape.search_spaces.onnx_import import from_onnx, read_onnx
@@ -27,15 +27,33 @@ from gennape.search_spaces.onnx_in import file
 
 def test_free_sizes_are_given_or_refused() -> None:
     model = model_of(node("Relu", "x"), shape=("n", 3, "height", "width"))
-    with pytest.raises(
-        InvalidGraphError, match=r"free dimensions: 2 \(height\), 3 \(width\); give its shape as shape="
-    ):
+    message = (
+        r"free dimensions: 2 \(height\), 3 \(width\); give its shape, as in --shape 1,3,224,224 "
+        r"\(in Python shape=\(1, 3, 224, 224\)\)"
+    )
+    with pytest.raises(OpenShapeError, match=message):
         from_onnx(model)
+    with pytest.raises(OpenShapeError, match="--shape 1,224,224,3 "):  # channels last
+        from_onnx(model_of(node("Relu", "x"), shape=("n", "height", "width", 3)))
+    unshaped = model_of(node("Relu", "x"))
+    unshaped.graph.input[0].type.tensor_type.ClearField("shape")
+    with pytest.raises(OpenShapeError, match=r"has no shape; give it, as in --shape 1,3,224,224 "):
+        from_onnx(unshaped)
     assert graph_hash(from_onnx(model, (1, *IMAGE)).graph) == graph_hash(graph_of(lambda b, x: b.relu(x)))
     with pytest.raises(InvalidGraphError, match="sizes must be positive"):
         from_onnx(model, (1, 3, 0, 8))
-    with pytest.raises(InvalidGraphError, match=r"'x' is a batch of 4; give shape=\(1, 3, 8, 10\)"):
+    with pytest.raises(OpenShapeError, match=r"'x' is a batch of 4; give --shape 1,3,8,10 \(in Python"):
         from_onnx(model_of(node("Relu", "x"), shape=(4, *IMAGE)))
+
+
+def test_three_dimensions_are_an_image_or_a_batch_as_is_said() -> None:
+    """Both remedies that the message names are taken."""
+    model = model_of(node("Relu", "x"), shape=IMAGE)
+    message = r"image of 3 channels give --shape 3,8,10 .* batch of 3 give --shape 1,8,10"
+    with pytest.raises(OpenShapeError, match=message):
+        from_onnx(model)
+    assert graph_hash(from_onnx(model, IMAGE).graph) == graph_hash(graph_of(lambda b, x: b.relu(x)))
+    assert from_onnx(model, (1, 8, 10)).graph.nodes[0, 1:4].tolist() == [10, 8, 1]
 
 
 # What is refused -----------------------------------------------------------------------------------------------------
