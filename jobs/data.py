@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
@@ -142,7 +143,14 @@ def _check(out: Console, path: Path, family: str | None, column: str | None) -> 
     out.print(f"{len(rejected)} rejected")
     for reason in rejected[:SHOWN]:
         out.print(f"    {reason}")
-    if rejected or not count.rows:
+    found = count.spread.contradictions()
+    if count.spread.repeated:
+        out.print(f"{count.spread.repeated} architectures have several labels that differ")
+    if found:
+        out.print(f"{len(found)} of them contradict themselves: their labels differ as those of different networks do")
+    for one in found[:SHOWN]:
+        out.print(f"    {one.lowest:.6g} to {one.highest:.6g}  {json.dumps(space.encode(one.genome))}")
+    if rejected or found or not count.rows:
         raise typer.Exit(1)
 
 
@@ -163,8 +171,10 @@ class _Count:
     """What the blocks of a file held, one of them being kept as a sample."""
 
     def __init__(self) -> None:
+        from gennape.search_spaces.contradictions import LabelSpread
+
         self.rows, self.lowest, self.highest = 0, float("inf"), float("-inf")
-        self.different: set[str] = set()
+        self.spread = LabelSpread()
         self.first: LabelledArchitectures | None = None
 
     def add(self, block: LabelledArchitectures) -> None:
@@ -172,17 +182,17 @@ class _Count:
 
         self.first = self.first or block.take(np.arange(min(len(block.accuracy), 3)))
         self.rows += len(block.accuracy)
-        self.different.update(block.identity)
+        self.spread.add(block)
         self.lowest = min(self.lowest, float(block.accuracy.min()))
         self.highest = max(self.highest, float(block.accuracy.max()))
 
     def show(self, out: Console, space: SearchSpace) -> None:
-        import json
-
         if self.first is None:
             out.print("0 rows")
             return
-        out.print(f"{self.rows} {'row' if self.rows == 1 else 'rows'} of {len(self.different)} different architectures")
+        out.print(
+            f"{self.rows} {'row' if self.rows == 1 else 'rows'} of {self.spread.architectures} different architectures"
+        )
         out.print(f"{self.first.column} from {self.lowest:.6g} to {self.highest:.6g}")
         out.print(f"columns {', '.join(map(str, self.first.table.columns))}")
         for genome, label in zip(self.first.genomes, self.first.accuracy, strict=True):

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gennape.errors import InvalidDataError
+from gennape.jobs.hints import command
+from gennape.jobs.input_files import require_file
 from gennape.jobs.tracked import TrackingUri
 
 if TYPE_CHECKING:
@@ -40,8 +42,14 @@ _NO_LABELS = "no labels are published"
 
 
 def evaluate(
-    data: Annotated[Path, typer.Option(help="Folder of labelled files.")],
+    data: Annotated[Path, typer.Option(help="Folder of labelled files; with --space any such file.")],
     out: Annotated[Path, typer.Option(help="Folder to write report.json, report.md and report.html to.")],
+    space: Annotated[
+        str | None, typer.Option("--space", "--family", help="Search space of --data, a file or a folder of tables.")
+    ] = None,
+    column: Annotated[
+        str | None, typer.Option(help="Its column of accuracies.", show_default="the usual one of the file")
+    ] = None,
     checkpoint: Annotated[Path | None, typer.Option(help="Checkpoint; default the shipped one.")] = None,
     labels: Annotated[int, typer.Option(min=0, help="Rows to fine-tune on; 0 measures zero-shot only.")] = 50,
     seeds: Annotated[int, typer.Option(min=1, help="Draws of the rows to fine-tune on.")] = 5,
@@ -64,7 +72,7 @@ def evaluate(
     from rich.console import Console
 
     if not data.is_dir():  # before the imports, which take seconds
-        raise InvalidDataError(f"{data} is no folder; give --data the folder that the labelled files are in")
+        require_file(data)
     from gennape.platform.evaluation_report import Evaluation, write_evaluation
     from gennape.platform.evaluation_tables import tables
     from gennape.platform.evaluation_tracking import evaluation_run
@@ -80,8 +88,8 @@ def evaluate(
     predictors: dict[str, Predictor] = {"gennape": predictor}  # others to measure beside it: one entry each
     make_writable(out, "give another folder with --out")
     store = open_workspace(workspace)
-    chosen, absent = _read(data, trained, learnt_numbers(checkpoint))
-    timed = _read_latencies(data)
+    chosen, absent = _read(data, space, column, trained, learnt_numbers(checkpoint))
+    timed = _read_latencies(data) if space is None and data.is_dir() else []
     parameters = {"checkpoint": predictor.sha256, "labels": str(labels), "seeds": str(seeds), "proxies": str(proxies)}
     parameters |= {"members": str(members), "curve": curve}
     parameters |= {f"sha256.{rows.benchmark.file}": rows.sha256 for rows in (*chosen, *timed)}
@@ -98,7 +106,7 @@ def evaluate(
             evaluation = Evaluation(*of, found.latency, found.curves)
             paths = write_evaluation(out, evaluation)
             log(evaluation, paths)
-    _show(tables(evaluation), paths)
+    _show(tables(evaluation), paths, command("ui", workspace=workspace, tracking_uri=tracking_uri))
 
 
 def _numbers(text: str) -> list[int]:
@@ -114,21 +122,21 @@ def _numbers(text: str) -> list[int]:
 
 
 def _read(
-    folder: Path, trained: Mapping[str, Any], numbers: Int64[np.ndarray, " n"]
+    data: Path,
+    space: str | None,
+    column: str | None,
+    trained: Mapping[str, Any],
+    numbers: Int64[np.ndarray, " n"],
 ) -> tuple[list[ChosenRows], dict[str, str]]:
     """The rows of all files in the folder, and why other rows of the report stay empty."""
-    from gennape.errors import InvalidDataError
     from gennape.jobs.progress import progress_bar
-    from gennape.predictors.evaluation_rows import (
-        BENCHMARKS,
-        UNLABELLED,
-        learnt_families,
-        present_benchmarks,
-        read_rows,
-    )
+    from gennape.predictors.evaluation_files import benchmarks_in
+    from gennape.predictors.evaluation_rows import BENCHMARKS, UNLABELLED, learnt_families, read_rows
 
-    present, chosen = present_benchmarks(folder), []
-    absent = {b.name: f"{b.file} is not there" for b in BENCHMARKS if b not in present}
+    folder, present = benchmarks_in(data, space, column)
+    chosen, all_known = [], space is None and data.is_dir()
+    names = {benchmark.name for benchmark in present}
+    absent = {b.name: f"{b.file} is not there" for b in BENCHMARKS if all_known and b.name not in names}
     with progress_bar("Reading", len(present)) as advance:
         for benchmark in present:
             rows = read_rows(folder, benchmark, learnt_families(trained), numbers)
@@ -138,8 +146,8 @@ def _read(
             else:
                 chosen.append(rows)
     if not chosen:
-        raise InvalidDataError(f"{folder}: nothing to measure on: " + "; ".join(absent.values()))
-    without = [name for name in UNLABELLED if name not in {rows.benchmark.family for rows in chosen}]
+        raise InvalidDataError(f"{data}: nothing to measure on: " + "; ".join(absent.values()))
+    without = [name for name in UNLABELLED if all_known and name not in {rows.benchmark.family for rows in chosen}]
     return chosen, absent | dict.fromkeys(without, _NO_LABELS)
 
 
@@ -236,7 +244,7 @@ def _data(chosen: Sequence[ChosenRows]) -> list[dict[str, Any]]:
             "family": rows.benchmark.family,
             "file": rows.benchmark.file,
             "sha256": rows.sha256,
-            "column": rows.benchmark.column,
+            "column": rows.labels.column,
             "rows": len(rows.labels.genomes),
             "left_out": dict(rows.left_out),
         }
@@ -244,7 +252,7 @@ def _data(chosen: Sequence[ChosenRows]) -> list[dict[str, Any]]:
     ]
 
 
-def _show(tables: Sequence[Table], paths: Sequence[Path]) -> None:
+def _show(tables: Sequence[Table], paths: Sequence[Path], runs: str) -> None:
     """The rank correlations, and where the rest is."""
     from rich.console import Console
     from rich.table import Table as RichTable
@@ -260,4 +268,4 @@ def _show(tables: Sequence[Table], paths: Sequence[Path]) -> None:
             out.print(shown)
     for path in paths:
         out.print(f"report    {path}", markup=False, soft_wrap=True)
-    out.print("runs      gennape ui", markup=False)
+    out.print(f"runs      {runs}", markup=False, soft_wrap=True)

@@ -7,16 +7,23 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from gennape.jobs.hints import command
 from gennape.jobs.tracked import Register, TrackingUri, Workspace, refuse_wrong_address, register_result
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import numpy as np
     from jaxtyping import Float64
 
     from gennape.predictors.fuzzy_ensemble import FuzzyEnsemble
     from gennape.search_spaces.graph import PackedGraphs
+    from gennape.search_spaces.labels import LabelledArchitectures
 
-_FOLDS, _FEWEST = 5, 10
+#: Parts that are left out in turn; of fewer rows than the second each row by itself, and of fewer than the third none.
+_FOLDS, _FEW, _FEWEST = 5, 10, 3
+#: One-sided 5 % of a normal distribution: below so many standard errors a rank correlation is one of chance.
+_CHANCE = 1.645
 
 
 def finetune(
@@ -64,16 +71,26 @@ def finetune(
     screen = Console(highlight=False)
     screen.print(f"checkpoint {sha256[:12]} fine-tuned on {len(graphs)} networks of {family}, written to {out}")
     for name, value in found.items():
-        screen.print(f"{name:<12}{value:.3f}  on rows left out in turn")
+        screen.print(f"{name:<16}{value:.3f}  {_MEANINGS[name]}")
+    for warning in (*_lessons(found, len(graphs)), *_contradictions(rows)):
+        typer.echo(f"gennape: warning: {warning}", err=True)
     if register:
         register_result(out, "finetune", workspace, tracking_uri)
-    screen.print(f"next: gennape search --space {family} --checkpoint {out}", soft_wrap=True)
+    screen.print(f"next: {command('search', space=family, checkpoint=out)}", soft_wrap=True, markup=False)
+
+
+#: What the figures are.
+_MEANINGS = {
+    "srcc": "rank correlation on rows left out in turn",
+    "mae_percent": "mean error on rows left out in turn",
+    "zero_shot_srcc": "rank correlation on the same rows without these labels",
+}
 
 
 def _across_folds(
     predictor: FuzzyEnsemble, graphs: PackedGraphs, accuracy: Float64[np.ndarray, " g"], rng: np.random.Generator
 ) -> dict[str, float]:
-    """How well rows are predicted that were left out in turn; nothing of a few."""
+    """How well rows are predicted that were left out in turn, and how well without any labels; nothing of too few."""
     import copy
 
     import numpy as np
@@ -81,13 +98,57 @@ def _across_folds(
     from gennape.jobs.progress import progress_bar
     from gennape.predictors.metrics import mae, srcc
 
-    if len(accuracy) < _FEWEST:
+    n = len(accuracy)
+    if n < _FEWEST or np.ptp(accuracy) == 0:
         return {}
-    predicted = np.zeros(len(accuracy))
-    with progress_bar("Measuring on rows left out", _FOLDS) as advance:
-        for fold in np.array_split(rng.permutation(len(accuracy)), _FOLDS):
-            rest = np.setdiff1d(np.arange(len(accuracy)), fold)
+    predicted, folds = np.zeros(n), n if n < _FEW else _FOLDS
+    zero_shot = copy.copy(predictor).fit(graphs.take(np.arange(0)), accuracy[:0]).predict(graphs).accuracy
+    with progress_bar("Measuring on rows left out", folds) as advance:
+        for fold in np.array_split(rng.permutation(n), folds):
+            rest = np.setdiff1d(np.arange(n), fold)
             tuned = copy.copy(predictor).fit(graphs.take(rest), accuracy[rest])
             predicted[fold] = tuned.predict(graphs.take(fold)).accuracy
             advance(1)
-    return {"srcc": srcc(accuracy, predicted), "mae_percent": mae(accuracy, predicted)}
+    figures = {
+        "srcc": srcc(accuracy, predicted),
+        "mae_percent": mae(accuracy, predicted),
+        "zero_shot_srcc": srcc(accuracy, zero_shot),
+    }
+    return {name: value for name, value in figures.items() if np.isfinite(value)}
+
+
+def _lessons(found: Mapping[str, float], n: int) -> list[str]:
+    """What to know of labels that taught little."""
+    if "srcc" not in found:
+        return [
+            f"{n} labels, or labels that are all equal, say nothing of how well the checkpoint ranks; some 50 labels "
+            "of networks drawn at random do much"
+        ]
+    reached, before = found["srcc"], found.get("zero_shot_srcc", 0.0)
+    chance = _CHANCE / (n - 1) ** 0.5
+    if reached <= chance:
+        return [
+            f"the labels taught no order that holds on rows left out: rank correlation {reached:.2f}, where chance "
+            f"alone reaches {chance:.2f} with {n} rows; give more labels, some 50 do much"
+        ]
+    if reached < before:
+        return [
+            f"on rows left out the order is worse than without these labels ({reached:.2f} against {before:.2f}); give "
+            "more labels, or use the checkpoint that you started from where only the order matters"
+        ]
+    return []
+
+
+def _contradictions(rows: LabelledArchitectures) -> list[str]:
+    """What to know of architectures whose labels contradict one another."""
+    from gennape.search_spaces.contradictions import spread_of
+
+    found = spread_of([rows]).contradictions()
+    if not found:
+        return []
+    worst = found[0]
+    count = "1 architecture has" if len(found) == 1 else f"{len(found)} architectures have"
+    return [
+        f"{count} labels that contradict one another, from {worst.lowest:.6g} to {worst.highest:.6g} at worst; "
+        "`gennape data check` lists them"
+    ]

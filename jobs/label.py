@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gennape.errors import ConfigError
+from gennape.jobs.hints import command
 from gennape.jobs.options import require_one
 from gennape.jobs.tracked import Address, TrackingUri, Workspace
 from gennape.jobs.training import (
@@ -139,4 +140,4 @@ def _summary(out: Path, space: str, result: Labelled) -> None:
     typer.echo(f"plot      {beside(out, '.png')}\nrecipe    {beside(out, '.study.json')}")
     if result.labels + result.others == 0:
         raise typer.Exit(1)
-    typer.echo(f"next: gennape finetune --family {space} --labels {out} --out tuned")
+    typer.echo(f"next: {command('finetune', family=space, labels=out, out='tuned')}")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from gennape.jobs.hints import command
 from gennape.jobs.settings_file import SettingsFile, run_with
 from gennape.jobs.tracked import Register, TrackingUri, refuse_wrong_address, register_result
 
@@ -114,7 +115,10 @@ def pretrain(
         sha256, count = _here(out, networks, seed, sizes, how, device)
     if register:
         register_result(out, "pretrain", workspace, tracking_uri)
-    Console().print(f"encoder {sha256[:12]} of {count} networks written to {out}\nnext: gennape fit --encoder {out} …")
+    first = (data or [None])[0]
+    again = command("fit", family=(family or ["nb101"])[0], encoder=out, data=first or "LABELS", out="checkpoint")
+    screen = Console(soft_wrap=True, markup=False, highlight=False)
+    screen.print(f"encoder {sha256[:12]} of {count} networks written to {out}\nnext: {again}")
 
 
 def _here(

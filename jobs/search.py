@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gennape.errors import ConfigError, GennapeError
-from gennape.jobs.tracked import Address, TrackingUri, refuse_wrong_address
+from gennape.jobs.hints import command, workspace_option
+from gennape.jobs.tracked import Address, TrackingUri, refuse_wrong_address, warn_elsewhere
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -65,6 +66,7 @@ def search(
     tracking_uri: TrackingUri = None,
 ) -> None:
     """Search for the networks that no other beats in all objectives, and continue searches that were cut off."""
+    from gennape.platform.runs import config_of
     from gennape.platform.workspace import open_workspace
 
     settings = {
@@ -89,13 +91,14 @@ def search(
         folder = _stored_run(root, resume, given, checkpoint)
     if folder is None:
         return
+    warn_elsewhere(checkpoint or config_of(folder).checkpoint, config_of(folder).space)
     elsewhere = checkpoint if resume is not None else None  # a new run knows its checkpoint
     options = {
         "--checkpoint": elsewhere, "--workspace": workspace, "--address": address, "--tracking-uri": tracking_uri,
     }  # fmt: skip
     words = [word for option, value in options.items() if value for word in (option, str(value))]
-    command = shlex.join(["gennape", "search", "--resume", folder.name, *words])
-    _run_to_the_end(root, folder, elsewhere, address, tracking_uri, command)
+    go_on = shlex.join(["gennape", "search", "--resume", folder.name, *words])
+    _run_to_the_end(root, folder, elsewhere, address, tracking_uri, go_on)
 
 
 def _checked(given: dict[str, Any], checkpoint: Path | None) -> SearchConfig:
@@ -178,6 +181,7 @@ def _run(workspace: Path, folder: Path, checkpoint: Path | None, address: str | 
 
     from gennape.platform.cluster import local_ray
     from gennape.platform.evaluation_log import copy_log, read_measures
+    from gennape.platform.front_page import about_run
     from gennape.platform.islands import RayIslands, most_replicas
     from gennape.platform.report import write_report
     from gennape.platform.runs import REPORT, config_of, set_status, status_of
@@ -213,7 +217,8 @@ def _run(workspace: Path, folder: Path, checkpoint: Path | None, address: str | 
         result = run_search(config, folder, islands, follow)
         (folder / REPORT).mkdir(exist_ok=True)
         # Every evaluation is drawn, and only that is held in memory: the whole rows go from file to file.
-        write_report(folder / REPORT, result.front, read_measures(folder), config.directed)
+        about = about_run(folder, config, checkpoint)
+        write_report(folder / REPORT, result.front, read_measures(folder), config.directed, about)
         copy_log(folder, folder / REPORT / "evaluations.parquet")
         tracker.artifacts(folder / REPORT)
         set_status(folder, status="finished", reason=result.reason)
@@ -279,9 +284,11 @@ def _summary(folder: Path, config: SearchConfig, result: SearchResult) -> None:
     out = Console(highlight=False, soft_wrap=True)
     out.print(table)
     out.print(f"{result.reason}; hypervolume {result.hypervolume:.6g} of {config.objectives}, seed {config.seed}")
-    out.print(f"results   {folder / REPORT}\nplots     gennape ui")
-    out.print(f"take home gennape export --run {folder.name} --index {middle} --to model.onnx", markup=False)
+    workspace = workspace_option(folder.parents[1])
+    out.print(f"results   {folder / REPORT}\nplots     {command('ui', workspace=workspace)}", markup=False)
+    options = {"run": folder.name, "index": middle, "workspace": workspace, "to": "model.onnx"}
+    out.print(f"take home {command('export', **options)}", markup=False)
 
 
 def _readable(name: str, value: float) -> str:
-    return f"{value:.2f} %" if name == "accuracy" else f"{value / 1e6:,.1f} M"
+    return f"{value:.2f} %" if name in ("accuracy", "deviation") else f"{value / 1e6:,.1f} M"

@@ -7,7 +7,7 @@ import shlex
 import sys
 import tempfile
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -50,6 +50,7 @@ def submit(
     from gennape.platform.submission import submit as submit_job
     from gennape.platform.wheel import build_wheel, source_tree
 
+    refuse_unparsable(verb)
     # -P: nothing that lies in the head's current folder may stand in for the shipped package.
     command = [python, "-P", "-m", "gennape", *on_cluster(verb)]
     with tempfile.TemporaryDirectory(prefix="gennape-build-") as folder:
@@ -115,6 +116,21 @@ def show(text: str) -> None:
     """Write to stdout, at once."""
     sys.stdout.write(text)
     sys.stdout.flush()
+
+
+def refuse_unparsable(verb: list[str]) -> None:
+    """Raise :class:`ConfigError` for arguments that the command line would refuse there, before anything is shipped."""
+    from click.exceptions import UsageError
+
+    from gennape.jobs.cli import app
+
+    name, *arguments = on_cluster(verb)
+    known: Any = typer.main.get_command(app)
+    try:
+        known.commands[name].make_context(name, arguments)
+    except UsageError as error:
+        said = error.format_message()
+        raise ConfigError(f"`gennape {name}` would refuse this: {said}; see `gennape {name} --help`") from error
 
 
 def on_cluster(verb: list[str]) -> list[str]:

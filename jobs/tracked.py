@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from gennape.jobs.hints import command
+
 TrackingUri = Annotated[
     str | None,
     typer.Option(
@@ -38,8 +40,17 @@ def register_result(checkpoint: Path, verb: str, workspace: Path | None, trackin
     if found.version:
         screen.print(f"registered as {found.name} version {found.version}")
     else:
-        at = f" --workspace {workspace}" if workspace else ""
-        screen.print(f"not registered yet: {found.problem}\nwhere MLflow did not answer, once it does: gennape ui{at}")
+        again = command("ui", workspace=workspace, tracking_uri=tracking_uri)
+        screen.print(f"not registered yet: {found.problem}\nwhere MLflow did not answer, once it does: {again}")
+
+
+def warn_elsewhere(checkpoint: Path | str | None, *spaces: str) -> None:
+    """Say so where a checkpoint was fine-tuned on another family than ``spaces``."""
+    from gennape.predictors.checkpoint import provenance_of
+    from gennape.predictors.scale import scale_of
+
+    if warning := scale_of(provenance_of(None if checkpoint is None else Path(checkpoint))).warning(spaces):
+        typer.echo(f"gennape: warning: {warning}", err=True)
 
 
 def refuse_wrong_address(tracking_uri: str | None) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from gennape.jobs.hints import command
 from gennape.jobs.tracked import Address, TrackingUri, Workspace, refuse_wrong_address
 
 if TYPE_CHECKING:
@@ -179,5 +180,6 @@ def _summary(out: Path, family: str, data: Path, found: Found) -> None:
     typer.echo(f"settings  {told}\nwritten   {out}\nresults   {out.with_suffix('.trials.csv')}")
     if found.failed:
         typer.echo(f"{len(found.failed)} trials failed, the first: {found.failed[0]}", err=True)
-    typer.echo(f"next: gennape pretrain --family {family} --data {data} --settings {out} --out encoder")
-    typer.echo(f"then: gennape fit --family {family} --encoder encoder --data {data} --settings {out} --out checkpoint")
+    of = {"family": family, "data": data, "settings": out}
+    typer.echo(f"next: {command('pretrain', **of, out='encoder')}")
+    typer.echo(f"then: {command('fit', **of, encoder='encoder', out='checkpoint')}")

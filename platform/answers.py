@@ -41,16 +41,19 @@ class Evaluator(Protocol):
 @dataclass(frozen=True, slots=True, eq=False)
 class Answers:
     """One row per graph: ``accuracy`` [g] in percent and ``memberships`` [g, c], NaN where there is no answer;
-    ``states`` [g], an :class:`Outcome` each. ``timeouts``: requests that were late."""
+    ``deviation`` [g] in percent, NaN also where the predictor does not tell it; ``states`` [g], an :class:`Outcome`
+    each. ``timeouts``: requests that were late."""
 
     accuracy: Float64[np.ndarray, " g"]
     memberships: Float64[np.ndarray, "g c"]
+    deviation: Float64[np.ndarray, " g"]
     states: np.ndarray
     timeouts: int
 
     def take(self, rows: np.ndarray) -> Answers:
         """Some rows, by index."""
-        return Answers(self.accuracy[rows], self.memberships[rows], self.states[rows], self.timeouts)
+        told = (self.accuracy[rows], self.memberships[rows], self.deviation[rows], self.states[rows])
+        return Answers(*told, self.timeouts)
 
 
 def chain(first: Answers, second: Answers) -> Answers:
@@ -58,6 +61,7 @@ def chain(first: Answers, second: Answers) -> Answers:
     return Answers(
         np.concatenate([first.accuracy, second.accuracy]),
         stacked([first.memberships, second.memberships]),
+        np.concatenate([first.deviation, second.deviation]),
         np.concatenate([first.states, second.states]),
         first.timeouts + second.timeouts,
     )
@@ -70,13 +74,14 @@ def ask(evaluator: Evaluator, graphs: PackedGraphs) -> Answers:
     and whatever else the evaluator raises.
     """
     accuracy, states = np.full(len(graphs), np.nan), np.full(len(graphs), Outcome.DONE, "U10")
-    memberships: dict[int, np.ndarray] = {}
+    deviation, memberships = np.full(len(graphs), np.nan), dict[int, np.ndarray]()
     parts, timeouts, late = [np.arange(len(graphs))], 0, np.zeros(len(graphs), np.int64)
     while parts and len(graphs):
         rows = parts.pop()
         answer = _predict(evaluator, graphs if len(rows) == len(graphs) else graphs.take(rows))
         if not isinstance(answer, Outcome):
             accuracy[rows] = answer.accuracy
+            deviation[rows] = np.nan if answer.deviation is None else answer.deviation
             memberships |= dict(zip(rows.tolist(), np.asarray(answer.memberships, np.float64), strict=True))
             continue
         if answer is Outcome.TIMEOUT:
@@ -96,7 +101,8 @@ def ask(evaluator: Evaluator, graphs: PackedGraphs) -> Answers:
     states[(states == Outcome.DONE) & ~np.isfinite(accuracy)] = Outcome.INFEASIBLE
     nothing = np.full(max((len(row) for row in memberships.values()), default=0), np.nan)
     table = [memberships.get(row, nothing) for row in range(len(graphs))]
-    return Answers(accuracy, np.array(table, np.float64).reshape(len(graphs), len(nothing)), states, timeouts)
+    told = np.array(table, np.float64).reshape(len(graphs), len(nothing))
+    return Answers(accuracy, told, deviation, states, timeouts)
 
 
 def no_answer(states: np.ndarray, what: str) -> ServiceError:

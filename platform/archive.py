@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -29,7 +29,8 @@ class Evaluations:
     natural unit, columns as in ``objectives.NAMES``; not finite where the predictor had no answer. ``memberships``
     float64 [n, c]. ``island`` and ``generation`` int64 [n]: who evaluated it first, and when. ``states`` U10 [n]: DONE,
     INFEASIBLE or TIMEOUT. ``architectures`` str objects [n]: as JSON; written out where the network is evaluated, since
-    for all islands together that would be the most of the driver's work.
+    for all islands together that would be the most of the driver's work. ``deviation`` float64 [n], percent: how
+    uncertain each accuracy is; NaN where the predictor does not tell, and everywhere if none are given.
     """
 
     hashes: np.ndarray
@@ -40,6 +41,11 @@ class Evaluations:
     generation: Int64[np.ndarray, " n"]
     states: np.ndarray
     architectures: np.ndarray
+    deviation: Float64[np.ndarray, " n"] = field(default_factory=lambda: np.zeros(0))
+
+    def __post_init__(self) -> None:
+        if len(self.deviation) != len(self.hashes):
+            object.__setattr__(self, "deviation", np.full(len(self.hashes), np.nan))
 
     def __len__(self) -> int:
         return len(self.hashes)
@@ -49,7 +55,8 @@ class Evaluations:
         whole = [narrow(a) for a in (self.genomes, self.island, self.generation)]
         codes = (self.states[:, None] == _STATES).argmax(1).astype(np.uint8)
         texts = zlib.compress("\n".join(self.architectures.tolist()).encode(), 1)
-        return _unpacked, (self.digests.tobytes(), *whole, self.values, self.memberships, codes, texts)
+        deviation = self.deviation if np.isfinite(self.deviation).any() else np.zeros(0)
+        return _unpacked, (self.digests.tobytes(), *whole, self.values, self.memberships, codes, texts, deviation)
 
     def take(self, rows: np.ndarray | Sequence[int]) -> Evaluations:
         """Some rows, by index or mask."""
@@ -77,12 +84,14 @@ def _unpacked(
     memberships: np.ndarray,
     codes: np.ndarray,
     texts: bytes,
+    deviation: np.ndarray,
 ) -> Evaluations:
     text = digests.hex()
     hashes = np.array([text[at : at + 32] for at in range(0, len(text), 32)], "U32")
     whole = [array.astype(np.int64) for array in (genomes, island, generation)]
     architectures = as_objects(zlib.decompress(texts).decode().split("\n")[: len(hashes)])
-    return Evaluations(hashes, whole[0], values, memberships, whole[1], whole[2], _STATES[codes], architectures)
+    rows = (hashes, whole[0], values, memberships, whole[1], whole[2], _STATES[codes], architectures)
+    return Evaluations(*rows, deviation)
 
 
 def as_objects(texts: Sequence[str]) -> np.ndarray:
@@ -147,7 +156,8 @@ def first_of_each(evaluations: Evaluations) -> Evaluations:
 
 
 def to_table(evaluations: Evaluations) -> pa.Table:
-    """As Arrow columns: hash, architecture (JSON), measures, island, generation, genome, memberships, state."""
+    """As Arrow columns: hash, architecture (JSON), measures, island, generation, genome, memberships, state,
+    deviation."""
     measures = dict(zip(objectives.NAMES, evaluations.values.T, strict=True))
     return pa.table(
         {
@@ -160,6 +170,7 @@ def to_table(evaluations: Evaluations) -> pa.Table:
             "genome": _lists(evaluations.genomes),
             "memberships": _lists(evaluations.memberships),
             "state": pa.array(evaluations.states, pa.string()),
+            "deviation": pa.array(evaluations.deviation),
         }
     )
 

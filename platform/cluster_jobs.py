@@ -7,6 +7,7 @@ import re
 import shlex
 import time
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
@@ -159,8 +160,18 @@ def failure_of(message: str, exit_status: int | None) -> str:
         return lines[says] if lines else "for no known reason"
     words = [line for line in lines if not _RAYS_WORDS.search(line)]
     errors = [line.partition(_ERROR)[2] for line in words if _ERROR in line]
-    said = errors[-1:] or words[-1:]
+    said = errors[-1:] or _boxed(words) or words[-1:]
     return ": ".join([f"exit status {_exit_status(exit_status)}", *said])
+
+
+def _boxed(lines: list[str]) -> list[str]:
+    """What the command line says in a frame when it refuses its arguments: the last such text in one line, if any."""
+    tops = [place for place, line in enumerate(lines) if line.startswith("╭─ Error")]
+    if not tops:
+        return []
+    inside = takewhile(lambda line: line.startswith("│"), lines[tops[-1] + 1 :])
+    text = " ".join(line.strip("│ ") for line in inside)
+    return [text] if text else []
 
 
 def _exit_status(code: int | None) -> int:

@@ -78,6 +78,7 @@ def read_shard(folder: Path, number: int) -> Evaluations:
             table["generation"].to_numpy(),
             np.array(table["state"].to_pylist(), "U10"),
             as_objects(table["architecture"].to_pylist()),
+            table["deviation"].to_numpy(),
         )
 
 
@@ -160,6 +161,8 @@ def _table(path: Path) -> pa.Table:
             finite = np.isfinite(table["accuracy"].to_numpy())
             states = np.where(finite, Outcome.DONE, Outcome.INFEASIBLE).tolist()
             table = table.append_column("state", pa.array(states, pa.string()))
+        if "deviation" not in table.column_names:  # written before it was kept
+            table = table.append_column("deviation", pa.array(np.full(len(table), np.nan)))
         return table.select(_SCHEMA.names).cast(_SCHEMA)
 
 

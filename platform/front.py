@@ -65,8 +65,8 @@ def elites(evaluations: Evaluations, objectives: Sequence[Objective], count: int
 def front_frame(front: Evaluations, objectives: Sequence[Objective]) -> pd.DataFrame:
     """The front for people, best first by the objectives in their order, ties by hash; the order is reproducible.
 
-    Columns: ``index`` (0 ..), ``hash``, the objectives and always accuracy, flops and params in natural units, and
-    ``architecture`` (JSON).
+    Columns: ``index`` (0 ..), ``hash``, the objectives and always accuracy, flops and params in natural units,
+    ``deviation`` where the predictor tells any, and ``architecture`` (JSON).
     """
     points = minimised(front.values, objectives)
     order = np.lexsort((front.hashes, *points.T[::-1]))
@@ -74,4 +74,5 @@ def front_frame(front: Evaluations, objectives: Sequence[Objective]) -> pd.DataF
     frame.insert(0, "index", np.arange(len(frame)))
     named = [o.name for o in objectives]
     measures = [*named, *(name for name in NAMES if name in _REPORTED and name not in named)]
-    return frame[["index", "hash", *measures, "architecture"]]
+    told = ["deviation"] if frame["deviation"].notna().any() else []
+    return frame[["index", "hash", *measures, *told, "architecture"]]

@@ -148,7 +148,7 @@ class Island:
         values = measure(graphs, Prediction(answers.accuracy, answers.memberships))
         island, born = np.full(len(hashes), self.index, np.int64), np.full(len(hashes), task.generation, np.int64)
         texts = as_objects([json.dumps(self.space.encode(genome)) for genome in genomes])
-        columns = (genomes, values, answers.memberships, island, born, answers.states, texts)
+        columns = (genomes, values, answers.memberships, island, born, answers.states, texts, answers.deviation)
         return Evaluations(np.array(hashes, "U32"), *columns), answers.timeouts
 
     def _recall(self, hashes: list[str], graphs: PackedGraphs, recorded: Evaluations) -> Answers:
@@ -157,7 +157,7 @@ class Island:
         unrecorded = np.array([i for i, digest in enumerate(hashes) if digest not in rows], np.int64)
         asked = ask(self.evaluator, graphs.take(unrecorded))
         old = recorded.take([rows[digest] for digest in hashes if digest in rows])
-        recalled = Answers(old.values[:, NAMES.index("accuracy")], old.memberships, old.states, 0)
+        recalled = Answers(old.values[:, NAMES.index("accuracy")], old.memberships, old.deviation, old.states, 0)
         order = np.argsort(np.append(np.setdiff1d(np.arange(len(hashes)), unrecorded), unrecorded))
         return chain(recalled, asked).take(order)
 

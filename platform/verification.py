@@ -14,8 +14,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from gennape.errors import ConfigError
+from gennape.platform.front_page import CLOUD, FRONT, INK
 from gennape.platform.labelling_sources import front_of, sampled
-from gennape.platform.report import CLOUD, FRONT, INK
 from gennape.platform.runs import config_of, find_run, write_json
 from gennape.platform.workspace import atomic_write_bytes
 from gennape.predictors.checkpoint import load_checkpoint

@@ -23,6 +23,11 @@ _MADE = re.compile(r"\.mlflow\.lock|mlflow\.db(-\w+)?|artifacts|runs|tracking|pr
 _PARTIAL = re.compile(r"\..+\.[0-9a-f]{8}(\.\w+)?")  # the names that atomic.replacing makes
 
 
+def default_workspace() -> Path:
+    """The workspace of whoever names none."""
+    return Path(os.environ.get(VARIABLE) or DEFAULT).expanduser()
+
+
 def open_workspace(path: Path | None = None, private: bool = True) -> Path:
     """The workspace as an absolute path, made if absent: ``path``, else $GENNAPE_WORKSPACE, else ./gennape-workspace.
 
@@ -30,7 +35,7 @@ def open_workspace(path: Path | None = None, private: bool = True) -> Path:
     umask becomes 077). Raises :class:`WorkspaceError` when files cannot be written there (tried, not guessed from
     permissions).
     """
-    folder = (path or Path(os.environ.get(VARIABLE) or DEFAULT)).expanduser().absolute()
+    folder = (path or default_workspace()).expanduser().absolute()
     if private:
         os.umask(0o077)
     make_writable(folder, f"give another folder with --workspace or ${VARIABLE}", "the workspace ")

@@ -41,14 +41,14 @@ def _without_none(genomes: Int64[np.ndarray, "n g"]) -> Bool[np.ndarray, " n"]:
 
 @dataclass(frozen=True, slots=True)
 class Benchmark:
-    """A labelled file: the name of its row in reports, its family, the column of its labels (in percent once read),
-    ``keep``, which rows the papers count, ``held_out``, whether only those that are never trained on, and ``averaged``,
-    whether the rows of an architecture are trainings of it, whose mean is its label."""
+    """A labelled file: the name of its row in reports, its family, the column of its labels (in percent once read; None
+    is the usual one), ``keep``, which rows the papers count, ``held_out``, whether only those that are never trained
+    on, and ``averaged``, whether the rows of an architecture are trainings of it, whose mean is its label."""
 
     name: str
     file: str
     family: str
-    column: str
+    column: str | None
     keep: Callable[[Int64[np.ndarray, "n g"]], Bool[np.ndarray, " n"]] | None = None
     held_out: bool = False
     averaged: bool = False
@@ -204,12 +204,3 @@ def _subsets(
     if len(np.unique(resolution)) > 1:
         subsets |= {f"resolution {r}": resolution == r for r in np.unique(resolution)}
     return subsets
-
-
-def present_benchmarks(folder: Path) -> list[Benchmark]:
-    """Those whose file is in the folder; raises :class:`InvalidDataError` when none is."""
-    present = [benchmark for benchmark in (*BENCHMARKS, *OWN) if (folder / benchmark.file).is_file()]
-    if not present:
-        known = [benchmark.file for benchmark in (*BENCHMARKS, *OWN)]
-        raise InvalidDataError(f"{folder} holds none of {known}; name the folder that does")
-    return present

@@ -249,9 +249,22 @@ def blocks(op: Op, shape: Shape, block: int) -> Fragment:
     return node(op, shape, out, (block, block, *_WINDOW[2:]))
 
 
+#: Names of operations outside the vocabulary that this process met, by checksum: graphs hold the checksums alone.
+_MET: dict[int, str] = {}
+_MAX_MET = 10_000
+
+
 def other_kind(name: str) -> int:
     """The checksum that stands for the name of an operation outside the vocabulary."""
-    return zlib.crc32(name.encode()) & 0x7FFFFFFF
+    kind = zlib.crc32(name.encode()) & 0x7FFFFFFF
+    if len(_MET) < _MAX_MET:
+        _MET[kind] = name
+    return kind
+
+
+def other_name(kind: int) -> str | None:
+    """The name of an operation outside the vocabulary, None where this process has not met it."""
+    return _MET.get(kind)
 
 
 def learnt_shape(row: tuple[int, ...]) -> tuple[int, ...]:

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from gennape.errors import ConfigError, ServiceError
 from gennape.jobs.status import duration, table
 from gennape.jobs.stop import left_behind
-from gennape.jobs.submit import at, on_cluster, tracked_in
+from gennape.jobs.submit import at, on_cluster, refuse_unparsable, submit, tracked_in
 from gennape.platform import job_client, submission
 from gennape.platform.cluster_jobs import (
     Job,
@@ -145,6 +145,13 @@ def test_the_verb_of_a_command(command: str, verb: str) -> None:
     assert verb_of(command) == verb
 
 
+#: How the command line refuses arguments.
+USAGE = (
+    "Usage: gennape search [OPTIONS]\n\nTry 'gennape search -h' for help.\n╭─ Error ─────────────────╮\n"
+    "│ No such option: --spice │\n│ Did you mean --space?   │\n╰─────────────────────────╯\n"
+)
+
+
 @pytest.mark.parametrize(
     ("message", "status", "failure"),
     [
@@ -153,6 +160,7 @@ def test_the_verb_of_a_command(command: str, verb: str) -> None:
         ("Job entrypoint command failed with exit code -9, last:\nhalf a li", -9, "exit status 137: half a li"),
         ("Job entrypoint ...\ngennape: error: no run 'x'\nlater words", 1, "exit status 1: no run 'x'"),
         ("Job entrypoint command failed ...\nRunning entrypoint for job a: no\n", 127, "exit status 127"),
+        (f"Job entrypoint ...\n{USAGE}", 2, "exit status 2: No such option: --spice Did you mean --space?"),
         ("Traceback (most recent call last):\n  File\nOSError: full\n", None, "OSError: full"),
         ("runtime_env setup failed: no pip\nmore\n", None, "runtime_env setup failed: no pip"),
         ("", None, "for no known reason"),
@@ -234,6 +242,21 @@ def test_where_the_runs_of_a_job_are_tracked() -> None:
 def test_verbs_about_jobs_are_no_jobs(verb: str) -> None:
     with pytest.raises(ConfigError, match="runs here"):
         on_cluster([verb])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["search", "--spice", "nb101"], "No such option"),
+        (["search", "--evaluations", "many"], "many"),
+        (["finetune", "--space", "nb101"], "--labels"),
+        (["conform"], "DIR"),
+    ],
+)
+def test_what_the_command_line_would_refuse_is_not_shipped(arguments: list[str], told: str) -> None:
+    with pytest.raises(ConfigError, match=f"`gennape {arguments[0]}` would refuse this.*{told}"):
+        submit(arguments, address="http://127.0.0.1:1", wheel=Path("absent.whl"))
+    refuse_unparsable(["search", "--space", "nb101", "--seed", "3"])
 
 
 @pytest.mark.parametrize("option", [["--tracking-uri", "http://u:hush@h"], ["--tracking-uri=http://u:hush@h:1/x"]])

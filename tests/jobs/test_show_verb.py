@@ -1,15 +1,24 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
+import onnx
 import pytest
 import typer
 from typer.testing import CliRunner
 
-from gennape.errors import ConfigError, GennapeError, InvalidArchitectureError, WorkspaceError
+from gennape.errors import (
+    ConfigError,
+    GennapeError,
+    InvalidArchitectureError,
+    InvalidGraphError,
+    OpenShapeError,
+    WorkspaceError,
+)
 from gennape.jobs.export import export
 from gennape.jobs.show import show
 
@@ -99,7 +108,7 @@ def test_sizes(tmp_path: Path) -> None:
     ("arguments", "error", "message"),
     [
         ((), ConfigError, "name one network.*got none of them"),
-        ((TEXT,), ConfigError, "name one network.*got --architecture"),
+        ((TEXT,), ConfigError, "give its family with --space"),
         (("--space", "nb101"), ConfigError, "name one network.*got --space"),
         (("--space", "nb101", TEXT, "--architecture", TEXT), ConfigError, "name one network, got"),
         (("--space", "nb101", "--space", "hiaml", TEXT), ConfigError, "name one network, got"),
@@ -129,3 +138,33 @@ def test_unknown_suffix_and_missing_folder(tmp_path: Path, arguments: tuple[str,
         run(*arguments, "--to", tmp_path / "graph.gif")
     with pytest.raises(WorkspaceError, match="cannot write"):
         run(*arguments, "--to", tmp_path / "missing" / "graph.svg")
+
+
+def test_an_operation_that_cannot_be_exported_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "net.ONNX"
+    mish = onnx.helper.make_node("Mish", ["x"], ["y"])
+    ends = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1, 3, "h", "w"]) for name in "xy"]
+    graph = onnx.helper.make_graph([mish], "mish", ends[:1], ends[1:])
+    onnx.save(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)]), file)
+    with pytest.raises(InvalidGraphError, match="node 1 is mish"):
+        run("--onnx", file, "--shape", "3x8x8", "--to", tmp_path / "out.onnx", verb="export")
+    assert "8 by 8 by 3" in run(file, "--shape", "3,8,8").replace("\N{MULTIPLICATION SIGN}", " by ")
+    with pytest.raises(OpenShapeError):
+        run(file)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["model.onx"], "suffixes that are read: .onnx"),
+        (["something"], "give its family with --space"),
+        (["."], "is a folder"),
+        (["absent.ONNX"], "does not exist"),
+        (["--space", "nb101", TEXT, "--shape", "3,8,8"], "leave it out"),
+    ],
+)
+def test_dead_ends_lead_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], told: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(GennapeError, match=re.escape(told)) as refused:
+        run(*arguments)
+    assert "--architecture" not in str(refused.value)

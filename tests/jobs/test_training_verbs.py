@@ -91,7 +91,7 @@ def test_a_fitted_checkpoint_is_fine_tuned(encoder: Path, labels: Path, tmp_path
     record = provenance_of(tmp_path / "tuned")
     assert record["families"] == ["hiaml", "nb101"]
     assert record["tuned"]["data"]["file"] == "few.csv"
-    assert set(record["tuned"]["metrics"]) == {"srcc", "mae_percent"}
+    assert set(record["tuned"]["metrics"]) == {"srcc", "mae_percent", "zero_shot_srcc"}
     assert len(learnt_numbers(tmp_path / "tuned")) == len(learnt_numbers(tmp_path / "made")) + 20
     space = family("hiaml")
     answer = load_checkpoint(tmp_path / "tuned").predict(space.graphs(space.sample(np.random.default_rng(0), 3)))

@@ -13,13 +13,13 @@ from protocol_cases import TEN, Mean, rows_of
 
 from gennape.errors import InvalidDataError
 from gennape.predictors.checkpoint import identity_numbers
+from gennape.predictors.evaluation_files import benchmarks_in
 from gennape.predictors.evaluation_rows import (
     BENCHMARKS,
     Benchmark,
     build_rows,
     computed_proxies,
     learnt_families,
-    present_benchmarks,
     read_rows,
     with_proxies,
 )
@@ -122,7 +122,7 @@ def test_proxies_are_computed_on_a_few_rows(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_folder_without_a_known_file(tmp_path: Path) -> None:
     with pytest.raises(InvalidDataError, match=r"holds none of \['nb101.csv.gz'"):
-        present_benchmarks(tmp_path)
+        benchmarks_in(tmp_path)
 
 
 def test_a_file_without_its_column_is_refused(tmp_path: Path) -> None:

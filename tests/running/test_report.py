@@ -11,6 +11,8 @@ import pytest
 from matplotlib.image import imread
 
 from gennape.errors import WorkspaceError
+from gennape.platform.config import search_config
+from gennape.platform.front_page import About, about_run
 from gennape.platform.objectives import Objective, parse_objectives
 from gennape.platform.report import write_report
 
@@ -74,6 +76,59 @@ def test_the_page_needs_no_network_and_shows_architectures(tmp_path: Path) -> No
     drawn = page[page.index("Plotly.newPlot") :]
     assert "&lt;b&gt;&amp;" in drawn.replace("\\u0026", "&")  # markup in an architecture stays text
     assert "Pareto front: 2 of 3 evaluated networks" in page
+
+
+def _figure(folder: Path, objectives: str, about: About | None = None) -> dict[str, Any]:
+    """What the page gives to Plotly: its traces and its layout."""
+    rows = ROWS.assign(macs=ROWS["flops"] / 2, deviation=[0.25, np.nan, np.nan])
+    write_report(folder, _front(rows), rows, parse_objectives(objectives), about)
+    page = (folder / "front.html").read_text()
+    text = page[page.index("Plotly.newPlot") :]
+    decoder = json.JSONDecoder()
+    traces, end = decoder.raw_decode(text[text.index("[") :])
+    rest = text[text.index("[") + end :]
+    return {"page": page, "traces": traces, "layout": decoder.raw_decode(rest[rest.index("{") :])[0]}
+
+
+def test_what_a_pointer_shows_is_written_for_people(tmp_path: Path) -> None:
+    first, second = _figure(tmp_path, "accuracy:max,flops:min")["traces"][1]["text"]  # along x: bb, then aa
+    assert "100 MFLOPs<br>2 M parameters" in first
+    assert "70.10 %<br>" in first  # its deviation is unknown
+    assert "71.25 % ± 0.25 %<br>300 MFLOPs<br>4 M parameters" in second
+    assert '{"depth": 3, "note": "&lt;b&gt;&amp;"}' in second  # quotation marks as they are, which Plotly shows so
+    assert "operations" not in first + second
+
+
+@pytest.mark.parametrize(("third", "values"), [("params:min", [2e6, 4e6]), ("macs:min", [5e7, 1.5e8])])
+def test_a_third_objective_is_the_colour_and_no_line_joins_what_is_no_neighbour(
+    tmp_path: Path, third: str, values: list[float]
+) -> None:
+    two = _figure(tmp_path, "accuracy:max,flops:min")["traces"][1]
+    three = _figure(tmp_path, f"accuracy:max,flops:min,{third}")["traces"][1]
+    assert "lines" in two["mode"]
+    assert three["mode"] == "markers"
+    assert three["marker"]["color"] == values
+    assert three["marker"]["colorbar"]["ticktext"][0] == {"params:min": "2 M", "macs:min": "50 M"}[third]
+    assert "lower is better" in three["marker"]["colorbar"]["title"]["text"]
+    four = _figure(tmp_path, "accuracy:max,flops:min,params:min,macs:min")["traces"][1]
+    assert four["marker"]["size"] == [7, 17]
+
+
+def test_the_title_says_what_the_front_is_of(tmp_path: Path) -> None:
+    about = About("ofa_mbv3", "ofa_mbv3-20260101-120000-s0", "0123456789ab (shipped)", "NAS-Bench-101 (CIFAR-10)")
+    found = _figure(tmp_path, "accuracy:max,flops:min", about)
+    title = found["layout"]["title"]
+    assert title["text"] == "Pareto front of ofa_mbv3: 2 of 3 evaluated networks"
+    assert all(part in title["subtitle"]["text"] for part in (about.run, about.checkpoint, about.scale))
+    assert "<title>ofa_mbv3-20260101-120000-s0 - gennape</title>" in found["page"]
+
+
+def test_what_a_run_is_of_comes_from_its_settings(tmp_path: Path) -> None:
+    config = search_config(space="hiaml", checkpoint_sha256="ab" * 32)
+    about = about_run(tmp_path / "hiaml-s0", config)
+    assert about == About("hiaml", "hiaml-s0", "abababababab (shipped)", "NAS-Bench-101 (CIFAR-10)")
+    moved = search_config(space="hiaml", checkpoint=str(tmp_path / "gone"), checkpoint_sha256="ab" * 32)
+    assert about_run(tmp_path, moved).scale == ""
 
 
 def test_the_picture_is_not_blank(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import pickle
 
@@ -18,10 +19,12 @@ from gennape.errors import InvalidGraphError, ServiceError, WorkspaceError
 from gennape.platform.answers import ALONE, LATE, ask
 from gennape.platform.archive import Evaluations, as_objects, concatenate, first_of_each, narrow, none_evaluated
 from gennape.platform.config import search_config
-from gennape.platform.evaluation_log import count_shards, read_log, read_shard, shard, write_shard
+from gennape.platform.evaluation_log import copy_log, count_shards, read_log, read_shard, same, shard, write_shard
 from gennape.platform.failures import IslandLostError
+from gennape.platform.front import front_frame, front_of
 from gennape.platform.islands import LocalIslands, Step, Task
 from gennape.platform.known import Findings, Known, Window
+from gennape.platform.objectives import parse_objectives
 from gennape.platform.search import run_search
 from gennape.platform.searchers.testing import SyntheticPredictor
 from gennape.platform.state import load_state
@@ -91,9 +94,29 @@ def test_columns_of_before_stay_and_old_shards_are_read(tmp_path):
     write_shard(tmp_path, 0, some(4))
     frame = pd.read_parquet(shard(tmp_path, 0))
     published = ["hash", "architecture", "accuracy", "flops", "macs", "params", "island", "generation", "genome"]
-    assert list(frame.columns) == [*published, "memberships", "state"]
-    frame.drop(columns="state").to_parquet(shard(tmp_path, 0), index=False)
+    assert list(frame.columns) == [*published, "memberships", "state", "deviation"]
+    frame.drop(columns=["state", "deviation"]).to_parquet(shard(tmp_path, 0), index=False)
     assert read_shard(tmp_path, 0).states.tolist() == ["DONE", "INFEASIBLE", "INFEASIBLE", "DONE"]
+    assert np.isnan(read_shard(tmp_path, 0).deviation).all()
+
+
+def test_deviations_are_kept_travel_and_are_shown_where_there_are_any(tmp_path):
+    rows = some(4)
+    told = dataclasses.replace(rows, deviation=np.array([0.5, np.nan, np.nan, 0.25]))
+    write_shard(tmp_path, 0, told)
+    write_shard(tmp_path, 1, some(2, first=4))
+    assert_same(read_shard(tmp_path, 0), told)
+    assert_same(pickle.loads(pickle.dumps(told)), told)  # noqa: S301 (our own bytes)
+    copy_log(tmp_path, tmp_path / "all.parquet")
+    kept = pd.read_parquet(tmp_path / "all.parquet")["deviation"]
+    assert kept[[0, 3]].tolist() == [0.5, 0.25]
+    assert kept.isna().sum() == 4
+    objectives = parse_objectives("accuracy:max,flops:min")
+    front = front_frame(front_of(told, objectives), objectives)
+    assert front.set_index("hash")["deviation"].to_dict() == {rows.hashes[0]: 0.5, rows.hashes[3]: 0.25}
+    assert "deviation" not in front_frame(front_of(rows, objectives), objectives).columns
+    # a log that was begun before deviations were kept goes on: they are no part of what is compared
+    assert same(rows, told)
 
 
 def test_gaps_and_strangers_in_the_log_are_refused(tmp_path):

@@ -1,0 +1,25 @@
+"""Commands that a verb proposes: complete, and quoted so that a shell takes them as they are."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+
+def command(verb: str, *arguments: object, **options: object) -> str:
+    """``gennape VERB`` with its arguments, and every option that has a value: ``out=path`` becomes ``--out path``.
+
+    ``True`` gives an option without a value; None and False leave it out.
+    """
+    words = [str(argument) for argument in arguments]
+    for name, value in options.items():
+        if value is not None and value is not False:
+            words += [f"--{name.replace('_', '-')}", *([] if value is True else [str(value)])]
+    return shlex.join(["gennape", verb, *words])
+
+
+def workspace_option(folder: Path) -> Path | None:
+    """What ``--workspace`` must say for a workspace; None for the one that verbs take by themselves."""
+    from gennape.platform.workspace import default_workspace
+
+    return None if folder.absolute() == default_workspace().absolute() else folder
