@@ -68,6 +68,7 @@ def serve(
     with local_ray(address), serve_ensemble(config, token=token) as ensemble:
         out.print(f"serving checkpoint {ensemble.sha256[:12]} on {ensemble.url}  (Ctrl-C stops it); try")
         out.print(f"\n  {example_request(str(ensemble.url), token is not None)}\n")
+        _tell_tuning(checkpoint, out)
         out.print(f"families and an example of each: {ensemble.url}/spaces")
         with suppress(KeyboardInterrupt):  # its usual end
             _update_when_asked(ensemble, checkpoint, out)
@@ -97,7 +98,18 @@ def _updated(ensemble: EnsembleHandle, checkpoint: Path | None, out: Console) ->
         out.print(f"not updated: {error}")
     else:
         out.print(f"serving checkpoint {ensemble.sha256[:12]}")
+        _tell_tuning(checkpoint, out)
     return ensemble
+
+
+def _tell_tuning(checkpoint: Path | None, out: Console) -> None:
+    """Say what a fine-tuned checkpoint knows, and that answers of other families can mislead."""
+    from gennape.predictors.checkpoint import provenance_of
+    from gennape.predictors.scale import scale_of
+
+    scale = scale_of(provenance_of(checkpoint))
+    if scale.tuned:
+        out.print(f"{scale.sentence}; answers for networks of other families can mislead")
 
 
 def example_request(url: str, token: bool) -> str:

@@ -98,7 +98,8 @@ def _add_predictions(api: FastAPI, service: HttpService) -> None:
         """Predict architectures of a known family."""
         if len(body.listed) > limits.max_graphs:
             raise InvalidArchitectureError(_too_many(len(body.listed), limits.max_graphs))
-        return await _answer(service, PREDICT, *await _run(builders, _build, body.space, body.listed, limits))
+        built = await _run(builders, _build, body.space, body.listed, limits)
+        return await _answer(service, PREDICT, *built, body.space)
 
     @api.post(GRAPHS, **options)
     async def predict_graphs(body: GraphsRequest) -> PredictResponse:
@@ -156,11 +157,14 @@ async def _run(pool: ThreadPoolExecutor, work: Callable[..., T], *arguments: Any
     return await asyncio.get_running_loop().run_in_executor(pool, work, *arguments)
 
 
-async def _answer(service: HttpService, path: str, graphs: PackedGraphs, costs: Costs) -> PredictResponse:
+async def _answer(
+    service: HttpService, path: str, graphs: PackedGraphs, costs: Costs, family: str | None = None
+) -> PredictResponse:
     answer = await service.ask(graphs)
     service.sha256 = answer.sha256
     service.metrics.predicted(path, len(graphs), answer.together)
-    return PredictResponse(predictions=rows_of(answer.prediction, costs), checkpoint=answer.sha256)
+    rows, warning = rows_of(answer.prediction, costs), service.warning(answer.sha256, family)
+    return PredictResponse(predictions=rows, checkpoint=answer.sha256, warning=warning)
 
 
 def _build(name: str, architectures: list[Architecture], limits: RequestLimits) -> tuple[PackedGraphs, Costs]:

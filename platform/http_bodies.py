@@ -92,10 +92,12 @@ class PredictionBody(BaseModel):
 
 
 class PredictResponse(BaseModel):
-    """Predictions in the order asked, and the SHA-256 of the checkpoint that made them."""
+    """Predictions in the order asked, and the SHA-256 of the checkpoint that made them; a ``warning`` where it was
+    fine-tuned on another family."""
 
     predictions: list[PredictionBody]
     checkpoint: str
+    warning: str | None = None
 
 
 class ErrorBody(BaseModel):

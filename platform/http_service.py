@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from gennape.errors import GennapeError
     from gennape.platform.serving_answers import Answer
+    from gennape.predictors.scale import AccuracyScale
     from gennape.search_spaces.graph import PackedGraphs
 
 MAX_MESSAGE = 500
@@ -29,7 +30,8 @@ class HttpService:
     """One service over HTTP.
 
     ``ask`` predicts packed graphs. ``sha256`` is that of the checkpoint that answered last. ``token`` None lets
-    everyone in. ``healthy`` tells whether the predictor answered when it was last asked.
+    everyone in. ``healthy`` tells whether the predictor answered when it was last asked. ``scales``, by the SHA-256 of
+    a checkpoint, tell what it was fine-tuned on.
     """
 
     ask: Callable[[PackedGraphs], Awaitable[Answer]]
@@ -38,9 +40,15 @@ class HttpService:
     token: str | None = field(default=None, repr=False)
     metrics: Metrics = field(default_factory=Metrics)
     healthy: bool = True
+    scales: dict[str, AccuracyScale] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.gate = Gate(self.limits.max_requests)
+
+    def warning(self, sha256: str, family: str | None) -> str | None:
+        """What to know of answers of a checkpoint that was fine-tuned on another family than the networks are of."""
+        scale = self.scales.get(sha256)
+        return None if scale is None else scale.warning([family])
 
     def error(self, status: int, message: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
         """The one shape of every answer that is not what was asked for."""

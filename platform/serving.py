@@ -17,7 +17,7 @@ from ray.serve.config import ProxyLocation
 from ray.serve.exceptions import RayServeException
 from ray.serve.schema import LoggingConfig
 
-from gennape.errors import ServiceError
+from gennape.errors import CheckpointError, ServiceError
 from gennape.platform.http_auth import require_token
 from gennape.platform.serving_answers import probe_graphs
 from gennape.platform.serving_config import ServingConfig
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from ray.serve.handle import DeploymentHandle
 
     from gennape.platform.serving_replica import Load
+    from gennape.predictors.scale import AccuracyScale
 
 __all__ = ["EnsembleHandle", "ServingConfig", "serve_ensemble", "update_ensemble"]
 
@@ -74,9 +75,21 @@ def serve_ensemble(
             from gennape.platform.http_server import listening  # noqa: PLC0415
             from gennape.platform.http_service import HttpService  # noqa: PLC0415
 
-            api = create_api(HttpService(handle.ask, sha256, config.limits, token))
+            scales = {sha256: _scale(config.checkpoint)}
+            api = create_api(HttpService(handle.ask, sha256, config.limits, token, scales=scales))
             stack.enter_context(listening(api, bound))
         yield handle
+
+
+def _scale(checkpoint: Path | None) -> AccuracyScale:
+    """What a checkpoint says of its fine-tuning; of what is none of ours nothing."""
+    from gennape.predictors.checkpoint import provenance_of  # noqa: PLC0415 (it imports torch)
+    from gennape.predictors.scale import AccuracyScale, scale_of  # noqa: PLC0415
+
+    try:
+        return scale_of(provenance_of(checkpoint))
+    except CheckpointError:
+        return AccuracyScale(frozenset())
 
 
 def update_ensemble(handle: EnsembleHandle, checkpoint: Path | None) -> EnsembleHandle:

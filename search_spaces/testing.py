@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -28,9 +28,10 @@ from gennape.errors import InvalidArchitectureError
 from gennape.search_spaces import cost, graph
 from gennape.search_spaces.canonical import canonical_hashes
 from gennape.search_spaces.graph import Column, pack
+from gennape.search_spaces.malformed import junk, malformed, places
 from gennape.search_spaces.module import compile_graph
 from gennape.search_spaces.ops import Op
-from gennape.search_spaces.space import Architecture, SearchSpace
+from gennape.search_spaces.space import Architecture, SearchSpace, shown
 
 _JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-3, 300) | st.floats(allow_nan=False) | st.text(max_size=8),
@@ -45,6 +46,8 @@ def _property(examples: int) -> Callable[[Callable[..., None]], Callable[..., No
     return settings(max_examples=examples, deadline=None, suppress_health_check=allowed)
 
 
+#: Malformed architectures that one check tries, at most.
+_MAX_WRONG = 3000
 _SEEDS = st.integers(0, 2**32 - 1)
 
 
@@ -81,6 +84,10 @@ class SearchSpaceConformance:
         check_bad_architecture(space, junk)
         check_bad_architecture(space, _corrupt(space, junk, seed))
 
+    def test_malformed_architectures(self, space: SearchSpace) -> None:
+        """See :func:`check_bad_architectures`."""
+        check_bad_architectures(space, 0)
+
     @_property(examples=8)
     @given(seed=_SEEDS)
     def test_graphs(self, space: SearchSpace, seed: int) -> None:
@@ -97,10 +104,7 @@ def check_search_space(space: SearchSpace, seed: int = 0, n: int = 64) -> None:
     check_samples(space, seed, n)
     check_variation(space, seed, n)
     check_bad_genomes(space, seed)
-    junk: Any
-    for junk in (None, 1, "x", [], {}, [[]], {"a": 1}):
-        check_bad_architecture(space, junk)
-        check_bad_architecture(space, _corrupt(space, junk, seed))
+    check_bad_architectures(space, seed)
     check_graphs(space, seed, min(n, 8))
     check_module(space, seed, n)
 
@@ -161,13 +165,34 @@ def check_bad_genomes(space: SearchSpace, seed: int) -> None:
 
 def check_bad_architecture(space: SearchSpace, architecture: Architecture) -> None:
     """``decode`` of any JSON raises InvalidArchitectureError or gives a valid genome."""
-    shown = copy.deepcopy(architecture)
+    given = copy.deepcopy(architecture)
     try:
         genome = space.decode(architecture)
     except InvalidArchitectureError as error:
-        _require(bool(str(error)), f"decode refuses {shown!r} without a message")
+        _require(bool(str(error)), f"decode refuses {shown(given)} without a message")
         return
-    _valid(space, genome[None], f"the decoding of {shown!r}")
+    except Exception as error:
+        raise AssertionError(
+            f"{space.name}: decode of {shown(given)} raises {type(error).__name__}: {error}; it must raise "
+            "InvalidArchitectureError that says what is wrong"
+        ) from error
+    _valid(space, genome[None], f"the decoding of {shown(given)}")
+
+
+def check_bad_architectures(space: SearchSpace, seed: int) -> None:
+    """:func:`check_bad_architecture` of values of every kind: alone, in place of every part of an architecture, under
+    single keys of it, and of architectures that lack a part or hold one twice."""
+    rng = np.random.default_rng(seed)
+    for value in junk():
+        check_bad_architecture(space, value)
+    example = json.loads(json.dumps(space.encode(space.sample(rng, 1)[0])))
+    keys = [*example, "depth"] if isinstance(example, dict) else ["depth"]
+    for key in keys:
+        for value in (*junk(), *([example[key]] if key in example and isinstance(example, dict) else [])):
+            check_bad_architecture(space, {key: value})
+    wrong = list(malformed(example))
+    for i in rng.permutation(len(wrong))[:_MAX_WRONG].tolist():
+        check_bad_architecture(space, wrong[i]())
 
 
 def check_graphs(space: SearchSpace, seed: int, n: int) -> None:
@@ -222,18 +247,10 @@ def _corrupt(space: SearchSpace, junk: Any, seed: int) -> Architecture:
     """An architecture of the space with one part of it replaced by ``junk``."""
     rng = np.random.default_rng(seed)
     architecture = json.loads(json.dumps([space.encode(space.sample(rng, 1)[0])]))
-    places = list(_places(architecture))
-    container, key = places[int(rng.integers(len(places)))]
+    found = list(places(architecture))
+    container, key = found[int(rng.integers(len(found)))]
     container[key] = junk
     return architecture[0]
-
-
-def _places(value: Any) -> Iterator[tuple[Any, Any]]:
-    """Every (container, key) within a JSON value."""
-    if isinstance(value, list | dict):
-        for key in value if isinstance(value, dict) else range(len(value)):
-            yield value, key
-            yield from _places(value[key])
 
 
 def _require(condition: bool | np.bool_, message: str) -> None:
