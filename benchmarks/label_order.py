@@ -35,7 +35,7 @@ from sklearn.linear_model import RidgeCV
 
 from gennape.predictors.metrics import srcc
 from gennape.search_spaces.canonical import canonical_hashes
-from gennape.search_spaces.families.nb301 import CELLS, NODES, OPERATIONS, NasBench301
+from gennape.search_spaces.families.nb301 import CELLS, NODES, OPERATIONS, SAMPLED, NasBench301
 
 BLOCKS, STATES = 2 * NODES, NODES + 1
 ORDERS = (np.arange(2**BLOCKS)[:, None] >> np.arange(BLOCKS) & 1).astype(bool)  # the first swaps nothing
@@ -80,7 +80,7 @@ def check_same_graphs(pairs: Pairs, rng: np.random.Generator) -> None:
 
 def by_place(pairs: Pairs) -> Matrix:
     """One-hot operations and sources at each of the 16 places."""
-    operations, sources = np.eye(len(OPERATIONS))[pairs[..., 0]], np.eye(STATES)[pairs[..., 1]]
+    operations, sources = np.eye(len(SAMPLED))[pairs[..., 0]], np.eye(STATES)[pairs[..., 1]]
     return np.concatenate([operations, sources], axis=-1).reshape(len(pairs), -1)
 
 
@@ -91,8 +91,8 @@ def without_order(pairs: Pairs) -> Matrix:
 
 def with_products(pairs: Pairs) -> Matrix:
     """``without_order`` and all products of two operations' counts in a cell."""
-    counts = np.eye(len(OPERATIONS))[pairs[..., 0]].reshape(len(pairs), len(CELLS), -1, len(OPERATIONS)).sum(axis=2)
-    first, second = np.triu_indices(len(OPERATIONS))
+    counts = np.eye(len(SAMPLED))[pairs[..., 0]].reshape(len(pairs), len(CELLS), -1, len(SAMPLED)).sum(axis=2)
+    first, second = np.triu_indices(len(SAMPLED))
     products = (counts[..., first] * counts[..., second]).reshape(len(pairs), -1)
     return np.concatenate([without_order(pairs), products], axis=1)
 

@@ -23,7 +23,10 @@ OPERATIONS = (
     "sep_conv_5x5",
     "dil_conv_3x3",
     "dil_conv_5x5",
+    "none",
 )
+#: Those that the benchmark has; ``none``, an edge of zeros, is in genotypes of others that were trained.
+SAMPLED = tuple(range(len(OPERATIONS) - 1))
 CELLS = ("normal", "reduce")
 NODES = 4  # intermediate nodes of a cell; states 0 and 1 are the two cells before, state i + 2 is node i
 CONCAT = [2, 3, 4, 5]  # what a cell returns: all its nodes
@@ -46,9 +49,10 @@ Pairs = list[tuple[Any, Any]]
 class NasBench301(SearchSpace):
     """Genome: for the four nodes of the normal cell, then of the reduction cell, the sources and their two operations.
 
-    The sources are a pair with the lower first; the first operation is applied to it. Pairs of equal sources, which
-    the benchmark does not have, are read but never sampled. ``channels`` and ``cells`` are the network's width and
-    depth: 32 and 8 are those whose accuracies the benchmark tells, 36 and 20 those of the DARTS paper.
+    The sources are a pair with the lower first; the first operation is applied to it. Pairs of equal sources and the
+    operation ``none``, which the benchmark does not have, are read but never sampled. ``channels`` and ``cells`` are
+    the network's width and depth: 32 and 8 are those whose accuracies the benchmark tells, 36 and 20 those of the DARTS
+    paper.
     """
 
     genes = tuple(
@@ -57,8 +61,8 @@ class NasBench301(SearchSpace):
         for node, (pairs, distinct) in enumerate(zip(SOURCES, N_DISTINCT, strict=True))
         for gene in (
             Gene(f"sources of node {node + 1} of the {cell} cell", pairs, tuple(range(distinct))),
-            Gene(f"first operation of node {node + 1} of the {cell} cell", OPERATIONS),
-            Gene(f"second operation of node {node + 1} of the {cell} cell", OPERATIONS),
+            Gene(f"first operation of node {node + 1} of the {cell} cell", OPERATIONS, SAMPLED),
+            Gene(f"second operation of node {node + 1} of the {cell} cell", OPERATIONS, SAMPLED),
         )
     )
 
@@ -308,15 +312,25 @@ _EMITTERS: dict[str, Callable[[GraphBuilder, Value, int], Value]] = {
 }
 
 
+def _zeros(b: GraphBuilder, x: Value, stride: int) -> Value:
+    """What a node of two edges that are ``none`` holds."""
+    return b.zero(b.slice(x, x.c, step=(stride, stride)))
+
+
 @fragment
 def _cell(b: GraphBuilder, s0: Value, s1: Value, genes: tuple[int, ...], stride: int) -> Value:
-    """The four nodes side by side. In a reduction the edges from the cells before have stride 2."""
+    """The four nodes side by side. In a reduction the edges from the cells before have stride 2.
+
+    An edge that is ``none`` adds zeros to its node, and so nothing.
+    """
     states = [s0, s1]
     for node in range(NODES):
         pair, *ops = genes[3 * node : 3 * node + 3]
         terms = [
             _EMITTERS[OPERATIONS[op]](b, states[source], stride if source < 2 else 1)
             for op, source in zip(ops, SOURCES[node][pair], strict=True)
+            if OPERATIONS[op] != "none"
         ]
-        states.append(b.add(*terms))
+        first = SOURCES[node][pair][0]
+        states.append(b.add(*terms) if terms else _zeros(b, states[first], stride if first < 2 else 1))
     return b.concat(*states[2:])

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import chi2
@@ -31,6 +32,8 @@ from gennape.search_spaces.families.nb301 import (
 )
 from gennape.search_spaces.families.registry import family
 from gennape.search_spaces.graph import Column, ComputationGraph, pack
+from gennape.search_spaces.labels import read_labels
+from gennape.search_spaces.module import compile_graph
 from gennape.search_spaces.ops import Op
 from gennape.search_spaces.testing import SearchSpaceConformance
 
@@ -181,7 +184,7 @@ def test_equal_sources_are_read_but_not_drawn() -> None:
         ("normal_concat=[2, 3, 4, 5]", "normal_concat=[2, 3, 4]", "normal_concat must be"),
         ("normal_concat=[2, 3, 4, 5]", "normal_concat=range(2, 7)", "cannot be read at"),
         ("normal_concat", "reduce", "reduce stands twice"),
-        ("('dil_conv_3x3', 2)", "('none', 2)", "second operation of node 4 of the normal cell is 'none'"),
+        ("('dil_conv_3x3', 2)", "('zero', 2)", "second operation of node 4 of the normal cell is 'zero'"),
         ("('dil_conv_3x3', 2)", "('dil_conv_3x3', 5)", r"sources of node 4 .* is \(0, 5\)"),
         ("('dil_conv_3x3', 2)", "__import__('os')", "cannot be read at"),
         ("('skip_connect', 0), ('dil_conv_3x3', 2)", "", "must be 8 pairs"),
@@ -312,4 +315,54 @@ def test_labelled_architectures_have_their_parameters() -> None:
         rows = list(csv.DictReader(file))[::10]
     genomes = np.stack([SPACE.decode(json.loads(row["architecture"])) for row in rows])
     assert cost.params(SPACE.graphs(genomes)).tolist() == [int(row["params"]) for row in rows]
-    assert {SPACE.genes[1].values[op] for op in genomes[:, 1]} == set(OPERATIONS)
+    assert {SPACE.genes[1].values[op] for op in genomes[:, 1]} == set(OPERATIONS) - {"none"}
+
+
+# Edges that are none -------------------------------------------------------------------------------------------------
+
+
+def _with(pairs: list[list[Any]]) -> dict[str, Any]:
+    architecture = SPACE.encode(SPACE.decode(DARTS_V2))
+    return {**architecture, "normal": [*pairs, *architecture["normal"][len(pairs) :]]}
+
+
+def test_an_edge_that_is_none_adds_nothing() -> None:
+    """Node 1 of a normal cell loses a separable convolution, twice (3x3 of each channel, 1x1, normalisation), and its
+    sum; six of the eight cells are normal, two of each width."""
+    whole, without = (
+        SPACE.graph(SPACE.decode(_with([[op, 0], ["sep_conv_3x3", 1]]))) for op in ("sep_conv_3x3", "none")
+    )
+    lost = sum(2 * 2 * (9 * c + c * c + 2 * c) for c in (32, 64, 128))
+    assert cost.params(pack([whole]))[0] - cost.params(pack([without]))[0] == lost
+    assert _count(whole, Op.ADD) - _count(without, Op.ADD) == 6
+    assert _count(without, Op.ZERO) == 0
+
+
+def test_where_an_edge_that_is_none_comes_from_is_no_property_of_the_network() -> None:
+    start = [["sep_conv_3x3", 0], ["skip_connect", 1]]
+    graphs = [SPACE.graph(SPACE.decode(_with([*start, ["none", k], ["skip_connect", 2]]))) for k in (0, 1)]
+    first, second = canonical_hashes(pack(graphs))
+    assert first == second
+
+
+@pytest.mark.parametrize("form", ["json", "genotype", "configuration"])
+def test_a_network_of_nothing_but_none_does_not_see_its_image(form: str) -> None:
+    genome = SPACE.decode(_architecture("none"))
+    written = {"json": SPACE.encode, "genotype": genotype_string, "configuration": configuration}[form](genome)
+    assert np.array_equal(SPACE.decode(written), genome)
+    space = NasBench301(4, 5)
+    module = compile_graph(space.graph(genome)).eval()
+    images = np.random.default_rng(0).random((2, 1, 3, 32, 32), np.float32)
+    with torch.no_grad():
+        results = [module(torch.from_numpy(image)) for image in images]
+    assert torch.equal(*results)
+    assert results[0].shape == (1, 10)
+
+
+def test_none_is_read_from_labels_and_never_drawn(tmp_path: Path) -> None:
+    rows = [genotype_string(SPACE.decode(_with([["none", 0], ["skip_connect", 1]]))), DARTS_V2]
+    path = tmp_path / "labels.csv"
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows([("architecture", "accuracy"), (rows[0], 90.0), (rows[1], 94.0)])
+    assert read_labels(path, SPACE).accuracy.tolist() == [90, 94]
+    assert OPERATIONS.index("none") not in SPACE.sample(np.random.default_rng(0), 100)[:, 1::3]
