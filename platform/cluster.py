@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from gennape.errors import ServiceError
 from gennape.platform.http_auth import is_loopback
-from gennape.platform.ray_session import session_folder
+from gennape.platform.ray_session import end_processes, marked, session_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -152,7 +152,7 @@ def _start(num_cpus: int, folder: Path) -> None:
 
     for attempt in range(START_ATTEMPTS):
         try:
-            with _private():
+            with _private(), marked(folder):
                 ray.init(
                     address="local",
                     num_cpus=num_cpus,
@@ -164,6 +164,7 @@ def _start(num_cpus: int, folder: Path) -> None:
                 )
         except Exception as error:  # Ray raises bare exceptions here
             ray.shutdown()
+            end_processes(folder, 0)
             if attempt == START_ATTEMPTS - 1:
                 free = shutil.disk_usage(folder).free
                 room = f" ({folder.parent.parent} has only {free / 2**20:.0f} MiB left)" if free < _SCARCE_BYTES else ""

@@ -1,4 +1,8 @@
-"""The folder of a local Ray, which only its owner can enter; it goes with its command, or at the next start."""
+"""The folder and the processes of a local Ray: both go with its command, or at the next start.
+
+Only its owner can enter the folder. A variable in the environment of the processes, which they hand on to what they
+start, tells which folder they belong to.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +16,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
+import psutil
+
 from gennape.errors import ServiceError
 
 if TYPE_CHECKING:
@@ -19,13 +25,15 @@ if TYPE_CHECKING:
 
 PREFIX = "gn-ray-"
 LOCK = "lock"
+VARIABLE = "GENNAPE_RAY_SESSION"
 #: Ray makes its own folder writable for everyone, so it is not the one that keeps others out.
 INNER = "r"
 #: Ray's sockets lie 64 characters deeper than INNER, and the system takes 103 (macOS) or 107 for the whole path.
 MAX_PATH = 36
 #: A folder without a lock belongs to a command that is just starting, or to one that was killed while it did.
-_UNLOCKED_S = 3600.0
+_UNLOCKED_S = 60.0
 _REMOVAL_S = 5.0
+_GRACE_S = 1.0
 _TRIES = 10
 
 
@@ -44,8 +52,37 @@ def session_folder() -> Iterator[Path]:
         inner.mkdir()
         yield inner
     finally:
+        end_processes(inner, _GRACE_S)
         _remove(folder)
         lock.close()
+
+
+@contextmanager
+def marked(inner: Path) -> Iterator[None]:
+    """What is started in the block belongs to the session of this folder, and so does what that starts later."""
+    os.environ[VARIABLE] = str(inner)
+    try:
+        yield
+    finally:
+        del os.environ[VARIABLE]
+
+
+def end_processes(inner: Path, grace_s: float) -> None:
+    """End the processes of a session that have not ended by themselves after a while."""
+    _, late = psutil.wait_procs(_processes(inner), grace_s)
+    for process in late:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+    psutil.wait_procs(late, _REMOVAL_S)
+
+
+def _processes(inner: Path) -> list[psutil.Process]:
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error, OSError):
+            if process.uids().real == os.getuid() and process.environ().get(VARIABLE) == str(inner):
+                found.append(process)
+    return [process for process in found if process.pid != os.getpid()]
 
 
 def remove_stale(parent: Path) -> None:
@@ -53,6 +90,7 @@ def remove_stale(parent: Path) -> None:
     for folder in parent.glob(f"{PREFIX}*"):
         with suppress(OSError):
             if _is_ours(folder) and _is_dead(folder):
+                end_processes(folder / INNER, 0)
                 shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -8,16 +8,18 @@ import logging
 import os
 import socket
 import stat
+import subprocess
 import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from gennape.errors import ServiceError
 from gennape.platform import cluster, ray_session
 from gennape.platform.cluster import local_ray, tighten_token
-from gennape.platform.ray_session import PREFIX, remove_stale, session_folder
+from gennape.platform.ray_session import PREFIX, VARIABLE, marked, remove_stale, session_folder
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -215,6 +217,49 @@ def test_a_folder_that_another_process_holds_stays(parent):
     assert not held.exists()
 
 
+def sleeper():
+    """A process and a child of it, as Ray's daemons have workers."""
+    code = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'import time; time.sleep(300)'])"
+    return subprocess.Popen([sys.executable, "-c", code], start_new_session=True)
+
+
+def tree(process):
+    root, deadline = psutil.Process(process.pid), time.monotonic() + 60
+    while not root.children() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return [root, *root.children()]
+
+
+@pytest.mark.usefixtures("parent")
+def test_processes_of_a_session_end_with_it_and_no_others():
+    with session_folder() as folder:
+        with marked(folder):
+            mine = sleeper()
+        other = sleeper()
+        ends, stays = tree(mine), tree(other)
+        assert len(ends) == len(stays) == 2
+    mine.wait(0)
+    other.kill()
+    assert not any(process.is_running() for process in ends[1:])
+    assert stays[1].is_running()
+    stays[1].kill()
+    other.wait()
+    assert VARIABLE not in os.environ
+
+
+def test_what_a_killed_command_started_ends_at_the_next_start(parent):
+    dead = parent / f"{PREFIX}dead"
+    (dead / "r").mkdir(parents=True)
+    (dead / "lock").touch()
+    with marked(dead / "r"):
+        left = sleeper()
+    below = tree(left)
+    remove_stale(parent)
+    left.wait(0)
+    assert not any(process.is_running() for process in below[1:])
+    assert not dead.exists()
+
+
 def test_of_another_user_nothing_is_removed(parent, monkeypatch):
     theirs = parent / f"{PREFIX}theirs"
     theirs.mkdir()
@@ -249,12 +294,12 @@ def test_no_room_for_a_folder_is_said(monkeypatch):
         pass
 
 
-def test_folders_without_a_lock_wait_an_hour(parent):
+def test_a_folder_without_a_lock_may_belong_to_a_command_that_just_starts(parent):
     made = parent / f"{PREFIX}x"
     made.mkdir()
-    os.utime(made, (time.time() - 3500,) * 2)
+    os.utime(made, (time.time() - 40,) * 2)
     remove_stale(parent)
     assert made.is_dir()
-    os.utime(made, (time.time() - 3700,) * 2)
+    os.utime(made, (time.time() - 80,) * 2)
     remove_stale(parent)
     assert not made.exists()
