@@ -20,6 +20,7 @@ from gennape.jobs.evaluate import evaluate
 from gennape.jobs.export import export
 from gennape.jobs.finetune import finetune
 from gennape.jobs.fit import fit
+from gennape.jobs.interruption import INTERRUPTED, end_on_signals, exit_status
 from gennape.jobs.label import label
 from gennape.jobs.logs import logs
 from gennape.jobs.predict import predict
@@ -44,7 +45,7 @@ class _Verbs(TyperGroup):
             return super().invoke(ctx)
         except KeyboardInterrupt:
             sys.stderr.write("gennape: interrupted\n")
-            raise typer.Exit(130) from None
+            raise typer.Exit(INTERRUPTED) from None
 
 
 app = typer.Typer(
@@ -98,14 +99,18 @@ def every_verb(
 
 
 def main() -> None:
-    """Run a verb; an expected error becomes one message on stderr and exit status 1, Ctrl-C 130."""
+    """Run a verb; an expected error becomes one message on stderr and exit status 1, Ctrl-C 130, SIGTERM 143."""
     if os.environ.get("RAY_JOB_STOP_SIGNAL") == "SIGINT":  # a job; its head may have been started deaf to Ctrl-C
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    end_on_signals()
     try:
         app(standalone_mode=True)
+        status: Any = 0
+    except SystemExit as end:  # how Typer ends
+        status = end.code
     except GennapeError as error:
         sys.stderr.write(f"gennape: error: {error}\n")
-        sys.exit(1)
+        status = 1
     except OSError as error:
         if error.errno != errno.ENOSPC:
             raise
@@ -113,4 +118,5 @@ def main() -> None:
         os._exit(1)  # what is left in the buffer of stdout cannot be written either
     except KeyboardInterrupt:  # before the verb began
         sys.stderr.write("gennape: interrupted\n")
-        sys.exit(130)
+        status = INTERRUPTED
+    sys.exit(exit_status(status))

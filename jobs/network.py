@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import typer
+
 from gennape.errors import ConfigError
 from gennape.jobs.network_files import InputShape, read_network
 
@@ -77,13 +79,16 @@ def _of_family(name: str, architecture: object, published: bool, options: tuple[
 
 
 def _point_of_front(workspace: Path | None, run: str, index: int) -> tuple[str, object]:
-    from gennape.platform.runs import REPORT, config_of, find_run, read_json
+    from gennape.platform.run_report import caution, read_front
+    from gennape.platform.runs import config_of, find_run
     from gennape.platform.workspace import open_workspace
 
     folder = find_run(open_workspace(workspace, private=False), run)
-    points = {point["index"]: point["architecture"] for point in read_json(folder / REPORT / "front.json")["points"]}
+    points = {point["index"]: point["architecture"] for point in read_front(folder)}
     if index not in points:
         raise ConfigError(f"the front of {folder.name} has points {min(points)} to {max(points)}, got --index {index}")
+    if note := caution(folder):
+        typer.echo(note, err=True)
     return config_of(folder).space, points[index]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,13 +11,17 @@ import typer
 
 from gennape.errors import ConfigError, GennapeError
 from gennape.jobs.hints import command, workspace_option
+from gennape.jobs.interruption import INTERRUPTED, cause
 from gennape.jobs.tracked import Address, TrackingUri, refuse_wrong_address, warn_elsewhere
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     from rich.console import Console
     from rich.progress import Progress
 
     from gennape.platform.config import SearchConfig
+    from gennape.platform.runs import RunLock
     from gennape.platform.search import GenerationRecord, SearchResult
 
 _TABLE_ROWS = 10
@@ -36,7 +40,8 @@ def search(
         ),
     ] = None,
     evaluations: Annotated[
-        int | None, typer.Option(min=1, help="Unique networks to predict.", show_default="5000")
+        int | None,
+        typer.Option(min=1, help="Unique networks to predict; with --resume more than before.", show_default="5000"),
     ] = None,
     islands: Annotated[
         int | None, typer.Option(min=1, max=1024, help="Populations side by side.", show_default="2")
@@ -60,7 +65,7 @@ def search(
         Path | None, typer.Option(help="Where results go.", show_default="$GENNAPE_WORKSPACE or ./gennape-workspace")
     ] = None,
     resume: Annotated[
-        str | None, typer.Option(help="Continue this run, by name or its beginning, or the latest.")
+        str | None, typer.Option(help="Continue this run, by name or its beginning, or the latest that was cut off.")
     ] = None,
     address: Address = None,
     tracking_uri: TrackingUri = None,
@@ -98,7 +103,7 @@ def search(
     }  # fmt: skip
     words = [word for option, value in options.items() if value for word in (option, str(value))]
     go_on = shlex.join(["gennape", "search", "--resume", folder.name, *words])
-    _run_to_the_end(root, folder, elsewhere, address, tracking_uri, go_on)
+    _run_to_the_end(root, folder, elsewhere, address, tracking_uri, go_on, None if resume is None else evaluations)
 
 
 def _checked(given: dict[str, Any], checkpoint: Path | None) -> SearchConfig:
@@ -125,16 +130,20 @@ def _new_run(workspace: Path, config: SearchConfig) -> Path:
 def _stored_run(workspace: Path, name: str, given: dict[str, Any], checkpoint: Path | None) -> Path | None:
     """The folder of a run that can go on with these settings; None, having said so, when it is finished."""
     from gennape.platform.config import refuse_contradictions, search_config
-    from gennape.platform.runs import REPORT, config_of, find_run, status_of
+    from gennape.platform.runs import FINISHED, REPORT, config_of, find_run, status_of
 
-    folder = find_run(workspace, name)
+    folder = find_run(workspace, name, to_resume=True)
     config = config_of(folder)
+    more = given.get("evaluations", 0) > config.evaluations
+    if more:  # the one setting that may grow
+        del given["evaluations"]
     if "objectives" in given:  # the same objectives may be written with other spaces
         given["objectives"] = search_config(**given | {"space": config.space}).objectives
     refuse_contradictions(config, given)
     status = status_of(folder)
-    if status.get("status") == "finished":
+    if status.get("status") == FINISHED and not more:
         typer.echo(f"{folder.name} is finished: {status['reason']}. Its front is in {folder / REPORT}")
+        typer.echo("give it more --evaluations to go on")
         return None
     path = config.checkpoint if checkpoint is None else str(checkpoint.absolute())
     if (found := _checkpoint_hash(path)) != config.checkpoint_sha256:
@@ -153,38 +162,64 @@ def _checkpoint_hash(path: str | None) -> str:
 
 
 def _run_to_the_end(
-    workspace: Path, folder: Path, checkpoint: Path | None, address: str | None, tracking_uri: str | None, resume: str
+    workspace: Path,
+    folder: Path,
+    checkpoint: Path | None,
+    address: str | None,
+    tracking_uri: str | None,
+    resume: str,
+    evaluations: int | None,
 ) -> None:
-    """Run, and whatever stops the search before its end, say how to go on."""
-    from gennape.platform.runs import lock_run, set_status
+    """Run, and whatever stops the search before its end, say how to go on; ``evaluations``: a larger budget, if any."""
+    from gennape.platform.extension import extend
+    from gennape.platform.runs import FAILED, RUNNING, config_of, lock_run, set_status
+    from gennape.platform.runs import INTERRUPTED as CUT_OFF
 
-    with lock_run(folder):
-        try:
-            set_status(folder, status="running", reason="")
-            _run(workspace, folder, checkpoint, address, tracking_uri)
-        except KeyboardInterrupt:
-            set_status(folder, status="interrupted", reason="Ctrl-C")
+    told = False
+
+    def tell() -> None:
+        """At once, before Ray and MLflow are ended, which may take longer than this process is given."""
+        nonlocal told
+        if not told:
+            told = True
+            set_status(folder, status=CUT_OFF, reason=cause())
             typer.echo(f"interrupted; continue with: {resume}", err=True)
-            raise typer.Exit(130) from None
-        except GennapeError as error:
-            set_status(folder, status="failed", reason=str(error))
-            typer.echo(f"stopped; once mended, continue with: {resume}", err=True)
-            raise
+
+    with lock_run(folder) as lock:
+        try:
+            if evaluations is not None and evaluations > config_of(folder).evaluations:
+                extend(folder, evaluations)
+            set_status(folder, status=RUNNING, reason="")
+            _run(workspace, folder, checkpoint, address, tracking_uri, lock, tell)
+        except KeyboardInterrupt:
+            tell()
+            raise typer.Exit(INTERRUPTED) from None
         except Exception as error:
-            set_status(folder, status="failed", reason=f"{type(error).__name__}: {error}")
+            lock.check()  # what follows from the loss of the folder is not the error
+            reason = str(error) if isinstance(error, GennapeError) else f"{type(error).__name__}: {error}"
+            set_status(folder, status=FAILED, reason=reason)
+            if isinstance(error, GennapeError):
+                typer.echo(f"stopped; once mended, continue with: {resume}", err=True)
             raise
 
 
-def _run(workspace: Path, folder: Path, checkpoint: Path | None, address: str | None, tracking_uri: str | None) -> None:
-    """``checkpoint``: where that of the run lies now, if elsewhere than when it began."""
+def _run(
+    workspace: Path,
+    folder: Path,
+    checkpoint: Path | None,
+    address: str | None,
+    tracking_uri: str | None,
+    lock: RunLock,
+    tell: Callable[[], None],
+) -> None:
+    """``checkpoint``: where that of the run lies now, if elsewhere than when it began; ``tell``: that it is cut off."""
     from rich.console import Console
 
     from gennape.platform.cluster import local_ray
-    from gennape.platform.evaluation_log import copy_log, read_measures
     from gennape.platform.front_page import about_run
     from gennape.platform.islands import RayIslands, most_replicas
-    from gennape.platform.report import write_report
-    from gennape.platform.runs import REPORT, config_of, set_status, status_of
+    from gennape.platform.run_report import RunReport
+    from gennape.platform.runs import FINISHED, config_of, set_status, status_of
     from gennape.platform.search import run_search
     from gennape.platform.serving import ServingConfig, serve_ensemble
     from gennape.platform.tracking import track
@@ -193,7 +228,8 @@ def _run(workspace: Path, folder: Path, checkpoint: Path | None, address: str | 
     parameters = {name: str(value) for name, value in config.model_dump().items()}
     if checkpoint is None and config.checkpoint is not None:
         checkpoint = Path(config.checkpoint)
-    with ExitStack() as stack:
+    report = RunReport(folder, config, about_run(folder, config, checkpoint))
+    with ExitStack() as stack, _telling(tell):
         with screen.status("starting Ray and the predictor"):
             stack.enter_context(local_ray(address))
             # Tracking starts in the background, beside the predictor.
@@ -202,27 +238,32 @@ def _run(workspace: Path, folder: Path, checkpoint: Path | None, address: str | 
             serving = ServingConfig(checkpoint, max_replicas=most_replicas(config.islands))
             handle = stack.enter_context(serve_ensemble(serving))
             _refuse_another(handle.sha256, config)
-            islands = stack.enter_context(RayIslands(config, handle))
+            islands = stack.enter_context(RayIslands(config, handle, lock.check))
         live = stack.enter_context(_progress(screen))
         line = _Line(live, screen, config)
 
         def follow(record: GenerationRecord) -> None:
             if not status_of(folder).get("tracking_run") and (run_id := tracker.run_id):
                 set_status(folder, tracking_run=run_id)
+            report.follow(record.front)
             line.show(record)
             tracker.metrics(record.generation, record.metrics())
             for island, values in record.islands.items():
                 tracker.metrics(record.generation, values, child=island)
 
         result = run_search(config, folder, islands, follow)
-        (folder / REPORT).mkdir(exist_ok=True)
-        # Every evaluation is drawn, and only that is held in memory: the whole rows go from file to file.
-        about = about_run(folder, config, checkpoint)
-        write_report(folder / REPORT, result.front, read_measures(folder), config.directed, about)
-        copy_log(folder, folder / REPORT / "evaluations.parquet")
-        tracker.artifacts(folder / REPORT)
-        set_status(folder, status="finished", reason=result.reason)
+        tracker.artifacts(report.complete(result.front))
+        set_status(folder, status=FINISHED, reason=result.reason)
     _summary(folder, config, result)
+
+
+@contextmanager
+def _telling(tell: Callable[[], None]) -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        tell()
+        raise
 
 
 def _refuse_another(sha256: str, config: SearchConfig) -> None:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from gennape.errors import ServiceError
 from gennape.platform.http_auth import is_loopback
 from gennape.platform.ray_session import end_processes, marked, session_folder
+from gennape.platform.ray_signals import keep_own_signals
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -60,6 +61,7 @@ def local_ray(address: str | None = None, num_cpus: int | None = None) -> Iterat
         yield
         return
     tighten_token()
+    keep_own_signals()
     with ExitStack() as stack:
         if address is None:
             folder = stack.enter_context(session_folder())

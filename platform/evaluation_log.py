@@ -16,7 +16,7 @@ from gennape.platform import objectives
 from gennape.platform.archive import Evaluations, as_objects, concatenate, none_evaluated, to_table
 from gennape.platform.failures import Outcome
 from gennape.platform.known import Findings, findings_of, joined, no_findings
-from gennape.platform.workspace import atomic_path, remove_partial_files
+from gennape.platform.workspace import atomic_path, is_partial, remove_partial_files
 from gennape.search_spaces.parquet_pages import UNREADABLE
 
 if TYPE_CHECKING:
@@ -40,16 +40,19 @@ def write_shard(folder: Path, number: int, evaluations: Evaluations) -> None:
         pq.write_table(to_table(evaluations), temporary, write_page_checksum=True)
 
 
-def count_shards(folder: Path) -> int:
-    """How many shards there are; what a killed writer left is deleted.
+def count_shards(folder: Path, *, repair: bool = True) -> int:
+    """How many shards there are; ``repair``, for who works in the folder alone, deletes what a killed writer left.
 
     Raises :class:`WorkspaceError` when one is missing before the last, or a file is none of ours.
     """
     if not (folder / SHARDS).is_dir():
         return 0
-    remove_partial_files(folder / SHARDS)
+    if repair:
+        remove_partial_files(folder / SHARDS)
     numbers = set()
     for path in (folder / SHARDS).iterdir():
+        if not repair and is_partial(path):
+            continue
         name = _NAME.fullmatch(path.name)
         if name is None:
             raise WorkspaceError(f"{path} is no shard of evaluations; move it out of this folder")
@@ -83,8 +86,9 @@ def read_shard(folder: Path, number: int) -> Evaluations:
 
 
 def read_log(folder: Path, genes: int) -> Evaluations:
-    """All evaluations, oldest first."""
-    return concatenate([none_evaluated(genes), *(read_shard(folder, n) for n in range(count_shards(folder)))])
+    """All evaluations, oldest first; of a run at work too."""
+    shards = range(count_shards(folder, repair=False))
+    return concatenate([none_evaluated(genes), *(read_shard(folder, number) for number in shards)])
 
 
 def read_table(folder: Path) -> pa.Table:
@@ -93,6 +97,16 @@ def read_table(folder: Path) -> pa.Table:
     if not tables:
         raise WorkspaceError(f"{folder} holds no evaluations; has its search begun?")
     return pa.concat_tables([table for table in tables if len(table)] or tables[:1])
+
+
+def count_rows(folder: Path) -> int:
+    """How many evaluations there are; of a run at work too."""
+    return sum(_rows(shard(folder, number)) for number in range(count_shards(folder, repair=False)))
+
+
+def _rows(path: Path) -> int:
+    with _readable(path):
+        return int(pq.read_metadata(path).num_rows)
 
 
 def read_measures(folder: Path) -> pd.DataFrame:

@@ -35,6 +35,7 @@ def run_in_step(rounds: Rounds) -> str:
         rounds.close(
             first_of_each(concatenate([steps[i].evaluations for i in range(config.islands)])),
             sum(step.asked for step in steps.values()),
+            cut=any(len(step.evaluations) >= tasks[i].quota for i, step in steps.items()),
         )
         news = findings_of(state.news)
     return reason

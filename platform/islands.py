@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 #: An island remembers the hashes of so many genomes, the last it met; others it has to build to recognise.
 REMEMBERED = 20_000
+WATCH_S = 2.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -219,12 +220,14 @@ class RayIslands:
     """Islands as Ray actors, spread over the cluster. Use as a context manager: the actors end with it.
 
     Each reserves a quarter of a CPU, less where many islands would otherwise take more than half of the cluster. Where
-    there is no room, as after the loss of a node, an island waits until there is.
+    there is no room, as after the loss of a node, an island waits until there is. ``watch`` is called every few seconds
+    while islands are at work; what it raises ends the wait for them.
     """
 
-    def __init__(self, config: SearchConfig, evaluator: Evaluator) -> None:
+    def __init__(self, config: SearchConfig, evaluator: Evaluator, watch: Callable[[], None] = lambda: None) -> None:
         self.config = config
         self.evaluator = evaluator
+        self.watch = watch
         self.actors: dict[int, Any] = {}
         self._restored: dict[int, Any] = {}  # what the first step of an actor has to wait for
         self._running: dict[Any, int] = {}
@@ -253,7 +256,8 @@ class RayIslands:
     def receive(self) -> list[tuple[int, Step | Loss]]:
         """Wait for one call, and take with it all that have ended."""
         calls = list(self._running)
-        ray.wait(calls, num_returns=1)
+        while not ray.wait(calls, num_returns=1, timeout=WATCH_S)[0]:
+            self.watch()
         ended, _ = ray.wait(calls, num_returns=len(calls), timeout=0)
         islands = [(self._running.pop(call), call) for call in ended]
         return [(i, _result([self._restored[i], call])) for i, call in sorted(islands)]

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gennape.errors import ConfigError, InvalidArchitectureError, InvalidDataError
-from gennape.platform.runs import REPORT, config_of, find_run, read_json
+from gennape.platform.run_report import read_front
+from gennape.platform.runs import config_of, find_run
 from gennape.predictors.checkpoint import load_checkpoint
 from gennape.predictors.choosing import MOST_NETWORKS
 from gennape.predictors.fuzzy_ensemble import FuzzyEnsemble
@@ -60,7 +61,7 @@ def family_of(workspace: Path, run: str) -> SearchSpace:
 def front_of(workspace: Path, run: str) -> tuple[SearchSpace, Int64[np.ndarray, "n g"]]:
     """The family and the networks of a search's front."""
     folder, space = find_run(workspace, run), family_of(workspace, run)
-    points = read_json(folder / REPORT / "front.json")["points"]
+    points = read_front(folder)
     if not points:
         raise ConfigError(f"the front of {folder.name} is empty; search with more evaluations")
     return space, _decoded(space, [(f"{folder.name}, point {p['index']}", p["architecture"]) for p in points])

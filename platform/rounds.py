@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING
 
 from gennape.errors import WorkspaceError
@@ -13,7 +13,7 @@ from gennape.platform.failures import Failures, Outcome
 from gennape.platform.front import elites, hypervolume
 from gennape.platform.islands import Step, Task
 from gennape.platform.known import findings_of, joined
-from gennape.platform.state import absorb, save_state
+from gennape.platform.state import absorb, keep_uncut, save_state
 from gennape.platform.tracking_islands import island_metrics
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class GenerationRecord:
     ``hypervolume``: in the product of the objectives' units. ``best_accuracy``: highest predicted, percent.
     ``unique_fraction``: new networks per genome asked in this generation. ``infeasible`` and ``timeouts``: networks
     without an answer so far. ``preempted`` and ``failed``: steps run again since this process began. ``islands``: the
-    metrics of each, see :func:`island_metrics`.
+    metrics of each, see :func:`island_metrics`. ``front``: all networks that no other beats, so far.
     """
 
     generation: int
@@ -52,11 +52,12 @@ class GenerationRecord:
     preempted: int
     failed: int
     islands: dict[str, dict[str, float]]
+    front: Evaluations = field(repr=False, compare=False)
 
     def metrics(self) -> dict[str, float]:
         """The numbers that tracking plots against the generation."""
-        others = ("generation", "target", "islands")
-        return {name: float(value) for name, value in asdict(self).items() if name not in others}
+        others = ("generation", "target", "islands", "front")
+        return {each.name: float(getattr(self, each.name)) for each in fields(self) if each.name not in others}
 
 
 @dataclass(slots=True, eq=False)
@@ -105,12 +106,15 @@ class Rounds:
         self.state.searchers[island] = step.state
         self.state.steps[island] += 1
 
-    def close(self, news: Evaluations, asked: int) -> None:
+    def close(self, news: Evaluations, asked: int, *, cut: bool = False) -> None:
         """End a round: its evaluations go to the log, then the state is stored, then the caller hears of it.
 
+        ``cut``: with a larger budget the round might have evaluated more.
         Raises :class:`WorkspaceError` when the log holds something else of this round.
         """
         number, state, recorded = self.state.rounds, self.state, self.recorded()
+        if cut and state.uncut is None:
+            keep_uncut(self.folder, state)
         absorb(self.config, state, news)
         if recorded is None:
             write_shard(self.folder, number, news)
@@ -157,4 +161,5 @@ class Rounds:
             preempted=counts[Outcome.PREEMPTED],
             failed=counts[Outcome.FAILED],
             islands=island_metrics(self._asked, state.found, state.news.island, state.front.island),
+            front=state.front,
         )

@@ -5,6 +5,8 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
+import os
+import time
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -17,11 +19,16 @@ from gennape.platform.workspace import atomic_write_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from typing import IO
 
 RUNS = "runs"
 #: Files of a run folder: what it does, how it stands, and the folder of its results (``report/front.json`` etc.).
 CONFIG, STATUS, REPORT = "config.json", "status.json", "report"
+RUNNING, INTERRUPTED, FINISHED, FAILED = "running", "interrupted", "finished", "failed"
 _RECENT = 8
+_LOCK = ".lock"
+#: Who looks whether a run is at work holds its lock for a moment, too: a run that begins tries again.
+_TRIES, _WAIT_S = 5, 0.1
 #: Names the newest run.
 LATEST = "latest"
 
@@ -45,17 +52,17 @@ def create_run(workspace: Path, space: str, seed: int, now: datetime | None = No
     raise WorkspaceError(f"{root} already holds 999 runs called {base}; remove some")
 
 
-def find_run(workspace: Path, name: str) -> Path:
+def find_run(workspace: Path, name: str, *, to_resume: bool = False) -> Path:
     """The run folder called ``name``, or the only one whose name starts so; ``latest`` is the newest; a path to a run
-    folder is taken too.
+    folder is taken too. ``to_resume``: ``latest`` is the newest that is neither finished nor at work, if there is one.
 
     Raises :class:`WorkspaceError` that lists the recent runs when there is none, or the candidates when several.
     """
     runs = list_runs(workspace)
     exact = [run for run in runs if run.name == name or run == Path(name).absolute()]
-    matches = (
-        exact or (runs[:1] if name == LATEST else []) or [run for run in runs if name and run.name.startswith(name)]
-    )
+    cut_off = (run for run in runs if to_resume and _can_go_on(run))
+    latest = [next(cut_off, *runs[:1])] if name == LATEST and runs else []
+    matches = exact or latest or [run for run in runs if name and run.name.startswith(name)]
     if len(matches) == 1:
         return matches[0]
     if matches:
@@ -63,6 +70,11 @@ def find_run(workspace: Path, name: str) -> Path:
         raise WorkspaceError(f"{name!r} names {len(matches)} runs ({listed}); write more of the name, or {LATEST}")
     recent = ", ".join(run.name for run in runs[:_RECENT]) or "none yet"
     raise WorkspaceError(f"no run {name!r} in {workspace}; recent runs: {recent}")
+
+
+def _can_go_on(run: Path) -> bool:
+    """Whether a run was cut off: neither finished nor at work."""
+    return not at_work(run) and status_of(run).get("status") != FINISHED
 
 
 def list_runs(workspace: Path) -> list[Path]:
@@ -93,18 +105,58 @@ def read_json(path: Path) -> Any:
         raise WorkspaceError(f"cannot read {path}: {error}") from error
 
 
+class RunLock:
+    """A run folder that this process alone works in."""
+
+    def __init__(self, folder: Path, file: IO[str]) -> None:
+        self._folder = folder
+        self._file = file
+
+    def check(self) -> None:
+        """Raise :class:`WorkspaceError` when the folder was deleted or moved meanwhile."""
+        mine = os.fstat(self._file.fileno())
+        try:
+            there = (self._folder / _LOCK).stat()
+        except OSError:
+            there = None
+        if there is None or (there.st_dev, there.st_ino) != (mine.st_dev, mine.st_ino):
+            raise WorkspaceError(
+                f"the folder of the run was deleted or moved while it was at work: {self._folder}; "
+                "what it held cannot be continued from there: start a new search, or put the folder back and resume it"
+            )
+
+
 @contextmanager
-def lock_run(folder: Path) -> Iterator[None]:
+def lock_run(folder: Path) -> Iterator[RunLock]:
     """Be the only one working in a run folder; freed when the process ends, however it ends.
 
     Raises :class:`WorkspaceError` when another process works there.
     """
-    with (folder / ".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise WorkspaceError(f"run {folder.name} is at work in another process; wait for it or stop it") from None
-        yield
+    with (folder / _LOCK).open("w") as file:
+        for attempt in range(_TRIES):
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if attempt == _TRIES - 1:
+                    raise WorkspaceError(
+                        f"run {folder.name} is at work in another process; wait for it or stop it"
+                    ) from None
+                time.sleep(_WAIT_S)
+            else:
+                break
+        yield RunLock(folder, file)
+
+
+def at_work(folder: Path) -> bool:
+    """Whether a living process works in a run folder: it holds the lock, which the system frees when it ends."""
+    try:
+        with (folder / _LOCK).open() as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # never begun, or not ours to look at
+        return False
+    return False
 
 
 def describe_run(folder: Path, config: SearchConfig) -> None:
@@ -118,11 +170,21 @@ def config_of(folder: Path) -> SearchConfig:
 
 
 def status_of(folder: Path) -> dict[str, str]:
-    """``status`` (running, interrupted, failed or finished), ``reason``, and ``tracking_run`` where it has one."""
+    """``status`` (running, interrupted, failed or finished), ``reason``, and ``tracking_run`` where it has one.
+
+    A run whose process was killed had no time to say so: it is told from one at work by its lock.
+    """
+    status = _stored_status(folder)
+    if status.get("status") == RUNNING and not at_work(folder):
+        status |= {"status": INTERRUPTED, "reason": "its process was killed, or its machine stopped"}
+    return status
+
+
+def _stored_status(folder: Path) -> dict[str, str]:
     status: dict[str, str] = read_json(folder / STATUS) if (folder / STATUS).exists() else {}
     return status
 
 
 def set_status(folder: Path, **changes: str) -> None:
     """Change parts of the status."""
-    write_json(folder / STATUS, status_of(folder) | changes)
+    write_json(folder / STATUS, _stored_status(folder) | changes)

@@ -15,7 +15,7 @@ from gennape.platform.evaluation_log import chained, count_shards, read_shard
 from gennape.platform.failures import Outcome
 from gennape.platform.front import extend_front, reference_point
 from gennape.platform.objectives import NAMES
-from gennape.platform.workspace import atomic_path, remove_partial_files
+from gennape.platform.workspace import atomic_path, atomic_write_bytes, remove_partial_files
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from gennape.platform.config import SearchConfig
     from gennape.platform.searchers.searcher import State
 
-STATE = "state.npz"
+#: The last state; and of a search that its budget has ended, the last one that no smaller or larger budget changes.
+STATE, UNCUT = "state.npz", "uncut.npz"
 _VERSION = 2
 
 
@@ -38,7 +39,8 @@ class SearchState:
     ``idle``: rounds in a row without a new network. ``reference``: reference point of the hypervolume, minimised; None
     before the first. ``searchers``, ``steps`` and ``found``: of each island, its searcher's state, its generations, and
     the networks that it was the first to find.
-    ``front``, and ``fronts`` per island. ``news``: what the last round added. ``best_accuracy``: highest so far.
+    ``uncut``: rounds before the first that the budget cut short, if one was. ``front``, and ``fronts`` per island.
+    ``news``: what the last round added. ``best_accuracy``: highest so far.
     """
 
     searchers: list[State | None]
@@ -53,6 +55,7 @@ class SearchState:
     idle: int = 0
     reference: Float64[np.ndarray, " m"] | None = None
     best_accuracy: float = -math.inf
+    uncut: int | None = None
     unanswered: dict[str, int] = field(default_factory=lambda: {Outcome.INFEASIBLE: 0, Outcome.TIMEOUT: 0})
 
 
@@ -92,6 +95,7 @@ def save_state(folder: Path, state: SearchState) -> None:
         "evaluations": state.evaluations,
         "log": state.log,
         "steps": state.steps,
+        "uncut": state.uncut,
     }
     named = {f"{i}/{key}": array for i, s in enumerate(state.searchers) for key, array in (s or {}).items()}
     header["arrays"] = {name: [array.dtype.str, array.shape] for name, array in named.items()}
@@ -100,6 +104,13 @@ def save_state(folder: Path, state: SearchState) -> None:
     arrays = {"header": json.dumps(header).encode(), "content": content}
     with atomic_path(folder / STATE) as temporary, temporary.open("wb") as file:
         np.savez(file, allow_pickle=False, **{name: np.frombuffer(b, np.uint8) for name, b in arrays.items()})
+
+
+def keep_uncut(folder: Path, state: SearchState) -> None:
+    """Keep the stored state, of before a round that the budget cuts short, for :func:`extension.extend`."""
+    state.uncut = state.rounds
+    if state.rounds:  # else there is none: a larger budget begins at the beginning
+        atomic_write_bytes(folder / UNCUT, (folder / STATE).read_bytes())
 
 
 def load_state(folder: Path, config: SearchConfig, genes: int) -> SearchState:
@@ -123,6 +134,7 @@ def load_state(folder: Path, config: SearchConfig, genes: int) -> SearchState:
                 "restore the missing ones from a copy, or start a new search"
             )
         state.steps = list(header.get("steps", [covered] * config.islands))
+        state.uncut = header.get("uncut")
         # A free island may have stepped never while others ran rounds: it begins at the beginning.
         state.searchers = [_part(arrays, i) if steps else None for i, steps in enumerate(state.steps)]
     for number in range(shards if config.asynchronous else covered):

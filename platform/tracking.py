@@ -61,6 +61,10 @@ class _Actor:
         if self._sender is not None:
             self._sender.hurry()
 
+    def abandon(self, status: str) -> None:
+        if self._sender is not None:
+            self._sender.abandon(status)
+
 
 class Tracker:
     """A run in MLflow, from the side of the search. Nothing here raises because of MLflow, except ``run_id``."""
@@ -142,6 +146,9 @@ class Tracker:
         return State(failures=TOLD_AFTER, error=why) if (why := self._revive()) else state
 
     def _close(self, status: str) -> None:
+        if not self._folder.is_dir():
+            self._abandon(status)
+            return
         self._append({"end": status})
         try:
             self._journal.close()
@@ -161,6 +168,15 @@ class Tracker:
         if self._lost:
             log.warning("tracking is incomplete: %s calls lost, as %s was not writable: %s", len(self._lost),
                         self._folder, self._lost[0])  # fmt: skip
+
+    def _abandon(self, status: str) -> None:
+        """End a run whose journal was deleted while it was written: MLflow has what it had got by then."""
+        try:
+            ray.get(self._actor.abandon.remote(status), timeout=GRACE_S)
+        except RayError as error:
+            log.warning("the run in MLflow is not ended, its journal %s is gone: %s", self._folder, brief(error))
+        self._closed = True
+        ray.kill(self._actor)
 
     def _drain(self) -> str | None:
         """Wait until MLflow has everything; else why not. A server that fails is given up soon, one that works not."""

@@ -95,6 +95,11 @@ class Sender:
                 wait = min(FIRST_WAIT_S * 2 ** min(self._failures, 10), MOST_WAIT_S)
             self._wait(wait)
 
+    def abandon(self, status: str) -> None:
+        """End the run, if it has begun, without its journal, which is gone."""
+        if self._client is not None and self.record.run_id is not None:
+            self._end({"end": status, "time": int(time.time() * 1000)})
+
     def _wait(self, seconds: float) -> None:
         until = time.monotonic() + seconds
         while (left := until - time.monotonic()) > 0 and not self._hurry.wait(min(left, FLUSH_S)):

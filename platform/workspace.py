@@ -96,8 +96,13 @@ def atomic_write_bytes(path: Path, data: bytes) -> None:
 def remove_partial_files(folder: Path) -> None:
     """Delete what writers that were killed left in a folder; no writer may be at work in it."""
     for path in folder.iterdir():
-        if _PARTIAL.fullmatch(path.name):
+        if is_partial(path):
             path.unlink(missing_ok=True)
+
+
+def is_partial(path: Path) -> bool:
+    """Whether a file is one that is being written, or that a writer left who was killed."""
+    return _PARTIAL.fullmatch(path.name) is not None
 
 
 def _flush(path: Path) -> None:

@@ -60,6 +60,14 @@ class Slow:
 class InlineIslands(LocalIslands):
     """Islands of this process, used as those on Ray are."""
 
+    def __init__(self, config, evaluator, watch):
+        super().__init__(config, evaluator)
+        self.watch = watch
+
+    def receive(self):
+        self.watch()
+        return super().receive()
+
     def __enter__(self):
         return self
 

@@ -1,0 +1,37 @@
+"""Ray in a program that has its own way to end on a signal."""
+
+from __future__ import annotations
+
+import signal
+from typing import Any
+
+
+def keep_own_signals() -> None:
+    """Leave SIGTERM to the handler that this program has set; call it before Ray is started or joined.
+
+    ``ray.init`` would replace the handler by one that exits without a word. And what `timeout` or a shell sends to the
+    whole group of processes would end Ray's before this one, which then waits in vain for them: they get groups of
+    their own. (They end with this process, however it ends.) In a program without a handler Ray may do as it likes.
+    """
+    if signal.getsignal(signal.SIGTERM) in (signal.SIG_DFL, signal.SIG_IGN, None):
+        return
+    import ray._private.utils  # noqa: PLC0415 (Ray reads its environment as it is imported)
+    from ray._private import services  # noqa: PLC0415
+
+    ray._private.utils.set_sigterm_handler = _leave
+    if services.ConsolePopen.__name__ == "ConsolePopen":
+        services.ConsolePopen = _in_own_groups(services.ConsolePopen)
+
+
+def _leave(_handler: object) -> None:
+    """Instead of Ray's function that sets a handler."""
+
+
+def _in_own_groups(popen: type[Any]) -> type[Any]:
+    class Grouped(popen):  # type: ignore[misc]
+        """A process that Ray starts, in a group of its own."""
+
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            super().__init__(*arguments, process_group=0, **options)
+
+    return Grouped

@@ -1,0 +1,94 @@
+"""The report of a search while it runs, and after it however it ended: a front from the first generation on."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import TYPE_CHECKING, Any
+
+from gennape.errors import WorkspaceError
+from gennape.platform.evaluation_log import copy_log, count_rows, read_log, read_measures
+from gennape.platform.front import front_frame, front_of
+from gennape.platform.report import write_front, write_report
+from gennape.platform.runs import FINISHED, REPORT, RUNNING, config_of, read_json, status_of
+from gennape.search_spaces.families.registry import family
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import pandas as pd
+
+    from gennape.platform.archive import Evaluations
+    from gennape.platform.config import SearchConfig
+    from gennape.platform.front_page import About
+
+#: Pictures and the table of all evaluations are made again after so many seconds, and after so many times as long as
+#: they took: 2 % of the time at most.
+EVERY_S, TIMES = 30.0, 50
+FRONT, EVALUATIONS = "front.json", "evaluations.parquet"
+
+
+class RunReport:
+    """The folder ``report`` of a run at work: every file in it is whole at any moment."""
+
+    def __init__(self, folder: Path, config: SearchConfig, about: About | None = None) -> None:
+        self._folder = folder
+        self._about = about
+        self._objectives = config.directed
+        self._due = 0.0
+
+    def follow(self, front: Evaluations) -> None:
+        """Write the front after a generation, and when they are due the pictures and all evaluations."""
+        if not len(front):
+            return
+        frame = front_frame(front, self._objectives)
+        if (began := time.monotonic()) < self._due:
+            write_front(self._folder / REPORT, frame, self._objectives)
+            return
+        self.complete(frame)
+        ended = time.monotonic()
+        self._due = ended + max(EVERY_S, TIMES * (ended - began))
+
+    def complete(self, front: pd.DataFrame) -> Path:
+        """Write every file; returns their folder."""
+        report = self._folder / REPORT
+        report.mkdir(exist_ok=True)
+        # Every evaluation is drawn, and only that is held in memory: the whole rows go from file to file.
+        write_report(report, front, read_measures(self._folder), self._objectives, self._about)
+        copy_log(self._folder, report / EVALUATIONS)
+        return report
+
+
+def read_front(folder: Path) -> list[dict[str, Any]]:
+    """The points of a run's front, as in ``front.json``; of a run that has no report, of its evaluations so far.
+
+    Raises :class:`WorkspaceError` where there is none yet.
+    """
+    if (folder / REPORT / FRONT).exists():
+        points: list[dict[str, Any]] = read_json(folder / REPORT / FRONT)["points"]
+        return points
+    config = config_of(folder)
+    front = front_of(read_log(folder, len(family(config.space).genes)), config.directed)
+    if not len(front):
+        raise WorkspaceError(
+            f"{folder.name} has no front yet: it {_how_it_stands(folder)}, and none of its generations is evaluated; "
+            f"once one is, or after `gennape search --resume {folder.name}`, repeat the command"
+        )
+    found: list[dict[str, Any]] = front_frame(front, config.directed).to_dict("records")
+    return [point | {"architecture": json.loads(point["architecture"])} for point in found]
+
+
+def caution(folder: Path) -> str:
+    """What has to be known of a front that is not the last: one sentence, empty for a finished run."""
+    if status_of(folder).get("status") == FINISHED:
+        return ""
+    done, target = count_rows(folder), config_of(folder).evaluations
+    return f"{folder.name} {_how_it_stands(folder)}: this is its front after {done:,} of {target:,} evaluations"
+
+
+def _how_it_stands(folder: Path) -> str:
+    status = status_of(folder)
+    if status.get("status") == RUNNING:
+        return "is still running"
+    reason = f" ({status['reason']})" if status.get("reason") else ""
+    return f"{'failed' if status.get('status') == 'failed' else 'was interrupted'}{reason}"

@@ -1,0 +1,145 @@
+"""The front of a search at any moment: after every generation, after every kind of stop, of runs of former versions."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+from gennape.errors import WorkspaceError
+from gennape.jobs.cli import app
+from gennape.platform import run_report
+from gennape.platform.config import search_config
+from gennape.platform.evaluation_log import SHARDS, read_log
+from gennape.platform.front import front_frame, front_of
+from gennape.platform.islands import LocalIslands
+from gennape.platform.run_report import RunReport, caution, read_front
+from gennape.platform.runs import RUNS, describe_run, find_run, lock_run, set_status, status_of
+from gennape.platform.search import run_search
+from gennape.platform.searchers.testing import SyntheticPredictor
+from gennape.search_spaces.families.registry import family
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from gennape.platform.rounds import GenerationRecord
+
+GENES = len(family("hiaml").genes)
+FILES = ["evaluations.parquet", "front.csv", "front.html", "front.json", "front.png"]
+
+
+class Stop(Exception):
+    """Stands for whatever ends a process."""
+
+
+def _searched(workspace: Path, name: str, generations: int | None, *, asynchronous: bool = False) -> Path:
+    """A run that ended after so many generations, as a killed one does: without another word."""
+    folder = workspace / RUNS / name
+    folder.mkdir(parents=True)
+    config = search_config(space="hiaml", evaluations=120, population=20, asynchronous=asynchronous)
+    describe_run(folder, config)
+    report = RunReport(folder, config)
+
+    def follow(record: GenerationRecord) -> None:
+        report.follow(record.front)
+        expected = front_frame(front_of(read_log(folder, GENES), config.directed), config.directed)
+        csv = pd.read_csv(folder / "report" / "front.csv")
+        assert csv["hash"].tolist() == expected["hash"].tolist()
+        points = json.loads((folder / "report" / "front.json").read_text())["points"]
+        assert [point["hash"] for point in points] == expected["hash"].tolist()
+        assert sorted(path.name for path in (folder / "report").iterdir()) == FILES
+        if record.generation + 1 == generations:
+            raise Stop
+
+    try:
+        report.complete(run_search(config, folder, LocalIslands(config, SyntheticPredictor()), follow).front)
+        set_status(folder, status="finished", reason="all 120 evaluations are done")
+    except Stop:
+        set_status(folder, status="running", reason="")
+    return folder
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_the_front_is_written_after_every_generation(tmp_path: Path, asynchronous: bool) -> None:
+    folder = _searched(tmp_path, "whole", None, asynchronous=asynchronous)
+    assert len(pd.read_parquet(folder / "report" / "evaluations.parquet")) == 120
+    assert caution(folder) == ""
+
+
+def test_pictures_take_two_percent_of_the_time_at_most(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now, drawn = [0.0], []
+
+    def complete(_self: RunReport, _front: pd.DataFrame) -> None:
+        drawn.append(now[0])
+        now[0] += 4.0
+
+    folder = _searched(tmp_path, "whole", None)
+    config = search_config(space="hiaml")
+    monkeypatch.setattr(run_report.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(RunReport, "complete", complete)
+    report, front = RunReport(folder, config), front_of(read_log(folder, GENES), config.directed)
+    while now[0] < 1000:
+        report.follow(front)
+        now[0] += 1.0
+    assert drawn == [0.0, 204.0, 408.0, 612.0, 816.0]  # 4 s each, then 200 s without
+
+
+def test_a_run_is_told_from_a_killed_one_by_its_lock(tmp_path: Path) -> None:
+    folder = _searched(tmp_path, "cut", 2)
+    assert status_of(folder) == {"status": "interrupted", "reason": "its process was killed, or its machine stopped"}
+    rows = sum(len(pd.read_parquet(path)) for path in (folder / SHARDS).iterdir())
+    assert 60 < rows <= 80  # two generations of two islands of 20, less what was found twice
+    assert caution(folder) == (
+        "cut was interrupted (its process was killed, or its machine stopped): "
+        f"this is its front after {rows} of 120 evaluations"
+    )
+    with lock_run(folder):
+        assert status_of(folder)["status"] == "running"
+        assert caution(folder) == f"cut is still running: this is its front after {rows} of 120 evaluations"
+        (folder / SHARDS / ".000002.0123abcd.parquet").write_bytes(b"half of a shard")
+        assert caution(folder).endswith(f"{rows} of 120 evaluations")
+        assert (folder / SHARDS / ".000002.0123abcd.parquet").exists(), "its writer is at work"
+    set_status(folder, status="failed", reason="no space")
+    assert caution(folder).startswith("cut failed (no space): ")
+
+
+def test_the_latest_run_to_resume_is_one_that_was_cut_off(tmp_path: Path) -> None:
+    cut, whole = _searched(tmp_path, "cut", 1), _searched(tmp_path, "whole", None)
+    assert find_run(tmp_path, "latest") == whole
+    assert find_run(tmp_path, "latest", to_resume=True) == cut
+    with lock_run(cut):
+        assert find_run(tmp_path, "latest", to_resume=True) == whole
+
+
+@pytest.mark.parametrize("with_report", [True, False])
+def test_export_and_show_take_a_network_of_a_run_that_was_cut_off(tmp_path: Path, with_report: bool) -> None:
+    folder = _searched(tmp_path, "cut", 2)
+    points = read_front(folder)
+    if not with_report:  # of a version that wrote it at the end
+        for path in (folder / "report").iterdir():
+            path.unlink()
+        assert [(p["index"], p["hash"], p["architecture"]) for p in read_front(folder)] == [
+            (p["index"], p["hash"], p["architecture"]) for p in points
+        ]
+    options = ["--run", "cut", "--index", "0", "--workspace", str(tmp_path)]
+    for verb, more in (("export", ["--to", str(tmp_path / "net.py")]), ("show", [])):
+        done = CliRunner().invoke(app, [verb, *options, *more], catch_exceptions=False)
+        assert done.exit_code == 0
+        assert done.stderr == f"{caution(folder)}\n"
+    assert (tmp_path / "net.py").exists()
+
+
+def test_before_the_first_generation_there_is_no_front_and_it_is_said_why(tmp_path: Path) -> None:
+    folder = tmp_path / RUNS / "new"
+    folder.mkdir(parents=True)
+    describe_run(folder, search_config(space="hiaml"))
+    set_status(folder, status="interrupted", reason="SIGTERM")
+    with pytest.raises(WorkspaceError, match=r"new has no front yet: it was interrupted \(SIGTERM\), and none"):
+        read_front(folder)
+    with lock_run(folder):
+        set_status(folder, status="running", reason="")
+        with pytest.raises(WorkspaceError, match="new has no front yet: it is still running, and none"):
+            read_front(folder)
