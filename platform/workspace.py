@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 DEFAULT = "gennape-workspace"
 VARIABLE = "GENNAPE_WORKSPACE"
 #: What lies directly in a workspace.
-_MADE = re.compile(r"\.mlflow\.lock|mlflow(-before-\d+)?\.db(-\w+)?|artifacts|runs|tracking|pretraining|tuning|labelling|images")
+_MADE = re.compile(
+    r"\.mlflow\.lock|mlflow(-before-\d+)?\.db(-\w+)?|artifacts|runs|tracking|pretraining|tuning|labelling|images"
+)
 _PARTIAL = re.compile(r"\..+\.[0-9a-f]{8}(\.\w+)?")  # the names that atomic.replacing makes
 
 

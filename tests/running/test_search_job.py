@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,6 +16,7 @@ from pathlib import Path
 from typing import get_type_hints
 
 import pandas as pd
+import psutil
 import pytest
 import typer
 from typer.testing import CliRunner
@@ -302,29 +305,80 @@ def test_actors_find_what_islands_of_one_process_find_even_when_one_is_killed(tm
         assert {(e["state"], e["island"]) for e in events} == {("PREEMPTED", 1)}
 
 
+def driver_at_work(cut, *arguments):
+    """A search in a process, and in a group of processes, of its own: in its third generation."""
+    command = [sys.executable, str(SCRIPT), "actors", "0.5", "search", *arguments, "--workspace", str(cut)]
+    driver = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    )
+    deadline = time.monotonic() + 120
+    while not list(cut.glob("runs/*/evaluations/000001.parquet")):
+        assert driver.poll() is None, driver.stdout.read()
+        assert time.monotonic() < deadline, "no second generation in two minutes"
+        time.sleep(0.05)
+    return driver
+
+
 @pytest.mark.usefixtures("tracker")
 @pytest.mark.cluster
-@pytest.mark.parametrize(("how", "status"), [(signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)])
+@pytest.mark.parametrize(
+    ("how", "status"),
+    [
+        (signal.SIGINT, 130),
+        (signal.SIGTERM, 143),  # to the whole group, as `timeout` and shells send it
+        (signal.SIGKILL, -signal.SIGKILL),
+    ],
+)
 def test_a_driver_ended_in_mid_search_is_continued_to_the_same_front(tmp_path, how, status):
     call(tmp_path / "whole", *SMALL)
     cut = tmp_path / "cut"
-    command = [sys.executable, str(SCRIPT), "actors", "0.5", "search", *SMALL, "--workspace", str(cut)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as driver:
-        deadline = time.monotonic() + 120
-        while not list(cut.glob("runs/*/evaluations/000001.parquet")):
-            assert driver.poll() is None, driver.stdout.read()
-            assert time.monotonic() < deadline, "no second generation in two minutes"
-            time.sleep(0.05)
-        driver.send_signal(how)
+    with driver_at_work(cut, *SMALL) as driver:
+        children = psutil.Process(driver.pid).children(recursive=True)
+        (os.killpg if how == signal.SIGTERM else os.kill)(driver.pid, how)
         output, _ = driver.communicate(timeout=60)
     (run,) = list_runs(cut)
     assert driver.returncode == status, output
-    if how == signal.SIGINT:
-        assert f"continue with: gennape search --resume {run.name} --workspace {cut}" in output
-        assert "Traceback" not in output
-    assert not (run / "report").exists()
+    assert status_of(run)["status"] == "interrupted"
+    if how != signal.SIGKILL:
+        assert f"interrupted; continue with: gennape search --resume {run.name} --workspace {cut}\n" == output
+        assert status_of(run)["reason"] == {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}[how]
+        assert children
+        psutil.wait_procs(children, timeout=10)
+        assert not [child for child in children if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]
+    logged = read_log(run, 4)
+    front = pd.read_csv(run / "report" / "front.csv")
+    assert set(front["hash"]) <= set(logged.hashes)
+    assert len(front)
     call(cut, "--resume", run.name)
     assert front_bytes(cut) == front_bytes(tmp_path / "whole")
+
+
+@pytest.mark.cluster
+def test_a_search_whose_folder_is_deleted_ends_soon(tmp_path):
+    with driver_at_work(tmp_path, *SMALL[:3], "100000", *SMALL[4:]) as driver:
+        (run,) = list_runs(tmp_path)
+        began = time.monotonic()
+        shutil.rmtree(run)
+        output, _ = driver.communicate(timeout=60)
+    assert driver.returncode == 1
+    assert time.monotonic() - began < 30  # 10 s on a machine that is not busy
+    assert output.startswith(f"gennape: error: the folder of the run was deleted or moved while it was at work: {run};")
+    assert not run.exists()
+
+
+@pytest.mark.usefixtures("tracker")
+def test_a_finished_run_goes_on_with_a_larger_budget(tmp_path):
+    call(tmp_path / "whole", *SMALL)
+    call(tmp_path / "small", *SMALL[:3], "70", *SMALL[4:])
+    (run,) = list_runs(tmp_path / "small")
+    with pytest.raises(ConfigError, match="evaluations is 70, got 60"):
+        call(tmp_path / "small", "--resume", "latest", "--evaluations", "60")
+    done = call(tmp_path / "small", "--resume", "latest", "--evaluations", "70")
+    assert f"{run.name} is finished: all 70 evaluations are done" in done.output
+    assert "give it more --evaluations to go on" in done.output
+    assert call(tmp_path / "small", "--resume", "latest", "--evaluations", "200").exit_code == 0
+    assert front_bytes(tmp_path / "small") == front_bytes(tmp_path / "whole")
+    assert status_of(run)["reason"] == "all 200 evaluations are done"
 
 
 def test_replicas_follow_islands_as_far_as_the_cluster_goes(monkeypatch):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+import shutil
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -99,6 +100,19 @@ def test_a_run_is_continued(workspace: Path) -> None:
     assert run.data.params == {"seed": "3", "evaluations": "10", "new": "1"}
     assert run.data.tags["resumed.evaluations"] == "20"
     assert run.data.metrics == {"hypervolume": 2.0}
+
+
+@pytest.mark.cluster
+def test_a_run_whose_folder_is_deleted_is_ended_in_mlflow_at_once(workspace: Path) -> None:
+    (workspace / "runs" / "deleted").mkdir(parents=True)
+    with pytest.raises(WorkspaceError, match="gone"), track(workspace, "deleted", {}) as tracker:
+        run_id = tracker.run_id
+        shutil.rmtree(workspace / "runs" / "deleted")
+        began = time.monotonic()
+        raise WorkspaceError("gone")
+    assert time.monotonic() - began < 5
+    assert _run(workspace, run_id).info.status == "FAILED"
+    assert not (workspace / "runs" / "deleted").exists()
 
 
 @pytest.mark.cluster
