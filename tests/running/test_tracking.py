@@ -104,12 +104,18 @@ def test_a_run_is_continued(workspace: Path) -> None:
 
 @pytest.mark.cluster
 def test_a_run_whose_folder_is_deleted_is_ended_in_mlflow_at_once(workspace: Path) -> None:
-    (workspace / "runs" / "deleted").mkdir(parents=True)
-    with pytest.raises(WorkspaceError, match="gone"), track(workspace, "deleted", {}) as tracker:
-        run_id = tracker.run_id
-        shutil.rmtree(workspace / "runs" / "deleted")
-        began = time.monotonic()
-        raise WorkspaceError("gone")
+    folder, known = workspace / "runs" / "deleted", []
+    folder.mkdir(parents=True)
+
+    def deleted_in_mid_run() -> None:
+        with track(workspace, "deleted", {}) as tracker:
+            known.extend([tracker.run_id, time.monotonic()])
+            shutil.rmtree(folder)
+            raise WorkspaceError("gone")
+
+    with pytest.raises(WorkspaceError, match="gone"):
+        deleted_in_mid_run()
+    run_id, began = known
     assert time.monotonic() - began < 5
     assert _run(workspace, run_id).info.status == "FAILED"
     assert not (workspace / "runs" / "deleted").exists()
