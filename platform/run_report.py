@@ -36,13 +36,17 @@ class RunReport:
         self._about = about
         self._objectives = config.directed
         self._due = 0.0
+        self._written: list[str] = []
 
     def follow(self, front: Evaluations) -> None:
         """Write the front after a generation, and when they are due the pictures and all evaluations."""
         if not len(front):
             return
-        frame = front_frame(front, self._objectives)
-        if (began := time.monotonic()) < self._due:
+        due, hashes = (began := time.monotonic()) >= self._due, front.hashes.tolist()
+        if not due and hashes == self._written:
+            return
+        frame, self._written = front_frame(front, self._objectives), hashes
+        if not due:
             write_front(self._folder / REPORT, frame, self._objectives)
             return
         self.complete(frame)
