@@ -195,9 +195,26 @@ class GraphBuilder:
         """x · hardsigmoid(x), as two nodes."""
         return self.append(_hardswish(x[1:]), x)
 
-    def softmax(self, x: Value, axis: int = 0) -> Value:
-        """Exponentials that sum to 1 along ``axis`` (0 channels, 1 height, 2 width)."""
-        return self.append(ops.node(Op.SOFTMAX, x[1:], x[1:], axis=axis), x)
+    def power(self, x: Value, exponent: float) -> Value:
+        """x to the power of ``exponent``."""
+        return self.elementwise(Op.POWER, x, exponent)
+
+    def clamp(self, x: Value, low: float | None, high: float | None) -> Value:
+        """max(min(x, high), low) as shifts around a ReLU: low + relu(x - low), then high - relu(high - x)."""
+        if low is not None:
+            x = self.relu(self.shift(x, (), -low) if low else x)
+            x = self.shift(x, (), low) if low else x
+        if high is not None:
+            x = self.relu(self.shift(self.scale(x, (), -1.0), (), high))
+            x = self.shift(self.scale(x, (), -1.0), (), high)
+        return x
+
+    def softmax(self, x: Value, axis: int = 0, causal: bool = False) -> Value:
+        """Exponentials that sum to 1 along ``axis`` (0 channels, 1 height, 2 width).
+
+        ``causal``: each row has zeros right of its diagonal (``kind`` 1); ``axis`` is then 2.
+        """
+        return self.append(ops.node(Op.SOFTMAX, x[1:], x[1:], axis=axis, kind=int(causal)), x)
 
     def zero(self, x: Value) -> Value:
         """x · 0."""

@@ -37,7 +37,7 @@ class ComputationGraph:
 
     ``nodes``   int32 [n, a]: one row per operation, columns as in :class:`Column`.
     ``scalars`` float64 [n]: the one real parameter an operation may have (epsilon of a normalisation, slope of a leaky
-    ReLU, constant of a scale, shift or padding, multiply-accumulates of an other), else 0.
+    ReLU, exponent of a power, constant of a scale, shift or padding, multiply-accumulates of an other), else 0.
     ``edges``   int32 [e, 2]: (source, target); the edges into one node stand in the order of its inputs. The same pair
     may stand twice (``x + x``).
     """

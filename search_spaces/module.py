@@ -280,6 +280,13 @@ def _permute(step: Step, xs: list[Tensor]) -> Tensor:
     return xs[0].permute(0, *(axis + 1 for axis in permutation(step.row)))
 
 
+def _softmax(step: Step, xs: list[Tensor]) -> Tensor:
+    x = xs[0]
+    if step.row[Column.KIND]:
+        x = x.masked_fill(torch.ones(x.shape[2:], dtype=torch.bool, device=x.device).triu(1), -torch.inf)
+    return x.softmax(step.row[Column.AXIS] + 1)
+
+
 def _matmul(step: Step, xs: list[Tensor]) -> Tensor:
     return xs[0] @ (xs[1].transpose(2, 3) if step.row[Column.KIND] else xs[1])
 
@@ -328,8 +335,9 @@ FUNCTIONS: dict[Op, Callable[[Step, list[Tensor]], Tensor]] = {
     Op.SWISH: lambda _, xs: F.silu(xs[0]),
     Op.GELU: lambda step, xs: F.gelu(xs[0], approximate="tanh" if step.row[Column.KIND] else "none"),
     Op.HARDSIGMOID: lambda _, xs: F.hardsigmoid(xs[0]),
-    Op.SOFTMAX: lambda step, xs: xs[0].softmax(step.row[Column.AXIS] + 1),
+    Op.SOFTMAX: _softmax,
     Op.ZERO: lambda _, xs: xs[0] * 0,
+    Op.POWER: lambda step, xs: xs[0] ** step.scalar,
     Op.ADD: lambda _, xs: reduce(torch.add, xs),
     Op.MUL: lambda _, xs: reduce(torch.mul, xs),
     Op.CONCAT: lambda step, xs: torch.cat(xs, step.row[Column.AXIS] + 1),

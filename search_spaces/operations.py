@@ -197,15 +197,20 @@ def matmul(shape: Shape, other: Shape, transposed: bool) -> Fragment:
 def learnt(op: Op, shape: Shape, axes: tuple[int, ...], value: float, params: int | None = None) -> Fragment:
     """Scale or shift by a tensor that spans ``axes`` (``kind``, a bit for each), or by a constant.
 
-    ``params`` None: all numbers of the tensor are learnt.
+    ``params`` None: all numbers of the tensor are learnt. Without axes it is how many a single number is computed of
+    (``kind`` 8 where no axis of size 1 can stand for it), or None for a constant.
     """
     if not set(axes) <= {0, 1, 2}:
         raise InvalidGraphError(f"axes are 0, 1 and 2 (channels, height, width), got {axes}")
     # An axis of size 1 says nothing, but one must be left to tell a learnt number from a constant.
-    spanned = [axis for axis in sorted(set(axes)) if shape[axis] > 1] or [shape.index(1) for _ in axes[:1]]
-    if params is None or not axes:
+    held = bool(axes) or params is not None
+    spanned = [axis for axis in sorted(set(axes)) if shape[axis] > 1] or [
+        axis for axis in range(3) if shape[axis] == 1
+    ][:1]
+    kind = (sum(1 << axis for axis in spanned) or 8) if held else 0
+    if params is None:
         params = int(np.prod([shape[axis] for axis in spanned])) if axes else 0
-    return node(op, shape, shape, scalar=value, params=params, kind=sum(1 << axis for axis in spanned))
+    return node(op, shape, shape, scalar=value, params=params, kind=kind)
 
 
 @lru_cache(maxsize=65536)

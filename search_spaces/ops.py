@@ -51,6 +51,7 @@ class Op(IntEnum):
     LEAKYRELU = 43
     CONVTRANSPOSE = 44
     EXTEND = 45  # a learnt or fixed tensor before or after the map along an axis, as class tokens are
+    POWER = 46  # every number to the power of a constant: roots, squares, reciprocals
     OTHER = 47  # an operation that is priced but not described further: its kind is a checksum of its name
 
 

@@ -119,6 +119,8 @@ def _check(node: int, op: Op, row: tuple[int, ...], taken: list[tuple[int, ...]]
         fits = taken[0] == out and all(b in (a, 1) for t in taken for a, b in zip(out, t, strict=True))
     elif op is Op.RESHAPE:
         fits = shape[0] * shape[1] * shape[2] == out[0] * out[1] * out[2]
+    elif op is Op.SOFTMAX:
+        fits = shape == out and (row[Column.KIND] == 0 or row[Column.AXIS] == 2)
     elif op in (Op.RESIZE, Op.PAD):
         fits = shape[0] == out[0] if op is Op.RESIZE else _pads(row)
     else:

@@ -188,6 +188,13 @@ def _resize(step: Step, xs: list[str]) -> str:
     return f"F.interpolate({xs[0]}, {step.pair(Column.H_OUT)}, mode={mode!r}{corners})"
 
 
+def _softmax(step: Step, xs: list[str]) -> str:
+    if not step.row[Column.KIND]:
+        return f"{xs[0]}.softmax({step.row[Column.AXIS] + 1})"
+    hidden = f"torch.ones({step.row[Column.H_OUT]}, {step.row[Column.W_OUT]}, device={xs[0]}.device).triu(1) > 0"
+    return f"{xs[0]}.masked_fill({hidden}, -torch.inf).softmax(3)"
+
+
 def _matmul(step: Step, xs: list[str]) -> str:
     return f"{xs[0]} @ {xs[1]}.transpose(2, 3)" if step.row[Column.KIND] else f"{xs[0]} @ {xs[1]}"
 
@@ -270,6 +277,7 @@ _CALL: dict[Op, Callable[[Step, list[str]], str]] = {
     Op.HARDSIGMOID: _of("F.hardsigmoid({})"),
     Op.IDENTITY: _of("{}"),
     Op.ZERO: _of("{} * 0"),
+    Op.POWER: lambda step, xs: f"({xs[0]}).pow({step.scalar!r})",
     Op.ADD: lambda _, xs: " + ".join(xs),
     Op.MUL: lambda _, xs: " * ".join(xs),
     Op.CONCAT: lambda step, xs: f"torch.cat([{', '.join(xs)}], {step.row[Column.AXIS] + 1})",
@@ -277,7 +285,7 @@ _CALL: dict[Op, Callable[[Step, list[str]], str]] = {
     Op.MAXPOOL: _pool,
     Op.AVGPOOL: _pool,
     Op.SLICE: _slice,
-    Op.SOFTMAX: lambda step, xs: f"{xs[0]}.softmax({step.row[Column.AXIS] + 1})",
+    Op.SOFTMAX: _softmax,
     Op.MATMUL: _matmul,
     Op.PAD: _pad,
     Op.RESIZE: _resize,

@@ -28,7 +28,9 @@ NAMES = {
     Op.SPACETODEPTH: "space to depth",
     Op.DEPTHTOSPACE: "depth to space",
 }
-ACTIVATIONS = (*(Op.RELU, Op.RELU6, Op.SIGMOID, Op.TANH, Op.SWISH, Op.GELU, Op.HARDSIGMOID, Op.LEAKYRELU, Op.SOFTMAX),)
+ACTIVATIONS = (
+    *(Op.RELU, Op.RELU6, Op.SIGMOID, Op.TANH, Op.SWISH, Op.GELU, Op.HARDSIGMOID, Op.LEAKYRELU, Op.SOFTMAX, Op.POWER),
+)
 NORMALISATIONS = (Op.BATCHNORM, Op.LAYERNORM, Op.GROUPNORM, Op.SCALE, Op.SHIFT)
 #: Kinds of operations, each drawn in its own colour, in the order of the legend.
 KINDS: dict[str, tuple[Op, ...]] = {

@@ -15,8 +15,7 @@ from gennape.search_spaces.onnx_in.call import Call, Handler, Input, Result
 from gennape.search_spaces.onnx_in.file import Constant
 from gennape.search_spaces.onnx_in.links import scalar
 from gennape.search_spaces.onnx_in.number_types import RANGES
-from gennape.search_spaces.tracing import traced_value as tv
-from gennape.search_spaces.tracing.alignment import aligned, unrepeated
+from gennape.search_spaces.tracing.alignment import together
 from gennape.search_spaces.tracing.arithmetic import MOST_HELD
 from gennape.search_spaces.tracing.traced_value import TracedValue, numbers, settle
 
@@ -73,20 +72,17 @@ def _unbounded(name: str, handler: Callable[[Call], TracedValue]) -> Handler:
 
 
 def _add(call: Call) -> TracedValue:
-    return _sum(call, *two(call), 1.0, 1.0)
+    return sum_of(call, *two(call), broadcast(call))
 
 
 def _sub(call: Call) -> TracedValue:
-    return _sum(call, *two(call), 1.0, -1.0)
+    return sum_of(call, *two(call), broadcast(call), -1.0)
 
 
-def _sum(call: Call, x: Input, y: Input, a: float, b: float) -> TracedValue:
-    """a · x + b · y."""
-    shape = broadcast(call)
+def sum_of(call: Call, x: Input, y: Input, shape: Shape, b: float = 1.0, a: float = 1.0) -> TracedValue:
+    """a · x + b · y, of which one may be a constant."""
     if isinstance(x, TracedValue) and isinstance(y, TracedValue):
-        if a != b:
-            return call.other("sub", shape, x, y)
-        return _merge(call, shape, x, y, "add", call.b.add)
+        return _merge(call, shape, times(call, x, a, x.shape), times(call, y, b, y.shape), call.b.add)
     if not isinstance(x, TracedValue):
         x, y, a, b = y, x, b, a
     if not isinstance(x, TracedValue):
@@ -117,9 +113,13 @@ def _spread(x: TracedValue, shape: Shape) -> TracedValue:
 
 def _mul(call: Call) -> TracedValue:
     x, y = two(call)
-    shape = broadcast(call)
+    return product(call, x, y, broadcast(call))
+
+
+def product(call: Call, x: Input, y: Input, shape: Shape) -> TracedValue:
+    """x · y, of which one may be a constant."""
     if isinstance(x, TracedValue) and isinstance(y, TracedValue):
-        return _merge(call, shape, x, y, "mul", call.b.mul)
+        return _merge(call, shape, x, y, call.b.mul)
     x, y = (x, y) if isinstance(x, TracedValue) else (y, x)
     if not isinstance(x, TracedValue):
         raise InvalidGraphError("none of its inputs is computed of the image")
@@ -136,7 +136,35 @@ def _div(call: Call) -> TracedValue:
     number = _number(y)
     if number and isinstance(x, TracedValue):
         return times(call, x, 1 / number, broadcast(call))
-    return pointwise("div")(call)  # type: ignore[return-value]
+    if isinstance(y, TracedValue):
+        return divided(call, x, y, broadcast(call))
+    if isinstance(y, Constant) and number != 0:
+        return _with_constant(call, broadcast(call), x, y, "div", call.b.scale)
+    raise InvalidGraphError("it divides by zero")
+
+
+def divided(call: Call, x: Input, y: TracedValue, shape: Shape) -> TracedValue:
+    """x times y to the power of -1."""
+    below = settle(call.b, y)
+    inverse = TracedValue(call.b.power(below.value, -1.0), below.dims)
+    if isinstance(x, TracedValue):
+        return _merge(call, shape, x, inverse, call.b.mul)
+    number = _number(x)
+    if number is None:
+        return _with_constant(call, shape, inverse, x, "div", call.b.scale)
+    return times(call, inverse, number, shape)
+
+
+def _pow(call: Call) -> TracedValue:
+    x, y = two(call)
+    exponent = _number(y)
+    if exponent is None or not isinstance(x, TracedValue) or call.type() in RANGES:
+        return pointwise("pow")(call)  # type: ignore[return-value]
+    return x if exponent == 1 else _power(exponent)(call)
+
+
+def _power(exponent: float) -> Callable[[Call], TracedValue]:
+    return lambda call: call.map(lambda value: call.b.power(value, exponent))
 
 
 def _neg(call: Call) -> TracedValue:
@@ -166,21 +194,11 @@ def _with_constant(
 
 
 def _merge(
-    call: Call, shape: Shape, x: TracedValue, y: TracedValue, name: str, operation: Callable[[Value, Value], Value]
+    call: Call, shape: Shape, x: TracedValue, y: TracedValue, operation: Callable[[Value, Value], Value]
 ) -> TracedValue:
     """A sum or product of two values, the smaller one spread over the other."""
-    x, y = unrepeated(x, y), unrepeated(y, x)
-    full = [value for value in (x, y) if numbers(value) == prod(shape)]
-    if not full:
-        return call.other(name, shape, x, y)
-    base = settle(call.b, next((value for value in full if value.direct), full[0]))
-    groups = tv.groups_of(base)
-    first, second = (aligned(call.b, value, base, groups) for value in (x, y))
-    if numbers(first) != prod(shape):
-        first, second = second, first
-    if any(b not in (a, 1) for a, b in zip(first.value.shape, second.value.shape, strict=True)):
-        return call.other(name, shape, x, y)
-    return _spread(TracedValue(operation(first.value, second.value), base.dims), shape)
+    first, second, base = together(call.b, x, y, shape)
+    return _spread(TracedValue(operation(first, second), base.dims), shape)
 
 
 def _fold(handler: Callable[[Call], TracedValue]) -> Callable[[Call], TracedValue]:
@@ -205,5 +223,8 @@ ARITHMETIC: dict[str, Handler] = {
     "Mul": _unbounded("mul", _mul),
     "Div": _div,
     "Neg": _unbounded("neg", _neg),
+    "Pow": _pow,
+    "Sqrt": _power(0.5),
+    "Reciprocal": _power(-1.0),
     "Sum": _unbounded("add", _fold(_add)),
 }

@@ -7,13 +7,15 @@ from collections.abc import Callable
 
 from gennape.errors import InvalidGraphError
 from gennape.search_spaces.builder import Value
+from gennape.search_spaces.onnx_in.arithmetic import product
 from gennape.search_spaces.onnx_in.call import Call, Handler
 from gennape.search_spaces.onnx_in.dimensions import axis_of, reshaped, whole_numbers
 from gennape.search_spaces.onnx_in.file import Constant
 from gennape.search_spaces.onnx_in.links import scalar
 from gennape.search_spaces.onnx_in.windows import vector
 from gennape.search_spaces.ops import Op
-from gennape.search_spaces.tracing.traced_value import TracedValue, pixelwise
+from gennape.search_spaces.tracing.alignment import mean_over, squared
+from gennape.search_spaces.tracing.traced_value import TracedValue, pixelwise, settle
 
 # Normalisations ----------------------------------------------------------------------------------------------------
 
@@ -93,7 +95,14 @@ def _layernorm(call: Call) -> TracedValue:
 
 
 def _rmsnorm(call: Call) -> TracedValue:
-    return call.other("rms_norm", call.traced().shape, call.traced(), params=math.prod(call.weight(1).shape))
+    """x over the root of the mean of squares of the last dimensions, times a learnt tensor."""
+    x, weight = call.traced(), call.weight(1)
+    first = axis_of(call.node.integer("axis", -1), len(x.shape))
+    gone = set(range(first, len(x.shape)))
+    mean = settle(call.b, mean_over(call.b, squared(call.b, x), gone, keep=True))
+    total = call.b.shift(mean.value, (), call.node.real("epsilon", 1e-5))
+    factor = TracedValue(call.b.power(total, -0.5), mean.dims)
+    return product(call, product(call, x, factor, x.shape), weight, x.shape)
 
 
 # Activations -------------------------------------------------------------------------------------------------------
@@ -107,14 +116,22 @@ def _plain(op: Op) -> Handler:
     return _each(lambda call, value: call.b.elementwise(op, value))
 
 
+#: A bound that bounds nothing, and one beyond which 32 bits cannot tell a sum from the bound.
+_NO_BOUND, _MAX_BOUND = 1e30, 2.0**20
+
+
 def _clip(call: Call) -> TracedValue:
     bounds = [scalar(call.constant(i)) for i in (1, 2)]
     if any(bound is None and call.constant(i) is not None for i, bound in enumerate(bounds, 1)):
         raise InvalidGraphError("its bounds must be numbers that are known")
-    low, high = bounds
-    if low == 0 and (high == 6 or high is None or high > 1e30):
+    low, high = (None if bound is None or abs(bound) > _NO_BOUND else bound for bound in bounds)
+    if low == 0 and high in (None, 6):
         return call.map(call.b.relu6 if high == 6 else call.b.relu)
-    return call.other("clamp", call.traced().shape, call.traced())
+    if low is high is None:
+        return call.traced()
+    if any(bound is not None and abs(bound) > _MAX_BOUND for bound in (low, high)):
+        return call.other("clamp", call.traced().shape, call.traced())
+    return call.map(lambda value: call.b.clamp(value, low, high))
 
 
 def _prelu(call: Call) -> TracedValue:

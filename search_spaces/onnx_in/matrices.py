@@ -36,7 +36,7 @@ def _gemm(call: Call) -> Result | list[Result]:
         raise InvalidGraphError("it must take two matrices")
     bias = None if beta == 0 else c
     if not isinstance(x, TracedValue) or not isinstance(y, Constant):
-        product = _contract(call, x, y, ("ZX" if turned[0] else "XZ", "YZ" if turned[1] else "ZY", "XY"))
+        product = contract(call, x, y, ("ZX" if turned[0] else "XZ", "YZ" if turned[1] else "ZY", "XY"))
         return _plus(call, times(call, product, alpha, product.shape), bias, beta)
     rows = tv.moved(x, (1, 0)) if turned[0] else x
     c_in, c_out = y.shape[::-1] if turned[1] else y.shape
@@ -71,7 +71,7 @@ def _matmul(call: Call) -> TracedValue:
             raise InvalidGraphError(f"its matrix {list(y.shape)} does not fit {list(x.shape)}")
         return _linear(call, x, len(x.shape) - 1, c_out, call.constant(2) is not None, keep=len(y.shape) == 2)
     (x, y), scale = _unscaled(call, x, y)
-    product = _contract(call, x, y, _labels(x, y))
+    product = contract(call, x, y, _labels(x, y))
     return times(call, product, scale, product.shape)
 
 
@@ -116,10 +116,10 @@ def _einsum(call: Call) -> TracedValue:
     known = set("".join(labels)) >= set(of_out) and len(set(of_out)) == len(of_out)
     if not arrow or len(labels) != 2 or not "".join((*labels, of_out)).isalpha() or not known:
         raise InvalidGraphError(f"its equation {equation[:80]!r} must name two operands and the result, all by letters")
-    return _contract(call, *two(call), (labels[0], labels[1], of_out))
+    return contract(call, *two(call), (labels[0], labels[1], of_out))
 
 
-def _contract(call: Call, x: Input, y: Input, labels: tuple[str, str, str]) -> TracedValue:
+def contract(call: Call, x: Input, y: Input, labels: tuple[str, str, str]) -> TracedValue:
     """The sum over all labels that are not the result's of products of ``x`` and ``y``."""
     of_x, of_y, of_out = labels
     if x is None or y is None or (len(x.shape), len(y.shape)) != (len(of_x), len(of_y)):
@@ -186,12 +186,12 @@ def _softmax(call: Call) -> TracedValue:
     dim = axis_of(call.node.integer("axis", 1 if old else -1), len(x.shape))
     rest = [d for d in range(dim, len(x.shape)) if x.dims[d]]
     if not old or len(rest) < 2:
-        return _softmax_along(call, x, rest[0] if old and rest else dim)
+        return softmax_along(call, x, rest[0] if old and rest else dim)
     flat = tv.reshaped(call.b, x, flattened(x.shape, dim))
-    return tv.reshaped(call.b, _softmax_along(call, flat, 1), x.shape)
+    return tv.reshaped(call.b, softmax_along(call, flat, 1), x.shape)
 
 
-def _softmax_along(call: Call, x: TracedValue, dim: int) -> TracedValue:
+def softmax_along(call: Call, x: TracedValue, dim: int) -> TracedValue:
     x = settle(call.b, x)
     axis = tv.axis_of(x, dim)
     if axis is None:

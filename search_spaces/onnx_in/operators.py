@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from gennape.errors import InvalidGraphError
-from gennape.search_spaces.onnx_in.arithmetic import ARITHMETIC, pointwise
+from gennape.search_spaces.onnx_in.arithmetic import ARITHMETIC, divided, pointwise
+from gennape.search_spaces.onnx_in.attention import ATTENTION
 from gennape.search_spaces.onnx_in.call import Call, Handler
+from gennape.search_spaces.onnx_in.dimensions import axis_of
 from gennape.search_spaces.onnx_in.layers import FUSED_LAYERS, LAYERS
 from gennape.search_spaces.onnx_in.matrices import FUSED_MATRICES, MATRICES
 from gennape.search_spaces.onnx_in.pools import POOLS
@@ -13,6 +15,7 @@ from gennape.search_spaces.onnx_in.resizing import RESIZING
 from gennape.search_spaces.onnx_in.shapes import FUSED_SHAPES, SHAPES
 from gennape.search_spaces.onnx_in.windows import WINDOWS
 from gennape.search_spaces.tracing import traced_value as tv
+from gennape.search_spaces.tracing.alignment import root_of_squares
 from gennape.search_spaces.tracing.traced_value import Groups, TracedValue, grouped
 
 _MAP: Groups = ((1,), (2,), (3,))
@@ -52,12 +55,21 @@ _POINTWISE = {
     **{
         name.capitalize(): name for name in ("abs", "acos", "asin", "atan", "ceil", "celu", "cos", "cosh", "elu", "erf")
     },
-    **{name.capitalize(): name for name in ("exp", "floor", "log", "mish", "pow", "reciprocal", "round", "selu")},
-    **{name.capitalize(): name for name in ("sign", "sin", "sinh", "softplus", "softsign", "sqrt", "tan", "where")},
+    **{name.capitalize(): name for name in ("exp", "floor", "log", "mish", "round", "selu")},
+    **{name.capitalize(): name for name in ("sign", "sin", "sinh", "softplus", "softsign", "tan", "where")},
     **{"ThresholdedRelu": "threshold", "Not": "logical_not", "And": "logical_and", "Or": "logical_or", "Equal": "eq"},
     **{"Less": "lt", "Greater": "gt", "LessOrEqual": "le", "GreaterOrEqual": "ge", "Mod": "remainder"},
     **{"Max": "maximum", "Min": "minimum", "IsNaN": "isnan", "IsInf": "isinf", "Xor": "logical_xor"},
 }
+
+
+def _lp_normalization(call: Call) -> TracedValue:
+    """The numbers divided by the root of the sum of their squares along an axis."""
+    x = call.traced()
+    if call.node.integer("p", 2) != 2:
+        return call.other("normalize", x.shape, x)
+    along = axis_of(call.node.integer("axis", -1), len(x.shape))
+    return divided(call, x, root_of_squares(call.b, x, {along}, keep=True), x.shape)
 
 
 def _keeping(name: str) -> Handler:
@@ -74,13 +86,14 @@ OPERATORS: dict[str, Handler] = {
     **MATRICES,
     **SHAPES,
     **REDUCTIONS,
+    **ATTENTION,
     **RESIZING,
     **{op: pointwise(name) for op, name in _POINTWISE.items()},
     "DepthToSpace": _depth_to_space,
     "SpaceToDepth": _space_to_depth,
     "LogSoftmax": _keeping("log_softmax"),
     "LRN": _keeping("local_response_norm"),
-    "LpNormalization": _keeping("normalize"),
+    "LpNormalization": _lp_normalization,
     "MeanVarianceNormalization": _keeping("normalize"),
     "CumSum": _keeping("cumsum"),
     "Hardmax": _keeping("hardmax"),

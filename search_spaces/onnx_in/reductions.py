@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from gennape.search_spaces.onnx_in import dimensions as fixed
 from gennape.search_spaces.onnx_in.call import Call, Handler
-from gennape.search_spaces.tracing.alignment import as_pixels
+from gennape.search_spaces.tracing.alignment import mean_over, root_of_squares, squared, sum_over
 from gennape.search_spaces.tracing.traced_value import TracedValue
 
 Shape = tuple[int, ...]
@@ -24,21 +24,11 @@ def _gone(call: Call) -> tuple[set[int], bool]:
 
 
 def _mean(call: Call) -> TracedValue:
-    gone, keep = _gone(call)
-    shape = call.traced().shape
-    x = as_pixels(call.b, call.settled(), gone)
-    if x is None:
-        return call.other("mean", _reduced(shape, gone, keep), call.traced())
-    value = x.value
-    taken = {x.dims[dim][0].axis for dim in gone if x.dims[dim]}
-    spread = {axis for axis in (1, 2) if value.shape[axis] > 1}
-    if spread <= taken and (taken or (len(shape) == 4 and gone == {2, 3})):
-        value = call.b.mean(value)
-    elif taken:  # along height or width alone
-        window = (value.h if 1 in taken else 1, value.w if 2 in taken else 1)
-        value = call.b.avgpool(value, window, window)
-    dims = tuple(() if d in gone else atoms for d, atoms in enumerate(x.dims) if keep or d not in gone)
-    return TracedValue(value, dims)
+    return mean_over(call.b, call.traced(), *_gone(call))
+
+
+def _sum(call: Call) -> TracedValue:
+    return sum_over(call.b, call.traced(), *_gone(call))
 
 
 def _reduced(shape: Shape, gone: set[int], keep: bool) -> Shape:
@@ -60,12 +50,13 @@ def _arg(name: str) -> Handler:
 
 REDUCTIONS: dict[str, Handler] = {
     "ReduceMean": _mean,
-    "ReduceSum": _reduce("sum"),
+    "ReduceSum": _sum,
     "ReduceMax": _reduce("amax"),
     "ReduceMin": _reduce("amin"),
     "ReduceProd": _reduce("prod"),
     "ReduceL1": _reduce("norm"),
-    "ReduceL2": _reduce("norm"),
+    "ReduceL2": lambda call: root_of_squares(call.b, call.traced(), *_gone(call)),
+    "ReduceSumSquare": lambda call: sum_over(call.b, squared(call.b, call.traced()), *_gone(call)),
     "ReduceLogSumExp": _reduce("logsumexp"),
     "ArgMax": _arg("argmax"),
     "ArgMin": _arg("argmin"),

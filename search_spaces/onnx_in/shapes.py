@@ -113,21 +113,20 @@ def _expand(call: Call) -> TracedValue:
 
 
 def _tile(call: Call) -> TracedValue:
-    """Repeats of dimensions of size 1 are left to what takes them, others are an "other"."""
+    """Dimensions are repeated, which is left to what takes them."""
     x, repeats = call.traced(), whole_numbers(call.constant(1), "repeats")
     if len(repeats) != len(x.dims):
         raise InvalidGraphError(f"its repeats {list(repeats)[:20]} are not those of {list(x.shape)}")
     shape = _positive(tuple(n * times for n, times in zip(x.shape, repeats, strict=True)))
-    if any(n > 1 and times > 1 for n, times in zip(x.shape, repeats, strict=True)):
-        return call.other("repeat", shape, x)
     return _repeated(x, shape)
 
 
 def _repeated(x: TracedValue, shape: Shape) -> TracedValue:
     dims = [()] * (len(shape) - len(x.dims)) + list(x.dims)
     for dim, size in enumerate(shape):
-        if size != 1 and not dims[dim]:
-            dims[dim] = (Atom(tv.REPEATED, size, dim + 1),)
+        times = size // TracedValue(x.value, (dims[dim],)).shape[0]
+        if times > 1:
+            dims[dim] = (Atom(tv.REPEATED, times, dim + 1), *dims[dim])
     return TracedValue(x.value, tuple(dims))
 
 

@@ -169,6 +169,14 @@ def _relu6(e: Emitter, step: Step, xs: list[str]) -> str:
     return e.emit("Clip", [xs[0], e.constant("relu6_min", 0.0), e.constant("relu6_max", 6.0)], step.name)
 
 
+def _softmax(e: Emitter, step: Step, xs: list[str]) -> str:
+    if step.row[Column.KIND]:
+        rows, columns = step.pair(Column.H_OUT)
+        mask = e.constant(f"causal{rows}x{columns}", np.triu(np.full((rows, columns), -np.inf), 1))
+        xs = [e.emit("Add", [xs[0], mask], f"{step.name}_masked")]
+    return e.emit("Softmax", xs, step.name, axis=step.row[Column.AXIS] + 1)
+
+
 def _matmul(e: Emitter, step: Step, xs: list[str]) -> str:
     right = e.emit("Transpose", xs[1:], f"{step.name}_turned", perm=[0, 1, 3, 2]) if step.row[Column.KIND] else xs[1]
     return e.emit("MatMul", [xs[0], right], step.name)
@@ -200,9 +208,10 @@ EMIT: dict[Op, Callable[[Emitter, Step, list[str]], str]] = {
     Op.SWISH: _swish,
     Op.GELU: _gelu,
     Op.HARDSIGMOID: _plain("HardSigmoid", alpha=1 / 6, beta=0.5),
-    Op.SOFTMAX: lambda e, step, xs: e.emit("Softmax", xs, step.name, axis=step.row[Column.AXIS] + 1),
+    Op.SOFTMAX: _softmax,
     Op.IDENTITY: _plain("Identity"),
     Op.ZERO: lambda e, step, xs: e.emit("Mul", [xs[0], e.constant("zero", 0.0)], step.name),
+    Op.POWER: lambda e, step, xs: e.emit("Pow", [xs[0], e.constant(f"{step.name}_exponent", step.scalar)], step.name),
     Op.ADD: lambda e, step, xs: e.fold("Add", xs, step.name),
     Op.MUL: lambda e, step, xs: e.fold("Mul", xs, step.name),
     Op.CONCAT: lambda e, step, xs: e.emit("Concat", xs, step.name, axis=step.row[Column.AXIS] + 1),

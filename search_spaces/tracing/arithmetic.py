@@ -10,13 +10,12 @@ from typing import Any
 from torch import Tensor
 
 from gennape.search_spaces.operations import Value
-from gennape.search_spaces.tracing.alignment import aligned, unrepeated
+from gennape.search_spaces.tracing.alignment import together
 from gennape.search_spaces.tracing.recorder import Recorder
 from gennape.search_spaces.tracing.tables import Handler, Number, called, table
 from gennape.search_spaces.tracing.tensors import Untraceable
 from gennape.search_spaces.tracing.traced_value import (
     TracedValue,
-    groups_of,
     numbers,
     settle,
 )
@@ -40,10 +39,7 @@ def _rsub(r: Recorder, out: Tensor, tensor: Any, other: Any, *, alpha: Number = 
 def _sum(r: Recorder, out: Tensor, x: Any, y: Any, a: float, b: float) -> None:
     """a · x + b · y."""
     if r.is_traced(x) and r.is_traced(y):
-        if (a, b) in ((1.0, -1.0), (-1.0, 1.0)):
-            r.other("sub", out, r.traced(x), r.traced(y))
-        else:
-            merge(r, out, _times(r, x, a), _times(r, y, b), "add", r.b.add)
+        merge(r, out, _times(r, x, a), _times(r, y, b), r.b.add)
         return
     if not r.is_traced(x):
         x, y, a, b = y, x, b, a
@@ -80,7 +76,7 @@ def _number(r: Recorder, x: Any) -> float | None:
 
 def _mul(r: Recorder, out: Tensor, tensor: Any, other: Any) -> None:
     if r.is_traced(tensor) and r.is_traced(other):
-        merge(r, out, r.traced(tensor), r.traced(other), "mul", r.b.mul)
+        merge(r, out, r.traced(tensor), r.traced(other), r.b.mul)
         return
     x, y = (tensor, other) if r.is_traced(tensor) else (other, tensor)
     number = _number(r, y)
@@ -95,12 +91,36 @@ def _div(r: Recorder, out: Tensor, tensor: Any, other: Any, *, rounding_mode: st
     if number and rounding_mode is None and r.is_traced(tensor):
         r.bind(out, _spread(_times(r, tensor, 1 / number), out))
         return
-    traced = [r.traced(x) for x in (tensor, other) if r.is_traced(x)]
-    r.other("div", out, *traced, params=r.spend(*(x for x in (tensor, other) if not r.is_traced(x))))
+    if rounding_mode is not None:
+        traced = [r.traced(x) for x in (tensor, other) if r.is_traced(x)]
+        r.other("div", out, *traced, params=r.spend(*(x for x in (tensor, other) if not r.is_traced(x))))
+    elif r.is_traced(other):
+        _over(r, out, tensor, other)
+    elif number is None and isinstance(other, Tensor):
+        inverse = other.reciprocal()
+        r.computed([other], [inverse])
+        _with_constant(r, out, r.traced(tensor), inverse, "div", r.b.scale)
+    else:
+        raise Untraceable(f"it divides by {other!r}")
+
+
+def _over(r: Recorder, out: Tensor, x: Any, y: Any) -> None:
+    """x times y to the power of -1."""
+    below = settle(r.b, r.traced(y))
+    inverse = TracedValue(r.b.power(below.value, -1.0), below.dims)
+    if r.is_traced(x):
+        merge(r, out, r.traced(x), inverse, r.b.mul)
+        return
+    number = _number(r, x)
+    if number is None:
+        _with_constant(r, out, inverse, x, "div", r.b.scale)
+    else:
+        made = r.b.scale(inverse.value, (), number) if number != 1 else inverse.value
+        r.bind(out, _spread(TracedValue(made, inverse.dims), out))
 
 
 def _rdiv(r: Recorder, out: Tensor, tensor: Tensor, other: Any) -> None:
-    r.other("div", out, r.traced(tensor), params=r.spend(other))
+    _over(r, out, other, tensor)
 
 
 def _neg(r: Recorder, out: Tensor, tensor: Tensor) -> None:
@@ -116,7 +136,7 @@ def _with_constant(
     x = settle(r.b, x)
     axes = _axes(x, constant)
     size = prod(x.value.shape[axis] for axis in axes)
-    if numbers(x) == out.numel() and axes and size <= MOST_HELD:
+    if numbers(x) == out.numel() and (axes or constant.numel() == 1) and size <= MOST_HELD:
         whole, spent = size == constant.numel() == r.learnt(constant), r.spend(constant)
         value = learnt(x.value, axes, params=None if whole else spent)
         r.note(value, constant)
@@ -133,25 +153,10 @@ def _axes(x: TracedValue, constant: Tensor) -> tuple[int, ...]:
     return tuple(sorted(axes)) or tuple(axis for axis, size in enumerate(x.value.shape) if size == 1)[:1]
 
 
-def merge(
-    r: Recorder, out: Tensor, x: TracedValue, y: TracedValue, name: str, operation: Callable[[Value, Value], Value]
-) -> None:
+def merge(r: Recorder, out: Tensor, x: TracedValue, y: TracedValue, operation: Callable[[Value, Value], Value]) -> None:
     """A sum or product of two values, the smaller one spread over the other."""
-    x, y = unrepeated(x, y), unrepeated(y, x)
-    full = [value for value in (x, y) if numbers(value) == out.numel()]
-    if not full:
-        r.other(name, out, x, y)
-        return
-    base = settle(r.b, next((value for value in full if value.direct), full[0]))
-    groups = groups_of(base)
-    first, second = (aligned(r.b, value, base, groups) for value in (x, y))
-    if numbers(first) != out.numel():
-        first, second = second, first
-    if any(b not in (a, 1) for a, b in zip(first.value.shape, second.value.shape, strict=True)):
-        r.other(name, out, x, y)
-        return
-    value = operation(first.value, second.value)
-    r.bind(out, _spread(TracedValue(value, base.dims), out))
+    first, second, base = together(r.b, x, y, tuple(out.shape))
+    r.bind(out, _spread(TracedValue(operation(first, second), base.dims), out))
 
 
 def _addcmul(r: Recorder, tensor: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: Number = 1) -> Tensor:  # noqa: ARG001

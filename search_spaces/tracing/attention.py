@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from gennape.search_spaces.tracing.alignment import causal_softmax
 from gennape.search_spaces.tracing.recorder import Recorder
 from gennape.search_spaces.tracing.tables import Number
 
@@ -28,10 +29,21 @@ def _attention(
         r.problem("scaled_dot_product_attention with enable_gqa: repeat the keys and values before it")
     scores = (query @ key.transpose(-2, -1)) * (query.shape[-1] ** -0.5 if scale is None else scale)
     if is_causal:
-        attn_mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=query.device).tril()
+        return _causal(r, scores) @ value
     if attn_mask is not None:
-        scores = scores.masked_fill(~attn_mask, float("-inf")) if attn_mask.dtype == torch.bool else scores + attn_mask
+        if attn_mask.dtype == torch.bool:
+            attn_mask = torch.zeros_like(attn_mask, dtype=query.dtype).masked_fill(~attn_mask, float("-inf"))
+        scores = scores + attn_mask
     return scores.softmax(-1) @ value
+
+
+def _causal(r: Recorder, scores: Tensor) -> Tensor:
+    """Softmax in which a query sees the keys up to its own place: of numbers by a mask, as a node of its own kind."""
+    seen = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
+    out = scores.masked_fill(~seen, float("-inf")).softmax(-1)
+    if r.is_traced(scores):
+        r.bind(out, causal_softmax(r.b, r.traced(scores)))
+    return out
 
 
 def _heads(x: Tensor, heads: int) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from gennape.search_spaces import operations as ops
@@ -20,6 +21,9 @@ from gennape.search_spaces.tracing.traced_value import (
     pixelwise,
     settle,
 )
+
+#: A bound beyond which a clamp cannot be told by shifts: 32 bits cannot tell the sum from the bound.
+_LARGEST = 2.0**20
 
 
 def _each(operation: Callable[[Recorder, Value], Value]) -> Handler:
@@ -73,8 +77,32 @@ def _hardtanh(
 def _clip(r: Recorder, out: Tensor, x: Tensor, low: Number | None, high: Number | None, name: str) -> None:
     if low == 0 and high in (None, 6):
         r.map(out, x, r.b.relu if high is None else r.b.relu6)
-    else:
+    elif (low, high) == (None, None) or not all(bound is None or abs(bound) < _LARGEST for bound in (low, high)):
         r.other(name, out, r.traced(x))
+    else:
+        r.map(
+            out, x, lambda value: r.b.clamp(value, *(None if bound is None else float(bound) for bound in (low, high)))
+        )
+
+
+def _clamp_min(r: Recorder, out: Tensor, tensor: Tensor, low: Any) -> None:
+    _clip(r, out, tensor, r.number(low), None, "clamp_min")
+
+
+def _clamp_max(r: Recorder, out: Tensor, tensor: Tensor, high: Any) -> None:
+    _clip(r, out, tensor, None, r.number(high), "clamp_max")
+
+
+def _pow(r: Recorder, out: Tensor, tensor: Any, exponent: Any) -> None:
+    number = r.number(exponent)
+    if number is None or not r.is_traced(tensor):
+        _named("pow")(r, out, tensor, exponent)
+    else:
+        r.map(out, tensor, lambda value: value if number == 1 else r.b.power(value, number))
+
+
+def _power(exponent: float) -> Handler:
+    return _each(lambda r, value: r.b.power(value, exponent))
 
 
 def _softmax(r: Recorder, out: Tensor, tensor: Tensor, dim: int | None = None, *_: Any, **__: Any) -> None:
@@ -107,7 +135,7 @@ POINTWISE = (
 #: Functions that gather numbers, move them or normalise them in ways that the vocabulary has no code for.
 GATHERING = (
     *("amax", "amin", "argmax", "argmin", "cosine_similarity", "cumsum", "flip", "fold", "index_select", "log_softmax"),
-    *("logsumexp", "lp_pool1d", "lp_pool2d", "normalize", "norm", "pdist", "prod", "roll", "rot90", "std", "sum"),
+    *("logsumexp", "lp_pool1d", "lp_pool2d", "normalize", "norm", "pdist", "prod", "rot90", "std"),
     *("take_along_dim", "gather", "tril", "triu", "unfold", "var", "grid_sample", "local_response_norm", "softmin"),
     *("linalg_vector_norm", "var_mean", "std_mean", "topk", "sort"),
     *("max", "min", "median", "mode", "all", "any", "count_nonzero", "im2col", "cdist"),
@@ -138,8 +166,53 @@ def _channel_shuffle(r: Recorder, tensor: Tensor, groups: int) -> Tensor:  # noq
     return parts.transpose(1, 2).flatten(1, 2)
 
 
+def _norm(r: Recorder, tensor: Tensor, p: Any = 2, dim: Any = None, keepdim: bool = False, **_: Any) -> Tensor:
+    """The root of the sum of squares; other norms are not told."""
+    if p not in (2, "fro", None):
+        r.problem(f"a norm of order {p!r} is not known")
+    dims = tuple(range(tensor.dim())) if dim is None else dim
+    return tensor.square().sum(dims, keepdim).sqrt()
+
+
+def _vector_norm(r: Recorder, tensor: Tensor, *given: Any, **named: Any) -> Tensor:
+    order, dim, keepdim = (*given, *(named.get(key, value) for key, value in _VECTOR_NORM[len(given) :]))[:3]
+    return _norm(r, tensor, order, dim, keepdim)
+
+
+#: The arguments of a vector's norm after the vector.
+_VECTOR_NORM = (("ord", 2), ("dim", None), ("keepdim", False))
+
+
+def _normalize(
+    r: Recorder,
+    tensor: Tensor,
+    p: Any = 2.0,
+    dim: Any = 1,
+    eps: float = 1e-12,
+    out: None = None,  # noqa: ARG001
+) -> Tensor:
+    return tensor / _norm(r, tensor, p, dim, True).clamp_min(eps)
+
+
+def _rms_norm(
+    r: Recorder,  # noqa: ARG001
+    tensor: Tensor,
+    normalized_shape: Any,
+    weight: Tensor | None = None,
+    eps: float | None = None,
+) -> Tensor:
+    dims = tuple(range(-len(normalized_shape), 0))
+    least = torch.finfo(tensor.dtype).eps if eps is None else eps
+    normal = tensor * (tensor.square().mean(dims, keepdim=True) + least).rsqrt()
+    return normal if weight is None else normal * weight
+
+
 #: Calls done in another way.
 SUBSTITUTES: dict[Any, Any] = {
+    **dict.fromkeys(called("norm"), _norm),
+    **dict.fromkeys([torch.linalg.vector_norm, *called("linalg_vector_norm")], _vector_norm),
+    **dict.fromkeys(called("normalize"), _normalize),
+    **dict.fromkeys(called("rms_norm"), _rms_norm),
     **dict.fromkeys(called("glu"), _glu),
     **dict.fromkeys(called("channel_shuffle", "native_channel_shuffle"), _channel_shuffle),
 }
@@ -163,6 +236,13 @@ HANDLERS: dict[Any, Handler] = {
         (called("prelu"), _prelu),
         (called("clamp", "clamp_", "clip", "clip_"), _clamp),
         (called("hardtanh", "hardtanh_"), _hardtanh),
+        (called("clamp_min", "clamp_min_"), _clamp_min),
+        (called("clamp_max", "clamp_max_"), _clamp_max),
+        (called("pow", "pow_", "__pow__", "__ipow__"), _pow),
+        (called("square", "square_"), _power(2.0)),
+        (called("sqrt", "sqrt_"), _power(0.5)),
+        (called("rsqrt", "rsqrt_"), _power(-0.5)),
+        (called("reciprocal", "reciprocal_"), _power(-1.0)),
         (called("softmax"), _softmax),
     ),
 }

@@ -226,17 +226,6 @@ def _instance_norm(
         _batch_norm(r, out, tensor, running_mean, running_var, weight, bias, False, momentum, eps)
 
 
-def _rms_norm(
-    r: Recorder,
-    out: Tensor,
-    tensor: Tensor,
-    normalized_shape: Sequence[int],  # noqa: ARG001
-    weight: Tensor | None = None,
-    eps: Number | None = None,  # noqa: ARG001
-) -> None:
-    r.other("rms_norm", out, r.traced(tensor), params=r.spend(weight))
-
-
 HANDLERS: dict[Any, Handler] = table(
     (called("conv1d", "conv2d"), _conv),
     (called("conv_transpose2d"), _conv_transpose),
@@ -244,5 +233,4 @@ HANDLERS: dict[Any, Handler] = table(
     (called("layer_norm"), _layer_norm),
     (called("group_norm"), _group_norm),
     (called("instance_norm"), _instance_norm),
-    (called("rms_norm"), _rms_norm),
 )

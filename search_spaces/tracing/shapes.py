@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gennape.search_spaces.tracing.alignment import as_pixels
+from gennape.search_spaces.tracing.alignment import mean_over, sum_over
 from gennape.search_spaces.tracing.joins import Held, joined
 from gennape.search_spaces.tracing.recorder import Recorder
 from gennape.search_spaces.tracing.tables import Handler, Number, called, table
@@ -54,13 +54,10 @@ def _expand(r: Recorder, out: Tensor, tensor: Tensor, *_: Any, **__: Any) -> Non
     added = out.dim() - len(x.dims)
     dims = [()] * added + list(x.dims)
     for dim, size in enumerate(out.shape):
-        if size != 1 and not dims[dim]:
-            dims[dim] = (Atom(REPEATED, size, dim + 1),)
-    made = TracedValue(x.value, tuple(dims))
-    if made.shape != tuple(out.shape):
-        r.other("repeat", out, x)
-    else:
-        r.bind(out, made)
+        times = size // TracedValue(x.value, (dims[dim],)).shape[0]
+        if times > 1:
+            dims[dim] = (Atom(REPEATED, times, dim + 1), *dims[dim])
+    r.bind(out, TracedValue(x.value, tuple(dims)))
 
 
 # Joins and padding ---------------------------------------------------------------------------------------------------
@@ -126,24 +123,41 @@ def _pad(
 # Means ---------------------------------------------------------------------------------------------------------------
 
 
+def _gone(tensor: Tensor, dim: Any) -> set[int]:
+    """The dimensions that a reduction takes together."""
+    listed = range(tensor.dim()) if dim is None or dim == () else (dim,) if isinstance(dim, int) else dim
+    return {d % tensor.dim() for d in listed}
+
+
 def _mean(r: Recorder, out: Tensor, tensor: Tensor, dim: Any = None, keepdim: bool = False, **_: Any) -> None:
-    rank = tensor.dim()
-    listed = range(rank) if dim is None else (dim,) if isinstance(dim, int) else dim
-    gone = {d % rank for d in listed}
-    x = as_pixels(r.b, r.settled(tensor), gone)
-    if x is None:
-        r.other("mean", out, r.traced(tensor))
-        return
-    value = x.value
-    axes = {x.dims[d][0].axis for d in gone if x.dims[d]}
-    spread = {axis for axis in (1, 2) if value.shape[axis] > 1}
-    if spread <= axes and (axes or (rank == 4 and gone == {2, 3})):
-        value = r.b.mean(value)
-    elif axes:  # along height or width alone
-        window = (value.h if 1 in axes else 1, value.w if 2 in axes else 1)
-        value = r.b.avgpool(value, window, window)
-    dims = tuple(() if d in gone else atoms for d, atoms in enumerate(x.dims) if keepdim or d not in gone)
-    r.bind(out, TracedValue(value, dims))
+    r.bind(out, mean_over(r.b, r.traced(tensor), _gone(tensor, dim), keepdim))
+
+
+def _sum(r: Recorder, out: Tensor, tensor: Tensor, dim: Any = None, keepdim: bool = False, **_: Any) -> None:
+    r.bind(out, sum_over(r.b, r.traced(tensor), _gone(tensor, dim), keepdim))
+
+
+def _windows(r: Recorder, tensor: Tensor, dimension: int, size: int, step: int) -> Tensor:  # noqa: ARG001
+    """Overlapping windows of a dimension, which become a last one."""
+    dim = dimension % tensor.dim()
+    starts = range(0, tensor.shape[dim] - size + 1, step)
+    return torch.stack([tensor.narrow(dim, start, size) for start in starts], dim).movedim(dim + 1, -1)
+
+
+def _roll(r: Recorder, tensor: Tensor, shifts: Any, dims: Any = ()) -> Tensor:
+    """Dimensions that go on where they end: what is behind a place, and then what is before it."""
+    if dims is None or dims == ():
+        return _roll(r, tensor.flatten(), shifts, 0).view(tensor.shape)
+    pairs = (
+        [(shifts, dims)]
+        if isinstance(shifts, int)
+        else zip(shifts, (dims,) if isinstance(dims, int) else dims, strict=True)
+    )
+    for shift, dim in pairs:
+        if place := -int(shift) % tensor.shape[dim]:
+            behind, before = tensor.narrow(dim, place, tensor.shape[dim] - place), tensor.narrow(dim, 0, place)
+            tensor = torch.cat([behind, before], dim)
+    return tensor
 
 
 # Casts and constants -------------------------------------------------------------------------------------------------
@@ -172,6 +186,8 @@ def _constant(r: Recorder, out: Tensor, *_: Any, **__: Any) -> None:
 SUBSTITUTES: dict[Any, Any] = {
     **dict.fromkeys(called("to"), _cast),
     **dict.fromkeys(called("cpu", "cuda", "pin_memory"), _stay),
+    **dict.fromkeys(called("roll"), _roll),
+    torch.Tensor.unfold: _windows,
 }
 
 _SAME = (
@@ -210,5 +226,6 @@ HANDLERS: dict[Any, Handler] = table(
     (called("stack"), _stack),
     (called("pad"), _pad),
     (called("mean"), _mean),
+    (called("sum"), _sum),
     (called(*_CONSTANTS), _constant),
 )

@@ -8,9 +8,10 @@ what it works on, and :func:`arrange` adds the nodes that make them so.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
-from itertools import combinations_with_replacement, permutations
+from itertools import combinations, combinations_with_replacement, permutations
 from math import prod
 from typing import NamedTuple
 
@@ -211,20 +212,97 @@ def _plan(shape: Shape, target: tuple[Atom, ...], out: Shape) -> _Plan | None:
 
 
 def arrange(b: GraphBuilder, x: TracedValue, groups: Groups) -> TracedValue:
-    """The tensor with ``groups`` as its axes: at most a reshape, a permutation and a reshape, else an "other"."""
+    """The tensor with ``groups`` as its axes: by a reshape, a permutation and a reshape where these suffice, by more of
+    them where parts of axes change places (windows of a map), with enlargements where numbers are repeated."""
     if x.repeats:
-        return grouped(b.other("expand", sizes(x.shape, groups), x.value), x.shape, groups)
+        return grouped(_repeated(b, x, groups), x.shape, groups)
     steps = plan(x, groups)
-    if steps is None:
-        return grouped(b.other("rearrange", sizes(x.shape, groups), x.value), x.shape, groups)
+    if steps is not None:
+        value = x.value
+        if steps.before:
+            value = b.reshape(value, *steps.before)
+        if steps.axes:
+            value = b.permute(value, steps.axes)
+        if steps.after:
+            value = b.reshape(value, *steps.after)
+        return grouped(value, x.shape, groups)
+    target, out = tuple(atom for group in groups for dim in group for atom in x.dims[dim]), sizes(x.shape, groups)
+    moves = rearrangement(target)
+    if moves is None:
+        return grouped(b.other("rearrange", out, x.value), x.shape, groups)
     value = x.value
-    if steps.before:
-        value = b.reshape(value, *steps.before)
-    if steps.axes:
-        value = b.permute(value, steps.axes)
-    if steps.after:
-        value = b.reshape(value, *steps.after)
-    return grouped(value, x.shape, groups)
+    for before, axes in moves:
+        value = b.permute(b.reshape(value, *before), axes)
+    return grouped(b.reshape(value, *out), x.shape, groups)
+
+
+def _repeated(b: GraphBuilder, x: TracedValue, groups: Groups) -> Value:
+    """A value whose dimensions repeat numbers, written out: each repetition is a row of pixels made higher."""
+    target = [atom for group in groups for dim in group for atom in x.dims[dim]]
+    once = tuple(atom for atom in target if atom.axis != REPEATED)
+    flat = TracedValue(x.value, (once, *[()] * (len(x.dims) - 1)))
+    value = arrange(b, flat, ((0,), (), ())).value
+    before, after = 1, prod(atom.size for atom in once)
+    for atom in target:
+        if atom.axis == REPEATED:
+            value = b.resize(b.reshape(value, before, 1, after), atom.size, after)
+        else:
+            after //= atom.size
+        before *= atom.size
+    return b.reshape(value, *sizes(x.shape, groups))
+
+
+#: Most atoms that are looked for an order of moves: of 8 there are 40,320 orders.
+_MAX_ATOMS = 7
+_Move = tuple[Shape, Shape]
+
+
+@lru_cache(maxsize=4096)
+def rearrangement(target: tuple[Atom, ...]) -> tuple[_Move, ...] | None:
+    """The fewest moves that lay atoms in the order ``target``, each a reshape to three axes and their permutation.
+
+    None where there are too many atoms.
+    """
+    source = tuple(sorted(target, key=lambda atom: (atom.axis, -atom.inner)))
+    parts = _together(source, target)
+    if len(parts) > _MAX_ATOMS:
+        return None
+    size = [prod(atom.size for atom in part) for part in parts]
+    goal = tuple(sorted(range(len(parts)), key=lambda i: target.index(parts[i][0])))
+    came: dict[tuple[int, ...], tuple[tuple[int, ...], _Move] | None] = {tuple(range(len(parts))): None}
+    waiting = deque(came)
+    while goal not in came:
+        order = waiting.popleft()
+        for after, move in _moves(order, size):
+            if after not in came:
+                came[after] = order, move
+                waiting.append(after)
+    found, at = [], came[goal]
+    while at:
+        found.append(at[1])
+        at = came[at[0]]
+    return tuple(found[::-1])
+
+
+def _moves(order: tuple[int, ...], size: list[int]) -> Iterator[tuple[tuple[int, ...], _Move]]:
+    """The orders that one permutation of three axes gives, and how."""
+    for first, second in combinations(range(len(order) + 1), 2):
+        parts = (order[:first], order[first:second], order[second:])
+        c, h, w = (prod(size[i] for i in part) for part in parts)
+        for axes in ((0, 2, 1), (1, 0, 2), (1, 2, 0), (2, 0, 1), (2, 1, 0)):
+            yield parts[axes[0]] + parts[axes[1]] + parts[axes[2]], ((c, h, w), axes)
+
+
+def _together(source: tuple[Atom, ...], target: tuple[Atom, ...]) -> list[list[Atom]]:
+    """``source`` in runs that are runs of ``target`` too."""
+    place = {atom: i for i, atom in enumerate(target)}
+    parts: list[list[Atom]] = []
+    for atom in source:
+        if parts and place[atom] == place[parts[-1][-1]] + 1:
+            parts[-1].append(atom)
+        else:
+            parts.append([atom])
+    return parts
 
 
 def settle(b: GraphBuilder, x: TracedValue) -> TracedValue:

@@ -71,6 +71,7 @@ def _newer(b: GraphBuilder, x: Value, rng: np.random.Generator) -> Value:
         lambda: b.scale(x, axes, 1.0 if axes else 0.5),
         lambda: b.shift(x, axes, 0.0 if axes else -1.5),
         lambda: b.scale(x, axes or (1,), params=0),
+        lambda: b.power(b.shift(b.power(x, 2.0), (), 0.5), float(rng.choice([-1.0, 0.5, -0.5]))),
         lambda: b.leakyrelu(x, 0.125, int(rng.choice([0, 1, x.c]))),
         lambda: b.gelu(x, tanh=True),
         lambda: b.linear(x, 4, bool(rng.integers(2))),

@@ -58,7 +58,7 @@ OPERATORS: dict[str, tuple[onnx.ModelProto, Build]] = {
     ),
     "clip to 6": (model_of(node("Clip", "x a b"), a=np.float32(0), b=np.float32(6)), lambda b, x: b.relu6(x)),
     "clip below": (model_of(node("Clip", "x a"), a=np.float32(0)), lambda b, x: b.relu(x)),
-    "clip otherwise": (model_of(node("Clip", "x _ b"), b=np.float32(1)), lambda b, x: b.other("clamp", IMAGE, x)),
+    "clip otherwise": (model_of(node("Clip", "x _ b"), b=np.float32(1)), lambda b, x: b.clamp(x, None, 1.0)),
     "leaky": (model_of(node("LeakyRelu", "x", alpha=0.1)), lambda b, x: b.leakyrelu(x, 0.1)),
     "prelu": (model_of(node("PRelu", "x s"), s=(3, 1, 1)), lambda b, x: b.leakyrelu(x, 0.0, 3)),
     "hardsigmoid": (model_of(node("HardSigmoid", "x", alpha=1 / 6)), lambda b, x: b.hardsigmoid(x)),
@@ -123,7 +123,7 @@ OPERATORS: dict[str, tuple[onnx.ModelProto, Build]] = {
     "learnt shift": (model_of(node("Add", "x c"), c=(3, 8, 10)), lambda b, x: b.shift(x, (0, 1, 2))),
     "difference": (
         model_of(node("Relu", "x", "r"), node("Sub", "x r")),
-        lambda b, x: b.other("sub", IMAGE, x, b.relu(x)),
+        lambda b, x: b.add(x, b.scale(b.relu(x), (), -1.0)),
     ),
     "concat": (model_of(node("Relu", "x", "r"), node("Concat", "x r", axis=-3)), lambda b, x: b.concat(x, b.relu(x))),
     "max pool, up": (
@@ -247,7 +247,7 @@ OPERATORS: dict[str, tuple[onnx.ModelProto, Build]] = {
     ),
     "named others": (
         model_of(node("Exp", "x", "e"), node("Pow", "e p", "q"), node("Softplus", "q"), p=np.float32(2)),
-        lambda b, x: b.other("softplus", IMAGE, b.other("pow", IMAGE, b.other("exp", IMAGE, x))),
+        lambda b, x: b.other("softplus", IMAGE, b.power(b.other("exp", IMAGE, x), 2.0)),
     ),
 }
 
