@@ -83,6 +83,7 @@ def _list(out: Console) -> None:
 
 def _fetch(out: Console, name: str, to: Path | None, sha256: str | None) -> None:
     from gennape.errors import ConfigError
+    from gennape.platform.hints import command
     from gennape.search_spaces.benchmarks.catalogue import source
     from gennape.search_spaces.benchmarks.download import fetch, sha256_of
 
@@ -92,7 +93,7 @@ def _fetch(out: Console, name: str, to: Path | None, sha256: str | None) -> None
         if not known.url:
             raise ConfigError(
                 f"{known.file} lies behind a web page: open {known.page} in a browser, save it, "
-                "then try it with `gennape data check`"
+                f"then try it with `{command('data', 'check', known.file)}`"
             )
         url, expected, file = known.url, sha256 or known.sha256, known.file
     if to is None and not file:

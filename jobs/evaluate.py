@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gennape.errors import InvalidDataError
-from gennape.jobs.hints import command
 from gennape.jobs.input_files import require_file
 from gennape.jobs.tracked import TrackingUri
+from gennape.platform.hints import command
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -43,7 +43,7 @@ def export(
         run=run, index=index, space=space, architecture=architecture, onnx=onnx, workspace=workspace, shape=shape
     )
     export_graph(network.graph, to, seed)
-    weights = "" if to.suffix == ".py" else f"\nuntrained weights, of seed {seed}"
+    weights = "" if to.suffix.lower() == ".py" else f"\nuntrained weights, of seed {seed}"
     typer.echo(f"written to {to}: {network.title}{weights}")
 
 
@@ -53,17 +53,18 @@ def export_graph(graph: ComputationGraph, path: Path, seed: int) -> None:
     ``.onnx`` and ``.pt2`` hold untrained weights drawn from ``seed``; ``.py`` defines the network without weights.
     Raises :class:`ConfigError` for another suffix, :class:`WorkspaceError` where ``path`` cannot be written.
     """
-    if path.suffix not in SUFFIXES:
+    suffix = path.suffix.lower()
+    if suffix not in SUFFIXES:
         raise ConfigError(f"cannot export to {path.name!r}: its suffix must be one of {', '.join(SUFFIXES)}")
     import numpy as np
 
     from gennape.search_spaces.module import compile_graph, initialise
     from gennape.search_spaces.onnx_export import to_onnx, to_pt2, to_python
 
-    if path.suffix == ".py":
+    if suffix == ".py":
         to_python(graph, path)
         return
     module = compile_graph(graph).eval()
     initialise(module, np.random.default_rng(seed))
-    write = {".onnx": to_onnx, ".pt2": to_pt2}[path.suffix]
+    write = {".onnx": to_onnx, ".pt2": to_pt2}[suffix]
     write(graph, module, path)

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gennape.jobs.hints import command
 from gennape.jobs.tracked import Register, TrackingUri, Workspace, refuse_wrong_address, register_result
+from gennape.platform.hints import command
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -72,7 +72,8 @@ def finetune(
     screen.print(f"checkpoint {sha256[:12]} fine-tuned on {len(graphs)} networks of {family}, written to {out}")
     for name, value in found.items():
         screen.print(f"{name:<16}{value:.3f}  {_MEANINGS[name]}")
-    for warning in (*_lessons(found, len(graphs)), *_contradictions(rows)):
+    check = command("data", "check", labels, space=family, column=column)
+    for warning in (*_lessons(found, len(graphs)), *_contradictions(rows, check)):
         typer.echo(f"gennape: warning: {warning}", err=True)
     if register:
         register_result(out, "finetune", workspace, tracking_uri)
@@ -139,7 +140,7 @@ def _lessons(found: Mapping[str, float], n: int) -> list[str]:
     return []
 
 
-def _contradictions(rows: LabelledArchitectures) -> list[str]:
+def _contradictions(rows: LabelledArchitectures, check: str) -> list[str]:
     """What to know of architectures whose labels contradict one another."""
     from gennape.search_spaces.contradictions import spread_of
 
@@ -150,5 +151,5 @@ def _contradictions(rows: LabelledArchitectures) -> list[str]:
     count = "1 architecture has" if len(found) == 1 else f"{len(found)} architectures have"
     return [
         f"{count} labels that contradict one another, from {worst.lowest:.6g} to {worst.highest:.6g} at worst; "
-        "`gennape data check` lists them"
+        f"`{check}` lists them"
     ]

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gennape.errors import ConfigError
-from gennape.jobs.hints import command
 from gennape.jobs.options import require_one
 from gennape.jobs.tracked import Address, TrackingUri, Workspace
 from gennape.jobs.training import (
@@ -27,6 +26,7 @@ from gennape.jobs.training import (
     recipe_of,
     train_networks,
 )
+from gennape.platform.hints import command
 
 if TYPE_CHECKING:
     import numpy as np

@@ -72,9 +72,9 @@ def read_network(path: Path, shape: InputShape | None = None) -> ComputationGrap
     Raises :class:`ConfigError` for another suffix, :class:`InvalidDataError` for what is missing or no file, and what
     the reader raises.
     """
+    require_file(path)
     if not holds_network(path):
         raise ConfigError(f"{path} is no file of a network; those that are read end in {', '.join(READERS)}")
-    require_file(path)
     return READERS[path.suffix.lower()](path, None if shape is None else shape.sizes)
 
 

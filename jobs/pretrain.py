@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from gennape.jobs.hints import command
 from gennape.jobs.settings_file import SettingsFile, run_with
 from gennape.jobs.tracked import Register, TrackingUri, refuse_wrong_address, register_result
+from gennape.platform.hints import command
 
 if TYPE_CHECKING:
     import numpy as np

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gennape.errors import ConfigError, GennapeError
-from gennape.jobs.hints import command, workspace_option
 from gennape.jobs.interruption import INTERRUPTED, cause
 from gennape.jobs.tracked import Address, TrackingUri, refuse_wrong_address, warn_elsewhere
+from gennape.platform.hints import command, workspace_option
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from gennape.jobs.hints import command
+from gennape.platform.hints import command
 
 TrackingUri = Annotated[
     str | None,

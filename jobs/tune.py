@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gennape.jobs.hints import command
 from gennape.jobs.tracked import Address, TrackingUri, Workspace, refuse_wrong_address
+from gennape.platform.hints import command
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -12,6 +12,7 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from gennape.errors import ServiceError
+from gennape.platform.hints import command
 from gennape.platform.job_client import asking, connect, first_line
 
 if TYPE_CHECKING:
@@ -114,7 +115,8 @@ def resume_command(log: str) -> str | None:
 
 
 def _find(client: JobSubmissionClient, address: str, job: str) -> Job:
-    unknown = ServiceError(f"the cluster at {address} knows no job {job!r}; `gennape status` lists those it does")
+    listing = command("status", address=address)
+    unknown = ServiceError(f"the cluster at {address} knows no job {job!r}; `{listing}` lists those it does")
     if not _ID.fullmatch(job):  # it becomes part of an address
         raise unknown
     with asking(address, unknown):

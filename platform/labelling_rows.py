@@ -112,14 +112,14 @@ def read_row(folder: Path, task: Task) -> dict[str, Any] | None:
 
 def check_suffix(out: Path) -> None:
     """Raise :class:`ConfigError` for a kind of file that labels are not written to."""
-    if not out.name.endswith(SUFFIXES):
+    if not out.name.lower().endswith(SUFFIXES):
         raise ConfigError(f"cannot write labels to {out.name!r}: its suffix must be one of {', '.join(SUFFIXES)}")
 
 
 def beside(out: Path, what: str) -> Path:
     """A file beside the labels: ``labels.parquet`` has ``labels.study.json``, ``labels.failed.csv``, ``labels.png``."""
-    stem = next(out.name.removesuffix(suffix) for suffix in SUFFIXES[::-1] if out.name.endswith(suffix))
-    return out.with_name(f"{stem}{what}")
+    suffix = next(suffix for suffix in SUFFIXES[::-1] if out.name.lower().endswith(suffix))
+    return out.with_name(f"{out.name[: -len(suffix)]}{what}")
 
 
 def write_labels(out: Path, rows: Sequence[Mapping[str, Any]], study: Mapping[str, Any]) -> None:
@@ -143,10 +143,10 @@ def write_labels(out: Path, rows: Sequence[Mapping[str, Any]], study: Mapping[st
 
 def _bytes_of(table: pd.DataFrame, path: Path) -> bytes:
     buffer = io.BytesIO()
-    if path.suffix == ".parquet":
+    if path.suffix.lower() == ".parquet":
         table.to_parquet(buffer, index=False)
     else:
-        compression = {"method": "gzip", "mtime": 0} if path.suffix == ".gz" else None
+        compression = {"method": "gzip", "mtime": 0} if path.suffix.lower() == ".gz" else None
         table.to_csv(buffer, index=False, lineterminator="\n", compression=compression)
     return buffer.getvalue()
 

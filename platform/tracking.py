@@ -12,6 +12,7 @@ from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from gennape.errors import WorkspaceError
+from gennape.platform.hints import command, workspace_option
 from gennape.platform.tracking_journal import (
     Journal,
     Record,
@@ -160,10 +161,11 @@ class Tracker:
         if error is None:
             clear(self._folder, status == "FINISHED")
         else:
+            send = command("ui", workspace=workspace_option(self._workspace), tracking_uri=self._server)
             left = values_after(self._folder, read_place(self._folder))
             log.warning(
                 "tracking is incomplete: %s values and what else MLflow did not take wait in %s until the run is "
-                "resumed, or `gennape ui` sends them; %s", left, self._folder, error,
+                "resumed, or `%s` sends them; %s", left, self._folder, send, error,
             )  # fmt: skip
         if self._lost:
             log.warning("tracking is incomplete: %s calls lost, as %s was not writable: %s", len(self._lost),

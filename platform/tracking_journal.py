@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from gennape.errors import WorkspaceError
+from gennape.platform.hints import command, workspace_option
 from gennape.platform.runs import RUNS, read_json, write_json
 
 if TYPE_CHECKING:
@@ -82,7 +83,8 @@ def new_name(workspace: Path, verb: str, end: str = "") -> str:
         except OSError as error:
             raise WorkspaceError(f"cannot make a folder in {root} ({error.strerror or error})") from error
         return name
-    raise WorkspaceError(f"{root} already holds 999 journals called {base}; `gennape ui` sends what they hold")
+    send = command("ui", workspace=workspace_option(workspace))
+    raise WorkspaceError(f"{root} already holds 999 journals called {base}; `{send}` sends what they hold")
 
 
 def journals(workspace: Path) -> list[Path]:

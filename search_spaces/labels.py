@@ -16,6 +16,7 @@ from gennape.search_spaces.labelled import (
     concatenate,
     split,
 )
+from gennape.search_spaces.nearby import missing
 from gennape.search_spaces.space import SearchSpace
 
 __all__ = ["READERS", "LabelledArchitectures", "families_of", "label_blocks", "read_labels", "reader_of", "split"]
@@ -34,7 +35,9 @@ READERS: tuple[Reader, ...] = (
 def reader_of(path: Path) -> Reader:
     """The format of a file or folder; raises :class:`InvalidDataError` that lists the known ones."""
     if not path.exists():
-        raise InvalidDataError(f"{path} does not exist; `gennape data` says where labelled files come from")
+        raise InvalidDataError(f"{missing(path)}; `gennape data` says where labelled files come from")
+    if path.is_file() and path.stat().st_size == 0:
+        raise InvalidDataError(f"cannot read {path}: it is empty; write or fetch it again")
     for reader in READERS:
         try:
             if reader.recognises(path):

@@ -15,6 +15,7 @@ from gennape.search_spaces.atomic import replacing
 from gennape.search_spaces.graph import Column, ComputationGraph
 from gennape.search_spaces.onnx_out.emit import EMIT
 from gennape.search_spaces.onnx_out.emitter import Emitter
+from gennape.search_spaces.operations import unknown_name
 from gennape.search_spaces.ops import Op
 from gennape.search_spaces.plan import NOT_EXECUTABLE, execution_plan
 from gennape.search_spaces.python_export import to_python
@@ -62,9 +63,9 @@ def to_pt2(graph: ComputationGraph, module: nn.Module, path: Path) -> None:
 
 
 def _refuse_unexecutable(graph: ComputationGraph) -> None:
-    codes = graph.nodes[:, Column.OP]
     refused = ", ".join(
-        f"{node} ({Op(codes[node]).name.lower()})" for node in np.flatnonzero(np.isin(codes, NOT_EXECUTABLE))
+        f"{node} ({unknown_name(tuple(graph.nodes[node].tolist()))})"
+        for node in np.flatnonzero(np.isin(graph.nodes[:, Column.OP], NOT_EXECUTABLE))
     )
     if refused:
         raise InvalidGraphError(

@@ -267,9 +267,10 @@ def other_kind(name: str) -> int:
     return kind
 
 
-def other_name(kind: int) -> str | None:
-    """The name of an operation outside the vocabulary, None where this process has not met it."""
-    return _MET.get(kind)
+def unknown_name(row: tuple[int, ...]) -> str:
+    """What a node that nothing can execute is: the name that it was imported by, where this process has met it."""
+    op = Op(row[Column.OP])
+    return _MET.get(row[Column.KIND], "an unknown operation") if op is Op.OTHER else op.name.lower()
 
 
 def learnt_shape(row: tuple[int, ...]) -> tuple[int, ...]:

@@ -104,10 +104,9 @@ def _joins_channels(op: Op, row: tuple[int, ...]) -> bool:
 
 def _check(node: int, op: Op, row: tuple[int, ...], taken: list[tuple[int, ...]]) -> None:
     if op in NOT_EXECUTABLE:
-        name = (ops.other_name(row[Column.KIND]) if op is Op.OTHER else None) or op.name.lower()
         raise InvalidGraphError(
-            f"node {node} is {name}, which can be priced and predicted but not executed or exported; replace it in the "
-            "network by operations of the vocabulary"
+            f"node {node} is {ops.unknown_name(row)}, which can be priced and predicted but not executed or exported; "
+            "replace it in the network by operations of the vocabulary"
         )
     shape, out = row[Column.C_IN : Column.W_IN + 1], row[Column.C_OUT : Column.W_OUT + 1]
     if op in _MADE:

@@ -21,12 +21,12 @@ def draw(diagram: Diagram, title: str, to: Path) -> None:
     """
     check_suffix(to, WRITERS)
     with replacing(to) as temporary:
-        WRITERS[to.suffix](diagram, title, temporary)
+        WRITERS[to.suffix.lower()](diagram, title, temporary)
 
 
 def check_suffix(to: Path, known: Iterable[str]) -> None:
     """Raise :class:`ConfigError` that lists the ``known`` suffixes where that of ``to`` is none of them."""
-    if to.suffix not in known:
+    if to.suffix.lower() not in known:
         raise ConfigError(f"cannot draw to {to.name!r}: its suffix must be one of {', '.join(known)}")
 
 

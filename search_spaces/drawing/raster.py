@@ -48,9 +48,10 @@ def paint(picture: Picture, path: Path) -> None:
 
 def save(figure: Figure, path: Path, dpi: float) -> None:
     """Write a figure in the format of the suffix of ``path``, the same bytes for the same figure."""
-    undated = {".png": "Software", ".pdf": "CreationDate", ".svg": "Date"}[path.suffix]
+    suffix = path.suffix.lower()
+    undated = {".png": "Software", ".pdf": "CreationDate", ".svg": "Date"}[suffix]
     # Most of the time of a large PNG goes into packing it: the fourth level costs a fraction of the sixth.
-    packing: dict[str, Any] = {"pil_kwargs": {"compress_level": 4}} if path.suffix == ".png" else {}
+    packing: dict[str, Any] = {"pil_kwargs": {"compress_level": 4}} if suffix == ".png" else {}
     with rc_context({"svg.hashsalt": "gennape", "svg.fonttype": "none"}):
         figure.savefig(path, dpi=dpi, facecolor=PAPER, metadata={undated: None}, **packing)
 

@@ -15,8 +15,8 @@ import pytest
 import typer
 
 from gennape.jobs.cli import app
-from gennape.jobs.hints import command, workspace_option
 from gennape.platform.config import search_config
+from gennape.platform.hints import command, workspace_option
 from gennape.platform.search import SearchResult
 
 label, search, tune = (importlib.import_module(f"gennape.jobs.{name}") for name in ("label", "search", "tune"))

@@ -185,9 +185,7 @@ def test_what_cannot_be_executed_is_listed_at_once(tmp_path: Path) -> None:
     b = GraphBuilder()
     x = b.relu(b.other("exp", (3, 4, 4), b.input(3, 4, 4)))
     b.output(b.other("pow", (3, 4, 4), x))
-    with pytest.raises(
-        InvalidGraphError, match=r"nodes 1 \(other\), 3 \(other\) are described by cost and shape alone"
-    ):
+    with pytest.raises(InvalidGraphError, match=r"nodes 1 \(exp\), 3 \(pow\) are described by cost and shape alone"):
         to_onnx(b.build(), torch.nn.Identity(), tmp_path / "model.onnx")
     assert list(tmp_path.iterdir()) == []
 

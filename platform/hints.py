@@ -1,9 +1,11 @@
-"""Commands that a verb proposes: complete, and quoted so that a shell takes them as they are."""
+"""Commands that messages propose: complete, and quoted so that a shell takes them as they are."""
 
 from __future__ import annotations
 
 import shlex
 from pathlib import Path
+
+from gennape.platform.workspace import default_workspace
 
 
 def command(verb: str, *arguments: object, **options: object) -> str:
@@ -20,6 +22,4 @@ def command(verb: str, *arguments: object, **options: object) -> str:
 
 def workspace_option(folder: Path) -> Path | None:
     """What ``--workspace`` must say for a workspace; None for the one that verbs take by themselves."""
-    from gennape.platform.workspace import default_workspace
-
     return None if folder.absolute() == default_workspace().absolute() else folder
