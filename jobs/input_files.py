@@ -21,12 +21,3 @@ def require_file(path: Path) -> None:
         raise InvalidDataError(f"{path} is no regular file; copy what it gives into one")
     if path.stat().st_size == 0:
         raise InvalidDataError(f"{path} is empty; write or fetch it again")
-
-
-def require_folder(path: Path) -> None:
-    """Raise :class:`InvalidDataError` unless there is a folder, and say what is there instead."""
-    if path.is_dir():
-        return
-    if path.exists():
-        raise InvalidDataError(f"{path} is a file; name the folder that it is in")
-    raise InvalidDataError(missing(path))

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from gennape.errors import ConfigError
+from gennape.jobs.input_files import require_file
 
 SettingsFile = Annotated[
     Path | None,
@@ -54,6 +55,7 @@ def _as_typed(value: Any) -> Any:
 
 
 def _section(path: Path, verb: str) -> dict[str, Any]:
+    require_file(path)
     try:
         content = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError) as error:

@@ -6,6 +6,7 @@ import inspect
 import shlex
 import sys
 import tempfile
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -120,15 +121,14 @@ def show(text: str) -> None:
 
 def refuse_unparsable(verb: list[str]) -> None:
     """Raise :class:`ConfigError` for arguments that the command line would refuse there, before anything is shipped."""
-    from click.exceptions import UsageError
-
     from gennape.jobs.cli import app
 
-    name, *arguments = on_cluster(verb)
+    on_cluster(verb)
+    name, *arguments = verb
     known: Any = typer.main.get_command(app)
     try:
         known.commands[name].make_context(name, arguments)
-    except UsageError as error:
+    except typer.TyperException as error:
         said = error.format_message()
         raise ConfigError(f"`gennape {name}` would refuse this: {said}; see `gennape {name} --help`") from error
 
@@ -142,7 +142,9 @@ def on_cluster(verb: list[str]) -> list[str]:
 
     known = {command.callback.__name__: command.callback for command in app.registered_commands if command.callback}
     if verb[0] not in known:
-        raise ConfigError(f"unknown verb {verb[0]!r}; known are {', '.join(sorted(known))}")
+        meant = get_close_matches(verb[0], known, 1)
+        hint = f"; did you mean {meant[0]}?" if meant else ""
+        raise ConfigError(f"unknown verb {verb[0]!r}; known are {', '.join(sorted(known))}{hint}")
     if verb[0] in ABOUT_JOBS:
         raise ConfigError(f"`{verb[0]}` is about jobs and runs here, not in one; leave out `submit --`")
     if any(holds_secret(argument) for argument in verb):

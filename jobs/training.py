@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from gennape.errors import ConfigError
+from gennape.jobs.input_files import require_file
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -91,6 +92,7 @@ def recipe_of(path: Path | None, given: dict[str, int | None], device: str) -> R
 
     settings: Any = {}
     if path is not None:
+        require_file(path)
         try:
             settings = json.loads(path.read_bytes())
         except (OSError, ValueError, RecursionError) as error:

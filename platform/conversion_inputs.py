@@ -12,6 +12,7 @@ import numpy as np
 from gennape.errors import InvalidDataError
 from gennape.platform.conversion_parts import Architectures, OnnxPart, SampledPart
 from gennape.search_spaces.families.registry import family
+from gennape.search_spaces.nearby import missing
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -156,8 +157,8 @@ def onnx_folder(folder: Path, max_bytes: int = 2**31 - 1, shape: tuple[int, ...]
     of the inputs of files that leave it open.
     """
     if not folder.is_dir():
-        what = "is a file; name the folder that it is in" if folder.exists() else "does not exist"
-        raise InvalidDataError(f"{folder} {what}")
+        what = f"{folder} is a file; name the folder that it is in" if folder.exists() else missing(folder)
+        raise InvalidDataError(what)
     found = (path for path in folder.rglob("*") if path.suffix.lower() == ".onnx" and not path.is_dir())
     names = tuple(sorted(path.relative_to(folder).as_posix() for path in found))
     if not names:

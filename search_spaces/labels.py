@@ -35,7 +35,10 @@ READERS: tuple[Reader, ...] = (
 def reader_of(path: Path) -> Reader:
     """The format of a file or folder; raises :class:`InvalidDataError` that lists the known ones."""
     if not path.exists():
-        raise InvalidDataError(f"{missing(path)}; `gennape data` says where labelled files come from")
+        said = missing(path)
+        raise InvalidDataError(
+            said if said.endswith("?") else f"{said}; `gennape data` says where labelled files come from"
+        )
     if path.is_file() and path.stat().st_size == 0:
         raise InvalidDataError(f"cannot read {path}: it is empty; write or fetch it again")
     for reader in READERS:

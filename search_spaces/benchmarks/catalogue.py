@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from difflib import get_close_matches
 
 from gennape.errors import ConfigError
 
@@ -129,4 +130,7 @@ def source(key: str) -> Source:
     for known in SOURCES:
         if known.key == key:
             return known
-    raise ConfigError(f"unknown file {key!r}; known are {', '.join(s.key for s in SOURCES)}, or give a URL")
+    keys = [one.key for one in SOURCES]
+    meant = get_close_matches(key, keys, 1)
+    hint = f"; did you mean {meant[0]}?" if meant else ""
+    raise ConfigError(f"unknown file {key!r}; known are {', '.join(keys)}, or give a URL{hint}")

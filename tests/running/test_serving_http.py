@@ -17,6 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from gennape.errors import ServiceError
 from gennape.platform.http_api import create_api, example
 from gennape.platform.serving_answers import Answer
+from gennape.predictors.scale import AccuracyScale
 from gennape.search_spaces.families.registry import FAMILIES, family
 
 if TYPE_CHECKING:
@@ -46,6 +47,17 @@ def test_many_keep_their_order() -> None:
     body = {"space": space.name, "architectures": [space.encode(genome) for genome in genomes]}
     rows = predict(json=body).json()["predictions"]
     assert [row["accuracy"] for row in rows] == [space.graph(genome).n_nodes for genome in genomes]
+
+
+def test_a_checkpoint_that_was_tuned_elsewhere_warns() -> None:
+    scales = {SHA: AccuracyScale(frozenset({"nb101", "ofa_mbv3"}), tuned=True, tuned_on="ofa_mbv3")}
+    api = create_api(service_of(scales=scales))
+    assert "warning" not in predict(api=api, json=ONE).json()
+    other = predict(api=api, json={"space": "hiaml", "architecture": example(family("hiaml"))}).json()
+    assert "fine-tuned on ofa_mbv3" in other["warning"]
+    assert "hiaml" in other["warning"]
+    untuned = create_api(service_of(scales={SHA: AccuracyScale(frozenset({"nb101"}))}))
+    assert "warning" not in predict(api=untuned, json=ONE).json()
 
 
 def test_a_deviation_is_answered_where_the_predictor_tells_it() -> None:
