@@ -25,7 +25,9 @@ if TYPE_CHECKING:
 class Mine(NasBench201):
     """A family that is not shipped."""
 
-    name = "mine"
+    def __init__(self) -> None:
+        super().__init__()
+        self.name = "mine"
 
 
 @pytest.fixture
