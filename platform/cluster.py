@@ -18,6 +18,7 @@ from gennape.errors import ServiceError
 from gennape.platform.http_auth import is_loopback
 from gennape.platform.ray_session import end_processes, marked, session_folder
 from gennape.platform.ray_signals import keep_own_signals
+from gennape.platform.ray_start import turn_to_start
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -154,7 +155,7 @@ def _start(num_cpus: int, folder: Path) -> None:
 
     for attempt in range(START_ATTEMPTS):
         try:
-            with _private(), marked(folder):
+            with turn_to_start(), _private(), marked(folder):
                 ray.init(
                     address="local",
                     num_cpus=num_cpus,
