@@ -115,8 +115,8 @@ def pretrain(
         sha256, count = _here(out, networks, seed, sizes, how, device)
     if register:
         register_result(out, "pretrain", workspace, tracking_uri)
-    first = (data or [None])[0]
-    again = command("fit", family=(family or ["nb101"])[0], encoder=out, data=first or "LABELS", out="checkpoint")
+    first = data[0] if data else "LABELS"
+    again = command("fit", family=(family or ["nb101"])[0], encoder=out, data=first, out="checkpoint")
     screen = Console(soft_wrap=True, markup=False, highlight=False)
     screen.print(f"encoder {sha256[:12]} of {count} networks written to {out}\nnext: {again}")
 

@@ -79,14 +79,14 @@ def alive_nodes() -> frozenset[str]:
     """The nodes of the cluster at present, by Ray's ids."""
     import ray  # noqa: PLC0415 (see above)
 
-    return frozenset(node["NodeID"] for node in ray.nodes() if node["Alive"])  # type: ignore[no-untyped-call]
+    return frozenset(node["NodeID"] for node in ray.nodes() if node["Alive"])
 
 
 def on_loopback() -> bool:
     """Whether no other machine can reach the cluster that this process is connected to."""
     import ray  # noqa: PLC0415
 
-    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    nodes: list[dict[str, Any]] = ray.nodes()
     return all(is_loopback(node["NodeManagerAddress"]) for node in nodes if node["Alive"])
 
 
@@ -98,8 +98,8 @@ def keep_replica_on_loopback() -> None:
         return
     from ray.serve._private import replica  # noqa: PLC0415
 
-    add_port = replica.add_port_to_grpc_server
-    replica.add_port_to_grpc_server = lambda server, _: add_port(server, "127.0.0.1:0")
+    add_port = replica.add_port_to_grpc_server  # type: ignore[attr-defined]
+    replica.add_port_to_grpc_server = lambda server, _: add_port(server, "127.0.0.1:0")  # type: ignore[attr-defined]
 
 
 def tighten_token() -> None:
@@ -141,9 +141,9 @@ def _join(address: str) -> None:
 
 
 def _asks_for_token() -> bool:
-    from ray._raylet import AuthenticationMode, get_authentication_mode  # noqa: PLC0415 (Ray shows it nowhere else)
+    from ray import _raylet  # noqa: PLC0415 (Ray shows it nowhere else)
 
-    return bool(get_authentication_mode() == AuthenticationMode.TOKEN)
+    return bool(_raylet.get_authentication_mode() == _raylet.AuthenticationMode.TOKEN)  # type: ignore[attr-defined]
 
 
 def _start(num_cpus: int, folder: Path) -> None:

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from gennape.errors import ConfigError
-from gennape.platform.report import CLOUD, FRONT, INK
+from gennape.platform.front_page import CLOUD, FRONT, INK
 from gennape.platform.runs import read_json, write_json
 from gennape.platform.workspace import atomic_write_bytes
 from gennape.search_spaces.canonical import canonical_hashes

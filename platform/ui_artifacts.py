@@ -60,7 +60,7 @@ def confine(workspace: Path) -> None:
     repositories = artifact_repository_registry.get_registered_artifact_repositories()
     for scheme in [scheme for scheme in repositories if scheme not in _INDIRECT]:
         del repositories[scheme]
-    repositories.update(dict.fromkeys(_LOCAL, Confined))
+    repositories.update(dict.fromkeys(_LOCAL, Confined))  # type: ignore[arg-type]  # classes, not instances
 
     class Store(SqlAlchemyStore):
         """Experiments whose artifacts lie in the workspace."""
