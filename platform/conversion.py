@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 from collections import Counter
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -86,6 +87,7 @@ def convert(
                 workers = min(workers or cpus, len(todo))
             shards = closing(write_jobs(todo, workers or 0, config.spectrum, manifest["conversion"]))
             for job, written, memory in stack.enter_context(shards):
+                _give_usual_permissions(job.path)
                 finished[job.path.name] = written
                 peak = max(peak, memory)
                 _save(to, manifest, finished)
@@ -110,6 +112,14 @@ def _jobs(inputs: Inputs, to: Path, config: ConversionConfig) -> list[Job]:
         )
         for index, (start, name) in enumerate(zip(starts, names, strict=True))
     ]
+
+
+def _give_usual_permissions(path: Path) -> None:
+    """Those that the user's umask gives new files: workers of a local Ray write for their owner alone."""
+    mask = os.umask(0o077)
+    os.umask(mask)
+    with suppress(OSError):  # another machine's user may have written it
+        path.chmod(0o666 & ~mask)
 
 
 def _make_folder(to: Path) -> None:

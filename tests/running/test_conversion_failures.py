@@ -248,6 +248,18 @@ def test_workers_that_cannot_start_end_the_conversion(tmp_path, monkeypatch):
 
 
 @pytest.mark.cluster
+@pytest.mark.usefixtures("ray_here")
+def test_files_that_workers_write_have_the_usual_permissions(tmp_path):
+    """Workers of a local Ray write for their owner alone."""
+    before = os.umask(0o027)
+    try:
+        convert(FamilySample("hiaml", 20, 0), tmp_path / "a", ConversionConfig(shard_size=10), 2)
+    finally:
+        os.umask(before)
+    assert {path.stat().st_mode & 0o777 for path in (tmp_path / "a").glob("*.parquet")} == {0o640}
+
+
+@pytest.mark.cluster
 @pytest.mark.usefixtures("by_value")
 @pytest.mark.usefixtures("ray_here")
 def test_workers_have_one_thread(tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -167,6 +168,21 @@ def test_no_secret_is_where_other_users_see_it(tmp_path: Path) -> None:
         assert secret not in " ".join([*process.cmdline(), *process.environ().values()])
         listening = [c.laddr.ip for c in process.net_connections("inet") if c.status == psutil.CONN_LISTEN]
         assert listening == ["127.0.0.1"]
+
+
+@pytest.mark.cluster
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="needs the browser Chromium")
+def test_a_real_browser_is_let_in_by_the_link_and_another_one_is_not(tmp_path: Path) -> None:
+    def shown(url: str, profile: str) -> str:
+        command = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=30000"]
+        command += [f"--user-data-dir={tmp_path / profile}", "--dump-dom", url]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=PATIENCE_S).stdout
+
+    (tmp_path / "workspace").mkdir()
+    with serve_ui(tmp_path / "workspace", 0) as ui:
+        assert "<title>MLflow</title>" in (page := shown(next(ui.links), "owner"))
+        assert "static-files" in page
+        assert "This page is locked" in shown(ui.address, "other")
 
 
 @contextmanager
