@@ -66,6 +66,33 @@ def test_a_socket_on_every_interface_is_seen():
         assert not found[here.getsockname()[1]]
 
 
+def _meet(rank, folder):
+    import torch
+
+    from gennape.platform.pretraining_worker import meet
+
+    torch.set_num_threads(1)
+    meet("gloo", str(folder / "meeting"), rank, 2, 120.0)
+    total = torch.tensor([1.0 + rank])
+    torch.distributed.all_reduce(total)
+    found = PORTS.listening(os.getpid())
+    torch.distributed.barrier()
+    torch.distributed.destroy_process_group()
+    (folder / str(rank)).write_text(f"{total.item()} {len(found)} {sum(listening.open for listening in found)}")
+
+
+def test_workers_of_one_machine_meet_without_an_open_port(tmp_path):
+    """PyTorch's usual store of a group listens on every interface."""
+    import torch
+
+    torch.multiprocessing.spawn(_meet, (tmp_path,), nprocs=2)
+    for rank in (0, 1):
+        total, listening, open_to_others = (tmp_path / str(rank)).read_text().split()
+        assert float(total) == 3.0
+        assert int(listening) >= 1
+        assert int(open_to_others) == 0
+
+
 # A local Ray ---------------------------------------------------------------------------------------------------------
 
 
