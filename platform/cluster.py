@@ -40,7 +40,7 @@ LOOPBACK = {
     "DASHBOARD_METRIC_PORT": "-1",
 }
 AUTH_MODE = "RAY_AUTH_MODE"
-START_ATTEMPTS = 3
+START_ATTEMPTS = 8
 OBJECT_STORE_BYTES = 256 * 2**20  # populations and reports are megabytes; Ray would take 30 % of memory
 _SCARCE_BYTES = 32 * 2**20
 
@@ -147,7 +147,7 @@ def _asks_for_token() -> bool:
 
 
 def _start(num_cpus: int, folder: Path) -> None:
-    """Start a local Ray. On a busy machine its processes can miss Ray's own limit of 30 s, so try a few times.
+    """Start a local Ray. On a busy machine its processes can miss Ray's own limits of 15 and 30 s, so try a few times.
 
     Raises :class:`ServiceError` also where it would be open to others.
     """

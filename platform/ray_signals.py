@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from typing import Any
+from functools import partial
 
 
 def keep_own_signals() -> None:
@@ -19,19 +19,9 @@ def keep_own_signals() -> None:
     from ray._private import services  # noqa: PLC0415
 
     ray._private.utils.set_sigterm_handler = _leave
-    if services.ConsolePopen.__name__ == "ConsolePopen":
-        services.ConsolePopen = _in_own_groups(services.ConsolePopen)
+    if not isinstance(services.ConsolePopen, partial):
+        services.ConsolePopen = partial(services.ConsolePopen, process_group=0)
 
 
 def _leave(_handler: object) -> None:
     """Instead of Ray's function that sets a handler."""
-
-
-def _in_own_groups(popen: type[Any]) -> type[Any]:
-    class Grouped(popen):  # type: ignore[misc]
-        """A process that Ray starts, in a group of its own."""
-
-        def __init__(self, *arguments: Any, **options: Any) -> None:
-            super().__init__(*arguments, process_group=0, **options)
-
-    return Grouped

@@ -78,8 +78,10 @@ def read_front(folder: Path) -> list[dict[str, Any]]:
             f"{folder.name} has no front yet: it {_how_it_stands(folder)}, and none of its generations is evaluated; "
             f"once one is, or after `gennape search --resume {folder.name}`, repeat the command"
         )
-    found: list[dict[str, Any]] = front_frame(front, config.directed).to_dict("records")
-    return [point | {"architecture": json.loads(point["architecture"])} for point in found]
+    return [
+        {str(name): json.loads(value) if name == "architecture" else value for name, value in point.items()}
+        for point in front_frame(front, config.directed).to_dict("records")
+    ]
 
 
 def caution(folder: Path) -> str:

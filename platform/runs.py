@@ -61,7 +61,7 @@ def find_run(workspace: Path, name: str, *, to_resume: bool = False) -> Path:
     runs = list_runs(workspace)
     exact = [run for run in runs if run.name == name or run == Path(name).absolute()]
     cut_off = (run for run in runs if to_resume and _can_go_on(run))
-    latest = [next(cut_off, *runs[:1])] if name == LATEST and runs else []
+    latest = [next(cut_off, runs[0])] if name == LATEST and runs else []
     matches = exact or latest or [run for run in runs if name and run.name.startswith(name)]
     if len(matches) == 1:
         return matches[0]

@@ -23,7 +23,6 @@ from gennape.search_spaces.module import GraphModule, compile_graph
 from gennape.search_spaces.onnx_import import from_onnx
 from gennape.search_spaces.torch_import import trace
 
-
 #: Heads of queries, keys and values, cut out of the channels.
 _CUT = node("Split", "x parts", "q k v", axis=1)
 
