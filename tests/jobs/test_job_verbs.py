@@ -248,7 +248,7 @@ def test_verbs_about_jobs_are_no_jobs(verb: str) -> None:
     ("arguments", "told"),
     [
         (["search", "--spice", "nb101"], "No such option"),
-        (["search", "--evaluations", "many"], "many"),
+        (["search", "--evaluations", "many"], "--evaluations"),
         (["finetune", "--space", "nb101"], "--labels"),
         (["conform"], "DIR"),
     ],
