@@ -38,6 +38,8 @@ class GraphBuilder:
         self._first_inputs: list[int] = []
         self._size = 0
         self._tied: list[tuple[int, ...]] = []
+        #: Of nodes that cut a value: that value, and the first place and step along each axis; kept by importers.
+        self.slices: dict[int, tuple[Value, Shape, Shape]] = {}
 
     @property
     def size(self) -> int:

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.export import ExportedProgram
 from torch.jit import ScriptModule
 from torch.nn.parameter import is_lazy
 
@@ -20,7 +21,17 @@ from gennape.search_spaces.graph import Column, ComputationGraph, pack
 from gennape.search_spaces.imported import Imported, without_dead_ends
 from gennape.search_spaces.operations import other_kind
 from gennape.search_spaces.ops import Op
-from gennape.search_spaces.tracing import arithmetic, attention, functions, layers, pools, products, shapes, slices
+from gennape.search_spaces.tracing import (
+    arithmetic,
+    attention,
+    functions,
+    layers,
+    overloads,
+    pools,
+    products,
+    shapes,
+    slices,
+)
 from gennape.search_spaces.tracing.preservation import preserved
 from gennape.search_spaces.tracing.recorder import Recorder, number_in
 from gennape.search_spaces.tracing.tables import Handler, Substitute
@@ -43,6 +54,7 @@ SUBSTITUTES: dict[Any, Substitute] = {
     **shapes.SUBSTITUTES,
     **arithmetic.SUBSTITUTES,
     **attention.SUBSTITUTES,
+    **overloads.SUBSTITUTES,
 }
 
 
@@ -62,22 +74,28 @@ class Traced(Imported):
     took_numbers: bool = False
 
 
-def from_torch(module: nn.Module, example: Tensor | tuple[int, int, int]) -> ComputationGraph:
+Example = Tensor | tuple[int, int, int]
+
+
+def from_torch(module: nn.Module | ExportedProgram, example: Example | None = None) -> ComputationGraph:
     """The computation graph of ``module`` in evaluation mode; see :func:`trace`."""
     return trace(module, example).graph
 
 
-def trace(module: nn.Module, example: Tensor | tuple[int, int, int]) -> Traced:
-    """Record what ``module`` does in evaluation mode with one image.
+def trace(module: Any, example: Example | None = None) -> Traced:
+    """Record what ``module``, an ``nn.Module`` or an exported program, does in evaluation mode with one image.
 
-    ``example`` is the image, [1, c, h, w] or [c, h, w], or only its channels, height and width. Weights are neither
-    copied nor moved, and the module is left as it was. A module that asks for the numbers in a tensor is run on its
-    own device, with the example's or zeros.
+    ``example`` is the image, [1, c, h, w] or [c, h, w], or only its channels, height and width; an exported program
+    whose input has fixed sizes needs none. Weights are neither copied nor moved, and the module is left as it was. A
+    module that asks for the numbers in a tensor is run on its own device, with the example's or zeros.
 
     Raises :class:`InvalidDataError` for an example that is no image, and :class:`InvalidGraphError` where the module
     fails on it, gives something else than one tensor, or calls functions that no node can stand for: all of these are
     listed, each with the path of the module that calls it.
     """
+    if isinstance(module, ExportedProgram):
+        example = _example_of(module) if example is None else example
+        module = module.module(check_guards=False)
     module = getattr(module, "_orig_mod", module)  # what torch.compile was given
     _refuse(module)
     image = _image(module, example)
@@ -94,14 +112,39 @@ def trace(module: nn.Module, example: Tensor | tuple[int, int, int]) -> Traced:
         raise InvalidGraphError(str(error)) from error.__cause__
 
 
+def trace_without_numbers(module: nn.Module, image: Tensor) -> Traced:
+    """As :func:`trace`, of a module made for this one run, which never computes with numbers."""
+    try:
+        return _run(module, image, meta=True, passing=True)
+    except _ForwardError as error:
+        raise InvalidGraphError(str(error)) from error.__cause__
+
+
+def _example_of(program: ExportedProgram) -> tuple[int, int, int]:
+    """Channels, height and width of the one image that a program takes."""
+    names = set(program.graph_signature.user_inputs)
+    given = [node.meta.get("val") for node in program.graph.nodes if node.op == "placeholder" and node.name in names]
+    shapes = [tuple(x.shape) for x in given if isinstance(x, Tensor)]
+    if len(shapes) != 1 or len(shapes[0]) != 4:
+        raise InvalidGraphError(f"the program takes inputs of shapes {shapes}, must take one image")
+    batch, *sizes = shapes[0]
+    if type(batch) is int and batch != 1:
+        raise InvalidGraphError(
+            f"the program takes a batch of {batch} images; export it with a batch of one, or a free one"
+        )
+    if not all(type(size) is int for size in sizes):
+        raise InvalidDataError("the program leaves its input's size open; give an example: (channels, height, width)")
+    return (sizes[0], sizes[1], sizes[2])
+
+
 class _ForwardError(InvalidGraphError):
     """The module itself failed."""
 
 
-def _image(module: nn.Module, example: Tensor | tuple[int, int, int]) -> Tensor:
+def _image(module: nn.Module, example: Example | None) -> Tensor:
     """The example as one image [1, c, h, w], on the device and of the type of the module's parameters."""
     if not isinstance(example, Tensor):
-        sizes = list(example)
+        sizes = list(example) if isinstance(example, tuple | list) else []
         if len(sizes) != 3 or not all(isinstance(n, int) and n > 0 for n in sizes):
             raise InvalidDataError(f"an example is an image, or its channels, height and width; got {example!r}")
         dtype = next((p.dtype for p in module.parameters() if p.is_floating_point()), None)
@@ -114,8 +157,13 @@ def _image(module: nn.Module, example: Tensor | tuple[int, int, int]) -> Tensor:
     return image.detach()
 
 
-def _refuse(module: nn.Module) -> None:
-    """Raise for modules that cannot be followed whatever they do."""
+def _refuse(module: Any) -> None:
+    """Raise for what is no module, and for modules that cannot be followed whatever they do."""
+    if not isinstance(module, nn.Module):
+        raise InvalidGraphError(
+            f"a trace takes an nn.Module or an exported program, got {module!r:.200}; make a function the forward "
+            "method of a module that holds the weights it uses"
+        )
     scripted = [name or "the module" for name, part in module.named_modules() if isinstance(part, ScriptModule)]
     if scripted:
         raise InvalidGraphError(
@@ -131,8 +179,11 @@ def _held(module: nn.Module) -> Iterator[Tensor]:
     yield from module.buffers()
 
 
-def _run(module: nn.Module, image: Tensor, meta: bool) -> Traced:
-    """One forward pass under a recorder, on the meta device or where the module's weights are."""
+def _run(module: nn.Module, image: Tensor, meta: bool, passing: bool = False) -> Traced:
+    """One forward pass under a recorder, on the meta device or where the module's weights are.
+
+    With ``passing`` nobody uses the module afterwards, and nothing of it is restored.
+    """
     r = Recorder(module, HANDLERS, SUBSTITUTES, meta)
     for name, parameter in module.named_parameters():
         r.parameter(name, r.stand_in(parameter))
@@ -142,7 +193,7 @@ def _run(module: nn.Module, image: Tensor, meta: bool) -> Traced:
         r.fixed(r.stand_in(tensor), number=number_in(tensor))
     x = torch.empty_like(image, device="meta") if meta else _numbers(module, image)
     r.image(x)
-    with torch.no_grad(), preserved(module, numbers=not meta):
+    with torch.no_grad(), nullcontext() if passing else preserved(module, numbers=not meta):
         for part in module.modules():  # not by ``eval``, which may be overridden
             part.training = False
         out = _call(r, module, x)
@@ -158,7 +209,9 @@ def _numbers(module: nn.Module, image: Tensor) -> Tensor:
 def _attributes(module: nn.Module) -> Iterator[Tensor]:
     """Tensors that modules hold without having registered them."""
     for part in module.modules():
-        for value in part.__dict__.values():
+        for name, value in part.__dict__.items():
+            if name in ("_parameters", "_buffers"):
+                continue
             items = (
                 value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else (value,)
             )

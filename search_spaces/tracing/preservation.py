@@ -54,7 +54,7 @@ def _state(module: nn.Module, numbers: bool) -> list[Restore]:
             continue
         seen[id(x)] = x
         if isinstance(x, Tensor):
-            kept: Kept | None = _tensor(x)
+            kept: Kept | None = _tensor(x, numbers)
             _numbers(x, storages, numbers)
         else:
             kept = _globals(x) if isinstance(x, ModuleType) else keep(x)
@@ -68,10 +68,13 @@ def _state(module: nn.Module, numbers: bool) -> list[Restore]:
 # Tensors -------------------------------------------------------------------------------------------------------------
 
 
-def _tensor(x: Tensor) -> Kept:
-    """What a tensor is beside its numbers: flags, gradient, Python attributes, and which storage it looks at."""
+def _tensor(x: Tensor, numbers: bool) -> Kept:
+    """What a tensor is beside its numbers: flags, gradient, Python attributes, and which storage it looks at.
+
+    A run that does not work on the tensor cannot make it look at another storage.
+    """
     requires_grad, gradient, attributes = x.requires_grad, _gradient(x), dict(x.__dict__)
-    alias, layout, hooks = x.detach(), _layout(x), x._backward_hooks
+    alias, layout, hooks = x.detach() if numbers else x, _layout(x), x._backward_hooks
     kept_hooks = None if hooks is None else keep(hooks)
 
     def restore() -> None:

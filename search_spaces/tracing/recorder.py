@@ -21,6 +21,7 @@ from gennape.errors import InvalidGraphError
 from gennape.search_spaces.builder import GraphBuilder
 from gennape.search_spaces.graph import Column
 from gennape.search_spaces.operations import Fragment, Value
+from gennape.search_spaces.tracing.overloads import equivalent
 from gennape.search_spaces.tracing.shortcuts import SHORTCUTS
 from gennape.search_spaces.tracing.tables import Handler, Substitute
 from gennape.search_spaces.tracing.tensors import KnownTensors, Untraceable, tensors_in
@@ -62,6 +63,7 @@ class Recorder(KnownTensors, TorchFunctionMode):
         self.identities: dict[int, Hashable] = {}
         self.problems: list[str] = []
         self._modules = {id(part): name or type(part).__name__ for name, part in module.named_modules()}
+        self._functions = handlers.keys() | substitutes.keys()
         self._handlers = handlers
         self._substitutes = substitutes
         self.meta = meta
@@ -130,6 +132,9 @@ class Recorder(KnownTensors, TorchFunctionMode):
     ) -> Any:
         """Run one call of a PyTorch function and record it."""
         kwargs = dict(kwargs or {})
+        if (same := equivalent(func, self._functions)) is not None:
+            with self:
+                return same(*args, **kwargs)
         if _comes_from_rules(sys._getframe()):
             self.problem("a scripted function or an extension does not show what it does; give it as plain PyTorch")
         if "input" in kwargs:  # it is the first argument of all that have it

@@ -368,6 +368,7 @@ def _can_slice(x: TracedValue, dim: int, cut: Range) -> bool:
 
 
 def _slice(b: GraphBuilder, x: TracedValue, ranges: dict[int, Range]) -> TracedValue:
+    """One node, also where ``x`` is a slice itself: exported programs cut one dimension at a time."""
     offset, size, step = [0, 0, 0], list(x.value.shape), [1, 1, 1]
     dims = list(x.dims)
     for dim, cut in ranges.items():
@@ -375,5 +376,9 @@ def _slice(b: GraphBuilder, x: TracedValue, ranges: dict[int, Range]) -> TracedV
         offset[atom.axis], step[atom.axis] = cut.first * atom.inner, cut.step
         size[atom.axis] = cut.length * atom.inner
         dims[dim] = (Atom(atom.axis, cut.length, atom.inner),) if cut.length > 1 else ()
-    value = b.slice(x.value, size[0], offset[1], offset[2], offset[0], h=size[1], w=size[2], step=(step[1], step[2]))
+    source, before, jump = b.slices.get(x.value.node, (x.value, (0, 0, 0), (1, 1, 1)))
+    first = (before[0] + offset[0], before[1] + jump[1] * offset[1], before[2] + jump[2] * offset[2])
+    steps = (1, jump[1] * step[1], jump[2] * step[2])
+    value = b.slice(source, size[0], first[1], first[2], first[0], h=size[1], w=size[2], step=steps[1:])
+    b.slices[value.node] = (source, first, steps)
     return TracedValue(value, tuple(dims))
