@@ -45,6 +45,15 @@ VERBS = {
     "verify": f"{TRAINING} --run latest --points 2 --trainings 1 --out verified",
     "ui": "--port 0 --workspace ws",
 }
+#: A local Ray and one task, as any program that imports Ray first has it.
+RAY = """
+import time
+import ray
+from gennape.platform.cluster import local_ray
+with local_ray(None, 2):
+    ray.get(ray.remote(time.sleep).remote(2))
+"""
+PROGRAMS = {"local_ray": RAY}
 READY = {"serve": "serving checkpoint", "ui": "MLflow: "}
 
 
@@ -66,9 +75,10 @@ class Listening:
 
 def measure(verb: str, folder: Path) -> set[Listening]:
     """Run a verb in ``folder``; all that listened while it ran. Raises :class:`RuntimeError` where it failed."""
-    command = [sys.executable, "-m", "gennape", verb, *VERBS[verb].split()]
-    with (folder / f"{verb}.log").open("w+") as words:
-        process = subprocess.Popen(command, cwd=folder, stdout=words, stderr=words)  # noqa: S603 (our own words)
+    words = ["-c", PROGRAMS[verb]] if verb in PROGRAMS else ["-m", "gennape", verb, *VERBS[verb].split()]
+    command = [sys.executable, *words]
+    with (folder / f"{verb}.log").open("w+") as said:
+        process = subprocess.Popen(command, cwd=folder, stdout=said, stderr=said)  # noqa: S603 (our own words)
         try:
             found = _watch(process, READY.get(verb), folder / f"{verb}.log")
         finally:
@@ -76,8 +86,8 @@ def measure(verb: str, folder: Path) -> set[Listening]:
                 process.send_signal(signal.SIGINT)
             process.wait(60)
         if process.returncode not in ((0, 1, 130) if verb in READY else (0,)):
-            words.seek(0)
-            raise RuntimeError(f"{verb} ended with {process.returncode}: {words.read()[-2000:]}")
+            said.seek(0)
+            raise RuntimeError(f"{verb} ended with {process.returncode}: {said.read()[-2000:]}")
     return found
 
 
@@ -125,14 +135,16 @@ def prepare(folder: Path) -> None:
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--verb", action="append", choices=VERBS, help="may be repeated; all of them by default")
+    parser.add_argument(
+        "--verb", action="append", choices=[*PROGRAMS, *VERBS], help="may be repeated; all of them by default"
+    )
     parser.add_argument("--names", action="store_true", help="also the processes that listen, with their addresses")
     options = parser.parse_args()
     out = sys.stdout.write
     out("| verb | reachable from other machines | on loopback |\n|---|--:|--:|\n")
     with tempfile.TemporaryDirectory(prefix="gennape-") as name:
         prepare(Path(name))
-        for verb in options.verb or VERBS:
+        for verb in options.verb or known:
             found = measure(verb, Path(name))
             out(f"| `{verb}` | {sum(s.open for s in found)} | {sum(not s.open for s in found)} |\n")
             if options.names:

@@ -267,6 +267,31 @@ def test_no_secret_becomes_part_of_a_job(option: list[str]) -> None:
     assert on_cluster(["fit", "--tracking-uri", "http://h/a@b"])[-1] == "http://h/a@b"
 
 
+@pytest.mark.parametrize(
+    "option",
+    [
+        ["--tracking-uri", "http://h/?token=hush"],
+        ["--tracking-uri=http://h/x?api_key=hush"],
+        ["--data", "s3://b/x?sig=hush"],
+    ],
+)
+def test_a_secret_in_a_query_is_not_shipped(option: list[str]) -> None:
+    with pytest.raises(ConfigError, match="token or signature, which would show in the list of jobs") as refused:
+        on_cluster(["search", *option])
+    assert "hush" not in str(refused.value)
+
+
+def test_another_ray_in_the_place_of_ones_own_is_thought_of() -> None:
+    from ray.exceptions import AuthenticationError
+
+    for error in (ConnectionError("refused"), AuthenticationError("Invalid token")):
+        with (
+            pytest.raises(ServiceError, match=r"next free port.*--address http://127\.0\.0\.1:8266"),
+            job_client.asking("http://127.0.0.1:8265"),
+        ):
+            raise error
+
+
 # Errors ---------------------------------------------------------------------------------------------------------------
 
 
