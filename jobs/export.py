@@ -29,7 +29,7 @@ def export(
     architecture: Annotated[
         str | None, typer.Option(help="Instead of a run: an architecture, as JSON or in its benchmark's own words.")
     ] = None,
-    onnx: Annotated[Path | None, typer.Option(help="Instead of a run: the network of an ONNX file.")] = None,
+    onnx: Annotated[Path | None, typer.Option(help="Instead of a run: the network of an ONNX file or a .pt2.")] = None,
     shape: Shape = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the untrained weights.")] = 0,
     workspace: Annotated[

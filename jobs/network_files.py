@@ -57,8 +57,17 @@ def _read_onnx(path: Path, shape: tuple[int, ...] | None) -> ComputationGraph:
     return read_onnx(path, shape=shape)
 
 
+def _read_pt2(path: Path, shape: tuple[int, ...] | None) -> ComputationGraph:
+    from gennape.search_spaces.pt2_import import read_pt2
+
+    return read_pt2(path, shape)
+
+
 #: How a file of one network is read, by its suffix in lower case.
-READERS: Mapping[str, Callable[[Path, tuple[int, ...] | None], ComputationGraph]] = {".onnx": _read_onnx}
+READERS: Mapping[str, Callable[[Path, tuple[int, ...] | None], ComputationGraph]] = {
+    ".onnx": _read_onnx,
+    ".pt2": _read_pt2,
+}
 
 
 def holds_network(name: str | Path) -> bool:

@@ -60,8 +60,8 @@ def predict(
         list[str],
         typer.Argument(
             metavar="NETWORK",
-            help="ONNX files; architectures of --space, as JSON or in its benchmark's own words; files of these "
-            "(.csv, .csv.gz, .parquet with a column architecture, .json with a list).",
+            help="ONNX files and PyTorch programs (.pt2); architectures of --space, as JSON or in its benchmark's own "
+            "words; files of these (.csv, .csv.gz, .parquet with a column architecture, .json with a list).",
             show_default=False,
         ),
     ],

@@ -23,7 +23,8 @@ def show(
     arch: Annotated[
         str | None,
         typer.Argument(
-            metavar="[ARCH]", help="Architecture of --space, as JSON or in its benchmark's own words; or FILE.onnx."
+            metavar="[ARCH]",
+            help="Architecture of --space, as JSON or in its benchmark's words; or a file (.onnx, .pt2).",
         ),
     ] = None,
     to: Annotated[Path | None, typer.Option(help="Picture to write: .svg, .png, .pdf or .dot (networks only).")] = None,

@@ -12,10 +12,12 @@ import numpy as np
 import onnx
 import pandas as pd
 import pytest
+import torch
 from onnx import TensorProto, helper, numpy_helper
 from typer.testing import CliRunner
 
 from gennape.jobs.cli import app
+from gennape.jobs.tracked import warn_elsewhere
 from gennape.predictors.checkpoint import load_pretrained, save_tuned
 from gennape.search_spaces.cost import macs, params
 from gennape.search_spaces.families.registry import family
@@ -68,6 +70,17 @@ def test_json_has_one_object_a_line_the_best_first_and_nothing_else(tmp_path: Pa
     (file_row,) = [row for row in rows if row["space"] is None]
     assert file_row["network"] == str(file)
     assert "NAS-Bench-101 (CIFAR-10)" in result.stderr
+
+
+def test_programs_of_torch_export(tmp_path: Path) -> None:
+    """The same network as :func:`write_onnx`: 6,912 MACs and 108 weights, whatever file it comes in."""
+    module = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3, padding=1, bias=False)).eval()
+    torch.export.save(torch.export.export(module, (torch.zeros(1, 3, 8, 8),)), tmp_path / "one.PT2.pt2")
+    result = run("--json", write_onnx(tmp_path / "one.onnx"), tmp_path / "one.PT2.pt2")
+    assert result.exit_code == 0, result.stderr
+    rows = rows_of(result)
+    assert [(row["macs"], row["params"]) for row in rows] == [(6912, 108)] * 2
+    assert rows[0]["accuracy"] == rows[1]["accuracy"]
 
 
 def test_table_shows_the_same_to_people(tmp_path: Path) -> None:
@@ -133,7 +146,7 @@ def test_what_cannot_be_read_is_named_and_the_rest_is_shown(tmp_path: Path) -> N
     ("arguments", "told"),
     [
         (["nothing"], "give its family with --space"),
-        (["model.onx"], "has none of the suffixes that are read: .onnx"),
+        (["model.onx"], "has none of the suffixes that are read: .onnx, .pt2"),
         (["."], "is a folder"),
         (["a.csv"], "Give --space"),
         (["nothing", "--space", "nb20"], "did you mean nb201?"),
@@ -167,7 +180,9 @@ def test_what_is_no_shape(tmp_path: Path, text: str) -> None:
     assert "is no shape" in result.stderr
 
 
-def test_a_fine_tuned_checkpoint_tells_deviations_and_warns_elsewhere(tmp_path: Path) -> None:
+def test_a_fine_tuned_checkpoint_tells_deviations_and_warns_elsewhere(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     texts = cells(8)
     graphs = SPACE.graphs(np.stack([SPACE.decode(text) for text in texts]))
     predictor = load_pretrained().fit(graphs, np.linspace(60, 74, 8))
@@ -181,6 +196,10 @@ def test_a_fine_tuned_checkpoint_tells_deviations_and_warns_elsewhere(tmp_path: 
     elsewhere = run("--json", "--space", "hiaml", "--checkpoint", tmp_path / "tuned", hiaml)
     assert "warning: the checkpoint was fine-tuned on nb201" in elsewhere.stderr
     assert "hiaml" in elsewhere.stderr
+    warn_elsewhere(tmp_path / "tuned", "nb201")  # as search does
+    assert capsys.readouterr().err == ""
+    warn_elsewhere(str(tmp_path / "tuned"), "hiaml")
+    assert "warning: the checkpoint was fine-tuned on nb201" in capsys.readouterr().err
     unknown = run("--json", "--checkpoint", tmp_path / "tuned", write_onnx(tmp_path / "one.onnx"))
     assert "networks of no known family" in unknown.stderr
 
