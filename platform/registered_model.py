@@ -5,7 +5,6 @@ No code and no pickle is stored: MLflow is told to ask this module of an install
 
 from __future__ import annotations
 
-import hashlib
 import json
 import tempfile
 import warnings
@@ -19,7 +18,7 @@ import torch
 
 import gennape
 from gennape.errors import CheckpointError, InvalidDataError
-from gennape.predictors.checkpoint import DESCRIPTION, load_checkpoint, load_encoder
+from gennape.predictors.checkpoint import checkpoint_name, is_encoder, load_checkpoint, load_encoder
 from gennape.predictors.features import batches_of_nodes, featurize
 from gennape.search_spaces.families.registry import family
 from gennape.search_spaces.graph import PackedGraphs, concatenate
@@ -38,19 +37,6 @@ _NODES_AT_ONCE = 20_000
 Answer = dict[str, Any]
 
 
-def checkpoint_sha256(checkpoint: Path) -> str:
-    """The hash that names a checkpoint; raises :class:`CheckpointError` where there is none."""
-    try:
-        return hashlib.sha256((checkpoint / DESCRIPTION).read_bytes()).hexdigest()
-    except OSError as error:
-        raise CheckpointError(f"no checkpoint at {checkpoint}: {error.strerror or error}") from error
-
-
-def is_encoder(checkpoint: Path) -> bool:
-    """Whether it is an encoder, rather than what predicts."""
-    return bool(json.loads((checkpoint / DESCRIPTION).read_bytes())["kind"] == "encoder")
-
-
 def add_version(client: MlflowClient, run: str, checkpoint: Path, name: str, tags: Mapping[str, str]) -> str:
     """Upload a checkpoint as a model into a run, and register it as a version of ``name``; returns its number.
 
@@ -59,7 +45,7 @@ def add_version(client: MlflowClient, run: str, checkpoint: Path, name: str, tag
     """
     from mlflow.exceptions import MlflowException  # noqa: PLC0415 (MLflow takes 2 s to import)
 
-    if (found := checkpoint_sha256(checkpoint)) != tags["sha256"]:
+    if (found := checkpoint_name(checkpoint)) != tags["sha256"]:
         raise CheckpointError(f"{checkpoint} is {found[:12]}… by now, {tags['sha256'][:12]}… was to be registered")
     for version in client.search_model_versions(f"run_id = '{run}'"):
         if version.name == name:
@@ -94,7 +80,7 @@ def save_model(checkpoint: Path, into: Path) -> None:
             data_path=str(checkpoint),
             signature=ModelSignature(asked, None if is_encoder(checkpoint) else told),
             pip_requirements=[f"gennape=={gennape.__version__}", f"mlflow=={installed('mlflow')}"],
-            metadata={"sha256": checkpoint_sha256(checkpoint)},
+            metadata={"sha256": checkpoint_name(checkpoint)},
         )
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from gennape.errors import GennapeError
-from gennape.platform.registered_model import ENCODERS, PREDICTORS, checkpoint_sha256, is_encoder
+from gennape.platform.registered_model import ENCODERS, PREDICTORS
 from gennape.platform.tracking_journal import (
     Journal,
     Record,
@@ -21,7 +21,7 @@ from gennape.platform.tracking_journal import (
 )
 from gennape.platform.tracking_sender import Sender
 from gennape.platform.tracking_store import brief, provenance, server_address, store_uri
-from gennape.predictors.checkpoint import provenance_of
+from gennape.predictors.checkpoint import checkpoint_name, is_encoder, provenance_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -48,7 +48,7 @@ def register_checkpoint(checkpoint: Path, workspace: Path, verb: str, server: st
     then. Raises :class:`CheckpointError` where there is no checkpoint, and :class:`ConfigError` for an address of no
     server.
     """
-    address, sha256 = server_address(server), checkpoint_sha256(checkpoint)
+    address, sha256 = server_address(server), checkpoint_name(checkpoint)
     if address is None:
         store_uri(workspace)
     source = provenance_of(checkpoint)

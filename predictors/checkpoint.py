@@ -2,38 +2,57 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
-import json
-import os
-import secrets
-import shutil
-import tempfile
 from collections.abc import Collection, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from importlib.resources import files
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Int64
-from pydantic import TypeAdapter, ValidationError
-from safetensors import SafetensorError
-from safetensors.torch import load, save
 
 from gennape.errors import CheckpointError
+from gennape.predictors.checkpoint_files import (
+    DESCRIPTION,
+    WEIGHTS,
+    Description,
+    Stored,
+    check_place,
+    parse,
+    read,
+    read_description,
+    write,
+)
 from gennape.predictors.clustered_encoder import ClusteredEncoder, ClusteringConfig
 from gennape.predictors.encoder import EncoderConfig, GraphEncoder
 from gennape.predictors.features import N_FEATURES
 from gennape.predictors.fuzzy_ensemble import Fitted, FuzzyEnsemble
-from gennape.predictors.gaussian_process import restored
+from gennape.predictors.gaussian_process import GaussianProcess, restored
 from gennape.predictors.members.ensemble import MemberEnsemble
-from gennape.predictors.scaling import ScalingLaw
+from gennape.predictors.restoring import made_of
+from gennape.predictors.structure import SIZES, STRUCTURE
 
-#: Version of the files. Raise it when their meaning changes; from the first release on, keep reading the old ones.
-FORMAT = 3
-WEIGHTS, DESCRIPTION = "weights.safetensors", "checkpoint.json"
+__all__ = [
+    "DESCRIPTION",
+    "WEIGHTS",
+    "check_place",
+    "checkpoint_name",
+    "identity_numbers",
+    "is_encoder",
+    "learnt_numbers",
+    "load_checkpoint",
+    "load_encoder",
+    "load_pretrained",
+    "provenance_of",
+    "save_encoder",
+    "save_ensemble",
+    "save_tuned",
+    "shipped_checkpoint",
+]
+
 #: The tensor, beside the weights, that tells which architectures were learnt from or chosen by.
 _LEARNT = "learnt_architectures"
 #: What the names of tensors begin with in a fitted ensemble: of the encoder as it was pretrained, and of the members.
@@ -42,36 +61,9 @@ _PRETRAINED, _MEMBERS = "pretrained.", "members."
 _TUNED = "tuned."
 
 
-@dataclass(frozen=True, slots=True)
-class _Description:
-    """The JSON of a checkpoint."""
-
-    format: int
-    kind: str  # "encoder" or "ensemble"
-    features: int
-    config: dict[str, Any]
-    provenance: dict[str, Any]
-    weights_sha256: str
-    members: dict[str, Any] | None = None  # these three of an ensemble only
-    within: dict[str, Any] | None = None
-    law: ScalingLaw | None = None
-
-
 def shipped_checkpoint() -> Path:
     """The folder of the checkpoint that comes with the package, fitted on NAS-Bench-101."""
     return Path(str(files("gennape.predictors") / "checkpoints" / "nb101"))
-
-
-def check_place(folder: Path) -> None:
-    """Raise :class:`CheckpointError` where no checkpoint could be written: before training, not after it."""
-    try:
-        if folder.exists():
-            _refuse_foreign(folder)
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-"):
-            pass
-    except OSError as error:
-        raise _unwritable(folder, error) from error
 
 
 def save_ensemble(folder: Path, fitted: Fitted, provenance: Mapping[str, Any], learnt: Collection[str] = ()) -> str:
@@ -105,17 +97,18 @@ def save_tuned(
     architectures. Raises :class:`CheckpointError` for a predictor that was not fitted, or not loaded from ``base``.
     """
     base = shipped_checkpoint() if base is None else base
-    description, weights, sha256 = _load(base, "ensemble")
+    stored = read(base, "ensemble")
     if predictor.process is None:
         raise CheckpointError("the predictor has learnt from no labels; call fit(graphs, accuracy) first")
-    if predictor.sha256.partition("+")[0] != sha256:
+    if predictor.sha256.partition("+")[0] != stored.sha256:
         raise CheckpointError(f"the predictor does not come from {base}; name the checkpoint that it was loaded from")
-    kept = {name: tensor for name, tensor in weights.items() if not name.startswith(_TUNED)}
+    kept = {name: tensor for name, tensor in stored.tensors.items() if not name.startswith(_TUNED)}
     taught = {_TUNED + name: torch.from_numpy(array.copy()) for name, array in predictor.process.state().items()}
-    numbers = np.union1d(weights[_LEARNT].numpy(), identity_numbers(learnt))
+    numbers = np.union1d(_learnt(stored, base), identity_numbers(learnt))
     families = {name: value for name, value in provenance.items() if name == "families"}
-    record = {**description.provenance, **families, "tuned": dict(provenance)}
-    return _write(folder, replace(description, provenance=record), kept | taught | {_LEARNT: torch.from_numpy(numbers)})
+    record = {**stored.description.provenance, **families, "tuned": dict(provenance)}
+    tensors = kept | taught | {_LEARNT: torch.from_numpy(numbers)}
+    return write(folder, replace(stored.description, provenance=record), tensors)
 
 
 def load_pretrained() -> FuzzyEnsemble:
@@ -129,21 +122,57 @@ def load_checkpoint(folder: Path | None = None) -> FuzzyEnsemble:
     Raises :class:`CheckpointError` for a missing, unreadable, altered, older or newer checkpoint.
     """
     folder = shipped_checkpoint() if folder is None else folder
-    description, weights, sha256 = _load(folder, "ensemble")
+    stored = read(folder, "ensemble")
+    description, tensors = stored.description, stored.tensors
     if description.members is None or description.within is None or description.law is None:
         raise CheckpointError(f"{folder}: the description of an ensemble lacks its members; make it anew: gennape fit")
-    law = description.law
-    if not np.isfinite([*law.weights, law.level, law.decay]).all():
-        raise CheckpointError(f"{folder / DESCRIPTION}: law must be of finite numbers, got {law}; copy it again")
-    config = _parse(ClusteringConfig, description.config, folder)
-    network, pretrained = ClusteredEncoder(config), GraphEncoder(config.encoder)
-    _fill(network, _split(weights, ""), folder)
-    _fill(pretrained, _split(weights, _PRETRAINED), folder)
-    configs, tensors = (description.members, description.within), _split(weights, _MEMBERS)
-    members, within = (MemberEnsemble.restore(config, tensors) for config in configs)
-    taught = {name: tensor.numpy() for name, tensor in _split(weights, _TUNED).items()}
-    process = restored(taught) if taught else None
-    return FuzzyEnsemble(Fitted(network, members, within, law, pretrained), sha256, process)
+    config = parse(ClusteringConfig, description.config, folder / DESCRIPTION, "config")
+    _check_members(description, config, folder)
+    where = str(folder / WEIGHTS)
+    network = made_of(lambda: ClusteredEncoder(config), _split(tensors, ""), where)
+    pretrained = made_of(lambda: GraphEncoder(config.encoder), _split(tensors, _PRETRAINED), where)
+    configs = (description.members, description.within)
+    members, within = (MemberEnsemble.restore(config, _split(tensors, _MEMBERS)) for config in configs)
+    known = members.state().keys() | within.state().keys()
+    if unknown := sorted(_split(tensors, _MEMBERS).keys() - known):
+        raise CheckpointError(f"{where}: {_MEMBERS}{unknown[0]} belongs to no member; copy the checkpoint again")
+    _learnt(stored, folder)
+    fitted = Fitted(network, members, within, description.law, pretrained)
+    return FuzzyEnsemble(fitted, stored.sha256, _taught(tensors, config.encoder.hidden))
+
+
+def _check_members(description: Description, config: ClusteringConfig, folder: Path) -> None:
+    """Refuse members that do not read what this encoder makes."""
+    allowed = {"embedding": [config.encoder.embedding], "clusters": [1, config.clusters]}
+    listed = ((ensemble or {}).get("members") for ensemble in (description.members, description.within))
+    for member in chain.from_iterable(one for one in listed if isinstance(one, list)):
+        for name, sizes in allowed.items():
+            got = member.get(name) if isinstance(member, dict) else None
+            if got is not None and got not in sizes:
+                raise CheckpointError(
+                    f"{folder / DESCRIPTION}: a member's {name} is {got!r}, the encoder's sizes give {sizes}; "
+                    "copy the checkpoint again"
+                )
+
+
+def _taught(tensors: Mapping[str, torch.Tensor], hidden: int) -> GaussianProcess | None:
+    """What labels taught an encoder of so many hidden features, if any did."""
+    arrays = {name: tensor.numpy() for name, tensor in _split(tensors, _TUNED).items()}
+    ways = len(STRUCTURE) - len(SIZES)
+    widths = {"sizes": len(SIZES), "ways": ways, "pooled": 2 * hidden, "totals": hidden + 1}
+    return restored(arrays, widths) if arrays else None
+
+
+def _learnt(stored: Stored, folder: Path) -> Int64[np.ndarray, " n"]:
+    """The numbers of the architectures that a checkpoint learnt from."""
+    numbers = stored.tensors.get(_LEARNT)
+    if numbers is None:
+        return np.zeros(0, np.int64)
+    if numbers.dtype != torch.int64 or numbers.ndim != 1 or not bool((numbers[1:] > numbers[:-1]).all()):
+        raise CheckpointError(
+            f"{folder / WEIGHTS}: {_LEARNT} must be ascending whole numbers of 64 bits; copy the checkpoint again"
+        )
+    return numbers.numpy()
 
 
 def _split(weights: Mapping[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
@@ -155,17 +184,16 @@ def _split(weights: Mapping[str, torch.Tensor], prefix: str) -> dict[str, torch.
 
 def load_encoder(folder: Path) -> tuple[GraphEncoder, str]:
     """The pretrained encoder in ``folder`` and its hash; raises :class:`CheckpointError` as above."""
-    description, weights, sha256 = _load(folder, "encoder")
-    encoder = GraphEncoder(_parse(EncoderConfig, description.config, folder))
-    _fill(encoder, weights, folder)
-    return encoder.eval(), sha256
+    stored = read(folder, "encoder")
+    config = parse(EncoderConfig, stored.description.config, folder / DESCRIPTION, "config")
+    encoder = made_of(lambda: GraphEncoder(config), stored.tensors, str(folder / WEIGHTS))
+    return encoder.eval(), stored.sha256
 
 
 def learnt_numbers(folder: Path | None = None) -> Int64[np.ndarray, " n"]:
     """The architectures whose labels had a part in a checkpoint, as :func:`identity_numbers`, ascending."""
     folder = shipped_checkpoint() if folder is None else folder
-    weights = _load(folder, "ensemble")[1]
-    return weights[_LEARNT].numpy() if _LEARNT in weights else np.zeros(0, np.int64)
+    return _learnt(read(folder, "ensemble"), folder)
 
 
 def identity_numbers(identities: Collection[str]) -> Int64[np.ndarray, " n"]:
@@ -177,7 +205,17 @@ def identity_numbers(identities: Collection[str]) -> Int64[np.ndarray, " n"]:
 def provenance_of(folder: Path | None = None) -> dict[str, Any]:
     """How a checkpoint was made: data, split, seed, settings, version and commit, metrics."""
     folder = shipped_checkpoint() if folder is None else folder
-    return _describe(folder)[0].provenance
+    return read_description(folder)[0].provenance
+
+
+def checkpoint_name(folder: Path) -> str:
+    """The hash that names a checkpoint; raises :class:`CheckpointError` where there is none, or an altered one."""
+    return read_description(folder)[1]
+
+
+def is_encoder(folder: Path) -> bool:
+    """Whether it is a pretrained encoder, rather than what predicts; raises :class:`CheckpointError` as above."""
+    return read_description(folder)[0].kind == "encoder"
 
 
 def _save(
@@ -188,131 +226,13 @@ def _save(
     provenance: Mapping[str, Any],
     fitted: Fitted | None = None,
 ) -> str:
-    description = _Description(FORMAT, kind, N_FEATURES, config, dict(provenance), "")
+    description = Description(kind, N_FEATURES, config, dict(provenance), "")
     if fitted is not None:
         members, within = fitted.members.config(), fitted.within.config()
         description = replace(description, members=members, within=within, law=fitted.law)
-    return _write(folder, description, {name: _portable(tensor) for name, tensor in state.items()})
-
-
-def _write(folder: Path, description: _Description, tensors: Mapping[str, torch.Tensor]) -> str:
-    weights = save(dict(tensors))
-    description = replace(description, weights_sha256=hashlib.sha256(weights).hexdigest())
-    text = (json.dumps(asdict(description), indent=2, sort_keys=True) + "\n").encode()
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as parent:
-            fresh = Path(parent) / "new"
-            fresh.mkdir()
-            (fresh / WEIGHTS).write_bytes(weights)
-            (fresh / DESCRIPTION).write_bytes(text)
-            while not _put(fresh, folder):
-                pass  # another writer was faster; that one's is replaced next
-    except OSError as error:
-        raise _unwritable(folder, error) from error
-    return hashlib.sha256(text).hexdigest()
-
-
-def _unwritable(folder: Path, error: OSError) -> CheckpointError:
-    return CheckpointError(f"cannot write {folder}: {error.strerror or error}; choose a place that can be written")
-
-
-def _put(fresh: Path, folder: Path) -> bool:
-    """Move ``fresh`` to ``folder``, in place of the checkpoint there; whether it is there now.
-
-    Whatever ends this between the two moves, the old checkpoint is put back.
-    """
-    old = folder.with_name(f".{folder.name}-old-{secrets.token_hex(4)}")
-    if folder.exists():
-        _refuse_foreign(folder)
-        try:
-            os.replace(folder, old)
-        except FileNotFoundError:
-            return False
-    try:
-        os.replace(fresh, folder)
-    except OSError as error:
-        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
-            raise
-        return False
-    finally:
-        if old.exists() and folder.exists():
-            shutil.rmtree(old)
-        elif old.exists():
-            os.replace(old, folder)
-    return True
+    return write(folder, description, {name: _portable(tensor) for name, tensor in state.items()})
 
 
 def _portable(tensor: torch.Tensor) -> torch.Tensor:
     """Single precision for what is computed with, whole numbers as they are."""
     return (tensor.detach().float() if tensor.is_floating_point() else tensor).cpu().contiguous()
-
-
-def _refuse_foreign(folder: Path) -> None:
-    """Only a checkpoint may be overwritten by a checkpoint."""
-    foreign = {path.name for path in folder.iterdir()} - {WEIGHTS, DESCRIPTION} if folder.is_dir() else {folder.name}
-    if foreign:
-        raise CheckpointError(
-            f"{folder} holds {sorted(foreign)[:3]}, not a checkpoint; choose another place for this one"
-        )
-
-
-def _describe(folder: Path) -> tuple[_Description, bytes]:
-    try:
-        text = (folder / DESCRIPTION).read_bytes()
-        fields = json.loads(text)
-    except FileNotFoundError:
-        raise CheckpointError(
-            f"no checkpoint at {folder}: {DESCRIPTION} is missing; make one with: gennape fit, of an encoder by: "
-            "gennape pretrain"
-        ) from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"cannot read {folder / DESCRIPTION}: {error}") from error
-    version = fields.get("format") if isinstance(fields, dict) else None
-    if version != FORMAT:
-        raise CheckpointError(
-            f"{folder}: checkpoint format {version!r}, this version of gennape reads {FORMAT}; "
-            "make it anew with: gennape fit, or install the version that wrote it"
-        )
-    return _parse(_Description, fields, folder), text
-
-
-def _load(folder: Path, kind: str) -> tuple[_Description, dict[str, torch.Tensor], str]:
-    description, text = _describe(folder)
-    if description.kind != kind:
-        raise CheckpointError(f"{folder} holds an {description.kind}, but an {kind} is needed here")
-    if description.features != N_FEATURES:
-        raise CheckpointError(
-            f"{folder}: made for {description.features} features per step, this version computes {N_FEATURES}; "
-            "make it anew with: gennape fit"
-        )
-    try:
-        weights = (folder / WEIGHTS).read_bytes()
-    except OSError as error:
-        raise CheckpointError(f"cannot read {folder / WEIGHTS}: {error}") from error
-    found = hashlib.sha256(weights).hexdigest()
-    if found != description.weights_sha256:
-        raise CheckpointError(
-            f"{folder / WEIGHTS} is not what {DESCRIPTION} describes (SHA-256 {found[:12]}…, expected "
-            f"{description.weights_sha256[:12]}…): it was altered or damaged; copy the checkpoint again"
-        )
-    try:
-        return description, load(weights), hashlib.sha256(text).hexdigest()
-    except SafetensorError as error:
-        raise CheckpointError(f"cannot read {folder / WEIGHTS}: {error}") from error
-
-
-def _parse(kind: type[Any], fields: Any, folder: Path) -> Any:
-    try:
-        return TypeAdapter(kind).validate_python(fields)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise CheckpointError(f"{folder / DESCRIPTION}: {where}: {first['msg']}, got {first['input']!r}") from error
-
-
-def _fill(module: torch.nn.Module, weights: dict[str, torch.Tensor], folder: Path) -> None:
-    try:
-        module.load_state_dict(weights)
-    except RuntimeError as error:
-        raise CheckpointError(f"{folder / WEIGHTS} does not fit the sizes in {DESCRIPTION}: {error}") from error

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor, nn
 
+from gennape.predictors.bounds import Size
 from gennape.predictors.encoder import EncoderConfig, GraphEncoder
 from gennape.predictors.familiarity import Familiarity
 from gennape.predictors.features import GraphBatch
@@ -22,7 +23,7 @@ class ClusteringConfig:
     """Sizes of a :class:`ClusteredEncoder`: the encoder's, the number of clusters C, and the fuzzifier m, above 1."""
 
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
-    clusters: Annotated[int, Field(ge=1, le=65536)] = 6
+    clusters: Size = 6
     fuzzifier: Annotated[float, Field(gt=1, le=100)] = 1.5
 
 

@@ -13,6 +13,7 @@ from torch.nn import functional
 from torch_geometric.utils import segment
 
 from gennape.errors import ConfigError
+from gennape.predictors.bounds import Layers, Size
 from gennape.predictors.features import N_FEATURES, NUMERIC, GraphBatch
 from gennape.predictors.sharing import SharedSteps, mean_of_steps, multiply, share
 from gennape.search_spaces.ops import VOCABULARY_SIZE
@@ -24,9 +25,9 @@ _FEW_STEPS = 700  # fewer are computed sooner than equal ones are found
 class EncoderConfig:
     """Sizes of a :class:`GraphEncoder`; their limits are those of a checkpoint that is read."""
 
-    hidden: Annotated[int, Field(ge=1, le=65536)] = 64
-    layers: Annotated[int, Field(ge=0, le=1024)] = 4
-    embedding: Annotated[int, Field(ge=1, le=65536)] = 32
+    hidden: Size = 64
+    layers: Layers = 4
+    embedding: Size = 32
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
 
 

@@ -96,8 +96,12 @@ class GaussianProcess:
         return columns | {"parameters": self.parameters, "factor": self.factor, "weights": self.weights, "line": line}
 
 
-def restored(state: Mapping[str, Float64[np.ndarray, "..."]]) -> GaussianProcess:
-    """The process whose :meth:`GaussianProcess.state` this is; raises :class:`CheckpointError` for another's."""
+def restored(state: Mapping[str, np.ndarray], widths: Mapping[str, int]) -> GaussianProcess:
+    """The process whose :meth:`GaussianProcess.state` this is, ``widths`` being the columns of each description.
+
+    Raises :class:`CheckpointError` for arrays that are missing, of other sizes, or hold what is no number.
+    """
+    _check_state(state, widths)
     try:
         known, mean, deviation = (
             Known(*(state[f"{what}.{f.name}"] for f in fields(Known))) for what in ("known", "mean", "deviation")
@@ -107,6 +111,34 @@ def restored(state: Mapping[str, Float64[np.ndarray, "..."]]) -> GaussianProcess
     except (KeyError, ValueError) as error:
         raise CheckpointError(f"what was learnt from labels is incomplete ({error}); fit to the labels anew") from error
     return GaussianProcess(known, _Scale(mean, deviation), *arrays, level, spread, slope)
+
+
+def _check_state(state: Mapping[str, np.ndarray], widths: Mapping[str, int]) -> None:
+    """Raise :class:`CheckpointError` unless all arrays are of one process over descriptions of these widths."""
+    labels = len(state["weights"]) if "weights" in state and state["weights"].ndim else 0
+    shapes = {"weights": (labels,), "factor": (labels, labels), "parameters": _START.shape, "line": (3,)}
+    for what, rows in (("known", labels), ("mean", 1), ("deviation", 1)):
+        shapes |= {f"{what}.{name}": (rows, width) for name, width in widths.items()} | {f"{what}.prior": (rows,)}
+    found = {name: (array.shape, str(array.dtype)) for name, array in state.items()}
+    asked = {name: (shape, "float64") for name, shape in shapes.items()}
+    wrong = sorted(name for name in {*found, *asked} if found.get(name) != asked.get(name))
+    if wrong or not labels:
+        name = (wrong or ["weights"])[0]
+        raise CheckpointError(
+            f"what was learnt from labels is incomplete or of other sizes: {name} is {found.get(name)}, should be "
+            f"{asked.get(name)}; fit to the labels anew"
+        )
+    low, high = np.array(_BOUNDS).T
+    whole = all(np.isfinite(array).all() or (name.startswith("deviation.") and not np.isnan(array).any())
+                for name, array in state.items())  # fmt: skip
+    scales = [np.diag(state["factor"]), state["line"][1], *(state[f"deviation.{name}"] for name in ("prior", *widths))]
+    if (
+        not (whole and all((scale > 0).all() for scale in scales))
+        or not ((state["parameters"] >= low) & (state["parameters"] <= high)).all()
+    ):
+        raise CheckpointError(
+            "what was learnt from labels holds numbers that are not finite, or out of bounds; fit to the labels anew"
+        )
 
 
 def fit_process(known: Known, labels: Float64[np.ndarray, " n"]) -> GaussianProcess:

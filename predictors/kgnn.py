@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from gennape.errors import ConfigError, InvalidGraphError
+from gennape.predictors.bounds import Layers, Size
 from gennape.predictors.descent import adam, descend, regrouped
 from gennape.predictors.features import N_FEATURES, GraphBatch, batches_of_nodes, featurize
 from gennape.predictors.sharing import SharedSteps, mean_of_steps, multiply, share
@@ -33,8 +34,8 @@ _LEAST_DEVIATION = 0.01  # of costs, which lie between 0 and 1: where all cost a
 class KGnnConfig:
     """Sizes of a :class:`KGnn`, by default the published ones."""
 
-    hidden: int = 32
-    layers: int = 6
+    hidden: Size = 32
+    layers: Layers = 6
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from jaxtyping import Float64
 from scipy.stats import norm, rankdata
 
 from gennape.errors import InvalidDataError
+from gennape.predictors.bounds import Finite, Scale
 from gennape.predictors.structure import STRUCTURE
 
 #: What the law looks at: size, the share of pools on a walk, and how many layers even the shortest way must pass.
@@ -28,9 +29,9 @@ class ScalingLaw:
     layers add at the same size; that resolution counts too, no family of one resolution can tell: see ``structure``.
     """
 
-    weights: tuple[float, float, float]
-    level: float
-    decay: float
+    weights: tuple[Finite, Finite, Finite]
+    level: Finite
+    decay: Scale
 
     def score(self, structure: Float64[np.ndarray, "g s"]) -> Float64[np.ndarray, " g"]:
         """What networks are ranked by, without bounds."""

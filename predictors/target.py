@@ -7,13 +7,15 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float64, Int64
 
+from gennape.predictors.bounds import Finite, Scale
+
 
 @dataclass(frozen=True, slots=True)
 class FlopsTarget:
     """y = (accuracy / (log10(GFLOPs + 1) + 1) - mean) / deviation, with the statistics of the training family."""
 
-    mean: float
-    deviation: float
+    mean: Finite
+    deviation: Scale
 
     def transform(
         self, accuracy: Float64[np.ndarray, " g"], flops: Int64[np.ndarray, " g"]

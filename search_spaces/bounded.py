@@ -1,11 +1,14 @@
-"""Files of others as streams of bytes that end at a limit, compressed or not."""
+"""Files of others, the one way they are opened: regular files alone, never waited for, read up to a limit."""
 
 from __future__ import annotations
 
 import bz2
+import errno
 import gzip
 import io
 import lzma
+import os
+import stat
 import tarfile
 import zipfile
 import zlib
@@ -13,7 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from struct import error as StructError
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, BinaryIO, Protocol, runtime_checkable
 
 from gennape.errors import InvalidDataError
 
@@ -28,6 +31,54 @@ BROKEN = (
 )  # fmt: skip
 #: What a compressed file begins with.
 _OPENERS: dict[bytes, Callable[..., Any]] = {b"\x1f\x8b": gzip.open, b"BZ": bz2.open}
+#: What a path may lead to that is no regular file, and what it is called.
+_KINDS: tuple[tuple[Callable[[int], bool], str], ...] = (
+    (stat.S_ISDIR, "a folder"), (stat.S_ISFIFO, "a pipe"), (stat.S_ISSOCK, "a socket"), (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+)  # fmt: skip
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """A regular file, or what a link to one leads to, opened for reading.
+
+    Raises :class:`OSError`, as opening does, also for folders, pipes, sockets and devices: these may never end, or
+    never answer. Their ``strerror`` says what the path is.
+    """
+    try:
+        _refuse_irregular(os.stat(path).st_mode, path)  # before opening: that alone may wait or rewind a tape
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except ValueError as error:  # a name with a zero byte
+        raise OSError(errno.EINVAL, f"no name of a file ({error})", str(path)) from error
+    try:
+        _refuse_irregular(os.fstat(descriptor).st_mode, path)  # the path may lead elsewhere by now
+        return os.fdopen(descriptor, "rb")
+    except OSError:
+        os.close(descriptor)
+        raise
+
+
+def _refuse_irregular(mode: int, path: Path) -> None:
+    for matches, kind in _KINDS:
+        if matches(mode):
+            raise OSError(errno.EINVAL, f"it is {kind}, where a regular file is needed", str(path))
+
+
+def read_regular(path: Path, most: int) -> bytes:
+    """All bytes of a regular file.
+
+    Raises :class:`OSError` as :func:`open_regular` does, and for a file of more than ``most`` bytes before it is read.
+    """
+    with open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > most:
+            raise OSError(errno.EFBIG, f"it holds {size:,} bytes, where at most {most:,} are read", str(path))
+        content = file.read(size + 1)
+        while len(content) > size:  # files of the system say 0, and others may grow meanwhile
+            if len(content) > most:
+                raise OSError(errno.EFBIG, f"it holds more than the {most:,} bytes that are read at most", str(path))
+            size = len(content)
+            content += file.read(1 << 20)
+        return content
 
 
 @runtime_checkable
@@ -78,7 +129,7 @@ def expected(compressed: int) -> int:
 def open_bounded(path: Path, most: int = MOST_BYTES) -> Iterator[io.BufferedReader]:
     """A file's bytes, decompressed if it is gzip or bz2; :class:`InvalidDataError` when unreadable or too large."""
     try:
-        with path.open("rb") as plain:
+        with open_regular(path) as plain:
             opener = _OPENERS.get(plain.read(2))
             if opener:
                 most = min(most, expected(plain.seek(0, io.SEEK_END)))

@@ -13,10 +13,12 @@ from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 from torch.nn import functional
 
+from gennape.predictors.bounds import Size
 from gennape.predictors.descent import adam, descend
 from gennape.predictors.heads import ClusterHeads
-from gennape.predictors.members.member import Member, Progress, fill, parsed
+from gennape.predictors.members.member import Member, Progress, parsed
 from gennape.predictors.members.view import View
+from gennape.predictors.restoring import made_of
 from gennape.predictors.target import FlopsTarget, fit_target
 
 
@@ -37,9 +39,9 @@ FINE_TUNING = HeadTraining(epochs=100, batch=16, learning_rate=1e-2)
 @dataclass(frozen=True, slots=True)
 class _Config:
     name: str
-    clusters: int
-    embedding: int
-    hidden: int
+    clusters: Size
+    embedding: Size
+    hidden: Size
     target: FlopsTarget
 
 
@@ -78,8 +80,8 @@ class ClusterRegression(Member):
     def restore(cls, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> ClusterRegression:
         """See :meth:`Member.restore`."""
         found = parsed(_Config, config)
-        heads = ClusterHeads(found.clusters, found.embedding, found.hidden)
-        fill(heads, tensors)
+        sizes = found.clusters, found.embedding, found.hidden
+        heads = made_of(lambda: ClusterHeads(*sizes), tensors, f"member {found.name}")
         return ClusterRegression(found.name, heads, found.target)
 
 

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float64
 
+from gennape.errors import CheckpointError
+from gennape.predictors.bounds import Finite
+
 #: How far beyond its ends a curve can get, as a share of its height.
 _REACH = 0.25
 
@@ -20,8 +23,18 @@ class Curve:
     was seen cannot outweigh others, but the order of scores is kept. A curve of no width is level at its mean height.
     """
 
-    x: tuple[float, ...]
-    y: tuple[float, ...]
+    x: tuple[Finite, ...]
+    y: tuple[Finite, ...]
+
+    def check(self) -> None:
+        """Raise :class:`CheckpointError` where the knots are not as they should be."""
+        (x, y), size = (np.array(self.x), np.array(self.y)), len(self.x)
+        rounding = 1e-9 * (1 + np.abs([*x, *y]).max(initial=0))
+        if size < 2 or size != len(y) or (np.diff(x) < -rounding).any() or (np.diff(y) < -rounding).any():
+            raise CheckpointError(
+                f"a curve of the members has {size} and {len(y)} knots that must be as many and ascend, at least two; "
+                "copy the checkpoint again"
+            )
 
     def __call__(self, x: Float64[np.ndarray, "*shape"]) -> Float64[np.ndarray, "*shape"]:
         """Heights at ``x``."""

@@ -12,8 +12,9 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from gennape.predictors.kgnn import FINE_TUNING, KGnn, KGnnConfig, KGnnTraining, fine_tune, fit_kgnn, predict_accuracy
-from gennape.predictors.members.member import Member, Progress, fill, parsed
+from gennape.predictors.members.member import Member, Progress, parsed
 from gennape.predictors.members.view import View
+from gennape.predictors.restoring import made_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +50,7 @@ class EndToEnd(Member):
     def restore(cls, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> EndToEnd:
         """See :meth:`Member.restore`."""
         found = parsed(_Config, config)
-        network = KGnn(found.network)
-        fill(network, tensors)
+        network = made_of(lambda: KGnn(found.network), tensors, f"member {found.name}")
         return EndToEnd(found.name, network)
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from jaxtyping import Float64
+from pydantic import Field
 from scipy.optimize import nnls
 from scipy.stats import norm
 from torch import Tensor
@@ -34,7 +35,7 @@ LEAST_WEIGHT = 0.05
 @dataclass(frozen=True, slots=True)
 class _Config:
     members: list[dict[str, Any]]
-    weights: tuple[float, ...]
+    weights: tuple[Annotated[float, Field(ge=0, le=1)], ...]
     scales: tuple[Curve, ...]
     answer: Curve
     uncertainty: Uncertainty
@@ -127,6 +128,12 @@ class MemberEnsemble:
                 f"an ensemble of {len(found.members)} members, {len(found.weights)} weights and {len(found.scales)} "
                 "scales; make the checkpoint anew with: gennape fit"
             )
+        if abs(sum(found.weights) - 1) > 1e-6:
+            raise CheckpointError(
+                f"the members' weights add up to {sum(found.weights):g}, should to 1; copy the checkpoint again"
+            )
+        for curve in (*found.scales, found.answer):
+            curve.check()
         members = tuple(restored(member, _below(f"{member.get('name')}.", tensors)) for member in found.members)
         return MemberEnsemble(members, found.weights, found.scales, found.answer, found.uncertainty)
 

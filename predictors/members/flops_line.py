@@ -10,6 +10,8 @@ import numpy as np
 from jaxtyping import Float64, Int64
 from torch import Tensor
 
+from gennape.errors import CheckpointError
+from gennape.predictors.bounds import Finite
 from gennape.predictors.members.line import line
 from gennape.predictors.members.member import Member, parsed
 from gennape.predictors.members.view import View
@@ -18,8 +20,8 @@ from gennape.predictors.members.view import View
 @dataclass(frozen=True, slots=True)
 class _Config:
     name: str
-    slope: float
-    intercept: float
+    slope: Finite
+    intercept: Finite
 
 
 class FlopsLine(Member):
@@ -47,9 +49,13 @@ class FlopsLine(Member):
         return {}
 
     @classmethod
-    def restore(cls, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> FlopsLine:  # noqa: ARG003
+    def restore(cls, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> FlopsLine:
         """See :meth:`Member.restore`."""
         found = parsed(_Config, config)
+        if tensors:
+            raise CheckpointError(
+                f"member {found.name} has no weights, got {sorted(tensors)[:3]}; copy the checkpoint again"
+            )
         return FlopsLine(found.name, found.slope, found.intercept)
 
 

@@ -8,10 +8,9 @@ from typing import Any, TypeVar
 
 import numpy as np
 from jaxtyping import Float64
-from pydantic import TypeAdapter, ValidationError
-from torch import Tensor, nn
+from torch import Tensor
 
-from gennape.errors import CheckpointError
+from gennape.predictors import restoring
 from gennape.predictors.members.view import View
 
 T = TypeVar("T")
@@ -56,21 +55,5 @@ class Member(ABC):
 
 def parsed(kind: type[T], fields: Mapping[str, Any]) -> T:
     """A dataclass of settings from JSON; raises :class:`CheckpointError` for what does not fit."""
-    try:
-        return TypeAdapter(kind).validate_python(dict(fields))
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise CheckpointError(
-            f"a member's {where}: {first['msg']}, got {first['input']!r}; make the checkpoint anew with: gennape fit"
-        ) from error
-
-
-def fill(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """Give a module its tensors; raises :class:`CheckpointError` where names or sizes are not its own."""
-    try:
-        module.load_state_dict(dict(tensors))
-    except RuntimeError as error:
-        raise CheckpointError(
-            f"a member's tensors are not of its sizes: {error}; make the checkpoint anew with: gennape fit"
-        ) from error
+    found: T = restoring.parsed(kind, dict(fields), "a member's ", "make the checkpoint anew with: gennape fit")
+    return found

@@ -13,11 +13,13 @@ from jaxtyping import Float, Float64, Int64
 from torch import Tensor, nn
 from torch.nn import functional
 
+from gennape.predictors.bounds import Finite, Size
 from gennape.predictors.descent import adam, descend
 from gennape.predictors.members.cluster_regression import HeadTraining, shuffled
 from gennape.predictors.members.line import line
-from gennape.predictors.members.member import Member, Progress, fill, parsed
+from gennape.predictors.members.member import Member, Progress, parsed
 from gennape.predictors.members.view import View
+from gennape.predictors.restoring import made_of
 
 #: Networks that a classifier of a whole family compares others with.
 ANCHORS = 64
@@ -108,11 +110,11 @@ def _shared(mine: Float[Tensor, "a c"], theirs: Float[Tensor, "b c"]) -> Float[T
 @dataclass(frozen=True, slots=True)
 class _Config:
     name: str
-    clusters: int
-    embedding: int
-    hidden: int
-    anchors: int
-    line: tuple[float, float]
+    clusters: Size
+    embedding: Size
+    hidden: Size
+    anchors: Size
+    line: tuple[Finite, Finite]
 
 
 class Pairwise(Member):
@@ -154,8 +156,8 @@ class Pairwise(Member):
     def restore(cls, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Pairwise:
         """See :meth:`Member.restore`."""
         found = parsed(_Config, config)
-        classifier = PairClassifier(found.clusters, found.embedding, found.hidden, found.anchors)
-        fill(classifier, tensors)
+        sizes = found.clusters, found.embedding, found.hidden, found.anchors
+        classifier = made_of(lambda: PairClassifier(*sizes), tensors, f"member {found.name}")
         return Pairwise(found.name, classifier, found.line)
 
 

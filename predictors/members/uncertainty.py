@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 from jaxtyping import Float64
+from pydantic import Field
+
+from gennape.predictors.bounds import Scale
 
 _LEAST = 1e-3  # percent, or whatever the labels are in: no prediction is surer than this
 
@@ -17,8 +21,8 @@ class Uncertainty:
     The floor is the root mean square of the spread where the factor was learnt: members may agree by chance.
     """
 
-    factor: float
-    floor: float
+    factor: Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)]
+    floor: Scale
 
     def __call__(self, spread: Float64[np.ndarray, " g"]) -> Float64[np.ndarray, " g"]:
         """Standard deviations of the error, in the labels' unit."""

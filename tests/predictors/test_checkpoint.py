@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from gennape.errors import CheckpointError
-from gennape.predictors import checkpoint
+from gennape.predictors import checkpoint_files
 from gennape.predictors.checkpoint import (
     DESCRIPTION,
     WEIGHTS,
@@ -22,6 +22,7 @@ from gennape.predictors.checkpoint import (
     save_tuned,
     shipped_checkpoint,
 )
+from gennape.predictors.checkpoint_files import digest
 from gennape.predictors.encoder import GraphEncoder
 from gennape.predictors.fuzzy_ensemble import Fitted, FuzzyEnsemble
 from gennape.search_spaces.families.registry import family
@@ -70,13 +71,14 @@ def test_altered_weights_are_noticed(saved: Path) -> None:
 
 def _edit(saved: Path, **fields: object) -> None:
     description = json.loads((saved / DESCRIPTION).read_text())
-    (saved / DESCRIPTION).write_text(json.dumps({**description, **fields}))
+    changed = {**description, **fields}
+    (saved / DESCRIPTION).write_text(json.dumps(changed | {"sha256": digest(changed)}))  # as another writer would
 
 
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"format": 0}, "checkpoint format 0, this version of gennape reads 3"),
+        ({"format": 0}, "checkpoint format 0, this version of gennape reads 4 and 3"),
         ({"format": 99}, "checkpoint format 99"),
         ({"kind": "encoder"}, "holds an encoder, but an ensemble is needed"),
         ({"features": 3}, "made for 3 features per step"),
@@ -86,7 +88,10 @@ def _edit(saved: Path, **fields: object) -> None:
         ({"config": {"clusters": 10**12}}, "clusters: Input should be less than or equal to"),
         ({"config": {"fuzzifier": 1.0}}, "fuzzifier: Input should be greater than 1"),
         ({"config": {"encoder": {"hidden": 0}}}, "encoder.hidden: Input should be greater than or equal to 1"),
-        ({"law": {"weights": [math.nan] * 3, "level": 1.0, "decay": 1.0}}, "law must be of finite numbers"),
+        (
+            {"law": {"weights": [math.nan] * 3, "level": 1.0, "decay": 1.0}},
+            r"law.weights.0: Input should be a finite number",
+        ),
         ({"weights_sha256": 5}, "weights_sha256"),
     ],
 )
@@ -99,7 +104,7 @@ def test_a_description_that_does_not_fit_is_refused(saved: Path, fields: dict[st
 def test_sizes_that_contradict_the_weights_are_refused(saved: Path) -> None:
     config = json.loads((saved / DESCRIPTION).read_text())["config"]
     _edit(saved, config={**config, "clusters": 5})
-    with pytest.raises(CheckpointError, match="does not fit the sizes"):
+    with pytest.raises(CheckpointError, match="do not fit the sizes"):
         load_checkpoint(saved)
 
 
@@ -129,7 +134,7 @@ def test_a_rewrite_that_is_cut_off_leaves_the_old_checkpoint(
             raise KeyboardInterrupt
         real(source, target)
 
-    monkeypatch.setattr(checkpoint.os, "replace", interrupted)
+    monkeypatch.setattr(checkpoint_files.os, "replace", interrupted)
     with pytest.raises(KeyboardInterrupt):
         save_encoder(tmp_path / "encoder", encoder, {"version": "new"})
     assert provenance_of(tmp_path / "encoder") == {"version": "old"}
@@ -146,7 +151,7 @@ def test_of_two_writers_the_last_wins(tmp_path: Path, encoder: GraphEncoder, mon
             save_encoder(tmp_path / "encoder", encoder, {"version": "other"})
         real(source, target)
 
-    monkeypatch.setattr(checkpoint.os, "replace", overtaken)
+    monkeypatch.setattr(checkpoint_files.os, "replace", overtaken)
     save_encoder(tmp_path / "encoder", encoder, {"version": "new"})
     assert provenance_of(tmp_path / "encoder") == {"version": "new"}
     assert [path.name for path in tmp_path.iterdir()] == ["encoder"]

@@ -23,7 +23,7 @@ from gennape.platform.tracking_journal import (
 from gennape.platform.tracking_models import register_checkpoint
 from gennape.platform.tracking_sender import Sender
 from gennape.platform.tracking_store import open_store
-from gennape.predictors.checkpoint import shipped_checkpoint
+from gennape.predictors.checkpoint import checkpoint_name, shipped_checkpoint
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -170,7 +170,7 @@ def test_two_that_are_registered_in_one_second_do_not_wait_for_each_other(
     monkeypatch.setattr(time, "strftime", lambda _: "20260101-000000")
     monkeypatch.setattr(registered_model, "add_version", lambda *_: "7")
     source = shipped_checkpoint()
-    name = f"fit-20260101-000000-{registered_model.checkpoint_sha256(source)[:8]}"
+    name = f"fit-20260101-000000-{checkpoint_name(source)[:8]}"
     with lock_journal(journal_folder(tmp_path, name)):
         assert register_checkpoint(source, tmp_path, "fit").problem == ""
     assert list(_runs(tmp_path)) == [f"{name}-2"]
