@@ -85,6 +85,8 @@ def _point_of_front(workspace: Path | None, run: str, index: int) -> tuple[str, 
 
     folder = find_run(open_workspace(workspace, private=False), run)
     points = {point["index"]: point["architecture"] for point in read_front(folder)}
+    if not points:
+        raise ConfigError(f"the front of {folder.name} is empty; search with more evaluations")
     if index not in points:
         raise ConfigError(f"the front of {folder.name} has points {min(points)} to {max(points)}, got --index {index}")
     if note := caution(folder):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -17,6 +18,7 @@ from gennape.platform.archive import Evaluations, as_objects, concatenate, none_
 from gennape.platform.failures import Outcome
 from gennape.platform.known import Findings, findings_of, joined, no_findings
 from gennape.platform.workspace import atomic_path, is_partial, remove_partial_files
+from gennape.search_spaces.bounded import open_regular
 from gennape.search_spaces.parquet_pages import UNREADABLE
 
 if TYPE_CHECKING:
@@ -46,6 +48,8 @@ def count_shards(folder: Path, *, repair: bool = True) -> int:
     Raises :class:`WorkspaceError` when one is missing before the last, or a file is none of ours.
     """
     if not (folder / SHARDS).is_dir():
+        if os.path.lexists(folder / SHARDS):
+            raise WorkspaceError(f"{folder / SHARDS} is no folder of evaluations; restore it from a copy")
         return 0
     if repair:
         remove_partial_files(folder / SHARDS)
@@ -170,7 +174,8 @@ def _readable(path: Path) -> Iterator[None]:
 
 def _table(path: Path) -> pa.Table:
     with _readable(path):
-        table = pq.read_table(path, page_checksum_verification=True)
+        with open_regular(path) as file:
+            table = pq.read_table(file, page_checksum_verification=True)
         if "state" not in table.column_names:  # written before there were states
             finite = np.isfinite(table["accuracy"].to_numpy())
             states = np.where(finite, Outcome.DONE, Outcome.INFEASIBLE).tolist()

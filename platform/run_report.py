@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, ConfigDict
 
 from gennape.errors import WorkspaceError
 from gennape.platform.evaluation_log import copy_log, count_rows, read_log, read_measures
 from gennape.platform.front import front_frame, front_of
 from gennape.platform.report import write_front, write_report
-from gennape.platform.runs import FINISHED, REPORT, RUNNING, config_of, read_json, status_of
+from gennape.platform.run_files import read_as
+from gennape.platform.runs import FINISHED, REPORT, RUNNING, config_of, status_of
+from gennape.platform.workspace import make_writable
 from gennape.search_spaces.families.registry import family
 
 if TYPE_CHECKING:
@@ -26,6 +31,19 @@ if TYPE_CHECKING:
 #: they took: 2 % of the time at most.
 EVERY_S, TIMES = 30.0, 50
 FRONT, EVALUATIONS = "front.json", "evaluations.parquet"
+
+
+class _Point(BaseModel):
+    """A point of a stored front; its measures are beside."""
+
+    model_config = ConfigDict(extra="allow")
+
+    index: int
+    architecture: Any
+
+
+class _Front(BaseModel):
+    points: list[_Point]
 
 
 class RunReport:
@@ -56,7 +74,7 @@ class RunReport:
     def complete(self, front: pd.DataFrame) -> Path:
         """Write every file; returns their folder."""
         report = self._folder / REPORT
-        report.mkdir(exist_ok=True)
+        make_writable(report, "move away what is there")
         # Every evaluation is drawn, and only that is held in memory: the whole rows go from file to file.
         write_report(report, front, read_measures(self._folder), self._objectives, self._about)
         copy_log(self._folder, report / EVALUATIONS)
@@ -68,9 +86,9 @@ def read_front(folder: Path) -> list[dict[str, Any]]:
 
     Raises :class:`WorkspaceError` where there is none yet.
     """
-    if (folder / REPORT / FRONT).exists():
-        points: list[dict[str, Any]] = read_json(folder / REPORT / FRONT)["points"]
-        return points
+    if os.path.lexists(folder / REPORT / FRONT):
+        front: _Front = read_as(folder / REPORT / FRONT, _Front, "the front of a run")
+        return [point.model_dump() for point in front.points]
     config = config_of(folder)
     front = front_of(read_log(folder, len(family(config.space).genes)), config.directed)
     if not len(front):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
-import json
 import os
 import time
 from contextlib import contextmanager
@@ -12,13 +11,24 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic import BaseModel
+
 from gennape import __version__
 from gennape.errors import WorkspaceError
 from gennape.platform.config import SearchConfig, search_config
-from gennape.platform.workspace import atomic_write_bytes
+from gennape.platform.run_files import (
+    DIGESTS,
+    checked,
+    digests_of,
+    read_as,
+    read_json,
+    refuse_edited,
+    warn_of_age,
+    write_json,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from typing import IO
 
 RUNS = "runs"
@@ -26,11 +36,32 @@ RUNS = "runs"
 CONFIG, STATUS, REPORT = "config.json", "status.json", "report"
 RUNNING, INTERRUPTED, FINISHED, FAILED = "running", "interrupted", "finished", "failed"
 _RECENT = 8
+#: The field of the status that holds the digests of the settings: a configuration of another run is told by them.
+_CONFIG_DIGESTS = "config"
+_PUT_BACK = "put the former values back, or start a new search"
+__all__ = [
+    "CONFIG", "FAILED", "FINISHED", "INTERRUPTED", "LATEST", "REPORT", "RUNNING", "RUNS", "STATUS", "RunLock",
+    "at_work", "config_of", "create_run", "describe_run", "find_run", "list_runs", "lock_run", "read_json",
+    "set_status", "status_of", "work_folder", "write_json",
+]  # fmt: skip
 _LOCK = ".lock"
 #: Who looks whether a run is at work holds its lock for a moment, too: a run that begins tries again.
 _TRIES, _WAIT_S = 5, 0.1
 #: Names the newest run.
 LATEST = "latest"
+
+
+class _StoredConfig(BaseModel):
+    """What config.json holds."""
+
+    gennape: str
+    search: dict[str, Any]
+    digests: dict[str, str] | None = None
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """Every setting, and the version that wrote them."""
+        return {**self.search, "gennape": self.gennape}
 
 
 def create_run(workspace: Path, space: str, seed: int, now: datetime | None = None) -> Path:
@@ -80,29 +111,17 @@ def _can_go_on(run: Path) -> bool:
 def list_runs(workspace: Path) -> list[Path]:
     """Run folders, newest first."""
     root = workspace / RUNS
-    folders = [path for path in root.iterdir() if path.is_dir()] if root.is_dir() else []
-    return sorted(folders, key=lambda path: (path.stat().st_mtime_ns, path.name), reverse=True)
+    try:
+        folders = [path for path in root.iterdir() if path.is_dir()] if root.is_dir() else []
+        return sorted(folders, key=lambda path: (path.stat().st_mtime_ns, path.name), reverse=True)
+    except OSError as error:
+        raise WorkspaceError(f"cannot read the runs in {root}: {error.strerror or error}") from error
 
 
 def work_folder(parent: Path, out: Path, name: str) -> Path:
     """Where under ``parent`` is kept what is under way for the output ``out``: ``name``, and what tells it from others
     of that name. One for all ways to write the path."""
     return parent.absolute() / f"{name}-{hashlib.sha256(str(out.resolve()).encode()).hexdigest()[:8]}"
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write JSON atomically, readable and stable."""
-    atomic_write_bytes(path, (json.dumps(value, indent=1, sort_keys=True) + "\n").encode())
-
-
-def read_json(path: Path) -> Any:
-    """Read JSON; raises :class:`WorkspaceError` when the file is absent or not JSON."""
-    try:
-        return json.loads(path.read_bytes())
-    except FileNotFoundError:
-        raise WorkspaceError(f"{path} does not exist; is {path.parent} a run folder of gennape?") from None
-    except (OSError, ValueError) as error:
-        raise WorkspaceError(f"cannot read {path}: {error}") from error
 
 
 class RunLock:
@@ -132,7 +151,11 @@ def lock_run(folder: Path) -> Iterator[RunLock]:
 
     Raises :class:`WorkspaceError` when another process works there.
     """
-    with (folder / _LOCK).open("w") as file:
+    try:
+        file = _open_lock(folder, os.O_CREAT | os.O_RDWR)
+    except OSError as error:
+        raise WorkspaceError(f"cannot lock {folder / _LOCK}: {error.strerror or error}; remove it") from error
+    with file:
         for attempt in range(_TRIES):
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -147,10 +170,20 @@ def lock_run(folder: Path) -> Iterator[RunLock]:
         yield RunLock(folder, file)
 
 
+def _open_lock(folder: Path, flags: int) -> IO[str]:
+    """The lock, which no link leads to and nothing waits for."""
+    opened = os.open(folder / _LOCK, flags | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+    try:
+        return os.fdopen(opened, "w" if flags & os.O_RDWR else "r")
+    except OSError:
+        os.close(opened)
+        raise
+
+
 def at_work(folder: Path) -> bool:
     """Whether a living process works in a run folder: it holds the lock, which the system frees when it ends."""
     try:
-        with (folder / _LOCK).open() as file:
+        with _open_lock(folder, os.O_RDONLY) as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
@@ -160,31 +193,67 @@ def at_work(folder: Path) -> bool:
 
 
 def describe_run(folder: Path, config: SearchConfig) -> None:
-    """Write what a new run will do."""
-    write_json(folder / CONFIG, {"gennape": __version__, "search": config.model_dump()})
+    """Write what a run will do, and the digest of every setting."""
+    stored = _StoredConfig(gennape=__version__, search=config.model_dump())
+    if (status := _stored_status(folder)).pop(_CONFIG_DIGESTS, None) is not None:
+        _write_status(folder, status)  # first: it would contradict the new settings
+    write_json(folder / CONFIG, stored.model_dump() | {DIGESTS: digests_of(stored.fields)})
 
 
 def config_of(folder: Path) -> SearchConfig:
-    """The configuration of a run; raises :class:`ConfigError` when it names what this gennape does not know."""
-    return search_config(**read_json(folder / CONFIG)["search"])
+    """The configuration of a run.
+
+    Raises :class:`WorkspaceError` naming the settings that were edited since the run was begun, or of what kind the
+    file is instead, and :class:`ConfigError` when it names what this gennape does not know. A run of an older gennape,
+    which wrote no digests, is read with a warning.
+    """
+    return search_config(**_stored_config(folder, _stored_status(folder).get(_CONFIG_DIGESTS)).search)
+
+
+def _stored_config(folder: Path, known: Mapping[str, str] | None) -> _StoredConfig:
+    """What config.json holds, compared with its own digests and those ``known`` from the status."""
+    path = folder / CONFIG
+    stored: _StoredConfig = read_as(path, _StoredConfig, "the settings of a run")
+    for digests in (stored.digests, known):
+        if digests is not None:
+            refuse_edited(path, stored.fields, digests, _PUT_BACK)
+    if stored.digests is None and known is None:
+        warn_of_age(path)
+    return stored
 
 
 def status_of(folder: Path) -> dict[str, str]:
     """``status`` (running, interrupted, failed or finished), ``reason``, and ``tracking_run`` where it has one.
 
-    A run whose process was killed had no time to say so: it is told from one at work by its lock.
+    A run whose process was killed had no time to say so: it is told from one at work by its lock. Raises
+    :class:`WorkspaceError` naming the field that was edited, or of what kind the file is instead.
     """
-    status = _stored_status(folder)
+    status = {name: value for name, value in _stored_status(folder).items() if isinstance(value, str)}
     if status.get("status") == RUNNING and not at_work(folder):
         status |= {"status": INTERRUPTED, "reason": "its process was killed, or its machine stopped"}
     return status
 
 
-def _stored_status(folder: Path) -> dict[str, str]:
-    status: dict[str, str] = read_json(folder / STATUS) if (folder / STATUS).exists() else {}
+def _stored_status(folder: Path) -> dict[str, Any]:
+    path = folder / STATUS
+    if not os.path.lexists(path):
+        return {}
+    status: dict[str, Any] = read_as(path, dict[str, str | dict[str, str]], "the status of a run")
+    if (digests := status.pop(DIGESTS, None)) is not None:
+        digests = checked(path, digests, dict[str, str], "digests")
+        refuse_edited(path, status, digests, "remove the file, and the run goes on from its evaluations")
+    if isinstance(status.get(_CONFIG_DIGESTS), str):
+        raise WorkspaceError(f"{path} was edited or damaged: {_CONFIG_DIGESTS} holds no digests; remove the file")
     return status
 
 
 def set_status(folder: Path, **changes: str) -> None:
     """Change parts of the status."""
-    write_json(folder / STATUS, _stored_status(folder) | changes)
+    status = _stored_status(folder) | changes
+    if _CONFIG_DIGESTS not in status and (folder / CONFIG).exists():
+        status[_CONFIG_DIGESTS] = digests_of(_stored_config(folder, None).fields)
+    _write_status(folder, status)
+
+
+def _write_status(folder: Path, status: Mapping[str, Any]) -> None:
+    write_json(folder / STATUS, {**status, DIGESTS: digests_of(status)})

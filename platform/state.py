@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
+import os
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
+from pydantic import BaseModel, Field
 
 from gennape.errors import WorkspaceError
 from gennape.platform.archive import Evaluations, none_evaluated
@@ -16,6 +19,7 @@ from gennape.platform.failures import Outcome
 from gennape.platform.front import extend_front, reference_point
 from gennape.platform.objectives import NAMES
 from gennape.platform.workspace import atomic_path, atomic_write_bytes, remove_partial_files
+from gennape.search_spaces.bounded import open_regular
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,7 +31,17 @@ if TYPE_CHECKING:
 
 #: The last state; and of a search that its budget has ended, the last one that no smaller or larger budget changes.
 STATE, UNCUT = "state.npz", "uncut.npz"
-_VERSION = 2
+_VERSION = 3
+
+
+class _Header(BaseModel):
+    """What a stored state says of itself, of all versions; what it names beside is passed over."""
+
+    version: int
+    generation: int = Field(ge=0)
+    evaluations: int = Field(0, ge=0)
+    log: str = ""
+    steps: list[Annotated[int, Field(ge=0)]] | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -101,6 +115,7 @@ def save_state(folder: Path, state: SearchState) -> None:
     header["arrays"] = {name: [array.dtype.str, array.shape] for name, array in named.items()}
     # In one piece: a member of the file for each array of each island would take longer than all evaluations.
     content = b"".join(np.ascontiguousarray(array).tobytes() for array in named.values())
+    header["digest"] = _digest(header, content)
     arrays = {"header": json.dumps(header).encode(), "content": content}
     with atomic_path(folder / STATE) as temporary, temporary.open("wb") as file:
         np.savez(file, allow_pickle=False, **{name: np.frombuffer(b, np.uint8) for name, b in arrays.items()})
@@ -111,6 +126,12 @@ def keep_uncut(folder: Path, state: SearchState) -> None:
     state.uncut = state.rounds
     if state.rounds:  # else there is none: a larger budget begins at the beginning
         atomic_write_bytes(folder / UNCUT, (folder / STATE).read_bytes())
+
+
+def _digest(header: dict[str, Any], content: bytes) -> str:
+    """Of everything but the digest itself."""
+    text = json.dumps({name: value for name, value in header.items() if name != "digest"}, sort_keys=True)
+    return hashlib.blake2b(text.encode() + b"\0" + content, digest_size=16).hexdigest()
 
 
 def load_state(folder: Path, config: SearchConfig, genes: int) -> SearchState:
@@ -125,7 +146,7 @@ def load_state(folder: Path, config: SearchConfig, genes: int) -> SearchState:
     shards, state = count_shards(folder), new_state(config, genes)
     header: dict[str, Any] = {}
     covered = 0
-    if (folder / STATE).exists():
+    if os.path.lexists(folder / STATE):
         header, arrays = _read(folder / STATE)
         covered = header["generation"]
         if covered > shards:
@@ -135,6 +156,11 @@ def load_state(folder: Path, config: SearchConfig, genes: int) -> SearchState:
             )
         state.steps = list(header.get("steps", [covered] * config.islands))
         state.uncut = header.get("uncut")
+        if len(state.steps) != config.islands:
+            raise WorkspaceError(
+                f"{folder / STATE} is of {len(state.steps)} islands, the settings of the run say {config.islands}; "
+                "restore both from one copy, or start a new search"
+            )
         # A free island may have stepped never while others ran rounds: it begins at the beginning.
         state.searchers = [_part(arrays, i) if steps else None for i, steps in enumerate(state.steps)]
     for number in range(shards if config.asynchronous else covered):
@@ -146,18 +172,23 @@ def load_state(folder: Path, config: SearchConfig, genes: int) -> SearchState:
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     try:
-        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
+        with open_regular(path) as opened, np.load(opened, allow_pickle=False) as file:
+            if any(member.compress_type for member in file.zip.infolist()):
+                raise ValueError("its parts are compressed, which this gennape never does")
             arrays = {key: file[key] for key in file.files}
         header = json.loads(arrays.pop("header").tobytes())
-        version, header["generation"] = header["version"], int(header["generation"])
+        version = header["version"]
+        if version == _VERSION and header.pop("digest") != _digest(header, arrays["content"].tobytes()):
+            raise ValueError("it is not what its digest says: it was edited or damaged")
+        _Header.model_validate_json(json.dumps(header), strict=True)
         arrays |= _arrays(arrays.pop("content", np.zeros(0, np.uint8)), header.pop("arrays", {}))
     except Exception as error:  # of damaged files zipfile and NumPy raise nearly anything
         raise WorkspaceError(
             f"cannot read {path} ({error}); the run cannot be continued from it: "
             "move it away, and the search is rebuilt from its evaluations"
         ) from error
-    if version not in (1, _VERSION):
-        raise WorkspaceError(f"{path} has version {version}, this gennape reads 1 and {_VERSION}")
+    if version not in (1, 2, _VERSION):
+        raise WorkspaceError(f"{path} has version {version}, this gennape reads 1 to {_VERSION}")
     return header, arrays
 
 

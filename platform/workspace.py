@@ -97,9 +97,13 @@ def atomic_write_bytes(path: Path, data: bytes) -> None:
 
 def remove_partial_files(folder: Path) -> None:
     """Delete what writers that were killed left in a folder; no writer may be at work in it."""
-    for path in folder.iterdir():
-        if is_partial(path):
-            path.unlink(missing_ok=True)
+    try:
+        for path in folder.iterdir():
+            if is_partial(path):
+                path.unlink(missing_ok=True)
+    except OSError as error:
+        reason = error.strerror or error
+        raise WorkspaceError(f"cannot tidy up {error.filename or folder}: {reason}; move it away") from error
 
 
 def is_partial(path: Path) -> bool:
