@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import signal
 import sys
@@ -31,6 +32,7 @@ from gennape.jobs.show import show
 from gennape.jobs.status import status
 from gennape.jobs.stop import stop
 from gennape.jobs.submit import submit
+from gennape.jobs.trouble import trouble_of
 from gennape.jobs.tune import tune
 from gennape.jobs.ui import ui
 from gennape.jobs.verify import verify
@@ -103,6 +105,8 @@ def main() -> None:
     if os.environ.get("RAY_JOB_STOP_SIGNAL") == "SIGINT":  # a job; its head may have been started deaf to Ctrl-C
         signal.signal(signal.SIGINT, signal.default_int_handler)
     end_on_signals()
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")  # names of files may be no text
     try:
         app(standalone_mode=True)
         status: Any = 0
@@ -111,11 +115,13 @@ def main() -> None:
     except GennapeError as error:
         sys.stderr.write(f"gennape: error: {error}\n")
         status = 1
-    except OSError as error:
-        if error.errno != errno.ENOSPC:
+    except (OSError, MemoryError, RuntimeError, ImportError) as error:
+        if (sentence := trouble_of(error)) is None:
             raise
-        sys.stderr.write(f"gennape: error: cannot write: {error.strerror}\n")
-        os._exit(1)  # what is left in the buffer of stdout cannot be written either
+        sys.stderr.write(f"gennape: error: {sentence}\n")
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            os._exit(1)  # what is left in the buffer of stdout cannot be written either
+        status = 1
     except KeyboardInterrupt:  # before the verb began
         sys.stderr.write("gennape: interrupted\n")
         status = INTERRUPTED

@@ -10,6 +10,7 @@ import typer
 
 from gennape.errors import ConfigError
 from gennape.jobs.input_files import require_file
+from gennape.search_spaces.bounded import read_regular
 
 SettingsFile = Annotated[
     Path | None,
@@ -57,7 +58,7 @@ def _as_typed(value: Any) -> Any:
 def _section(path: Path, verb: str) -> dict[str, Any]:
     require_file(path)
     try:
-        content = json.loads(path.read_bytes())
+        content = json.loads(read_regular(path, 1 << 24))
     except (OSError, ValueError, RecursionError) as error:
         raise ConfigError(f"cannot read the settings {path}: {error}") from error
     section = content.get(verb) if isinstance(content, dict) else None

@@ -89,12 +89,13 @@ def recipe_of(path: Path | None, given: dict[str, int | None], device: str) -> R
     import json
 
     from gennape.predictors.labelling.recipe import recipe_from
+    from gennape.search_spaces.bounded import read_regular
 
     settings: Any = {}
     if path is not None:
         require_file(path)
         try:
-            settings = json.loads(path.read_bytes())
+            settings = json.loads(read_regular(path, 1 << 24))
         except (OSError, ValueError, RecursionError) as error:
             raise ConfigError(f"cannot read the recipe {path}: {error}") from error
         if not isinstance(settings, dict):

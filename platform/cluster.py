@@ -10,6 +10,7 @@ import logging
 import os
 import shutil
 import stat
+import sys
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ from gennape.platform.http_auth import is_loopback
 from gennape.platform.ray_session import end_processes, marked, session_folder
 from gennape.platform.ray_signals import keep_own_signals
 from gennape.platform.ray_start import turn_to_start
+from gennape.platform.room import refuse_small_machine
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -56,6 +58,8 @@ def local_ray(address: str | None = None, num_cpus: int | None = None) -> Iterat
     """
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
+    if address is None and "ray" not in sys.modules:
+        refuse_small_machine()  # where Ray could not even be imported
     import ray  # noqa: PLC0415 (it reads the environment as it is imported)
 
     if ray.is_initialized():
@@ -65,6 +69,7 @@ def local_ray(address: str | None = None, num_cpus: int | None = None) -> Iterat
     keep_own_signals()
     with ExitStack() as stack:
         if address is None:
+            refuse_small_machine()
             folder = stack.enter_context(session_folder())
             stack.enter_context(_environment(LOOPBACK, without=(AUTH_MODE,)))
             stack.callback(ray.shutdown)

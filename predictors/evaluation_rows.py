@@ -17,6 +17,7 @@ from gennape.predictors.checkpoint import identity_numbers
 from gennape.predictors.protocol import ALL, BenchmarkRows, draw_labelled
 from gennape.predictors.proxies import PROXIES as COMPUTED
 from gennape.predictors.proxies import proxy_scores
+from gennape.search_spaces.bounded import open_regular
 from gennape.search_spaces.families.nb201 import OPERATIONS
 from gennape.search_spaces.families.registry import family as family_named
 from gennape.search_spaces.graph import Column, PackedGraphs, concatenate
@@ -109,7 +110,8 @@ def read_rows(
         _, which = np.unique(np.array(labels.identity, np.str_), return_inverse=True)
         labels = replace(labels, accuracy=(np.bincount(which, labels.accuracy) / np.bincount(which))[which])
     labels, left_out["the same architecture again"] = _take(labels, _first_of_each(labels))
-    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    with open_regular(path) as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     return ChosenRows(benchmark, labels, {why: n for why, n in left_out.items() if n}, sha256, not held_out)
 
 

@@ -57,6 +57,11 @@ def open_regular(path: Path) -> BinaryIO:
         raise
 
 
+def require_regular(path: Path) -> None:
+    """Raise :class:`OSError` as :func:`open_regular` does: for readers that open the path themselves."""
+    open_regular(path).close()
+
+
 def _refuse_irregular(mode: int, path: Path) -> None:
     for matches, kind in _KINDS:
         if matches(mode):

@@ -18,6 +18,7 @@ from jaxtyping import Float64, Int64
 
 from gennape.errors import GennapeError, InvalidDataError
 from gennape.search_spaces import cost
+from gennape.search_spaces.bounded import read_regular
 from gennape.search_spaces.families import nb101, nb201, nb301
 from gennape.search_spaces.families.registry import FAMILIES
 from gennape.search_spaces.graph import pack
@@ -70,6 +71,10 @@ def fixture_files(directory: Path) -> list[Path]:
     return files
 
 
+#: Bytes of a fixture file: beyond every one of measured networks.
+_MOST_BYTES = 1 << 30
+
+
 def space_of(path: Path) -> SearchSpace | None:
     """The search space that a fixture file is named after, None where there is no such family here."""
     key = ALIASES.get(path.stem, path.stem)
@@ -79,7 +84,7 @@ def space_of(path: Path) -> SearchSpace | None:
 def read_rows(path: Path) -> list[FixtureRow]:
     """Every line of a fixture file; a line or file that cannot be read is a row with a problem."""
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")
+        lines = read_regular(path, _MOST_BYTES).decode("utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         return [FixtureRow("file", {}, f"cannot be read: {error}")]
     rows = [_parse(line, number) for number, line in enumerate(lines, 1) if line.strip()]

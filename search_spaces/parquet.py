@@ -18,6 +18,7 @@ from jaxtyping import Int64, Shaped
 
 from gennape.errors import InvalidDataError, InvalidGraphError
 from gennape.search_spaces.atomic import replacing
+from gennape.search_spaces.bounded import require_regular
 from gennape.search_spaces.graph import Column, PackedGraphs, concatenate, offsets_of, validate
 from gennape.search_spaces.parquet_pages import MOST_VALUES, UNREADABLE, read_batches
 
@@ -113,6 +114,7 @@ def read_graphs(path: Path, check: bool = True) -> tuple[PackedGraphs, pa.Table]
 def read_notes(path: Path) -> tuple[int, dict[str, str]]:
     """How many graphs a file holds, and its notes; reads no graph. Raises :class:`InvalidDataError` as others do."""
     try:
+        require_regular(path)
         footer = pq.read_metadata(path)
     except UNREADABLE as error:
         raise InvalidDataError(f"cannot read {path} as Parquet: {error}") from None
@@ -160,6 +162,7 @@ def _with_zeros(table: pa.Table, names: tuple[str, ...]) -> pa.Table:
 
 
 def _table(path: Path) -> pa.Table:
+    require_regular(path)
     with pq.ParquetFile(path) as file:
         return pa.Table.from_batches(read_batches(path, file, numbers=GRAPH_COLUMNS), file.schema_arrow)
 

@@ -22,12 +22,16 @@ from safetensors.numpy import save_file
 
 from gennape.errors import InvalidDataError
 from gennape.search_spaces.atomic import replacing
+from gennape.search_spaces.bounded import open_regular, read_regular, require_regular
+from gennape.search_spaces.memory import available, in_words
 from gennape.search_spaces.parquet_pages import UNREADABLE, read_batches
 
 _ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm")
 _FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "PPM")
 #: Most pixels of one image.
 MOST_PIXELS = 2**24
+#: Bytes of an encoded image: more than the pixels without compression.
+_MOST_BYTES = 4 * MOST_PIXELS
 #: What decoders raise for damaged images.
 _UNREADABLE = (
     OSError, ValueError, SyntaxError, EOFError, IndexError, OverflowError, struct.error, Image.DecompressionBombError,
@@ -122,6 +126,7 @@ def read_images(path: Path, resize: tuple[int, int] | None = None, cache: Path |
 
 def _from_parquet(path: Path, resize: tuple[int, int] | None) -> Images:
     try:
+        require_regular(path)
         with pq.ParquetFile(path) as file:
             table = pa.Table.from_batches(read_batches(path, file), file.schema_arrow)
         table.validate(full=True)  # texts may be none
@@ -192,9 +197,9 @@ def _from_folder(path: Path, resize: tuple[int, int] | None) -> Images:
 
 def _bytes_of(file: Path) -> bytes:
     try:
-        return file.read_bytes()
+        return read_regular(file, _MOST_BYTES)
     except OSError as error:
-        raise InvalidDataError(f"{file} cannot be read: {error.strerror}; mend or remove it") from error
+        raise InvalidDataError(f"{file} cannot be read: {error.strerror or error}; mend or remove it") from error
 
 
 def _decode(
@@ -213,6 +218,7 @@ def _stack(decoded: Iterator[tuple[str, UInt8[np.ndarray, "h w 3"]]], n: int, pa
     out: np.ndarray | None = None
     for i, (place, image) in enumerate(decoded):
         if out is None:
+            _refuse_too_much(3 * n * image.shape[0] * image.shape[1], n, path)
             out = np.empty((n, 3, *image.shape[:2]), np.uint8)
         if image.shape[:2] != out.shape[2:]:
             raise InvalidDataError(
@@ -223,6 +229,14 @@ def _stack(decoded: Iterator[tuple[str, UInt8[np.ndarray, "h w 3"]]], n: int, pa
     if out is None:
         raise InvalidDataError(f"{path} holds no images")
     return out
+
+
+def _refuse_too_much(size: int, n: int, path: Path) -> None:
+    if (left := available()) is not None and size > left:
+        raise InvalidDataError(
+            f"{path}: {n} images take {in_words(size)} of memory, and {in_words(left)} are left; "
+            "have them resized, or take fewer"
+        )
 
 
 def _pixels_of(
@@ -259,7 +273,7 @@ def cache_file(path: Path, resize: tuple[int, int] | None, cache: Path) -> Path:
             known = file.lstat()
             digest.update(f"{file.relative_to(path)} {known.st_size} {known.st_ino} {known.st_ctime_ns}\n".encode())
     else:
-        with path.open("rb") as stream:
+        with open_regular(path) as stream:
             digest.update(hashlib.file_digest(stream, "sha256").digest())
     return cache / f"images-{digest.hexdigest()[:32]}.safetensors"
 

@@ -17,7 +17,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from gennape.errors import InvalidDataError
-from gennape.search_spaces.bounded import BROKEN, bounded, open_bounded
+from gennape.search_spaces.bounded import BROKEN, bounded, open_bounded, require_regular
 from gennape.search_spaces.families.nb301 import NasBench301
 from gennape.search_spaces.labelled import (
     LabelledArchitectures,
@@ -79,6 +79,7 @@ def _files(path: Path) -> Iterator[tuple[str, str, bytes]]:
 def _members(path: Path) -> Iterator[tuple[str, str, bytes]]:
     """The runs in the archive, which is unpacked nowhere."""
     try:
+        require_regular(path)
         with zipfile.ZipFile(path) as archive:
             if sum(member.compress_size for member in archive.infolist()) > path.stat().st_size:
                 raise InvalidDataError(f"{path}: its files lie over each other; fetch it again")

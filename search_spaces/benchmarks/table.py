@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from jaxtyping import Float64, Int64
 
 from gennape.errors import InvalidArchitectureError, InvalidDataError
-from gennape.search_spaces.bounded import bounded, open_bounded
+from gennape.search_spaces.bounded import bounded, open_bounded, require_regular
 from gennape.search_spaces.families.nb101 import MAX_VERTICES, N_EDGES, PAIRS, NasBench101
 from gennape.search_spaces.labelled import (
     BLOCK,
@@ -78,6 +78,7 @@ def tables(path: Path) -> Iterator[pd.DataFrame]:
 
 def _parquet_tables(path: Path) -> Iterator[pd.DataFrame]:
     try:
+        require_regular(path)
         with pq.ParquetFile(path) as file:
             for batch in read_batches(path, file, BLOCK):
                 batch.validate(full=True)  # texts may be none

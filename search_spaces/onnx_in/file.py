@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from jaxtyping import Shaped
 from onnx import helper
 
 from gennape.errors import InvalidDataError, InvalidGraphError
+from gennape.search_spaces.bounded import open_regular
 
 #: Largest file that is read, in bytes: what a protobuf may hold.
 MAX_BYTES = 2**31 - 1
@@ -81,12 +83,12 @@ def read_model(path: Path, max_bytes: int = MAX_BYTES) -> onnx.ModelProto:
     Raises :class:`InvalidDataError` for a file that cannot be read, is larger than ``max_bytes``, or is not ONNX.
     """
     try:
-        size = path.stat().st_size
-        if size > max_bytes:
-            raise InvalidDataError(
-                f"{path} has {size} bytes, more than the {max_bytes} that are read; store weights as external data"
-            )
-        with path.open("rb") as file:
+        with open_regular(path) as file:
+            size = os.fstat(file.fileno()).st_size
+            if size > max_bytes:
+                raise InvalidDataError(
+                    f"{path} has {size} bytes, more than the {max_bytes} that are read; store weights as external data"
+                )
             return parse_model(file, size, str(path))
     except OSError as error:
         raise InvalidDataError(f"cannot read {path}: {error.strerror or error}; name a readable ONNX file") from error

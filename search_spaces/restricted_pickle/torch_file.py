@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Shaped
 
 from gennape.errors import InvalidDataError
-from gennape.search_spaces.bounded import BROKEN, MOST_BYTES, bounded, expected, open_bounded
+from gennape.search_spaces.bounded import BROKEN, MOST_BYTES, bounded, expected, open_bounded, require_regular
 from gennape.search_spaces.restricted_pickle.machine import Global, Limits, Rules
 from gennape.search_spaces.restricted_pickle.reader import read_pickle
 
@@ -125,6 +125,7 @@ def read_torch(path: Path, rules: Rules | None = None, limits: Limits | None = N
     given = rules or Rules({})
     rules = replace(given, calls={**given.calls, **_CALLS}, persistent=storages.find)
     try:
+        require_regular(path)
         read = _read_zip if zipfile.is_zipfile(path) else _read_old
     except BROKEN as error:
         raise InvalidDataError(f"{path}: not a whole file of torch.save: {error}; fetch it again") from error

@@ -1,0 +1,49 @@
+"""How much memory this process may still take: by the machine, by its control group, by its limit of addresses."""
+
+from __future__ import annotations
+
+import resource
+from pathlib import Path
+
+_GROUP, _SYSTEM = Path("/sys/fs/cgroup"), Path("/proc/meminfo")
+
+
+def address_limit() -> int | None:
+    """Bytes of addresses that each process may have (``ulimit -v``); None without a limit."""
+    soft = resource.getrlimit(resource.RLIMIT_AS)[0]
+    return None if soft == resource.RLIM_INFINITY else int(soft)
+
+
+def available() -> int | None:
+    """Bytes that can still be taken without swapping or being killed; None where the system does not say."""
+    known = [found for found in (_of_system(), _of_group()) if found is not None]
+    return min(known, default=None)
+
+
+def _of_system() -> int | None:
+    for line in _text(_SYSTEM).splitlines():
+        name, _, value = line.partition(":")
+        if name == "MemAvailable" and value.split()[:1]:
+            return 1024 * int(value.split()[0])
+    return None
+
+
+def _of_group() -> int | None:
+    """Of the control group that a container is in (version 2); what only fills caches can be had."""
+    most, used = _text(_GROUP / "memory.max").strip(), _text(_GROUP / "memory.current").strip()
+    if not (most.isdecimal() and used.isdecimal()):
+        return None
+    cached = dict(line.split() for line in _text(_GROUP / "memory.stat").splitlines() if len(line.split()) == 2)
+    return max(int(most) - int(used) + int(cached.get("inactive_file", 0)), 0)
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError:
+        return ""
+
+
+def in_words(size: int) -> str:
+    """A number of bytes, such as 1.5 GB or 640 MB."""
+    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB"
