@@ -51,7 +51,7 @@ import time
 import ray
 from gennape.platform.cluster import local_ray
 with local_ray(None, 2):
-    ray.get(ray.remote(time.sleep).remote(2))
+    ray.get(ray.remote(lambda: time.sleep(2)).remote())
 """
 PROGRAMS = {"local_ray": RAY}
 READY = {"serve": "serving checkpoint", "ui": "MLflow: "}

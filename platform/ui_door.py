@@ -47,6 +47,7 @@ class Door:
         self._app = app
         self._announce = announce
         self._session = secrets.token_urlsafe(_BYTES)
+        self._cookie = f"{COOKIE}-{secrets.token_hex(4)}"  # several interfaces may be open in one browser
         self._link = secrets.token_urlsafe(_BYTES)
 
     def open(self) -> None:
@@ -69,7 +70,7 @@ class Door:
         path = scope["path"]
         if path.startswith(ENTER) and scope["type"] == "http" and scope["method"] == "GET":
             return self._enter(path.removeprefix(ENTER))
-        if not any(_equal(found, self._session) for found in _cookies(headers)):
+        if not any(_equal(found, self._session) for found in _cookies(headers, self._cookie)):
             return PlainTextResponse(_LOCKED, 401, _NO_STORE)
         if not _from_here(headers, hosts[0]):
             return PlainTextResponse(_ELSEWHERE, 403)
@@ -83,7 +84,7 @@ class Door:
         self._link = secrets.token_urlsafe(_BYTES)
         self.open()
         entered = HTMLResponse(_ENTERED, headers={**_NO_STORE, "content-security-policy": "default-src 'none'"})
-        entered.set_cookie(COOKIE, self._session, path="/", httponly=True, samesite="strict")
+        entered.set_cookie(self._cookie, self._session, path="/", httponly=True, samesite="strict")
         return entered
 
 
@@ -94,8 +95,8 @@ def _host(header: str) -> str | None:
         return None
 
 
-def _cookies(headers: Headers) -> list[str]:
-    return [found for header in headers.getlist("cookie") if (found := cookie_parser(header).get(COOKIE)) is not None]
+def _cookies(headers: Headers, name: str) -> list[str]:
+    return [found for header in headers.getlist("cookie") if (found := cookie_parser(header).get(name)) is not None]
 
 
 def _equal(given: str, secret: str) -> bool:

@@ -11,7 +11,7 @@ from starlette.routing import Route, WebSocketRoute
 from starlette.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
 
-from gennape.platform.ui_door import COOKIE, Door
+from gennape.platform.ui_door import Door
 
 HOME = "http://127.0.0.1:5000"
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
@@ -81,9 +81,9 @@ def test_nothing_is_answered_without_the_cookie(door, path):
     for method in METHODS:
         for cookie in (
             {},
-            {"cookie": f"{COOKIE}="},
-            {"cookie": f"{COOKIE}=wrong"},
-            {"cookie": f"{COOKIE}=\xff".encode("latin-1")},
+            {"cookie": f"{door._cookie}="},
+            {"cookie": f"{door._cookie}=wrong"},
+            {"cookie": f"{door._cookie}=\xff".encode("latin-1")},
         ):
             answer = browser(door).request(method, path, headers=cookie)
             assert answer.status_code == 401
@@ -138,6 +138,18 @@ def test_sockets_pass_by_the_same_door(door):
         pass
     with entered(door).websocket_connect("ws://127.0.0.1:5000/socket") as socket:
         assert socket.receive()["type"] == "websocket.close"  # it was accepted
+
+
+def test_two_interfaces_in_one_browser_do_not_shut_each_other(door):
+    other_links = []
+    other = Door(Starlette(routes=[Route("/", _echo)]), other_links.append)
+    other.open()
+    client, second = entered(door), TestClient(other, base_url="http://127.0.0.1:5001")
+    second.get(other_links[0])
+    client.cookies.update(second.cookies)
+    assert client.get("/").status_code == 200
+    second.cookies.update(client.cookies)
+    assert second.get("/").status_code == 200
 
 
 def test_two_hosts_or_none_are_refused(door):
