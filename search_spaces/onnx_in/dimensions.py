@@ -105,7 +105,7 @@ def parts(node: OnnxNode, xs: list[Constant | None], size: int) -> Shape:
         cut = (*[part] * (count - 1), size - part * (count - 1))
     else:
         raise InvalidGraphError(f"it cuts a dimension of {size} into {count} parts")
-    if sum(cut) != size or min(cut, default=0) < 1:
+    if sum(cut) != size or min(cut, default=0) < 0:
         raise InvalidGraphError(f"its parts {list(cut)[:20]} are not those of {size}")
     return cut
 

@@ -20,9 +20,14 @@ from gennape.search_spaces.tracing.traced_value import TracedValue, pixelwise, s
 # Normalisations ----------------------------------------------------------------------------------------------------
 
 
-def _by_channel(call: Call) -> TracedValue:
+def _channels(call: Call) -> int:
     if len(call.traced().dims) < 2:
         raise InvalidGraphError(f"it takes {list(call.traced().shape)}, which has no channels")
+    return call.traced().shape[1]
+
+
+def _by_channel(call: Call) -> TracedValue:
+    _channels(call)
     return pixelwise(call.b, call.traced(), 1)
 
 
@@ -40,19 +45,35 @@ def _batchnorm(call: Call) -> TracedValue:
     return TracedValue(made, x.dims)
 
 
+def _several(call: Call, groups: int, learnt: bool, name: str) -> TracedValue:
+    """A normalisation of several maps, each by itself: of groups of all their channels."""
+    x, (n, c, *_) = call.traced(), call.traced().shape
+    if learnt:  # by one scale for a channel of each map
+        return call.other(name, x.shape, x, params=2 * c)
+    rest = tuple(range(2, len(x.dims)))
+    x = call.arranged(0, ((0, 1), rest[:-1], rest[-1:]))
+    return TracedValue(call.b.groupnorm(x.value, n * groups, call.node.real("epsilon", 1e-5), False), x.dims)
+
+
 def _instancenorm(call: Call) -> TracedValue:
+    c = _channels(call)
+    learnt = _learnt(vector(call, 1, c, "scale"), vector(call, 2, c, "shift"))
+    if call.traced().shape[0] > 1:
+        return _several(call, c, learnt, "instance_norm")
     x = _by_channel(call)
-    learnt = _learnt(vector(call, 1, x.value.c, "scale"), vector(call, 2, x.value.c, "shift"))
-    return TracedValue(call.b.groupnorm(x.value, x.value.c, call.node.real("epsilon", 1e-5), learnt), x.dims)
+    return TracedValue(call.b.groupnorm(x.value, c, call.node.real("epsilon", 1e-5), learnt), x.dims)
 
 
 def _groupnorm(call: Call) -> TracedValue:
-    x, groups = _by_channel(call), call.node.integer("num_groups")
+    c, groups = _channels(call), call.node.integer("num_groups")
     # Until opset 20 the operator learnt a scale for each group.
-    size = x.value.c if call.opset >= 21 else groups
+    size = c if call.opset >= 21 else groups
     learnt = _learnt(vector(call, 1, size, "scale"), vector(call, 2, size, "shift"))
-    if learnt and size != x.value.c:
-        return call.other("group_norm", x.shape, x, params=2 * size)
+    if learnt and size != c:
+        return call.other("group_norm", call.traced().shape, call.traced(), params=2 * size)
+    if call.traced().shape[0] > 1:
+        return _several(call, groups, learnt, "group_norm")
+    x = _by_channel(call)
     return TracedValue(call.b.groupnorm(x.value, groups, call.node.real("epsilon", 1e-5), learnt), x.dims)
 
 

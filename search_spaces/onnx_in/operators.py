@@ -9,6 +9,7 @@ from gennape.search_spaces.onnx_in.call import Call, Handler
 from gennape.search_spaces.onnx_in.dimensions import axis_of
 from gennape.search_spaces.onnx_in.layers import FUSED_LAYERS, LAYERS
 from gennape.search_spaces.onnx_in.matrices import FUSED_MATRICES, MATRICES
+from gennape.search_spaces.onnx_in.outside import OUTSIDE
 from gennape.search_spaces.onnx_in.pools import POOLS
 from gennape.search_spaces.onnx_in.reductions import REDUCTIONS
 from gennape.search_spaces.onnx_in.resizing import RESIZING
@@ -60,6 +61,9 @@ _POINTWISE = {
     **{"ThresholdedRelu": "threshold", "Not": "logical_not", "And": "logical_and", "Or": "logical_or", "Equal": "eq"},
     **{"Less": "lt", "Greater": "gt", "LessOrEqual": "le", "GreaterOrEqual": "ge", "Mod": "remainder"},
     **{"Max": "maximum", "Min": "minimum", "IsNaN": "isnan", "IsInf": "isinf", "Xor": "logical_xor"},
+    **{name: name.lower() for name in ("Asinh", "Acosh", "Atanh")},
+    **{"BitShift": "bitwise_shift", "BitwiseAnd": "bitwise_and", "BitwiseOr": "bitwise_or"},
+    **{"BitwiseXor": "bitwise_xor", "BitwiseNot": "bitwise_not"},
 }
 
 
@@ -88,6 +92,7 @@ OPERATORS: dict[str, Handler] = {
     **REDUCTIONS,
     **ATTENTION,
     **RESIZING,
+    **OUTSIDE,
     **{op: pointwise(name) for op, name in _POINTWISE.items()},
     "DepthToSpace": _depth_to_space,
     "SpaceToDepth": _space_to_depth,

@@ -195,7 +195,7 @@ def _groupnorm(links: Links, norm: OnnxNode) -> _Found | None:
     groups = links.constant(norm.inputs[1]) if len(norm.inputs) == 3 else None
     if before is None or after is None or after.op != "Reshape" or groups is None or len(groups.shape) != 1:
         return None
-    if not _neutral(links, norm):
+    if not _neutral(links, norm) or not _is_one_map(links, before):
         return None
     extra, learnt = _affine(links, after, lambda shape: set(shape[1:]) <= {1})
     if len(learnt) == 1:  # the learnt tensors of a group normalisation come as a pair
@@ -204,6 +204,12 @@ def _groupnorm(links: Links, norm: OnnxNode) -> _Found | None:
     names = (before.inputs[0], before.inputs[1], after.inputs[1], *learnt)
     attributes = {"num_groups": groups.shape[0], "epsilon": norm.real("epsilon", 1e-5)}
     return parts, OnnxNode("GroupNorm", parts[-1].name, names, parts[-1].outputs, attributes, FUSED)
+
+
+def _is_one_map(links: Links, reshape: OnnxNode) -> bool:
+    """Whether a Reshape keeps a batch of one, as far as is known: several maps are each normalised by themselves."""
+    shape = links.constant(reshape.inputs[1])
+    return shape is None or shape.values is None or not shape.values.size or int(shape.values.reshape(-1)[0]) in (0, 1)
 
 
 def _neutral(links: Links, norm: OnnxNode) -> bool:

@@ -67,7 +67,7 @@ def _pool(call: Call) -> TracedValue:
     made = _made(call, x.value, axes, wanted, rounds_up)
     shape = (*x.shape[:2], *wanted[: len(x.dims) - 2])
     if made is None:
-        kind = "max_pool" if call.node.op == "MaxPool" else "avg_pool"
+        kind = {"MaxPool": "max_pool", "LpPool": "lp_pool"}.get(call.node.op, "avg_pool")
         name = kind if window[2] == (1, 1) else f"dilated_{kind}"
         call.others.add(name)
         made = call.b.other(name, (x.value.c, *wanted), x.value)
@@ -76,7 +76,7 @@ def _pool(call: Call) -> TracedValue:
 
 def _made(call: Call, value: Value, axes: tuple[_Axis, ...], wanted: tuple[int, int], rounds_up: bool) -> Value | None:
     """The nodes of a pool; None where there are none."""
-    if any(axis.dilation > 1 and axis.kernel > 1 for axis in axes):
+    if call.node.op == "LpPool" or any(axis.dilation > 1 and axis.kernel > 1 for axis in axes):
         return None
     maximum, counts = call.node.op == "MaxPool", bool(call.node.integer("count_include_pad", 0))
     equal = all(axis.before == axis.after and 2 * axis.before <= axis.kernel for axis in axes)
@@ -148,4 +148,4 @@ def _cut(call: Call, value: Value, axes: tuple[_Axis, ...], wanted: tuple[int, i
     return None
 
 
-POOLS: dict[str, Handler] = {"MaxPool": _pool, "AveragePool": _pool}
+POOLS: dict[str, Handler] = {"MaxPool": _pool, "AveragePool": _pool, "LpPool": _pool}
