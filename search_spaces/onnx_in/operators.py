@@ -16,10 +16,12 @@ from gennape.search_spaces.onnx_in.resizing import RESIZING
 from gennape.search_spaces.onnx_in.shapes import FUSED_SHAPES, SHAPES
 from gennape.search_spaces.onnx_in.windows import WINDOWS
 from gennape.search_spaces.tracing import traced_value as tv
-from gennape.search_spaces.tracing.alignment import root_of_squares
+from gennape.search_spaces.tracing.alignment import squared, sum_over
 from gennape.search_spaces.tracing.traced_value import Groups, TracedValue, grouped
 
 _MAP: Groups = ((1,), (2,), (3,))
+#: What is added to a sum of squares, so that zeros can be divided by its root; no other sum changes.
+_LEAST_SQUARE = 1e-24
 
 
 def _map(call: Call) -> TracedValue:
@@ -43,10 +45,14 @@ def _depth_to_space(call: Call) -> TracedValue:
 
 def _space_to_depth(call: Call) -> TracedValue:
     """Blocks become the outermost part of the channels, where those of PyTorch and of graphs are the innermost."""
-    x, block = _map(call), call.node.integer("blocksize")
+    x, block, mode = _map(call), call.node.integer("blocksize"), call.node.text("mode", "DCR")
     _, c, h, w = x.shape
-    if block < 1 or h % block or w % block:
-        raise InvalidGraphError(f"its blocksize {block} does not divide {h}x{w}")
+    if block < 1 or h % block or w % block or mode not in ("CRD", "DCR"):
+        raise InvalidGraphError(
+            f"its blocksize {block} does not divide {h}x{w}, or its mode {mode[:20]!r} is not known"
+        )
+    if mode == "CRD":
+        return grouped(call.b.space_to_depth(x.value, block), (1, c * block**2, h // block, w // block), _MAP)
     split = tv.reshaped(call.b, x, (1, c, h // block, block, w // block, block))
     return tv.reshaped(call.b, tv.moved(split, (0, 3, 5, 1, 2, 4)), (1, c * block**2, h // block, w // block))
 
@@ -68,12 +74,14 @@ _POINTWISE = {
 
 
 def _lp_normalization(call: Call) -> TracedValue:
-    """The numbers divided by the root of the sum of their squares along an axis."""
+    """The numbers divided by the root of the sum of their squares along an axis; nothing but zeros stays so."""
     x = call.traced()
     if call.node.integer("p", 2) != 2:
         return call.other("normalize", x.shape, x)
     along = axis_of(call.node.integer("axis", -1), len(x.shape))
-    return divided(call, x, root_of_squares(call.b, x, {along}, keep=True), x.shape)
+    total = tv.settle(call.b, sum_over(call.b, squared(call.b, x), {along}, True))
+    root = call.b.power(call.b.shift(total.value, (), _LEAST_SQUARE), 0.5)
+    return divided(call, x, TracedValue(root, total.dims), x.shape)
 
 
 def _keeping(name: str) -> Handler:

@@ -58,7 +58,6 @@ REDUCTIONS: dict[str, Handler] = {
     "ReduceL2": lambda call: root_of_squares(call.b, call.traced(), *_gone(call)),
     "ReduceSumSquare": lambda call: sum_over(call.b, squared(call.b, call.traced()), *_gone(call)),
     "ReduceLogSumExp": _reduce("logsumexp"),
-    "ReduceSumSquare": _reduce("sum_square"),
     "ReduceLogSum": _reduce("log_sum"),
     "ArgMax": _arg("argmax"),
     "ArgMin": _arg("argmin"),

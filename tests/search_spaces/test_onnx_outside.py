@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx_models import IMAGE, assert_same, model_of, node
-from onnx_numbers import assert_as_onnxruntime
+from onnx_numbers import assert_as_onnxruntime, by_graph
 
 from gennape.errors import InvalidGraphError
 from gennape.search_spaces.onnx_import import from_onnx
@@ -39,7 +39,7 @@ SHAPED: dict[str, tuple[onnx.ModelProto, str]] = {
         "roi_align",
     ),
     "powers": (one("LpPool", "x", kernel_shape=[2, 3], strides=[2, 1]), "lp_pool"),
-    "squares": (one("ReduceSumSquare", "x a", a=np.array([2])), "sum_square"),
+    "logarithm": (one("ReduceLogSum", "x a", a=np.array([2])), "log_sum"),
     "hyperbolic": (one("Asinh", "x"), "asinh"),
 }
 
@@ -84,3 +84,17 @@ def test_swish_is_one_where_nothing_is_scaled() -> None:
 def test_what_does_not_fit_is_refused(model: onnx.ModelProto) -> None:
     with pytest.raises(InvalidGraphError):
         from_onnx(model)
+
+
+def test_zeros_are_normalised_to_zeros() -> None:
+    image = np.maximum(X, 0)
+    image[:, :, 2] = 0
+    assert assert_as_onnxruntime(one("LpNormalization", "x", axis=3, p=2), image, tolerance=1e-4)
+
+
+def test_pixels_become_channels_in_both_orders() -> None:
+    """In opset 28 the channels may be outermost; 3x8x10 in blocks of 2."""
+    blocks = X.reshape(1, 3, 4, 2, 5, 2)
+    for mode, order in (("CRD", (0, 1, 3, 5, 2, 4)), ("DCR", (0, 3, 5, 1, 2, 4))):
+        model = model_of(node("SpaceToDepth", "x", blocksize=2, mode=mode), opset=28)
+        np.testing.assert_array_equal(by_graph(from_onnx(model).graph, X), blocks.transpose(order).reshape(1, 12, 4, 5))
