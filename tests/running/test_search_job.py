@@ -190,6 +190,20 @@ def test_ctrl_c_says_how_to_go_on_and_going_on_gives_the_same_front(tmp_path, tr
     assert f"{run.name} is finished: all 200 evaluations are done" in again.output
 
 
+def test_an_interruption_after_the_end_leaves_the_run_finished(tmp_path, tracker, monkeypatch):
+    @contextmanager
+    def track(*_, **__):
+        yield tracker
+        raise KeyboardInterrupt  # while what is told to MLflow is waited for
+
+    monkeypatch.setattr("gennape.platform.tracking.track", track)
+    result = call(tmp_path, *SMALL)
+    (run,) = list_runs(tmp_path)
+    assert result.exit_code == 130
+    assert status_of(run)["status"] == "finished"
+    assert f"interrupted after its end; the front is in {run / 'report'}" in result.output
+
+
 @pytest.mark.usefixtures("tracker")
 def test_contradictions_and_another_checkpoint_are_refused(tmp_path, monkeypatch):
     interrupt_at(monkeypatch, 1)
