@@ -21,7 +21,7 @@ from gennape.jobs.evaluate import evaluate
 from gennape.jobs.export import export
 from gennape.jobs.finetune import finetune
 from gennape.jobs.fit import fit
-from gennape.jobs.interruption import INTERRUPTED_STATUS, end_on_signals, exit_status
+from gennape.jobs.interruption import INTERRUPTED, end_on_signals, exit_status
 from gennape.jobs.label import label
 from gennape.jobs.logs import logs
 from gennape.jobs.predict import predict
@@ -47,7 +47,7 @@ class _Verbs(TyperGroup):
             return super().invoke(ctx)
         except KeyboardInterrupt:
             sys.stderr.write("gennape: interrupted\n")
-            raise typer.Exit(INTERRUPTED_STATUS) from None
+            raise typer.Exit(INTERRUPTED) from None
 
 
 app = typer.Typer(
@@ -124,5 +124,5 @@ def main() -> None:
         status = 1
     except KeyboardInterrupt:  # before the verb began
         sys.stderr.write("gennape: interrupted\n")
-        status = INTERRUPTED_STATUS
+        status = INTERRUPTED
     sys.exit(exit_status(status))

@@ -21,6 +21,7 @@ from gennape.predictors.hashing import hash_rows, number, words
 from gennape.predictors.target import flops_scale
 from gennape.search_spaces.cost import flops
 from gennape.search_spaces.graph import Column, PackedGraphs, offsets_of
+from gennape.search_spaces.normal_form import normal_form
 from gennape.search_spaces.ops import VOCABULARY_SIZE, WEIGHTED, Op
 
 #: Operations that behave alike share a group, so that one never seen in training is read as its relatives are.
@@ -154,9 +155,13 @@ def moved(batch: Any, device: torch.device) -> Iterator[Any]:
 def featurize(graphs: PackedGraphs) -> GraphBatch:
     """The features of published computation graphs (operation, shapes, kernel, weight shape, bias), by step.
 
+    They are those of the graphs' :func:`normal form <gennape.search_spaces.normal_form.normal_form>`, but the cost.
+
     Sizes are logarithms: channels as log2(c) / 8, kernels as log2(k), heights and widths relative to the graph's own
     input image, since a family of 224 pixels would otherwise lie outside all that a family of 32 pixels teaches.
     """
+    count = flops(graphs)
+    graphs = normal_form(graphs)
     op = operations(graphs)
     leads, step_of = steps(graphs, op)
     owner = graphs.graph_index
@@ -182,7 +187,7 @@ def featurize(graphs: PackedGraphs) -> GraphBatch:
         _neighbours(target, source, len(leads)),
         _neighbours(source, target, len(leads)),
         torch.from_numpy(offsets_of(np.bincount(owner[leads], minlength=len(graphs)))),
-        torch.from_numpy((1 / flops_scale(flops(graphs))).astype(np.float32)),
+        torch.from_numpy((1 / flops_scale(count)).astype(np.float32)),
     )
 
 

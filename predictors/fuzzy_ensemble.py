@@ -23,6 +23,7 @@ from gennape.predictors.scaling import ScalingLaw
 from gennape.predictors.structure import SIZES, structure
 from gennape.search_spaces.canonical import canonical_hashes
 from gennape.search_spaces.graph import PackedGraphs
+from gennape.search_spaces.normal_form import normal_form
 
 _LOG_100 = float(np.log(100))
 _LEAST_ERROR = 0.01  # percent: below, no test set tells networks apart
@@ -44,7 +45,7 @@ class Fitted:
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
-    """What was computed of a set of graphs: the structure, what members read, and the zero-shot answer."""
+    """What was computed of graphs in their normal form: the structure, what members read, and the zero-shot answer."""
 
     structure: Float64[np.ndarray, "g s"]
     view: View
@@ -122,10 +123,10 @@ class FuzzyEnsemble(TunablePredictor):
         Without ``keep``, what was computed of other graphs before stays at hand instead.
         """
         if not keep:
-            return self._describe(graphs, self._compute(graphs))
+            return self._describe(self._compute(graphs))
         kept = self._kept.known
         if kept is None or kept[0] is not graphs:
-            kept = self._kept.known = (graphs, self._describe(graphs, self._look(graphs)))
+            kept = self._kept.known = (graphs, self._describe(self._look(graphs)))
         return kept[1]
 
     def _look(self, graphs: PackedGraphs) -> _Seen:
@@ -140,6 +141,7 @@ class FuzzyEnsemble(TunablePredictor):
 
     def _compute(self, graphs: PackedGraphs) -> _Seen:
         _refuse_empty(graphs)
+        graphs = normal_form(graphs)
         view = look(self.network, graphs)
         shape = np.concatenate([structure(graphs.take(rows)) for rows in _parts(graphs)])
         accuracy = self.law.accuracy(shape)
@@ -150,7 +152,8 @@ class FuzzyEnsemble(TunablePredictor):
             accuracy[familiar] += trust[familiar] * (by_members - accuracy[familiar])
         return _Seen(shape, view, accuracy)
 
-    def _describe(self, graphs: PackedGraphs, seen: _Seen) -> Known:
+    def _describe(self, seen: _Seen) -> Known:
+        graphs = seen.view.graphs
         hidden = self.pretrained.config.hidden
         pooled, counts = np.zeros((len(graphs), 2 * hidden)), np.zeros((len(graphs), 1))
         with torch.inference_mode():

@@ -9,6 +9,7 @@ from gennape.predictors.features import operations
 from gennape.predictors.ways import WAYS, met_on_the_way, ways
 from gennape.search_spaces.cost import node_macs, node_params
 from gennape.search_spaces.graph import Column, PackedGraphs
+from gennape.search_spaces.normal_form import normal_form
 from gennape.search_spaces.ops import WEIGHTED, Op
 
 _CONVOLUTIONS = tuple(op for op in WEIGHTED if op != Op.LINEAR)
@@ -29,7 +30,7 @@ STRUCTURE = (*SIZES, *WAYS)
 
 
 def structure(graphs: PackedGraphs) -> Float64[np.ndarray, "g s"]:
-    """One row per graph, columns as in :data:`STRUCTURE`.
+    """One row per graph, columns as in :data:`STRUCTURE`, of its normal form.
 
     ``size`` is log(||MACs|| x ||parameters|| x side^2) / 4, side being that of the image and ||x|| over all operations
     (sum of x^q)^(1/q) with q = 2/3: a layer twice as large counts for less than two layers. ``on the way`` are expected
@@ -37,6 +38,7 @@ def structure(graphs: PackedGraphs) -> Float64[np.ndarray, "g s"]:
     of pooling among pooling and convolutions. The other sizes are logarithms, ``log(1 + x)``. Columns of the ways are
     those of :func:`gennape.predictors.ways.ways`. Raises :class:`gennape.errors.InvalidGraphError` for a cycle.
     """
+    graphs = normal_form(graphs)
     op = operations(graphs)
     owner = graphs.graph_index
     layer, pool = np.isin(op, _CONVOLUTIONS), np.isin(op, _POOLS)

@@ -13,7 +13,8 @@ import onnx
 from gennape.errors import InvalidDataError, InvalidGraphError
 from gennape.search_spaces.builder import GraphBuilder
 from gennape.search_spaces.graph import Column, ComputationGraph, pack, validate
-from gennape.search_spaces.imported import Imported, without_dead_ends
+from gennape.search_spaces.import_passes import tidied
+from gennape.search_spaces.imported import Imported
 from gennape.search_spaces.onnx_in.call import Call, Result, Sequence
 from gennape.search_spaces.onnx_in.constants import evaluate, is_evaluated
 from gennape.search_spaces.onnx_in.file import MAX_BYTES, Constant, read_model, without_weights
@@ -96,7 +97,7 @@ def _imported(network: OnnxNetwork) -> Imported:
     if problems or not isinstance(result, TracedValue):
         raise _refused(problems or [f"the output {network.output!r} does not depend on the input"])
     builder.output(settle(builder, result).value)
-    graph = with_shared_weights(*without_dead_ends(builder.build()), origins)
+    graph = with_shared_weights(*tidied(builder.build()), origins)
     _check_cost(graph)
     validate(pack([graph]))
     return Imported(graph, _counted(graph, call.others))

@@ -18,7 +18,8 @@ from torch.nn.parameter import is_lazy
 from gennape.errors import InvalidDataError, InvalidGraphError
 from gennape.search_spaces import cost
 from gennape.search_spaces.graph import Column, ComputationGraph, pack
-from gennape.search_spaces.imported import Imported, without_dead_ends
+from gennape.search_spaces.import_passes import tidied
+from gennape.search_spaces.imported import Imported
 from gennape.search_spaces.operations import other_kind
 from gennape.search_spaces.ops import Op
 from gennape.search_spaces.tracing import (
@@ -250,7 +251,7 @@ def _finish(r: Recorder, out: Any, took_numbers: bool) -> Traced:
     if not r.is_traced(out):
         raise InvalidGraphError("the network's result does not depend on the image")
     r.b.output(settle(r.b, r.traced(out)).value)
-    graph, kept = without_dead_ends(r.b.build())
+    graph, kept = tidied(r.b.build())
     position = {int(old): new for new, old in enumerate(kept)}
     called = {other_kind(name): name for name in r.names}
     kinds = graph.nodes[graph.nodes[:, Column.OP] == Op.OTHER, Column.KIND]

@@ -84,9 +84,11 @@ def test_shapes_that_a_network_computes_are_known() -> None:
         node("Unsqueeze", "n zeros", "u"),
         node("Constant", "", "rest", value=numpy_helper.from_array(np.array([-1]))),
         node("Concat", "u rest", "t", axis=0),
-        node("Reshape", "x t"),
+        node("Reshape", "x t", "flat"),
+        node("Gemm", "flat w"),
     ]
-    assert_same(model_of(*nodes, zero=np.array(0), zeros=np.array([0])), lambda b, x: b.reshape(x, 240, 1, 1))
+    constants: dict[str, Any] = {"zero": np.array(0), "zeros": np.array([0]), "w": (240, 5)}
+    assert_same(model_of(*nodes, **constants), lambda b, x: b.linear(b.reshape(x, 240, 1, 1), 5, bias=False))
 
 
 def test_normalisations_without_learnt_tensors_are_told_apart() -> None:

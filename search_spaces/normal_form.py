@@ -1,0 +1,345 @@
+"""The form in which predictors read graphs: networks that compute the same function look alike.
+
+Exporters fold normalisations into convolutions, put a softmax behind a network or a scaling in front of it. That
+changes the graph, and rightly its hash and parameters, but not the function, so it must not change a prediction either.
+The passes below bring both sides to one form. Graphs of the search spaces here have that form already, except that a
+convolution with both a bias and a normalisation loses its bias.
+
+A folded convolution cannot be told from one that always had a bias. So a bias on a map counts as a normalisation, and a
+normalisation of a vector (of 1 x 1) counts as a bias, as squeeze-and-excitation and classifiers have them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from jaxtyping import Bool, Float64, Int32, Int64
+
+from gennape.search_spaces.columns import Column
+from gennape.search_spaces.graph import PackedGraphs, offsets_of
+from gennape.search_spaces.operations import node, other_kind
+from gennape.search_spaces.ops import WEIGHTED, Op
+
+_BLANK = node(Op.BATCHNORM, (1, 1, 1), (1, 1, 1)).nodes[0]
+_SIZES_IN, _SIZES_OUT = slice(Column.C_IN, Column.W_IN + 1), slice(Column.C_OUT, Column.W_OUT + 1)
+_LEARNT = (Op.SCALE, Op.SHIFT)
+_ACTIVATIONS = (Op.RELU, Op.RELU6, Op.SWISH, Op.GELU, Op.TANH, Op.LEAKYRELU)
+#: What only changes how a classifier's result is read, as the last operation of a network.
+_HEADS = (Op.SOFTMAX, Op.SIGMOID, Op.IDENTITY, Op.RESHAPE, Op.PERMUTE)
+_OTHER_HEADS = tuple(other_kind(name) for name in ("log_softmax", "LogSoftmax", "logsigmoid", "log"))
+#: Arithmetic with constants that has no operation of its own, as normalisations of the image are written.
+_OTHER_SCALINGS = tuple(other_kind(name) for name in ("div", "sub", "mul", "add"))
+#: Channels up to which importers see whether the bias of a file is zero.
+_SEEN_BIAS = 256
+
+
+def normal_form(graphs: PackedGraphs) -> PackedGraphs:
+    """The graphs as predictors read them; the very same object where all have the form already.
+
+    What a graph becomes does not depend on the other graphs of the set. Costs are those of the graphs as they were
+    given: count them on these.
+    """
+    for rewrite in PASSES:
+        graphs = rewrite(graphs)
+    return graphs
+
+
+class _Links:
+    """Who feeds whom, of all nodes of a set."""
+
+    def __init__(self, graphs: PackedGraphs) -> None:
+        self.op = graphs.nodes[:, Column.OP]
+        self.source, self.target = graphs.edges.T
+        n = len(self.op)
+        self.fan_in = np.bincount(self.target, minlength=n)
+        self.fan_out = np.bincount(self.source, minlength=n)
+        #: For each node one that feeds it and one that it feeds, itself where there is none.
+        self.before, self.after = np.arange(n), np.arange(n)
+        self.before[self.target], self.after[self.source] = self.source, self.target
+
+
+def without_identities(graphs: PackedGraphs) -> PackedGraphs:
+    """Leave out what changes no number: identities, times one, plus zero."""
+    op, constant = graphs.nodes[:, Column.OP], graphs.nodes[:, Column.KIND] == 0
+    neutral = np.where(op == Op.SCALE, 1.0, 0.0)
+    gone = (op == Op.IDENTITY) | (np.isin(op, _LEARNT) & constant & (graphs.scalars == neutral))
+    return _without(graphs, gone)
+
+
+def without_input_scaling(graphs: PackedGraphs) -> PackedGraphs:
+    """Leave out what normalises the image before the first layer: it only says in which units pixels are given."""
+    op, first = graphs.nodes[:, Column.OP], graphs.edges[graphs.nodes[graphs.edges[:, 0], Column.OP] == Op.INPUT, 1]
+    if not np.isin(op[first], (*_LEARNT, Op.BATCHNORM, Op.OTHER)).any():
+        return graphs
+    named = (op == Op.OTHER) & np.isin(graphs.nodes[:, Column.KIND], _OTHER_SCALINGS)
+    scaling = np.isin(op, (*_LEARNT, Op.BATCHNORM)) | named
+    links, gone = _Links(graphs), np.zeros(len(op), bool)
+    scaling &= (links.fan_in == 1) & (graphs.nodes[:, _SIZES_IN] == graphs.nodes[:, _SIZES_OUT]).all(1)
+    front = np.flatnonzero(op == Op.INPUT)
+    while len(front):
+        front = links.after[front[links.fan_out[front] == 1]]
+        front = front[scaling[front]]
+        gone[front] = True
+    return _without(graphs, gone)
+
+
+def without_head_activation(graphs: PackedGraphs) -> PackedGraphs:
+    """Leave out a softmax or a rearrangement at the end: neither the classes nor their order change."""
+    op = graphs.nodes[:, Column.OP]
+    named = (op == Op.OTHER) & np.isin(graphs.nodes[:, Column.KIND], _OTHER_HEADS)
+    activation = np.isin(op, _HEADS) | named
+    if not activation.any():
+        return graphs
+    links, gone = _Links(graphs), np.zeros(len(op), bool)
+    activation &= (links.fan_in == 1) & (links.fan_out == 1)
+    outputs = front = np.flatnonzero(op == Op.OUTPUT)
+    while len(front):
+        front = links.before[front]
+        front = front[activation[front]]
+        gone[front] = True
+    if not gone.any():
+        return graphs
+    last = _resolved(links.before, gone)
+    nodes = graphs.nodes.copy()
+    made = nodes[last[links.before[outputs]], _SIZES_OUT]
+    nodes[outputs, _SIZES_IN] = nodes[outputs, _SIZES_OUT] = made
+    rewritten = PackedGraphs(nodes, graphs.scalars, graphs.edges, graphs.node_offsets, graphs.edge_offsets)
+    return _without(rewritten, gone)
+
+
+def with_one_normalisation(graphs: PackedGraphs) -> PackedGraphs:
+    """After each layer one normalisation on maps, or a bias on vectors, for whatever scales and shifts its channels."""
+    nodes = graphs.nodes
+    op, bias = nodes[:, Column.OP], nodes[:, Column.BIAS] > 0
+    weighted = np.isin(op, WEIGHTED)
+    is_map = (nodes[:, Column.H_OUT] > 1) | (nodes[:, Column.W_OUT] > 1)
+    on_map = weighted & (op != Op.LINEAR) & is_map
+    if not (bias & on_map).any() and _is_plain(graphs, op, on_map, is_map):
+        return graphs
+    links = _Links(graphs)
+    root = _absorbing(graphs, links, weighted)
+    absorbed = np.flatnonzero(root >= 0)
+    norms = absorbed[(op[absorbed] == Op.BATCHNORM) & on_map[root[absorbed]]]
+    normalised, first = np.unique(root[norms], return_index=True)
+    gone = root >= 0
+    gone[norms[first]] = False
+    has_norm, follows = np.zeros((2, len(op)), bool)
+    has_norm[normalised] = True
+    follows[root[absorbed]] = True
+    feeds_norm = np.zeros(len(op), bool)
+    feeds_norm[links.source[op[links.target] == Op.BATCHNORM]] = True
+    lost = _lost_biases(graphs, links, on_map & ~bias & ~follows, on_map & (feeds_norm | (bias & _tells(nodes))))
+    added = on_map & ~has_norm & (bias | follows | lost)
+    new_bias = np.where(on_map, False, bias | (weighted & follows))
+    if not (gone.any() or added.any() or (new_bias & weighted != bias & weighted).any()):
+        return graphs
+    nodes = nodes.copy()
+    nodes[weighted, Column.BIAS] = new_bias[weighted]
+    rewritten = PackedGraphs(nodes, graphs.scalars, graphs.edges, graphs.node_offsets, graphs.edge_offsets)
+    position = np.cumsum(~gone) - 1
+    return _with_norms(_without(rewritten, gone), position[added])
+
+
+def with_own_rectifiers(graphs: PackedGraphs) -> PackedGraphs:
+    """A rectifier for each operation that begins with one: exporters compute equal ones of one value once.
+
+    Such operations are depthwise convolutions, and convolutions of what was joined or that no rectifier follows; both
+    halves of a reduction by two shifted convolutions have one rectifier and, where there are several, a slice each.
+    """
+    op = graphs.nodes[:, Column.OP]
+    source, target = graphs.edges.T
+    fan_out = np.bincount(source, minlength=len(op))
+    several = np.isin(op[source], (Op.RELU, Op.SLICE)) & (fan_out[source] > 1)
+    if not (several & np.isin(op[target], (Op.CONV, Op.DEPTHWISE))).any():
+        return graphs
+    graphs = _shared_out(graphs, np.where(several & (op[source] == Op.SLICE) & (op[target] == Op.CONV), 0, -1), True)
+    return _shared_out(graphs, _rectified_together(graphs), False)
+
+
+def _rectified_together(graphs: PackedGraphs) -> Int64[np.ndarray, " e"]:
+    """For each edge from a rectifier to what begins with it the number of that operation, else -1."""
+    links = _Links(graphs)
+    op, source, target, after = links.op, links.source, links.target, links.after
+    alone = links.fan_out == 1
+    # A layer's activation comes after its normalisation.
+    then = np.where(alone & (op[after] == Op.BATCHNORM), after, np.arange(len(op)))
+    deep = np.zeros(len(op), bool)
+    deep[source[op[target] == Op.DEPTHWISE]] = True
+    activation = np.isin(op, _ACTIVATIONS) & ~(deep & (op == Op.RELU))
+    rectified = alone & (links.fan_out[then] == 1) & activation[after[then]]
+    from_relu = (op[source] == Op.RELU) & (links.fan_out[source] > 1)
+    joined = op[links.before[source]] == Op.CONCAT
+    half = np.where(op[target] == Op.SLICE, after[target], target)
+    reduction = from_relu & (op[half] == Op.CONV) & alone[half] & (op[after[half]] == Op.CONCAT)
+    reduction &= np.bincount(after[half[reduction]], minlength=len(op))[after[half]] > 1
+    begins = (op[target] == Op.DEPTHWISE) | ((op[target] == Op.CONV) & (joined | ~rectified[target]))
+    taker = np.where(reduction, after[half], np.where(from_relu & begins, target, -1))
+    # A rectifier that something else takes too ends what is before it.
+    taker[np.isin(source, source[taker < 0])] = -1
+    return taker
+
+
+#: In order; each returns the set that it was given where it has nothing to do.
+PASSES: tuple[Callable[[PackedGraphs], PackedGraphs], ...] = (
+    without_identities,
+    without_input_scaling,
+    without_head_activation,
+    with_own_rectifiers,
+    with_one_normalisation,
+)
+
+
+def _is_plain(
+    graphs: PackedGraphs, op: Int32[np.ndarray, " n"], on_map: Bool[np.ndarray, " n"], is_map: Bool[np.ndarray, " n"]
+) -> bool:
+    """Whether, at a glance, each graph has normalised layers, none of them twice, and none where a bias would do."""
+    norm = op == Op.BATCHNORM
+    if (norm & ~is_map).any() or np.isin(op, _LEARNT).any():
+        return False
+    source, target = graphs.edges.T
+    into_norm = source[norm[target]]
+    has_layer = np.bincount(graphs.graph_index[into_norm[on_map[into_norm]]], minlength=len(graphs)) > 0
+    return bool(has_layer.all()) and not (norm[into_norm] | (op[into_norm] == Op.LINEAR)).any()
+
+
+def _absorbing(graphs: PackedGraphs, links: _Links, weighted: Bool[np.ndarray, " n"]) -> Int64[np.ndarray, " n"]:
+    """For each node that scales or shifts channels of one layer alone that layer, else -1."""
+    op = links.op
+    by_channel = np.isin(op, _LEARNT) & (graphs.nodes[:, Column.KIND] == 1)
+    affine = ((op == Op.BATCHNORM) | by_channel) & (links.fan_out[links.before] == 1)
+    root = np.where(affine & weighted[links.before], links.before, -1)
+    while True:
+        further = affine & (root < 0) & (root[links.before] >= 0)
+        if not further.any():
+            return root
+        root[further] = root[links.before][further]
+
+
+def _tells(nodes: Int32[np.ndarray, "n a"]) -> Bool[np.ndarray, " n"]:
+    """Layers whose bias, where they have one, is known not to be zero."""
+    return np.asarray(nodes[:, Column.C_OUT] <= _SEEN_BIAS)
+
+
+def _lost_biases(
+    graphs: PackedGraphs, links: _Links, bare: Bool[np.ndarray, " n"], told: Bool[np.ndarray, " n"]
+) -> Bool[np.ndarray, " n"]:
+    """Layers that lost a normalisation of zeros: exporters leave out a folded bias that is zero, as before training.
+
+    Only in graphs in which no layer has either a normalisation or a bias, as otherwise these tell. The first half of a
+    separable convolution has none, nor has a layer that is joined before it is normalised.
+    """
+    if not bare.any():
+        return bare
+    owner = graphs.graph_index
+    stripped = np.bincount(owner[told], minlength=len(graphs)) == 0
+    lost = bare & stripped[owner]
+    if not lost.any():
+        return lost
+    after, alone = links.after, links.fan_out == 1
+    op = links.op
+    pair = alone & ((op == Op.DEPTHWISE) != (op[after] == Op.DEPTHWISE)) & np.isin(op[after], (Op.CONV, Op.DEPTHWISE))
+    joined = alone & (op[after] == Op.CONCAT) & (op[after[after]] == Op.BATCHNORM)
+    return lost & ~pair & ~joined
+
+
+# Rewriting --------------------------------------------------------------------------------------------------------
+
+
+def _resolved(before: Int64[np.ndarray, " n"], gone: Bool[np.ndarray, " n"]) -> Int64[np.ndarray, " n"]:
+    """For each node itself, or the nearest one before it that is not gone."""
+    stand_in = np.where(gone, before, np.arange(len(gone)))
+    while not np.array_equal(stand_in, further := stand_in[stand_in]):
+        stand_in = further
+    return stand_in
+
+
+def _without(graphs: PackedGraphs, gone: Bool[np.ndarray, " n"]) -> PackedGraphs:
+    """The graphs without nodes of one input, which what they fed then takes."""
+    if not gone.any():
+        return graphs
+    source, target = graphs.edges.T
+    before = np.arange(len(gone))
+    before[target[gone[target]]] = source[gone[target]]
+    stand_in, kept = _resolved(before, gone), ~gone
+    position = np.cumsum(kept) - 1
+    alive = kept[target]
+    edges = np.stack([position[stand_in[source[alive]]], position[target[alive]]], axis=1)
+    edge_owner = np.repeat(np.arange(len(graphs)), np.diff(graphs.edge_offsets))
+    return PackedGraphs(
+        graphs.nodes[kept],
+        graphs.scalars[kept],
+        edges,
+        offsets_of(np.bincount(graphs.graph_index[kept], minlength=len(graphs))),
+        offsets_of(np.bincount(edge_owner[alive], minlength=len(graphs))),
+    )
+
+
+def _shared_out(graphs: PackedGraphs, taker: Int64[np.ndarray, " e"], each: bool) -> PackedGraphs:
+    """The graphs with copies of the sources of edges: one for each ``taker``, or for ``each`` edge that has one (>= 0).
+
+    Edges without a taker keep the node and, where there are none, those of its first.
+    """
+    edge_rows = np.flatnonzero(taker >= 0)
+    if not len(edge_rows):
+        return graphs
+    source, target = graphs.edges.T
+    wanted = np.stack([source[edge_rows], target[edge_rows] if each else taker[edge_rows]], axis=1)
+    groups, group = np.unique(wanted, axis=0, return_inverse=True)
+    group, shared = group.reshape(-1), np.zeros(len(graphs.nodes), bool)
+    shared[source[taker < 0]] = True
+    first = np.zeros(len(groups), bool)
+    first[np.unique(groups[:, 0], return_index=True)[1]] = True
+    copied = shared[groups[:, 0]] | ~first
+    if not copied.any():
+        return graphs
+    new = len(graphs.nodes) + np.cumsum(copied) - 1
+    moved = edge_rows[copied[group]]
+    edges, before = graphs.edges.copy(), np.arange(len(graphs.nodes))
+    before[target] = source
+    edges[moved, 0] = new[group[copied[group]]]
+    of = groups[copied, 0]
+    draft = PackedGraphs(graphs.nodes, graphs.scalars, edges, graphs.node_offsets, graphs.edge_offsets)
+    added = np.stack([before[of], new[copied]], axis=1)
+    return _with_nodes(draft, of, graphs.nodes[of], graphs.scalars[of], added)
+
+
+def _with_norms(graphs: PackedGraphs, at: Int64[np.ndarray, " k"]) -> PackedGraphs:
+    """The graphs with a batch normalisation of what each of these nodes makes, right behind it."""
+    if not len(at):
+        return graphs
+    n = len(graphs.nodes)
+    rows = np.repeat(_BLANK[None], len(at), axis=0)
+    rows[:, _SIZES_IN] = rows[:, _SIZES_OUT] = graphs.nodes[at, _SIZES_OUT]
+    made = np.arange(n)
+    made[at] = n + np.arange(len(at))
+    edges = np.stack([made[graphs.edges[:, 0]], graphs.edges[:, 1]], axis=1)
+    moved = PackedGraphs(graphs.nodes, graphs.scalars, edges, graphs.node_offsets, graphs.edge_offsets)
+    return _with_nodes(moved, at, rows, np.full(len(at), 1e-5), np.stack([at, made[at]], axis=1))
+
+
+def _with_nodes(
+    graphs: PackedGraphs,
+    behind: Int64[np.ndarray, " k"],
+    rows: Int32[np.ndarray, "k a"],
+    scalars: Float64[np.ndarray, " k"],
+    added: Int64[np.ndarray, "f 2"],
+) -> PackedGraphs:
+    """The graphs with new nodes, each stored right behind one that is there, and with the edges ``added``.
+
+    Edges name the new nodes by the numbers that follow those of all others, and end in the graph of their target.
+    """
+    n, owner = len(graphs.nodes), graphs.graph_index
+    order = np.argsort(np.concatenate([np.arange(n), behind]), kind="stable")
+    position = np.empty(len(order), np.int64)
+    position[order] = np.arange(len(order))
+    owners = np.concatenate([owner, owner[behind]])
+    edges = np.concatenate([graphs.edges, added])
+    edge_owner = owners[edges[:, 1]]
+    return PackedGraphs(
+        np.concatenate([graphs.nodes, rows])[order],
+        np.concatenate([graphs.scalars, scalars])[order],
+        position[edges][np.argsort(edge_owner, kind="stable")],
+        offsets_of(np.bincount(owners, minlength=len(graphs))),
+        offsets_of(np.bincount(edge_owner, minlength=len(graphs))),
+    )
