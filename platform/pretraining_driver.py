@@ -183,14 +183,8 @@ def _torch_config(meeting: Path | None) -> Any:
             ray.get(
                 [
                     worker_group.execute_single_async(
-                        rank,
-                        meet,
-                        backend=backend,
-                        file=str(file),
-                        rank=rank,
-                        size=size,
-                        timeout=backend_config.timeout_s,
-                    )
+                        rank, meet, backend, str(file), rank, size, backend_config.timeout_s
+                    )  # by position: Ray has arguments of its own
                     for rank in range(size)
                 ]
             )

@@ -365,3 +365,38 @@ def test_what_does_not_fit_together_is_refused(tmp_path, arguments, message):
     assert isinstance(result.exception, ConfigError)
     assert re.search(message, str(result.exception))
     assert not (tmp_path / "out").exists()
+
+
+# How workers of one machine meet --------------------------------------------------------------------------------------
+
+
+def test_workers_of_one_machine_are_told_to_meet_by_a_file(monkeypatch, tmp_path):
+    """Asked as Ray's own group is: a name of an argument that it has itself would be an error there."""
+    import inspect
+
+    from ray.train.v2._internal.execution.worker_group.execution_group import ExecutionGroup
+
+    asked = []
+
+    class Group:
+        def get_resources_per_worker(self):
+            return {"CPU": 1}
+
+        def __len__(self):
+            return 3
+
+        def execute_single_async(self, *args, **kwargs):
+            bound = inspect.signature(ExecutionGroup.execute_single_async).bind(self, *args, **kwargs)
+            called = bound.arguments["fn"], bound.arguments["fn_args"], bound.arguments.get("fn_kwargs", {})
+            asked.append(
+                (bound.arguments["rank"], inspect.signature(called[0]).bind(*called[1], **called[2]).arguments)
+            )
+
+    monkeypatch.setattr(pretraining_driver.ray, "get", lambda results: results)
+    config = pretraining_driver._torch_config(tmp_path / "ray")
+    config.backend_cls().on_start(Group(), config)
+    assert [rank for rank, _ in asked] == [0, 1, 2]
+    assert [(call["rank"], call["size"], call["backend"]) for _, call in asked] == [(i, 3, "gloo") for i in range(3)]
+    (file,) = {call["file"] for _, call in asked}
+    assert Path(file).parent == tmp_path / "ray"
+    assert (tmp_path / "ray").is_dir()
