@@ -254,7 +254,7 @@ def _run(
         result = run_search(config, folder, islands, follow)
         tracker.artifacts(report.complete(result.front))
         set_status(folder, status=FINISHED, reason=result.reason)
-    _summary(folder, config, result)
+    _summary(folder, config, result, tracking_uri)
 
 
 @contextmanager
@@ -305,7 +305,7 @@ class _Line:
         self.tenths = tenths
 
 
-def _summary(folder: Path, config: SearchConfig, result: SearchResult) -> None:
+def _summary(folder: Path, config: SearchConfig, result: SearchResult, tracking_uri: str | None = None) -> None:
     """The front in a few rows, where everything is, and what to do next."""
     import numpy as np
     from rich.console import Console
@@ -326,7 +326,10 @@ def _summary(folder: Path, config: SearchConfig, result: SearchResult) -> None:
     out.print(table)
     out.print(f"{result.reason}; hypervolume {result.hypervolume:.6g} of {config.objectives}, seed {config.seed}")
     workspace = workspace_option(folder.parents[1])
-    out.print(f"results   {folder / REPORT}\nplots     {command('ui', workspace=workspace)}", markup=False)
+    out.print(
+        f"results   {folder / REPORT}\nplots     {command('ui', workspace=workspace, tracking_uri=tracking_uri)}",
+        markup=False,
+    )
     options = {"run": folder.name, "index": middle, "workspace": workspace, "to": "model.onnx"}
     out.print(f"take home {command('export', **options)}", markup=False)
 

@@ -90,9 +90,10 @@ def test_the_last_words_of_a_search_can_be_pasted(tmp_path: Path, capsys: pytest
         {"index": [0], "hash": ["a"], "accuracy": [90.0], "flops": [2e9], "params": [3e6], "architecture": ["{}"]}
     )
     config = search_config(space="hiaml")
-    search._summary(folder, config, SearchResult(front, 1.0, "done", folder))
+    search._summary(folder, config, SearchResult(front, 1.0, "done", folder), "http://127.0.0.1:5000")
     named = [parse(line) for line in commands_in(capsys.readouterr().out)]
     assert [part["workspace"] for part in named] == [folder.parents[1]] * 2
+    assert named[0]["tracking_uri"] == "http://127.0.0.1:5000"
     assert (named[1]["run"], named[1]["index"]) == (folder.name, 0)
 
 
