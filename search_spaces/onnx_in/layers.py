@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from gennape.errors import InvalidGraphError
 from gennape.search_spaces.builder import Value
-from gennape.search_spaces.onnx_in.arithmetic import product
+from gennape.search_spaces.onnx_in.arithmetic import product, sum_of, times
 from gennape.search_spaces.onnx_in.call import Call, Handler
 from gennape.search_spaces.onnx_in.dimensions import axis_of, reshaped, whole_numbers
 from gennape.search_spaces.onnx_in.file import Constant
@@ -126,6 +126,35 @@ def _rmsnorm(call: Call) -> TracedValue:
     return product(call, product(call, x, factor, x.shape), weight, x.shape)
 
 
+def _normalised(call: Call) -> TracedValue:
+    """What :mod:`patterns` found to be divided by its deviation over some dimensions, times and plus tensors."""
+    x, eps, shape = call.traced(), call.node.real("epsilon"), call.traced().shape
+    gone = {axis_of(axis, len(shape)) for axis in call.node.integers("axes")}
+    affine = [call.constant(i) for i in (1, 2)]
+    told = [_spanned(tensor, len(shape)) for tensor in affine if tensor is not None]
+    if len(gone) == 1:
+        (dim,) = gone
+        x = pixelwise(call.b, x, dim)
+        inside = all(spanned == gone for spanned in told)
+        made = call.b.layernorm(x.value, eps, *(inside and tensor is not None for tensor in affine))
+        x = TracedValue(made, x.dims)
+    else:
+        inside = False
+        mean = times(call, mean_over(call.b, x, gone, keep=True), -1.0, shape)
+        x = sum_of(call, x, mean, shape)
+        variance = settle(call.b, mean_over(call.b, squared(call.b, x), gone, keep=True))
+        factor = call.b.power(call.b.shift(variance.value, (), eps), -0.5)
+        x = product(call, x, TracedValue(factor, variance.dims), shape)
+    if affine[0] is not None and not inside:
+        x = product(call, x, affine[0], shape)
+    return x if affine[1] is None or inside else sum_of(call, x, affine[1], shape)
+
+
+def _spanned(tensor: Constant, rank: int) -> set[int]:
+    """The dimensions of a value of ``rank`` along which a tensor has more than one number."""
+    return {d + rank - len(tensor.shape) for d, n in enumerate(tensor.shape) if n > 1}
+
+
 # Activations -------------------------------------------------------------------------------------------------------
 
 
@@ -156,15 +185,20 @@ def _clip(call: Call) -> TracedValue:
 
 
 def _prelu(call: Call) -> TracedValue:
-    slope = call.weight(1)
-    significant = [n for n in slope.shape if n != 1]
-    count, x = math.prod(slope.shape), _by_channel(call)
-    per_channel = len(slope.shape) == len(x.dims) - 1 or slope.shape == (1, *x.shape[1:2], *[1] * (len(x.dims) - 2))
-    if count > 1 and (significant != [x.shape[1]] or not per_channel):
-        raise InvalidGraphError(
-            f"its slope {list(slope.shape)} is not one for all or for each of {x.shape[1]} channels"
-        )
-    return TracedValue(call.b.leakyrelu(x.value, 0.0, count), x.dims)
+    """Slopes for all numbers or for each place of one dimension are a layer; others are what they do."""
+    x, slope = call.traced(), call.weight(1)
+    shape, count = x.shape, math.prod(slope.shape)
+    dims = [d + len(shape) - len(slope.shape) for d, n in enumerate(slope.shape) if n != 1]
+    if any(not 0 <= d < len(shape) or shape[d] != slope.shape[d - len(shape)] for d in dims):
+        raise InvalidGraphError(f"its slope {list(slope.shape)} does not fit {list(shape)}")
+    if len(dims) < 2:
+        channels = dims[0] if dims else 1 if len(shape) > 1 else 0
+        x = pixelwise(call.b, x, channels)
+        return TracedValue(call.b.leakyrelu(x.value, 0.0, count), x.dims)
+    above = call.map(call.b.relu)
+    turned = settle(call.b, times(call, x, -1.0, shape))
+    below = times(call, TracedValue(call.b.relu(turned.value), turned.dims), -1.0, shape)
+    return sum_of(call, above, product(call, below, slope, shape), shape)
 
 
 def _hardsigmoid(call: Call) -> TracedValue:
@@ -200,5 +234,6 @@ LAYERS: dict[str, Handler] = {
 #: Operators that :mod:`patterns` makes.
 FUSED_LAYERS: dict[str, Handler] = {
     "Swish": _plain(Op.SWISH),
+    "Normalised": _normalised,
     "GroupNorm": _fused_groupnorm,
 }

@@ -39,8 +39,10 @@ def _depth_to_space(call: Call) -> TracedValue:
         raise InvalidGraphError(f"its blocksize {block} or mode {mode[:20]!r} is not one of {c} channels")
     if mode == "CRD":
         return grouped(call.b.depth_to_space(x.value, block), (1, c // block**2, h * block, w * block), _MAP)
-    split = tv.reshaped(call.b, x, (1, block, block, c // block**2, h, w))
-    return tv.reshaped(call.b, tv.moved(split, (0, 3, 4, 1, 5, 2)), (1, c // block**2, h * block, w * block))
+    # Blocks are the outermost part of the channels, where those of PyTorch and of graphs are the innermost.
+    split = tv.reshaped(call.b, x, (1, block**2, c // block**2, h, w))
+    x = tv.arrange(call.b, tv.reshaped(call.b, tv.moved(split, (0, 2, 1, 3, 4)), x.shape), _MAP)
+    return grouped(call.b.depth_to_space(x.value, block), (1, c // block**2, h * block, w * block), _MAP)
 
 
 def _space_to_depth(call: Call) -> TracedValue:
@@ -51,10 +53,12 @@ def _space_to_depth(call: Call) -> TracedValue:
         raise InvalidGraphError(
             f"its blocksize {block} does not divide {h}x{w}, or its mode {mode[:20]!r} is not known"
         )
+    shape = (1, c * block**2, h // block, w // block)
+    made = grouped(call.b.space_to_depth(x.value, block), shape, _MAP)
     if mode == "CRD":
-        return grouped(call.b.space_to_depth(x.value, block), (1, c * block**2, h // block, w // block), _MAP)
-    split = tv.reshaped(call.b, x, (1, c, h // block, block, w // block, block))
-    return tv.reshaped(call.b, tv.moved(split, (0, 3, 5, 1, 2, 4)), (1, c * block**2, h // block, w // block))
+        return made
+    split = tv.reshaped(call.b, made, (1, c, block**2, *shape[2:]))
+    return tv.reshaped(call.b, tv.moved(split, (0, 2, 1, 3, 4)), shape)
 
 
 #: Operators that act on numbers of the same place, and what they are called as "others".

@@ -156,6 +156,79 @@ def _layernorm(links: Links, root: OnnxNode) -> _Found | None:
     return parts, whole
 
 
+def _layernorm_by_reciprocal(links: Links, root: OnnxNode) -> _Found | None:
+    """The same as TensorFlow has it: d · g / sqrt(mean(d²) + ε), or x · f + (b - mean · f) with f = g / sqrt(...)."""
+    total = links.maker(root.inputs[0], "Add")
+    shifted = links.with_scalar(total) if total else None
+    variance = links.maker(shifted[0], "ReduceMean") if shifted else None
+    square = links.maker(variance.inputs[0], "Pow", "Mul") if variance else None
+    centred = links.maker(square.inputs[0], "Sub", only=False) if square else None
+    mean = links.maker(centred.inputs[1], "ReduceMean", only=False) if centred else None
+    inverse = links.next(root)
+    if not (total and shifted and variance and square and centred and mean and inverse) or inverse.op != "Reciprocal":
+        return None
+    d, x = centred.outputs[0], centred.inputs[0]
+    squares = square.inputs == (d, d) if square.op == "Mul" else close(links.scalar(square.inputs[1]), 2.0)
+    axes = {_axes(links, mean), _axes(links, variance)}
+    if not squares or mean.inputs[0] != x or len(axes) != 1 or None in axes:
+        return None
+    parts, names, factor = [mean, centred, square, variance, total, root, inverse], ["", ""], inverse
+    following = links.next(factor)
+    gain = other(following, factor.outputs[0]) if following and following.op == "Mul" else None
+    if following and gain and links.constant(gain) is not None:
+        parts, names[0], factor = [*parts, following], gain, following
+    rest = _centred_product(links, factor, d) or _shifted_product(links, factor, x, mean.outputs[0])
+    if rest is None:
+        return None
+    parts, names[1] = [*parts, *rest[0]], rest[1]
+    inner = {id(node) for node in parts}
+    if any(id(node) not in inner for part in parts[:-1] for node in links.takers(part.outputs[0])):
+        return None
+    last, attributes = parts[-1], {"axes": axes.pop(), "epsilon": shortest(shifted[1])}
+    return parts, OnnxNode("Normalised", last.name, (x, *names), last.outputs, attributes, FUSED)
+
+
+def _centred_product(links: Links, factor: OnnxNode, d: str) -> tuple[list[OnnxNode], str] | None:
+    """d · f, and a constant that may be added."""
+    product = links.next(factor)
+    if product is None or product.op != "Mul" or other(product, factor.outputs[0]) != d:
+        return None
+    total = links.next(product)
+    bias = other(total, product.outputs[0]) if total and total.op == "Add" else None
+    if total and bias and links.constant(bias) is not None:
+        return [product, total], bias
+    return [product], ""
+
+
+def _shifted_product(links: Links, factor: OnnxNode, x: str, mean: str) -> tuple[list[OnnxNode], str] | None:
+    """x · f + (b - mean · f), or x · f - mean · f."""
+    f, takers = factor.outputs[0], links.takers(factor.outputs[0])
+    scaled = next((node for node in takers if node.op == "Mul" and other(node, f) == x), None)
+    moved = next((node for node in takers if node.op == "Mul" and other(node, f) == mean), None)
+    if scaled is None or moved is None or len(takers) != 2:
+        return None
+    last = links.next(scaled)
+    if last and last.op == "Sub" and last.inputs == (scaled.outputs[0], moved.outputs[0]):
+        return [scaled, moved, last], ""
+    shift = links.next(moved)
+    bias = shift.inputs[0] if shift and shift.op == "Sub" and shift.inputs[1] == moved.outputs[0] else ""
+    whole = last and last.op == "Add" and shift and other(last, scaled.outputs[0]) == shift.outputs[0]
+    if not (last and shift and whole and links.constant(bias) is not None):
+        return None
+    return [scaled, moved, shift, last], bias
+
+
+def _axes(links: Links, node: OnnxNode) -> tuple[int, ...] | None:
+    """The axes of a mean that keeps its dimensions."""
+    try:
+        axes = node.integers("axes", ())
+        if not axes and len(node.inputs) == 2:
+            axes = whole_numbers(links.constant(node.inputs[1]), "axes")
+        return tuple(sorted(axes)) if node.integer("keepdims", 1) and axes else None
+    except InvalidGraphError:
+        return None  # not this pattern; the operator itself will say what is wrong
+
+
 def _last_axes(links: Links, node: OnnxNode) -> tuple[int, ...] | None:
     """The axes of a mean that keeps its dimensions, where they are the last ones, counted from the back."""
     try:
@@ -249,7 +322,7 @@ _PATTERNS: dict[str, tuple[Callable[[Links, OnnxNode], _Found | None], ...]] = {
     "Sigmoid": (_swish,),
     "Erf": (_gelu,),
     "Tanh": (_gelu_tanh,),
-    "Sqrt": (_layernorm,),
+    "Sqrt": (_layernorm, _layernorm_by_reciprocal),
     "InstanceNormalization": (_groupnorm,),
     "MatMul": (_linear,),
     "Transpose": (_regroup,),

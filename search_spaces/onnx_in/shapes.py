@@ -7,6 +7,7 @@ PyTorch and from ONNX.
 from __future__ import annotations
 
 from collections.abc import Callable
+from collections.abc import Sequence as Sequence_
 from math import prod
 
 import numpy as np
@@ -157,6 +158,9 @@ def _slice(call: Call) -> TracedValue:
     if turned:
         if any(cut.length != n for cut, n in zip(ranges.values(), x.shape, strict=True)):
             raise InvalidGraphError("it turns a dimension around and cuts at once; do one after the other")
+        if len(turned) == 1 and x.shape[turned[0]] <= _MAX_RUNS:
+            (dim,) = turned
+            return _picked(call, x, dim, tuple(range(x.shape[dim]))[::-1])
         return call.other("flip", x.shape, x)
     return tv.sliced(call.b, x, ranges)
 
@@ -182,9 +186,33 @@ def _gather(call: Call) -> TracedValue:
         raise InvalidGraphError(f"it takes places outside of dimension {dim} of {list(x.shape)}")
     steps = set(np.diff(places).tolist()) or {1}
     if len(steps) > 1 or min(steps) < 1:
-        return call.other("index", shape, x)
+        if len(_runs(places)) > _MAX_RUNS:
+            return call.other("index", shape, x)
+        picked = _picked(call, x, dim, tuple(places))
+        return picked if len(index.shape) == 1 else tv.reshaped(call.b, picked, shape)
     cut = tv.sliced(call.b, x, {dim: Range(places[0], len(places), steps.pop())})
     return cut if len(index.shape) == 1 else tv.reshaped(call.b, cut, shape)
+
+
+#: Most pieces that a selection of places is joined of.
+_MAX_RUNS = 64
+
+
+def _runs(places: Sequence_[int]) -> list[Range]:
+    """Places as runs of neighbours."""
+    runs: list[Range] = []
+    for place in places:
+        if runs and place == runs[-1].first + runs[-1].length:
+            runs[-1] = Range(runs[-1].first, runs[-1].length + 1)
+        else:
+            runs.append(Range(place, 1))
+    return runs
+
+
+def _picked(call: Call, x: TracedValue, dim: int, places: tuple[int, ...]) -> TracedValue:
+    """Some places of a dimension in any order, as slices that are joined: colours as blue, green and red."""
+    parts = [tv.sliced(call.b, x, {dim: run}) for run in _runs(places)]
+    return joined(call.b, parts, dim, (*x.shape[:dim], len(places), *x.shape[dim + 1 :]))
 
 
 def _split_to_sequence(call: Call) -> Sequence:

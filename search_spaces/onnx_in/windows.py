@@ -108,19 +108,50 @@ def _conv_transpose(call: Call) -> TracedValue:
     window = window_of(call, _kernel(call, weight, x), groups)
     parts = call.node.integer("group", 1)
     c_out = weight.shape[1] * parts
-    if len(x.dims) != 4 or "output_shape" in call.node.attributes or call.node.text("auto_pad", "NOTSET") != "NOTSET":
-        raise InvalidGraphError("it must be of a map and have pads, not output_shape or auto_pad")
     if weight.shape[0] != x.value.c:
         raise InvalidGraphError(f"its weight {list(weight.shape)} does not fit {x.value.c} channels")
-    before, after = pads_of(call, x.value, groups, window)
-    extra = both(call.node.integers("output_padding", (0, 0)), "output_padding", groups)
-    # Less padding on the far side is more output there.
-    more = (extra[0] + before[0] - after[0], extra[1] + before[1] - after[1])
-    if min(more) < 0:
-        raise InvalidGraphError(f"its pads {before} before and {after} after the map cannot be told as output padding")
+    dims = 1 + len(groups[2])
+    extra = both(call.node.integers("output_padding", (0,) * dims), "output_padding", groups, 0)
+    before, after = _transposed_pads(call, x.value, groups, window, extra)
+    # Less padding on the far side is more output there, as far as PyTorch has it; what is too much is cut off.
+    most = [max(pair) - 1 for pair in zip(window[1], window[2], strict=True)]
+    fits = [e + b - a <= m for e, b, a, m in zip(extra, before, after, most, strict=True)]
+    pads = (before[0] if fits[0] else after[0], before[1] if fits[1] else after[1])
+    more = (extra[0] + pads[0] - after[0], extra[1] + pads[1] - after[1])
+    if any(m > limit for m, limit in zip(more, most, strict=True)):
+        raise InvalidGraphError(f"its result is {more} larger than its windows reach, at most {most} is known")
+    added, cut = (max(0, more[0]), max(0, more[1])), (before[0] - pads[0], before[1] - pads[1])
     bias = has_bias(call, 2, c_out)
-    made = call.b.conv_transpose(x.value, c_out, window[0], window[1], before, more, window[2], parts, bias)
-    return grouped(made, (1, *made.shape), groups)
+    made = call.b.conv_transpose(x.value, c_out, window[0], window[1], pads, added, window[2], parts, bias)
+    if min(more) < 0 or max(cut) > 0:
+        h, w = (n - c + min(0, m) for n, c, m in zip(made.shape[1:], cut, more, strict=True))
+        made = call.b.slice(made, c_out, *cut, h=h, w=w)
+    return grouped(made, (1, *made.shape[: 1 + dims]), groups)
+
+
+def _transposed_pads(
+    call: Call, x: Value, groups: Groups, window: tuple[tuple[int, int], ...], extra: tuple[int, int]
+) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Rows and columns that a transposed convolution leaves out before and after its map.
+
+    They may be told by the size of the result, or by its being as many times larger as the stride.
+    """
+    dims, automatic = 1 + len(groups[2]), call.node.text("auto_pad", "NOTSET")
+    given = call.node.integers("output_shape", ())
+    if not given and automatic in ("NOTSET", "VALID"):
+        return pads_of(call, x, groups, window)
+    kernel, stride, dilation = window
+    sizes = (x.h, x.w)
+    wanted = both(given[-dims:], "output_shape", groups) if given else (x.h * stride[0], x.w * stride[1])
+    whole = [
+        (n - 1) * s + (k - 1) * d + 1 + e for n, k, s, d, e in zip(sizes, kernel, stride, dilation, extra, strict=True)
+    ]
+    total = [n - m for n, m in zip(whole, wanted, strict=True)]
+    small = (max(0, total[0]) // 2, max(0, total[1]) // 2)
+    large = (total[0] - small[0], total[1] - small[1])  # below 0 where the result is larger than the windows reach
+    if automatic == "SAME_UPPER" or min(total) < 0:
+        return small, large
+    return large, small
 
 
 def _global_max(call: Call) -> TracedValue:
