@@ -120,7 +120,7 @@ def folded_params(graph: ComputationGraph) -> int:
 
 
 def stored_params(path: Path) -> int:
-    """Numbers that a file holds as weights: more than the module has where the exporter looked a table up in advance."""
+    """Numbers that a file holds as weights: more than the module has where the exporter looked a table up."""
     graph = onnx.load(path).graph
     statistics = {name for node in graph.node if node.op_type == "BatchNormalization" for name in node.input[3:]}
     real = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE)
