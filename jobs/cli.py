@@ -21,7 +21,7 @@ from gennape.jobs.evaluate import evaluate
 from gennape.jobs.export import export
 from gennape.jobs.finetune import finetune
 from gennape.jobs.fit import fit
-from gennape.jobs.interruption import INTERRUPTED, end_on_signals, exit_status
+from gennape.jobs.interruption import INTERRUPTED_STATUS, end_on_signals, leave
 from gennape.jobs.label import label
 from gennape.jobs.logs import logs
 from gennape.jobs.predict import predict
@@ -124,5 +124,5 @@ def main() -> None:
         status = 1
     except KeyboardInterrupt:  # before the verb began
         sys.stderr.write("gennape: interrupted\n")
-        status = INTERRUPTED
-    sys.exit(exit_status(status))
+        status = INTERRUPTED_STATUS
+    leave(status)

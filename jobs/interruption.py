@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -37,7 +37,7 @@ class _Received:
 
 
 def end_on_signals() -> None:
-    """Let SIGTERM and SIGHUP interrupt the main thread, from which this is called, until :func:`exit_status`."""
+    """Let SIGTERM and SIGHUP interrupt the main thread, from which this is called, until :func:`leave`."""
     _Received.number, _Received.ended = None, False
     os.environ["RAY_DISABLE_FAILURE_SIGNAL_HANDLER"] = "1"  # Ray, as it is imported, would print a C++ stack instead
     for number in SIGNALS:
@@ -51,10 +51,19 @@ def cause() -> str:
     return "Ctrl-C" if _Received.number is None else signal.Signals(_Received.number).name
 
 
-def exit_status(status: Any) -> Any:
-    """``status`` of a verb that has ended, unless a signal ended it; from here on a signal ends the process at once."""
+def leave(status: Any) -> NoReturn:
+    """End the process with the ``status`` of a verb that has ended, or with that of the signal which ended it.
+
+    After a signal at once: what libraries do at the end of Python may crash where their start was cut off. A signal
+    that comes from here on ends the process at once, too.
+    """
     _Received.ended = True
-    return status if _Received.number is None else 128 + _Received.number
+    if _Received.number is None:
+        sys.exit(status)
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):  # closed by whoever read it
+            stream.flush()
+    os._exit(128 + _Received.number)
 
 
 def _interrupt(number: int, _: FrameType | None) -> None:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from gennape.errors import ServiceError
 from gennape.platform.http_auth import is_loopback
 from gennape.platform.ray_session import end_processes, marked, session_folder
-from gennape.platform.ray_signals import keep_own_signals
+from gennape.platform.ray_signals import keep_own_signals, uninterrupted
 from gennape.platform.ray_start import turn_to_start
 from gennape.platform.room import refuse_small_machine
 
@@ -134,7 +134,8 @@ def _join(address: str) -> None:
     import ray  # noqa: PLC0415
 
     try:
-        ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
+        with uninterrupted():
+            ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
     except (ConnectionError, RuntimeError, TimeoutError, ValueError, OSError) as error:
         raise ServiceError(f"cannot reach the Ray cluster at {address!r}: {error}") from error
     if not _asks_for_token() and not on_loopback():
@@ -160,7 +161,7 @@ def _start(num_cpus: int, folder: Path) -> None:
 
     for attempt in range(START_ATTEMPTS):
         try:
-            with turn_to_start(), _private(), marked(folder):
+            with turn_to_start(), uninterrupted(), _private(), marked(folder):
                 ray.init(
                     address="local",
                     num_cpus=num_cpus,

@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import signal
+import threading
+from contextlib import contextmanager
 from functools import partial
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 def keep_own_signals() -> None:
@@ -21,6 +27,28 @@ def keep_own_signals() -> None:
     ray._private.utils.set_sigterm_handler = _leave
     if not isinstance(services.ConsolePopen, partial):
         services.ConsolePopen = partial(services.ConsolePopen, process_group=0)
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Signals that end this program wait for the end of the block: Ray's core crashes when its start is cut off."""
+    ours = {
+        number: handler
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        if callable(handler := signal.getsignal(number))
+    }
+    if threading.current_thread() is not threading.main_thread():
+        ours = {}
+    came: list[int] = []
+    for number in ours:
+        signal.signal(number, lambda number, _: came.append(number))
+    try:
+        yield
+    finally:
+        for number, handler in ours.items():
+            signal.signal(number, handler)
+        for number in came[:1]:
+            signal.raise_signal(number)
 
 
 def _leave(_handler: object) -> None:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
+import signal
 import time
 from typing import TYPE_CHECKING
 
+import pytest
+
 from gennape.platform import ray_start
+from gennape.platform.ray_signals import uninterrupted
 from gennape.platform.ray_start import turn_to_start
 
 if TYPE_CHECKING:
     from multiprocessing.synchronize import Event
     from pathlib import Path
-
-    import pytest
 
 
 def _hold(path: str, held: Event, let_go: Event) -> None:
@@ -42,6 +45,27 @@ def test_a_command_waits_until_another_has_started_but_not_for_ever(
     began = time.monotonic()
     with turn_to_start():
         assert time.monotonic() - began < 30
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_waits_until_ray_has_started(number: signal.Signals) -> None:
+    before, done = signal.getsignal(number), []
+    signal.signal(number, signal.default_int_handler)
+
+    def start() -> None:
+        with uninterrupted():
+            for _ in range(2):
+                os.kill(os.getpid(), number)
+                time.sleep(0.01)
+                done.append("started")
+
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            start()
+        assert signal.getsignal(number) is signal.default_int_handler
+    finally:
+        signal.signal(number, before)
+    assert done == ["started", "started"]
 
 
 def test_where_no_lock_can_be_kept_nobody_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
