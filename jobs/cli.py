@@ -47,7 +47,7 @@ class _Verbs(TyperGroup):
             return super().invoke(ctx)
         except KeyboardInterrupt:
             sys.stderr.write("gennape: interrupted\n")
-            raise typer.Exit(INTERRUPTED) from None
+            raise typer.Exit(INTERRUPTED_STATUS) from None
 
 
 app = typer.Typer(

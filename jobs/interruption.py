@@ -22,7 +22,7 @@ SIGNALS = (signal.SIGTERM, signal.SIGHUP)
 #: How long a verb may drain. Meanwhile further signals are ignored: `timeout` sends SIGTERM twice at once. After it the
 #: process ends with what it has started: where Ray was ended first, there is nothing left to wait for.
 DRAIN_S = 45.0
-INTERRUPTED = 130
+INTERRUPTED_STATUS = 130
 
 
 class Terminated(KeyboardInterrupt):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gennape.errors import ConfigError, GennapeError
-from gennape.jobs.interruption import INTERRUPTED, cause
+from gennape.jobs.interruption import INTERRUPTED_STATUS, cause
 from gennape.jobs.tracked import Address, TrackingUri, refuse_wrong_address, warn_elsewhere
 from gennape.platform.hints import command, workspace_option
 
@@ -172,18 +172,31 @@ def _run_to_the_end(
 ) -> None:
     """Run, and whatever stops the search before its end, say how to go on; ``evaluations``: a larger budget, if any."""
     from gennape.platform.extension import extend
-    from gennape.platform.runs import FAILED, RUNNING, config_of, lock_run, set_status
-    from gennape.platform.runs import INTERRUPTED as CUT_OFF
+    from gennape.platform.runs import (
+        FAILED,
+        FINISHED,
+        INTERRUPTED,
+        REPORT,
+        RUNNING,
+        config_of,
+        lock_run,
+        set_status,
+        status_of,
+    )
 
     told = False
 
     def tell() -> None:
         """At once, before Ray and MLflow are ended, which may take longer than this process is given."""
         nonlocal told
-        if not told:
-            told = True
-            set_status(folder, status=CUT_OFF, reason=cause())
-            typer.echo(f"interrupted; continue with: {resume}", err=True)
+        if told:
+            return
+        told = True
+        if status_of(folder).get("status") == FINISHED:
+            typer.echo(f"interrupted after its end; the front is in {folder / REPORT}", err=True)
+            return
+        set_status(folder, status=INTERRUPTED, reason=cause())
+        typer.echo(f"interrupted; continue with: {resume}", err=True)
 
     with lock_run(folder) as lock:
         try:
@@ -193,7 +206,7 @@ def _run_to_the_end(
             _run(workspace, folder, checkpoint, address, tracking_uri, lock, tell)
         except KeyboardInterrupt:
             tell()
-            raise typer.Exit(INTERRUPTED) from None
+            raise typer.Exit(INTERRUPTED_STATUS) from None
         except Exception as error:
             lock.check()  # what follows from the loss of the folder is not the error
             reason = str(error) if isinstance(error, GennapeError) else f"{type(error).__name__}: {error}"

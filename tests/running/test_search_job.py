@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import get_type_hints
@@ -34,6 +34,7 @@ from gennape.platform.searchers.registry import SEARCHERS
 from gennape.platform.searchers.testing import SyntheticPredictor
 
 SCRIPT = Path(__file__).with_name("search_without_services.py")
+PATIENCE_S = 400  # on a busy machine
 SMALL = ["--space", "hiaml", "--evaluations", "200", "--population", "20", "--migration-every", "2"]
 
 app = typer.Typer()
@@ -189,6 +190,20 @@ def test_ctrl_c_says_how_to_go_on_and_going_on_gives_the_same_front(tmp_path, tr
     assert f"{run.name} is finished: all 200 evaluations are done" in again.output
 
 
+def test_an_interruption_after_the_end_leaves_the_run_finished(tmp_path, tracker, monkeypatch):
+    @contextmanager
+    def track(*_, **__):
+        yield tracker
+        raise KeyboardInterrupt  # while what is told to MLflow is waited for
+
+    monkeypatch.setattr("gennape.platform.tracking.track", track)
+    result = call(tmp_path, *SMALL)
+    (run,) = list_runs(tmp_path)
+    assert result.exit_code == 130
+    assert status_of(run)["status"] == "finished"
+    assert f"interrupted after its end; the front is in {run / 'report'}" in result.output
+
+
 @pytest.mark.usefixtures("tracker")
 def test_contradictions_and_another_checkpoint_are_refused(tmp_path, monkeypatch):
     interrupt_at(monkeypatch, 1)
@@ -305,18 +320,22 @@ def test_actors_find_what_islands_of_one_process_find_even_when_one_is_killed(tm
         assert {(e["state"], e["island"]) for e in events} == {("PREEMPTED", 1)}
 
 
+@contextmanager
 def driver_at_work(cut, *arguments):
     """A search in a process, and in a group of processes, of its own: in its third generation."""
     command = [sys.executable, str(SCRIPT), "actors", "0.5", "search", *arguments, "--workspace", str(cut)]
-    driver = subprocess.Popen(
+    with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
-    )
-    deadline = time.monotonic() + 120
-    while not list(cut.glob("runs/*/evaluations/000001.parquet")):
-        assert driver.poll() is None, driver.stdout.read()
-        assert time.monotonic() < deadline, "no second generation in two minutes"
-        time.sleep(0.05)
-    return driver
+    ) as driver:
+        try:
+            deadline = time.monotonic() + PATIENCE_S
+            while not list(cut.glob("runs/*/evaluations/000001.parquet")):
+                assert driver.poll() is None, driver.stdout.read()
+                assert time.monotonic() < deadline, "no second generation in time"
+                time.sleep(0.05)
+            yield driver
+        finally:
+            driver.kill()
 
 
 @pytest.mark.usefixtures("tracker")
@@ -335,7 +354,7 @@ def test_a_driver_ended_in_mid_search_is_continued_to_the_same_front(tmp_path, h
     with driver_at_work(cut, *SMALL) as driver:
         children = psutil.Process(driver.pid).children(recursive=True)
         (os.killpg if how == signal.SIGTERM else os.kill)(driver.pid, how)
-        output, _ = driver.communicate(timeout=60)
+        output, _ = driver.communicate(timeout=PATIENCE_S)
     (run,) = list_runs(cut)
     assert driver.returncode == status, output
     assert status_of(run)["status"] == "interrupted"
@@ -359,7 +378,7 @@ def test_a_search_whose_folder_is_deleted_ends_soon(tmp_path):
         (run,) = list_runs(tmp_path)
         began = time.monotonic()
         shutil.rmtree(run)
-        output, _ = driver.communicate(timeout=60)
+        output, _ = driver.communicate(timeout=PATIENCE_S)
     assert driver.returncode == 1
     assert time.monotonic() - began < 30  # 10 s on a machine that is not busy
     assert output.startswith(f"gennape: error: the folder of the run was deleted or moved while it was at work: {run};")
