@@ -107,7 +107,7 @@ def _cases(args: argparse.Namespace) -> Iterator[tuple[str, list[tuple[nn.Module
         load_torchvision()
     for name in MODELS if args.models else ():
         if not args.only or name in args.only:
-            found = timm_model(name)
+            found = timm_model(name, "cpu")
             yield name, [(found.module.eval(), from_torch(found.module, found.image))]
 
 
@@ -134,7 +134,7 @@ def main() -> None:
         start = time.monotonic()
         try:
             files = [_exported_graph(module, graph, args) for module, graph in cases]
-        except (GennapeError, torch.onnx.errors.OnnxExporterError) as error:
+        except (GennapeError, RuntimeError, TypeError, torch.onnx.errors.OnnxExporterError) as error:
             _say(f"| {name} | {len(cases)} | {type(error).__name__}: {str(error)[:200]!r} | | |")
             continue
         before, after = (predictor.predict(pack(graphs)).accuracy for graphs in ([graph for _, graph in cases], files))
