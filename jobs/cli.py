@@ -115,7 +115,7 @@ def main() -> None:
     except GennapeError as error:
         sys.stderr.write(f"gennape: error: {error}\n")
         status = 1
-    except (OSError, MemoryError, RuntimeError, ImportError) as error:
+    except (OSError, MemoryError, RuntimeError, ImportError, SystemError) as error:
         if (sentence := trouble_of(error)) is None:
             raise
         sys.stderr.write(f"gennape: error: {sentence}\n")

@@ -49,6 +49,8 @@ def _chain(error: BaseException) -> list[BaseException]:
 def _lacks_memory(error: BaseException) -> bool:
     if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
         return True
+    if isinstance(error, SystemError):  # libraries that were refused memory return so while they are loaded
+        return address_limit() is not None
     return isinstance(error, RuntimeError | ImportError) and _NO_MEMORY.search(str(error)) is not None
 
 

@@ -46,6 +46,15 @@ def test_a_full_disk_is_named(number: int, tmp_path: Path, monkeypatch: pytest.M
     assert f"cannot write to {tmp_path}: the disk is full" in str(trouble_of(OSError(number, os.strerror(number))))
 
 
+def test_a_library_that_fails_below_a_limit_lacked_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`import torch` with 800 MB of addresses ends so."""
+    error = SystemError("error return without exception set")
+    monkeypatch.setattr("gennape.jobs.trouble.address_limit", lambda: None)
+    assert trouble_of(error) is None
+    monkeypatch.setattr("gennape.jobs.trouble.address_limit", lambda: 819_200_000)
+    assert "a process may have 819 MB (ulimit -v)" in str(trouble_of(error))
+
+
 def test_other_faults_are_not_hidden() -> None:
     assert trouble_of(RuntimeError("odd")) is None
     assert trouble_of(ImportError("No module named 'x'")) is None
