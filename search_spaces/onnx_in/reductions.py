@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from gennape.search_spaces.onnx_in import dimensions as fixed
 from gennape.search_spaces.onnx_in.call import Call, Handler
+from gennape.search_spaces.onnx_in.number_types import RANGES
 from gennape.search_spaces.tracing.alignment import mean_over, root_of_squares, squared, sum_over
 from gennape.search_spaces.tracing.traced_value import TracedValue
 
@@ -24,6 +25,8 @@ def _gone(call: Call) -> tuple[set[int], bool]:
 
 
 def _mean(call: Call) -> TracedValue:
+    if call.type() in RANGES:  # whole numbers are divided towards zero
+        return call.other("floor_mean", _reduced(call.traced().shape, *_gone(call)), call.traced())
     return mean_over(call.b, call.traced(), *_gone(call))
 
 

@@ -76,6 +76,14 @@ def test_bytes_are_not_reckoned_with_as_real_numbers(op: str) -> None:
     assert sum(from_onnx(model).others.values()) == 1
 
 
+def test_a_mean_of_whole_numbers_is_whole() -> None:
+    means = node("ReduceMean", "i a", "m", keepdims=1), node("Cast", "m", to=TensorProto.FLOAT)
+    model = model_of(node("Cast", "x", "i", to=TensorProto.INT32), *means, shape=(1, *IMAGE), a=np.array([2, 3]))
+    assert from_onnx(model).others == {"floor_mean": 1, "trunc": 1}
+    made = by_onnxruntime(model, X)
+    assert (made == np.trunc(made)).all()
+
+
 def test_dropout_is_nothing_but_in_training() -> None:
     ratio, yes, no = np.float32(0.5), np.array(True), np.array(False)
     for model in (
