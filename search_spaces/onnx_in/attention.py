@@ -114,7 +114,9 @@ def _rotary(call: Call) -> TracedValue:
     turned = call.node.integer("rotary_embedding_dim", 0) or width
     if turned % 2 or not 0 < turned <= width:
         raise InvalidGraphError(f"it turns {turned} numbers, which must be even and at most {width}")
-    cosine, sine = (_angles(call, i, places, turned // 2) for i in (1, 2))
+    if not all(_are_angles(call, i, places, turned // 2) for i in (1, 2)):
+        return call.other("rotary_embedding", call.traced().shape, call.traced())
+    cosine = sine = Constant((places, turned // 2))  # they are computed, not learnt
     ranges = (
         (Range(0, turned // 2, 2), Range(1, turned // 2, 2))
         if interleaved
@@ -135,16 +137,12 @@ def _rotary(call: Call) -> TracedValue:
     return made if rank == 4 else tv.reshaped(call.b, tv.moved(made, (0, 2, 1, 3)), call.traced().shape)
 
 
-def _angles(call: Call, i: int, places: int, half: int) -> Constant:
-    """Sines or cosines of each place, which are computed and not learnt; they may be picked by positions."""
+def _are_angles(call: Call, i: int, places: int, half: int) -> bool:
+    """Whether an input holds the sines or cosines of each place, which may be picked by positions."""
     table = call.weight(i)
     if call.constant(3) is None:
-        fits = table.shape == (1, places, half)
-    else:
-        fits = len(table.shape) == 2 and table.shape[1] == half and call.weight(3).shape == (1, places)
-    if not fits:
-        raise InvalidGraphError(f"its angles {list(table.shape)} are not those of {places} places of {half} pairs")
-    return Constant((places, half))
+        return table.shape == (1, places, half)
+    return len(table.shape) == 2 and table.shape[1] == half and call.weight(3).shape == (1, places)
 
 
 def _swish(call: Call) -> TracedValue:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 from math import prod
 
@@ -14,7 +13,6 @@ from gennape.search_spaces.onnx_in.call import Call, Handler, Result
 from gennape.search_spaces.onnx_in.dimensions import axis_of, whole_numbers
 from gennape.search_spaces.onnx_in.file import Constant
 from gennape.search_spaces.onnx_in.shapes import SHAPES
-from gennape.search_spaces.ops import Op
 from gennape.search_spaces.tracing.traced_value import TracedValue
 
 Shape = tuple[int, ...]
@@ -117,13 +115,6 @@ def _mean(call: Call) -> Result | list[Result]:
     return times(call, total, 1 / len(call.xs), total.shape) if isinstance(total, TracedValue) else total
 
 
-def _swish(call: Call) -> TracedValue:
-    """x · sigmoid(alpha · x)."""
-    if math.isclose(call.node.real("alpha", 1.0), 1.0):
-        return call.map(lambda value: call.b.elementwise(Op.SWISH, value))
-    return call.other("swish", call.traced().shape, call.traced())
-
-
 def _centred(call: Call) -> Result | list[Result]:
     """Dimensions cut or padded alike on both sides, told as a Pad with what is cut as less than nothing."""
     shape, wanted = call.traced().shape, whole_numbers(call.constant(1), "shape")
@@ -154,9 +145,7 @@ OUTSIDE: dict[str, Handler] = {
     "DeformConv": _deformed,
     "Col2Im": _folded,
     "Mean": _mean,
-    "Swish": _swish,
     "CenterCropPad": _centred,
-    "RotaryEmbedding": _like("rotary_embedding"),
     "QuantizeLinear": _like("quantize"),
     "DequantizeLinear": _like("dequantize"),
     "ReverseSequence": _like("flip_sequence"),

@@ -144,8 +144,10 @@ def test_depth_to_space(mode: str) -> None:
 
 
 def test_space_to_depth() -> None:
-    operations = _compared(model_of(node("SpaceToDepth", "x", blocksize=2)))
-    assert operations == ["SPACETODEPTH", "RESHAPE", "PERMUTE", "RESHAPE"]
+    """A layer follows: where numbers lie at the end of a network is not kept."""
+    weight = _noise(4, 12, 3, 3)
+    model = model_of(node("SpaceToDepth", "x", "s", blocksize=2), node("Conv", "s w"), w=weight)
+    assert _compared(model, weight) == ["SPACETODEPTH", "RESHAPE", "PERMUTE", "RESHAPE", "CONV"]
 
 
 FLIPS = {
