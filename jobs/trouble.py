@@ -63,18 +63,21 @@ def _no_memory() -> str:
 
 
 def _full(error: OSError) -> str:
-    """Names the folder: that of the file, or the one for temporary files."""
+    """Names the folder: that of the file, or else one that takes no byte more, if it can be found."""
     if error.filename is not None:
         path = Path(os.fsdecode(error.filename))
         folder = path if path.is_dir() else path.parent
     else:
-        folder = _temporary()
+        found = _full_folder()
+        if found is None:
+            return f"cannot write: {error.strerror}"
+        folder = found
     limit = "the largest file allowed (ulimit -f) is reached" if error.errno == errno.EFBIG else "the disk is full"
     return f"cannot write to {folder}: {limit} ({error.strerror}); free some space, or choose another folder"
 
 
-def _temporary() -> Path:
-    """The first of the working folder and the one of temporary files that takes no byte more."""
+def _full_folder() -> Path | None:
+    """Of the one for temporary files and the working folder the first that takes no byte more; None if both do."""
     try:
         temporary = Path(tempfile.gettempdir())
     except OSError:
@@ -85,4 +88,4 @@ def _temporary() -> Path:
                 file.write(bytes(1 << 16))
         except OSError:
             return folder
-    return temporary
+    return None

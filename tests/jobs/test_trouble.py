@@ -43,7 +43,14 @@ def test_a_full_disk_is_named(number: int, tmp_path: Path, monkeypatch: pytest.M
     assert f"cannot write to {tmp_path}: the disk is full" in str(trouble_of(error))
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr("tempfile.tempdir", None)
-    assert f"cannot write to {tmp_path}: the disk is full" in str(trouble_of(OSError(number, os.strerror(number))))
+    unnamed = OSError(number, os.strerror(number))
+    assert trouble_of(unnamed) == f"cannot write: {os.strerror(number)}"  # what is full here was its stdout
+
+    def full(**_: object) -> None:
+        raise unnamed
+
+    monkeypatch.setattr("gennape.jobs.trouble.tempfile.TemporaryFile", full)
+    assert f"cannot write to {tmp_path}: the disk is full" in str(trouble_of(unnamed))
 
 
 def test_a_library_that_fails_below_a_limit_lacked_memory(monkeypatch: pytest.MonkeyPatch) -> None:
