@@ -30,6 +30,7 @@ from gennape.search_spaces.tracing import (
     overloads,
     pools,
     products,
+    rewrites,
     shapes,
     slices,
 )
@@ -56,6 +57,7 @@ SUBSTITUTES: dict[Any, Substitute] = {
     **arithmetic.SUBSTITUTES,
     **attention.SUBSTITUTES,
     **overloads.SUBSTITUTES,
+    **rewrites.SUBSTITUTES,
 }
 
 

@@ -26,7 +26,7 @@ def _attention(
 ) -> Tensor:
     """softmax(query · keyᵀ · scale + mask) · value."""
     if enable_gqa and query.shape[-3] != key.shape[-3]:
-        r.problem("scaled_dot_product_attention with enable_gqa: repeat the keys and values before it")
+        key, value = (x.repeat_interleave(query.shape[-3] // x.shape[-3], -3) for x in (key, value))
     scores = (query @ key.transpose(-2, -1)) * (query.shape[-1] ** -0.5 if scale is None else scale)
     if is_causal:
         return _causal(r, scores) @ value

@@ -54,6 +54,9 @@ def _conv(
     groups: int = 1,
 ) -> None:
     dims = weight.dim() - 2
+    if tensor.dim() == dims + 2 and tensor.shape[0] != 1:
+        _conv_of_windows(r, out, tensor, weight, bias, stride, padding, groups)
+        return
     axes = _image_groups(tensor, dims)
     x = r.arranged(tensor, axes)
     kernel, strides, dilations = (
@@ -73,6 +76,38 @@ def _conv(
         _fixed(r, out, "fixed_conv", x, weight, bias)
         return
     r.bind(out, grouped(made, tuple(out.shape), axes))
+
+
+def _conv_of_windows(
+    r: Recorder,
+    out: Tensor,
+    tensor: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: Any,
+    padding: Any,
+    groups: int,
+) -> None:
+    """A convolution of the parts of one image, which lie in the batch: of single pixels a layer as any other."""
+    if r.is_traced(weight) or r.is_traced(bias):
+        raise Untraceable("it takes windows of the image, and weights that depend on the image")
+    pointwise = weight[0, 0].numel() == 1 and {*_both(stride), *_both(padding)} <= {0, 1, "valid"}
+    if not pointwise:
+        macs = out.numel() * weight[0].numel()
+        r.other("window_conv", out, r.traced(tensor), macs=macs, params=r.spend(weight, bias))
+        return
+    x = pixelwise(r.b, r.traced(tensor), 1)
+    part = ops.conv(x.value.shape, weight.shape[0], (1, 1), (1, 1), (0, 0), (1, 1), groups, bias is not None)
+    made = r.layer(part, x.value, weight.numel() + (0 if bias is None else bias.numel()), weight, bias)
+    if made is None:
+        _fixed(r, out, "fixed_conv", x, weight, bias)
+        return
+    channels = grouped(made, (made.c,), ((0,), (), ())).dims[0]
+    r.bind(out, TracedValue(made, (x.dims[0], channels, *x.dims[2:])))
+
+
+def _both(value: Any) -> tuple[Any, ...]:
+    return tuple(value) if isinstance(value, tuple | list) else (value,)
 
 
 def _padding(

@@ -21,6 +21,7 @@ from gennape.errors import InvalidGraphError
 from gennape.search_spaces.builder import GraphBuilder
 from gennape.search_spaces.graph import Column
 from gennape.search_spaces.operations import Fragment, Value
+from gennape.search_spaces.tracing.fills import fill_of
 from gennape.search_spaces.tracing.overloads import equivalent
 from gennape.search_spaces.tracing.shortcuts import SHORTCUTS
 from gennape.search_spaces.tracing.tables import Handler, Substitute
@@ -122,7 +123,7 @@ class Recorder(KnownTensors, TorchFunctionMode):
 
     def note(self, node: Value, *tensors: Tensor | None) -> None:
         """Remember the names of the tensors that a node's layer holds."""
-        self.weights[node.node] = tuple(self.whole(x) for x in tensors if x is not None)
+        self.weights[node.node] = tuple(self.whole(x) or self.rows(x) for x in tensors if x is not None)
         self.identities[node.node] = tuple(self.identity(x) for x in tensors if x is not None)
 
     # Calls ---------------------------------------------------------------------------------------------------------
@@ -143,11 +144,13 @@ class Recorder(KnownTensors, TorchFunctionMode):
             args, kwargs = self._on_meta(args), {key: self._on_meta(value) for key, value in kwargs.items()}
         if func in self._substitutes:
             with self:
-                return self._substitutes[func](self, *args, **kwargs)
+                return self._substituted(func, args, kwargs)
         inputs = list(tensors_in((args, kwargs)))
         dependent = [x for x in inputs if self._depends(func, x)]
         out = self._run(func, args, kwargs)
         results = list(tensors_in(out))
+        if (fill := fill_of(func, args, kwargs)) is not None and results:
+            self.filled(results[0], fill)
         if not dependent:
             self.computed(inputs, results)
         elif results:
@@ -156,6 +159,19 @@ class Recorder(KnownTensors, TorchFunctionMode):
                 self.wrote(results[0])
         elif out is None:
             self.problem(f"{_name(func)} changes a tensor in place")
+        return out
+
+    def _substituted(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """A call done in another way, or as it is where that way does not know its arguments."""
+        try:
+            return self._substitutes[func](self, *args, **kwargs)
+        except NotImplementedError as error:
+            self.problem(f"{_name(func)}: {error}")
+        with torch._C.DisableTorchFunction():
+            out = func(*args, **kwargs)
+        for x in tensors_in(out):
+            if not self.knows(x):
+                self.fixed(x)
         return out
 
     def _run(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -86,7 +86,7 @@ def join(r: Recorder, out: Tensor, values: list[TracedValue | None], dim: int, t
 def _held(r: Recorder, x: Tensor, dim: int) -> Held:
     """A tensor that the image does not reach, as a part of a join."""
     whole, spent = r.learnt(x) == x.numel(), r.spend(x)
-    return Held(x.shape[dim], None if whole else spent, made=lambda node: r.note(node, x))
+    return Held(x.shape[dim], None if whole else spent, r.fill(x), made=lambda node: r.note(node, x))
 
 
 def _pad(

@@ -36,6 +36,7 @@ class KnownTensors:
         self._parameters: dict[str, Tensor] = {}
         self._used: Counter[str] = Counter()
         self._written: set[int] = set()
+        self._fills: dict[int, tuple[float, int]] = {}
 
     def parameter(self, name: str, x: Tensor) -> None:
         """Make ``x`` a learnt tensor."""
@@ -45,6 +46,15 @@ class KnownTensors:
     def fixed(self, x: Tensor, name: str | None = None, number: float | None = None) -> None:
         """Make ``x`` a constant that nothing learns."""
         self._keep(x, Constant(name=name, number=number))
+
+    def filled(self, x: Tensor, number: float) -> None:
+        """Say that all numbers of ``x`` are the same one."""
+        self._fills[id(x)] = (number, x._version)
+
+    def fill(self, x: Tensor) -> float | None:
+        """The number that all numbers of a constant are, where that is known."""
+        number, version = self._fills.get(id(x), (0.0, -1))
+        return number if version == x._version and self.knows(x) and not self.is_traced(x) else None
 
     def bind(self, x: Tensor, traced: TracedValue) -> None:
         """Say which node's value ``x`` is."""
@@ -92,6 +102,10 @@ class KnownTensors:
         """``x`` was changed in place, and with it all tensors that share its memory."""
         self._written.add(_storage(x))
 
+    def version(self, x: Tensor) -> int:
+        """How often a known tensor had been changed when it was last told what it is."""
+        return self._known[id(x)][2]
+
     def is_stale(self, x: Tensor) -> bool:
         """Whether a tensor was changed in place through another one that shares its memory."""
         return self._known[id(x)][2] != x._version and _storage(x) in self._written
@@ -127,6 +141,18 @@ class KnownTensors:
             (part_of,) = self._names(x)
             name = part_of if self._parameters[part_of].numel() == x.numel() else None
         return name
+
+    def rows(self, x: Tensor) -> str | None:
+        """What a constant is called that is some rows of a parameter: ``in_proj_weight[0:64]``."""
+        if not self._part_of(x) or not x.is_contiguous():
+            return None
+        (name,) = self._names(x)
+        parameter = self._parameters[name]
+        row = parameter[:1].numel() if parameter.dim() else 1
+        first = x.storage_offset() - parameter.storage_offset()
+        if not parameter.is_contiguous() or first % row or x.numel() % row:
+            return None
+        return f"{name}[{first // row}:{(first + x.numel()) // row}]"
 
     def identity(self, x: Tensor) -> Hashable:
         """Equal for constants that hold the same learnt numbers or were computed of the same ones; None without any."""

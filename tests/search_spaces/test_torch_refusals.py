@@ -109,7 +109,7 @@ def test_all_problems_are_told_at_once_with_their_places() -> None:
 
     class Changes(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
-            x[:, 0] = 0
+            x[:, ::2] = 0
             return x
 
     module = nn.Sequential(nn.Conv2d(8, 8, 1), nn.Sequential(nn.ReLU(), Spectrum()), Changes(), nn.Conv3d(1, 1, 1))
