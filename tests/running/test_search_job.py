@@ -219,7 +219,7 @@ def test_contradictions_and_another_checkpoint_are_refused(tmp_path, monkeypatch
     monkeypatch.undo()
     stored = json.loads((run / "config.json").read_text())
     (run / "config.json").write_text(json.dumps(stored | {"search": stored["search"] | {"luck": 7}}))
-    with pytest.raises(ConfigError, match="unknown setting 'luck'"):
+    with pytest.raises(WorkspaceError, match=r"luck \(7\) was added"):
         call(tmp_path, "--resume", run.name)
 
 

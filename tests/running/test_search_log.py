@@ -330,7 +330,7 @@ def test_a_run_of_an_older_version_is_continued(tmp_path):
     resumed = run_search(config, tmp_path, LocalIslands(config, SyntheticPredictor()))
     pd.testing.assert_frame_equal(resumed.evaluations, expected.evaluations)
     assert resumed.hypervolume == expected.hypervolume
-    header["version"] = 3
+    header["version"] = 4
     np.savez(tmp_path / "state.npz", header=np.frombuffer(json.dumps(header).encode(), np.uint8))
-    with pytest.raises(WorkspaceError, match="version 3, this gennape reads 1 and 2"):
+    with pytest.raises(WorkspaceError, match="version 4, this gennape reads 1 to 3"):
         load_state(tmp_path, config, 4)
