@@ -138,7 +138,7 @@ def _with_constant(
     size = prod(x.value.shape[axis] for axis in axes)
     if numbers(x) == out.numel() and (axes or constant.numel() == 1) and size <= MOST_HELD:
         whole, spent = size == constant.numel() == r.learnt(constant), r.spend(constant)
-        value = learnt(x.value, axes, params=None if whole else spent)
+        value = learnt(x.value, axes, params=spent if not whole else None if axes else 1)
         r.note(value, constant)
         r.bind(out, _spread(TracedValue(value, x.dims), out))
     else:
