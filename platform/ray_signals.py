@@ -26,7 +26,7 @@ def keep_own_signals() -> None:
 
     ray._private.utils.set_sigterm_handler = _leave
     if not isinstance(services.ConsolePopen, partial):
-        services.ConsolePopen = partial(services.ConsolePopen, process_group=0)
+        services.ConsolePopen = partial(services.ConsolePopen, process_group=0)  # type: ignore[misc, assignment]
 
 
 @contextmanager
@@ -47,8 +47,8 @@ def uninterrupted() -> Iterator[None]:
     finally:
         for number, handler in ours.items():
             signal.signal(number, handler)
-        for number in came[:1]:
-            signal.raise_signal(number)
+        if came:
+            signal.raise_signal(came[0])
 
 
 def _leave(_handler: object) -> None:

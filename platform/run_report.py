@@ -87,8 +87,8 @@ def read_front(folder: Path) -> list[dict[str, Any]]:
     Raises :class:`WorkspaceError` where there is none yet.
     """
     if os.path.lexists(folder / REPORT / FRONT):
-        front: _Front = read_as(folder / REPORT / FRONT, _Front, "the front of a run")
-        return [point.model_dump() for point in front.points]
+        written: _Front = read_as(folder / REPORT / FRONT, _Front, "the front of a run")
+        return [point.model_dump() for point in written.points]
     config = config_of(folder)
     front = front_of(read_log(folder, len(family(config.space).genes)), config.directed)
     if not len(front):

@@ -64,7 +64,7 @@ def _is_complete(path: Path) -> bool:
         if not tables >= {*Base.metadata.tables, "alembic_version"}:
             return False
         versions = connection.execute("SELECT version_num FROM alembic_version").fetchall()
-        latest = utils._get_latest_schema_revision()  # type: ignore[no-untyped-call]
+        latest = utils._get_latest_schema_revision()
     return bool(versions == [(latest,)])
 
 
@@ -130,14 +130,14 @@ def _migrate(path: Path) -> None:
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore  # noqa: PLC0415
 
     uri = f"sqlite:///{path}"
-    engine = utils.create_sqlalchemy_engine(uri)  # type: ignore[no-untyped-call]
+    engine = utils.create_sqlalchemy_engine(uri)
     try:
-        utils._initialize_tables(engine)  # type: ignore[no-untyped-call]
+        utils._initialize_tables(engine)
     finally:
         engine.dispose()
     # The experiment that MLflow expects in every store: two processes that add it at once would disturb each other too.
     try:
-        SqlAlchemyStore(uri, str(path.parent / "artifacts"))  # type: ignore[no-untyped-call]
+        SqlAlchemyStore(uri, str(path.parent / "artifacts"))
     finally:
         if (opened := SqlAlchemyStore._engine_map.pop(uri, None)) is not None:
             opened.dispose()

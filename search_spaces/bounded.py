@@ -14,9 +14,10 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from io import BufferedReader
 from pathlib import Path
 from struct import error as StructError
-from typing import Any, BinaryIO, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from gennape.errors import InvalidDataError
 
@@ -38,7 +39,7 @@ _KINDS: tuple[tuple[Callable[[int], bool], str], ...] = (
 )  # fmt: skip
 
 
-def open_regular(path: Path) -> BinaryIO:
+def open_regular(path: Path) -> BufferedReader:
     """A regular file, or what a link to one leads to, opened for reading.
 
     Raises :class:`OSError`, as opening does, also for folders, pipes, sockets and devices: these may never end, or

@@ -103,7 +103,7 @@ def _content(archive: zipfile.ZipFile, info: zipfile.ZipInfo, most: int, where: 
 def _number(archive: zipfile.ZipFile, info: zipfile.ZipInfo | None, entry: dict[str, Any], where: str) -> Tensor | None:
     """The tensor, where it is one number that is stored plainly."""
     meta = entry.get("tensor_meta") or {}
-    dtype = DTYPES.get(meta.get("dtype"))
+    dtype = DTYPES.get(meta.get("dtype", -1))
     sizes = [size.get("as_int") for size in meta.get("sizes", ())]
     if info is None or entry.get("use_pickle") or dtype is None or any(size != 1 for size in sizes):
         return None

@@ -91,7 +91,7 @@ class Program(nn.Module):
                 empty = torch.empty(self._sizes(name), dtype=self._dtype(name), device="meta")
                 held = archive.numbers.get(tensor, empty) if name not in parameters else empty
                 made[key] = nn.Parameter(empty, requires_grad=False) if name in parameters else held
-            (self._parameters if name in parameters else self._buffers)[tensor] = made[key]  # type: ignore[index]
+            self.__dict__["_parameters" if name in parameters else "_buffers"][tensor] = made[key]
 
     def _meta(self, name: str) -> Mapping[str, Any]:
         found = self._shapes.get(name)
