@@ -16,7 +16,8 @@ from pathlib import Path
 import numpy as np
 
 from gennape.predictors.checkpoint import learnt_numbers, load_pretrained
-from gennape.predictors.evaluation_rows import build_rows, present_benchmarks, read_rows
+from gennape.predictors.evaluation_files import benchmarks_in
+from gennape.predictors.evaluation_rows import build_rows, read_rows
 from gennape.predictors.fuzzy_ensemble import FuzzyEnsemble
 from gennape.predictors.metrics import srcc
 from gennape.predictors.protocol import BenchmarkRows
@@ -45,7 +46,7 @@ def main() -> None:
     a = parser.parse_args()
     predictor = load_pretrained()
     sys.stdout.write("| family | random | chosen | chosen - random |\n|---|---:|---:|---:|\n")
-    for benchmark in present_benchmarks(a.data):
+    for benchmark in benchmarks_in(a.data)[1]:
         chosen = read_rows(a.data, benchmark, {"nb101"}, learnt_numbers())
         if not chosen.tuned:
             continue

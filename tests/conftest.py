@@ -30,6 +30,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         turns[turn_of[path]] += count
     for item in items:
         on_cluster = item.get_closest_marker("cluster") is not None
-        turn = f"cluster {turn_of[item.path]}" if on_cluster else item.nodeid.partition("::")[0]
+        turn = f"cluster-{turn_of[item.path]}" if on_cluster else item.nodeid.partition("::")[0]
         item.add_marker(pytest.mark.xdist_group(turn))
     items.sort(key=lambda item: item.get_closest_marker("cluster") is None)

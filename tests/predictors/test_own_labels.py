@@ -8,7 +8,8 @@ import pandas as pd
 import pytest
 
 from gennape.errors import InvalidDataError
-from gennape.predictors.evaluation_rows import OWN, present_benchmarks, read_rows
+from gennape.predictors.evaluation_files import benchmarks_in
+from gennape.predictors.evaluation_rows import OWN, read_rows
 from gennape.search_spaces.families.registry import family
 
 LABELS = Path(__file__).parents[2] / "benchmarks" / "labels"
@@ -43,7 +44,7 @@ def test_labels_of_several_recipes_or_an_unknown_one_are_not_averaged(tmp_path: 
 
 def test_own_labels_are_found_in_a_folder_beside_others_or_alone(tmp_path: Path) -> None:
     write(tmp_path, names(2), [70.0, 80.0])
-    assert present_benchmarks(tmp_path) == [HIAML]
+    assert benchmarks_in(tmp_path) == (tmp_path, [HIAML])
 
 
 @pytest.mark.parametrize(
