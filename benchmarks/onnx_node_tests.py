@@ -28,6 +28,7 @@ import warnings
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import permutations
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,8 @@ from gennape.search_spaces.plan import NOT_EXECUTABLE
 
 #: Most seconds that a case may take, and the opset that old ones are converted to.
 SECONDS, CONVERTED = 60, 13
+#: Most factors of a result's dimensions that are compared in every order.
+_MOST_FACTORS = 7
 OUTCOMES = ("read, executed", "read, others", "refused", "wrong")
 #: Operators and domains that no network of one image has.
 LEFT_OUT = {
@@ -177,7 +180,6 @@ def _network(case: Case, values: list[onnx.ValueInfoProto], image: Any, expected
     graph.initializer.extend([*given, *sizes])
     graph.input.append(helper.make_tensor_value_info("drill_image", elem, dims))
     graph.output.append(helper.make_tensor_value_info("drill_result", kind, None))
-    expected = np.asarray(expected).reshape(1, -1)
     return Case(case.name, case.kind, model, [np.asarray(image).reshape(dims)], [expected], case.rtol, case.atol)
 
 
@@ -213,36 +215,70 @@ def outcome(case: Case) -> tuple[str, str]:
 def _compared(case: Case, graph: ComputationGraph) -> tuple[str, str]:
     module = compile_graph(graph).eval()
     carry(module, case)
-    image = _image(np.asarray(case.inputs[0]), module.image_shape)
-    with torch.no_grad():
-        made = module.double()(torch.from_numpy(image.astype(np.float64))).numpy()
-    wanted = np.asarray(case.outputs[0]).astype(np.float64).reshape(-1)
-    if _close(case, made, wanted):
-        return "read, executed", ""
-    ours = _by_onnxruntime(case)
-    if ours is not None and not _close(case, ours, wanted) and _close(case, made, ours):
-        return "read, executed", "as onnxruntime, other than the suite"
-    far = np.nanmax(np.abs(made.ravel() - wanted)) if made.size == wanted.size else f"{made.size} for {wanted.size}"
+    module = module.double()
+    wanted = np.asarray(case.outputs[0]).astype(np.float64)
+    far: object = "no layout of the image fits"
+    for image in _images(np.asarray(case.inputs[0]), module.image_shape):
+        with torch.no_grad():
+            made = module(torch.from_numpy(image.astype(np.float64))).numpy()
+        if _close(case, made, wanted):
+            return "read, executed", ""
+        ours = _by_onnxruntime(case)
+        if ours is not None and not _close(case, ours, wanted) and _close(case, made, ours):
+            return "read, executed", "as onnxruntime, other than the suite"
+        far = f"{made.size} for {wanted.size}"
+        if made.size == wanted.size:
+            far = np.nanmax(np.abs(made.ravel() - wanted.ravel()))
     return "wrong", f"numbers differ: {far}"
 
 
-def _image(x: np.ndarray[Any, Any], shape: tuple[int, ...]) -> np.ndarray[Any, Any]:
-    """An input as the map that a graph takes: of [1, a, b] the last dimension are the channels."""
+def _images(x: np.ndarray[Any, Any], shape: tuple[int, ...]) -> Iterator[np.ndarray[Any, Any]]:
+    """An input as the map that a graph takes: of [1, a, b] the last dimension are the channels.
+
+    The importer takes an image whose last dimension is worked on as the channels for one with channels last.
+    """
     if x.ndim == 3 and x.shape[0] == 1:
-        x = x.transpose(0, 2, 1)
-    return x.reshape(1, *shape)
+        yield x.transpose(0, 2, 1).reshape(1, *shape)
+    elif x.ndim == 4:
+        turned = x.transpose(0, 3, 1, 2)
+        yield from (layout for layout in (x, turned) if layout.shape[1:] == shape)
+    else:
+        yield x.reshape(1, *shape)
 
 
 def _close(case: Case, made: np.ndarray[Any, Any], wanted: np.ndarray[Any, Any]) -> bool:
-    """Whether the numbers are equal, up to the digits of their type, in whatever order the result is laid out.
+    """Whether the numbers are equal, up to the digits of their type, and to the order of dimensions or their factors.
 
     The importer leaves out how a network arranges its result at the end, so that one function is one graph.
     """
     tolerance = max(case.rtol, 1e-2 if np.asarray(case.outputs[0]).dtype.itemsize < 4 else 1e-3)
-    return made.size == wanted.size and any(
-        np.allclose(order(made.ravel()), order(wanted), tolerance, max(case.atol, 1e-5), equal_nan=True)
-        for order in (np.ravel, np.sort)
-    )
+
+    def equal(a: np.ndarray[Any, Any], b: np.ndarray[Any, Any]) -> bool:
+        return np.allclose(a.ravel(), b.ravel(), tolerance, max(case.atol, 1e-5), equal_nan=True)
+
+    if made.size != wanted.size or not equal(np.sort(made, axis=None), np.sort(wanted, axis=None)):
+        return False
+    whole = any(equal(a, b) for a in _orders(made) for b in _orders(wanted))
+    return whole or any(equal(a, wanted) for shape in _factored(made.shape) for a in _orders(made.reshape(shape)))
+
+
+def _orders(x: np.ndarray[Any, Any]) -> Iterator[np.ndarray[Any, Any]]:
+    """An array with its dimensions in every order."""
+    x = x.squeeze()
+    return (x.transpose(order) for order in permutations(range(x.ndim)))
+
+
+def _factored(shape: tuple[int, ...]) -> Iterator[list[int]]:
+    """A shape with every dimension as its prime factors, the smallest first or last, where they are few."""
+    factors = [_primes(size) for size in shape]
+    if sum(map(len, factors)) <= _MOST_FACTORS:
+        yield [n for of_one in factors for n in of_one]
+        yield [n for of_one in factors for n in of_one[::-1]]
+
+
+def _primes(size: int) -> list[int]:
+    first = next((n for n in range(2, size) if size % n == 0), size)
+    return [] if size == 1 else [first, *_primes(size // first)]
 
 
 def _by_onnxruntime(case: Case) -> np.ndarray[Any, Any] | None:
@@ -257,7 +293,7 @@ def _by_onnxruntime(case: Case) -> np.ndarray[Any, Any] | None:
         made = session.run(None, {session.get_inputs()[0].name: np.asarray(case.inputs[0])})[0]
     except _REFUSALS:  # an operator or a type that it has not
         return None
-    return np.asarray(made).astype(np.float64).reshape(-1)
+    return np.asarray(made).astype(np.float64).reshape(np.asarray(case.outputs[0]).shape)
 
 
 def carry(module: GraphModule, case: Case) -> None:
