@@ -99,6 +99,7 @@ def test_what_does_not_drain_is_ended_with_its_children(start: Start) -> None:
     assert process.returncode == 143
     assert time.monotonic() - began >= 1
     assert said == "gennape: not drained 1 s after SIGTERM, ended all the same\n"
+    psutil.wait_procs([child], timeout=10)  # killed, and perhaps not yet gone
     assert not child.is_running() or child.status() == psutil.STATUS_ZOMBIE
 
 

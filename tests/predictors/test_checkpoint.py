@@ -104,7 +104,7 @@ def test_a_description_that_does_not_fit_is_refused(saved: Path, fields: dict[st
 def test_sizes_that_contradict_the_weights_are_refused(saved: Path) -> None:
     config = json.loads((saved / DESCRIPTION).read_text())["config"]
     _edit(saved, config={**config, "clusters": 5})
-    with pytest.raises(CheckpointError, match="do not fit the sizes"):
+    with pytest.raises(CheckpointError, match=r"clusters is 3, the encoder's sizes give \[1, 5\]"):
         load_checkpoint(saved)
 
 
