@@ -248,7 +248,7 @@ def test_what_is_saved_gives_the_same_bytes(members: MemberEnsemble, view: View,
 def test_what_does_not_fit_together_is_refused(members: MemberEnsemble) -> None:
     config, tensors = members.config(), members.state()
     for name in tensors:
-        with pytest.raises(CheckpointError, match="tensors are not of its sizes"):
+        with pytest.raises(CheckpointError, match="do not fit the sizes"):
             MemberEnsemble.restore(config, {key: value for key, value in tensors.items() if key != name})
     with pytest.raises(CheckpointError, match="5 weights"):
         MemberEnsemble.restore({**config, "weights": config["weights"][1:]}, tensors)
