@@ -104,7 +104,7 @@ def test_free_islands_go_on_from_where_they_stand(tmp_path: Path) -> None:
     first = _run(tmp_path / "run", evaluations=50, asynchronous=True)
     extend(tmp_path / "run", 120)
     result = _run(tmp_path / "run")
-    assert result.evaluations["hash"].tolist()[:50] == first.evaluations["hash"].tolist()
+    assert set(first.evaluations["hash"]) <= set(result.evaluations["hash"])
     assert result.evaluations["hash"].nunique() == len(result.evaluations) == 120
     assert not (tmp_path / "run" / "superseded").exists()
 
@@ -117,6 +117,6 @@ def test_a_search_of_a_former_version_goes_on_from_where_it_stands(
         first = _run(tmp_path / "run", evaluations=50)
     extend(tmp_path / "run", 120)
     result = _run(tmp_path / "run")
-    assert result.evaluations["hash"].tolist()[:50] == first.evaluations["hash"].tolist()
+    assert set(first.evaluations["hash"]) <= set(result.evaluations["hash"])
     assert len(result.evaluations) == 120
     assert len(list((tmp_path / "run" / SHARDS).iterdir())) > 3
