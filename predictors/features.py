@@ -152,16 +152,17 @@ def moved(batch: Any, device: torch.device) -> Iterator[Any]:
             yield None if value is None else value.to(device)
 
 
-def featurize(graphs: PackedGraphs) -> GraphBatch:
+def featurize(graphs: PackedGraphs, formed: bool = False) -> GraphBatch:
     """The features of published computation graphs (operation, shapes, kernel, weight shape, bias), by step.
 
-    They are those of the graphs' :func:`normal form <gennape.search_spaces.normal_form.normal_form>`, but the cost.
+    They are those of the graphs' :func:`normal form <gennape.search_spaces.normal_form.normal_form>`, but the cost;
+    ``formed`` says that graphs have it already.
 
     Sizes are logarithms: channels as log2(c) / 8, kernels as log2(k), heights and widths relative to the graph's own
     input image, since a family of 224 pixels would otherwise lie outside all that a family of 32 pixels teaches.
     """
     count = flops(graphs)
-    graphs = normal_form(graphs)
+    graphs = graphs if formed else normal_form(graphs)
     op = operations(graphs)
     leads, step_of = steps(graphs, op)
     owner = graphs.graph_index

@@ -142,8 +142,8 @@ class FuzzyEnsemble(TunablePredictor):
     def _compute(self, graphs: PackedGraphs) -> _Seen:
         _refuse_empty(graphs)
         graphs = normal_form(graphs)
-        view = look(self.network, graphs)
-        shape = np.concatenate([structure(graphs.take(rows)) for rows in _parts(graphs)])
+        view = look(self.network, graphs, formed=True)
+        shape = np.concatenate([structure(graphs.take(rows), formed=True) for rows in _parts(graphs)])
         accuracy = self.law.accuracy(shape)
         trust = self.network.familiarity(torch.from_numpy(view.pooled)).numpy()
         familiar = np.flatnonzero(trust)
@@ -158,7 +158,7 @@ class FuzzyEnsemble(TunablePredictor):
         pooled, counts = np.zeros((len(graphs), 2 * hidden)), np.zeros((len(graphs), 1))
         with torch.inference_mode():
             for chosen in _parts(graphs):
-                batch = featurize(graphs.take(chosen))
+                batch = featurize(graphs.take(chosen), formed=True)
                 pooled[chosen] = self.pretrained.pool(batch).numpy()
                 counts[chosen, 0] = batch.offsets.diff().numpy()
         totals = np.concatenate([pooled[:, :hidden] * counts, counts], axis=1)

@@ -29,8 +29,9 @@ SIZES = (
 STRUCTURE = (*SIZES, *WAYS)
 
 
-def structure(graphs: PackedGraphs) -> Float64[np.ndarray, "g s"]:
-    """One row per graph, columns as in :data:`STRUCTURE`, of its normal form.
+def structure(graphs: PackedGraphs, formed: bool = False) -> Float64[np.ndarray, "g s"]:
+    """One row per graph, columns as in :data:`STRUCTURE`, of its normal form; ``formed`` says that
+    graphs have it already.
 
     ``size`` is log(||MACs|| x ||parameters|| x side^2) / 4, side being that of the image and ||x|| over all operations
     (sum of x^q)^(1/q) with q = 2/3: a layer twice as large counts for less than two layers. ``on the way`` are expected
@@ -38,7 +39,7 @@ def structure(graphs: PackedGraphs) -> Float64[np.ndarray, "g s"]:
     of pooling among pooling and convolutions. The other sizes are logarithms, ``log(1 + x)``. Columns of the ways are
     those of :func:`gennape.predictors.ways.ways`. Raises :class:`gennape.errors.InvalidGraphError` for a cycle.
     """
-    graphs = normal_form(graphs)
+    graphs = graphs if formed else normal_form(graphs)
     op = operations(graphs)
     owner = graphs.graph_index
     layer, pool = np.isin(op, _CONVOLUTIONS), np.isin(op, _POOLS)

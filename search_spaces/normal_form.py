@@ -23,10 +23,21 @@ from gennape.search_spaces.ops import WEIGHTED, Op
 
 _BLANK = node(Op.BATCHNORM, (1, 1, 1), (1, 1, 1)).nodes[0]
 _SIZES_IN, _SIZES_OUT = slice(Column.C_IN, Column.W_IN + 1), slice(Column.C_OUT, Column.W_OUT + 1)
-_LEARNT = (Op.SCALE, Op.SHIFT)
-_ACTIVATIONS = (Op.RELU, Op.RELU6, Op.SWISH, Op.GELU, Op.TANH, Op.LEAKYRELU)
+
+
+def _table(*ops: Op) -> Bool[np.ndarray, " o"]:
+    """By number of an operation whether it is one of these: far faster to look up than to search."""
+    return np.isin(np.arange(max(Op) + 1), ops)
+
+
+_LEARNT = _table(Op.SCALE, Op.SHIFT)
+_WEIGHTED = _table(*WEIGHTED)
+_ON_MAPS = _table(*(op for op in WEIGHTED if op != Op.LINEAR))
+_BEGINNING = _table(Op.CONV, Op.DEPTHWISE, Op.SLICE)
+_ACTIVATIONS = _table(Op.RELU, Op.RELU6, Op.SWISH, Op.GELU, Op.TANH, Op.LEAKYRELU)
+_FRONTS = _table(Op.SCALE, Op.SHIFT, Op.BATCHNORM, Op.OTHER)
 #: What only changes how a classifier's result is read, as the last operation of a network.
-_HEADS = (Op.SOFTMAX, Op.SIGMOID, Op.IDENTITY, Op.RESHAPE, Op.PERMUTE)
+_HEADS = _table(Op.SOFTMAX, Op.SIGMOID, Op.IDENTITY, Op.RESHAPE, Op.PERMUTE)
 _OTHER_HEADS = tuple(other_kind(name) for name in ("log_softmax", "LogSoftmax", "logsigmoid", "log"))
 #: Arithmetic with constants that has no operation of its own, as normalisations of the image are written.
 _OTHER_SCALINGS = tuple(other_kind(name) for name in ("div", "sub", "mul", "add"))
@@ -61,19 +72,21 @@ class _Links:
 
 def without_identities(graphs: PackedGraphs) -> PackedGraphs:
     """Leave out what changes no number: identities, times one, plus zero."""
-    op, constant = graphs.nodes[:, Column.OP], graphs.nodes[:, Column.KIND] == 0
-    neutral = np.where(op == Op.SCALE, 1.0, 0.0)
-    gone = (op == Op.IDENTITY) | (np.isin(op, _LEARNT) & constant & (graphs.scalars == neutral))
+    op = graphs.nodes[:, Column.OP]
+    gone, learnt = op == Op.IDENTITY, np.flatnonzero(_LEARNT[op])
+    neutral = np.where(op[learnt] == Op.SCALE, 1.0, 0.0)
+    gone[learnt] = (graphs.nodes[learnt, Column.KIND] == 0) & (graphs.scalars[learnt] == neutral)
     return _without(graphs, gone)
 
 
 def without_input_scaling(graphs: PackedGraphs) -> PackedGraphs:
     """Leave out what normalises the image before the first layer: it only says in which units pixels are given."""
-    op, first = graphs.nodes[:, Column.OP], graphs.edges[graphs.nodes[graphs.edges[:, 0], Column.OP] == Op.INPUT, 1]
-    if not np.isin(op[first], (*_LEARNT, Op.BATCHNORM, Op.OTHER)).any():
+    op = graphs.nodes[:, Column.OP]
+    source, target = graphs.edges.T
+    if not (_FRONTS[op[target]] & (op[source] == Op.INPUT)).any():
         return graphs
     named = (op == Op.OTHER) & np.isin(graphs.nodes[:, Column.KIND], _OTHER_SCALINGS)
-    scaling = np.isin(op, (*_LEARNT, Op.BATCHNORM)) | named
+    scaling = _LEARNT[op] | (op == Op.BATCHNORM) | named
     links, gone = _Links(graphs), np.zeros(len(op), bool)
     scaling &= (links.fan_in == 1) & (graphs.nodes[:, _SIZES_IN] == graphs.nodes[:, _SIZES_OUT]).all(1)
     front = np.flatnonzero(op == Op.INPUT)
@@ -87,8 +100,9 @@ def without_input_scaling(graphs: PackedGraphs) -> PackedGraphs:
 def without_head_activation(graphs: PackedGraphs) -> PackedGraphs:
     """Leave out a softmax or a rearrangement at the end: neither the classes nor their order change."""
     op = graphs.nodes[:, Column.OP]
-    named = (op == Op.OTHER) & np.isin(graphs.nodes[:, Column.KIND], _OTHER_HEADS)
-    activation = np.isin(op, _HEADS) | named
+    named = op == Op.OTHER
+    named[named] = np.isin(graphs.nodes[named, Column.KIND], _OTHER_HEADS)
+    activation = _HEADS[op] | named
     if not activation.any():
         return graphs
     links, gone = _Links(graphs), np.zeros(len(op), bool)
@@ -112,11 +126,15 @@ def with_one_normalisation(graphs: PackedGraphs) -> PackedGraphs:
     """After each layer one normalisation on maps, or a bias on vectors, for whatever scales and shifts its channels."""
     nodes = graphs.nodes
     op, bias = nodes[:, Column.OP], nodes[:, Column.BIAS] > 0
-    weighted = np.isin(op, WEIGHTED)
+    weighted = _WEIGHTED[op]
     is_map = (nodes[:, Column.H_OUT] > 1) | (nodes[:, Column.W_OUT] > 1)
-    on_map = weighted & (op != Op.LINEAR) & is_map
-    if not (bias & on_map).any() and _is_plain(graphs, op, on_map, is_map):
-        return graphs
+    on_map = _ON_MAPS[op] & is_map
+    if _is_plain(graphs, op, on_map, is_map):
+        biased = bias & on_map
+        if not biased.any():
+            return graphs
+        if _normalised_at_once(graphs, op, biased):
+            return _without_biases(graphs, biased)
     links = _Links(graphs)
     root = _absorbing(graphs, links, weighted)
     absorbed = np.flatnonzero(root >= 0)
@@ -149,35 +167,39 @@ def with_own_rectifiers(graphs: PackedGraphs) -> PackedGraphs:
     """
     op = graphs.nodes[:, Column.OP]
     source, target = graphs.edges.T
-    fan_out = np.bincount(source, minlength=len(op))
-    several = np.isin(op[source], (Op.RELU, Op.SLICE)) & (fan_out[source] > 1)
-    if not (several & np.isin(op[target], (Op.CONV, Op.DEPTHWISE))).any():
-        return graphs
-    graphs = _shared_out(graphs, np.where(several & (op[source] == Op.SLICE) & (op[target] == Op.CONV), 0, -1), True)
-    return _shared_out(graphs, _rectified_together(graphs), False)
+    several = np.bincount(source, minlength=len(op)) > 1
+    slices = np.flatnonzero(several[source] & (op[source] == Op.SLICE) & (op[target] == Op.CONV))
+    graphs = _shared_out(graphs, slices, slices)
+    return _shared_out(graphs, *_rectified_together(graphs))
 
 
-def _rectified_together(graphs: PackedGraphs) -> Int64[np.ndarray, " e"]:
-    """For each edge from a rectifier to what begins with it the number of that operation, else -1."""
+def _rectified_together(graphs: PackedGraphs) -> tuple[Int64[np.ndarray, " k"], Int64[np.ndarray, " k"]]:
+    """Edges from rectifiers to what begins with one, and for each the number of the operation that does."""
+    op = graphs.nodes[:, Column.OP]
+    source, target = graphs.edges.T
+    several = (op == Op.RELU) & (np.bincount(source, minlength=len(op)) > 1)
+    rows = np.flatnonzero(several[source])
+    from_, to = source[rows], target[rows]
+    if not (_BEGINNING[op[to]]).any():
+        return rows[:0], rows[:0]
     links = _Links(graphs)
-    op, source, target, after = links.op, links.source, links.target, links.after
-    alone = links.fan_out == 1
+    before, after, alone = links.before, links.after, links.fan_out == 1
+    half = np.where(op[to] == Op.SLICE, after[to], to)
+    joint = after[half]
+    reduction = (op[half] == Op.CONV) & alone[half] & (op[joint] == Op.CONCAT)
+    reduction &= np.bincount(joint[reduction], minlength=len(op))[joint] > 1
     # A layer's activation comes after its normalisation.
-    then = np.where(alone & (op[after] == Op.BATCHNORM), after, np.arange(len(op)))
+    last = np.where(alone[to] & (op[after[to]] == Op.BATCHNORM), after[to], to)
+    then = after[last]
     deep = np.zeros(len(op), bool)
     deep[source[op[target] == Op.DEPTHWISE]] = True
-    activation = np.isin(op, _ACTIVATIONS) & ~(deep & (op == Op.RELU))
-    rectified = alone & (links.fan_out[then] == 1) & activation[after[then]]
-    from_relu = (op[source] == Op.RELU) & (links.fan_out[source] > 1)
-    joined = op[links.before[source]] == Op.CONCAT
-    half = np.where(op[target] == Op.SLICE, after[target], target)
-    reduction = from_relu & (op[half] == Op.CONV) & alone[half] & (op[after[half]] == Op.CONCAT)
-    reduction &= np.bincount(after[half[reduction]], minlength=len(op))[after[half]] > 1
-    begins = (op[target] == Op.DEPTHWISE) | ((op[target] == Op.CONV) & (joined | ~rectified[target]))
-    taker = np.where(reduction, after[half], np.where(from_relu & begins, target, -1))
+    rectified = alone[to] & alone[last] & _ACTIVATIONS[op[then]] & ~(deep[then] & (op[then] == Op.RELU))
+    begins = (op[to] == Op.DEPTHWISE) | ((op[to] == Op.CONV) & ((op[before[from_]] == Op.CONCAT) | ~rectified))
     # A rectifier that something else takes too ends what is before it.
-    taker[np.isin(source, source[taker < 0])] = -1
-    return taker
+    ends = np.zeros(len(op), bool)
+    ends[from_[~(reduction | begins)]] = True
+    begins = ~ends[from_]
+    return rows[begins], np.where(reduction, joint, to)[begins]
 
 
 #: In order; each returns the set that it was given where it has nothing to do.
@@ -195,18 +217,33 @@ def _is_plain(
 ) -> bool:
     """Whether, at a glance, each graph has normalised layers, none of them twice, and none where a bias would do."""
     norm = op == Op.BATCHNORM
-    if (norm & ~is_map).any() or np.isin(op, _LEARNT).any():
+    if (norm & ~is_map).any() or _LEARNT[op].any():
         return False
     source, target = graphs.edges.T
     into_norm = source[norm[target]]
-    has_layer = np.bincount(graphs.graph_index[into_norm[on_map[into_norm]]], minlength=len(graphs)) > 0
+    before = np.concatenate([[0], np.cumsum(np.bincount(into_norm[on_map[into_norm]], minlength=len(op)))])
+    has_layer = np.diff(before[graphs.node_offsets]) > 0
     return bool(has_layer.all()) and not (norm[into_norm] | (op[into_norm] == Op.LINEAR)).any()
+
+
+def _normalised_at_once(graphs: PackedGraphs, op: Int32[np.ndarray, " n"], layers: Bool[np.ndarray, " n"]) -> bool:
+    """Whether one normalisation and nothing else takes what each of these layers makes."""
+    source, target = graphs.edges.T
+    from_layers = layers[source]
+    alone = np.bincount(source[from_layers], minlength=len(op))[layers] == 1
+    return bool(alone.all()) and bool((op[target[from_layers]] == Op.BATCHNORM).all())
+
+
+def _without_biases(graphs: PackedGraphs, layers: Bool[np.ndarray, " n"]) -> PackedGraphs:
+    nodes = graphs.nodes.copy()
+    nodes[layers, Column.BIAS] = 0
+    return PackedGraphs(nodes, graphs.scalars, graphs.edges, graphs.node_offsets, graphs.edge_offsets)
 
 
 def _absorbing(graphs: PackedGraphs, links: _Links, weighted: Bool[np.ndarray, " n"]) -> Int64[np.ndarray, " n"]:
     """For each node that scales or shifts channels of one layer alone that layer, else -1."""
     op = links.op
-    by_channel = np.isin(op, _LEARNT) & (graphs.nodes[:, Column.KIND] == 1)
+    by_channel = _LEARNT[op] & (graphs.nodes[:, Column.KIND] == 1)
     affine = ((op == Op.BATCHNORM) | by_channel) & (links.fan_out[links.before] == 1)
     root = np.where(affine & weighted[links.before], links.before, -1)
     while True:
@@ -275,22 +312,25 @@ def _without(graphs: PackedGraphs, gone: Bool[np.ndarray, " n"]) -> PackedGraphs
     )
 
 
-def _shared_out(graphs: PackedGraphs, taker: Int64[np.ndarray, " e"], each: bool) -> PackedGraphs:
-    """The graphs with copies of the sources of edges: one for each ``taker``, or for ``each`` edge that has one (>= 0).
+def _shared_out(
+    graphs: PackedGraphs, edge_rows: Int64[np.ndarray, " k"], taker: Int64[np.ndarray, " k"]
+) -> PackedGraphs:
+    """The graphs with copies of the sources of some edges, one for each ``taker`` of a source.
 
-    Edges without a taker keep the node and, where there are none, those of its first.
+    Other edges keep the node and, where there are none, those of its first.
     """
-    edge_rows = np.flatnonzero(taker >= 0)
     if not len(edge_rows):
         return graphs
     source, target = graphs.edges.T
-    wanted = np.stack([source[edge_rows], target[edge_rows] if each else taker[edge_rows]], axis=1)
-    groups, group = np.unique(wanted, axis=0, return_inverse=True)
-    group, shared = group.reshape(-1), np.zeros(len(graphs.nodes), bool)
-    shared[source[taker < 0]] = True
-    first = np.zeros(len(groups), bool)
-    first[np.unique(groups[:, 0], return_index=True)[1]] = True
-    copied = shared[groups[:, 0]] | ~first
+    most = int(taker.max()) + 1
+    keys, group = np.unique(source[edge_rows] * most + taker, return_inverse=True)
+    origin = keys // most
+    first, shared = np.ones(len(keys), bool), np.zeros(len(graphs.nodes), bool)
+    first[1:] = origin[1:] != origin[:-1]
+    others = np.ones(len(source), bool)
+    others[edge_rows] = False
+    shared[source[others]] = True
+    copied = shared[origin] | ~first
     if not copied.any():
         return graphs
     new = len(graphs.nodes) + np.cumsum(copied) - 1
@@ -298,7 +338,7 @@ def _shared_out(graphs: PackedGraphs, taker: Int64[np.ndarray, " e"], each: bool
     edges, before = graphs.edges.copy(), np.arange(len(graphs.nodes))
     before[target] = source
     edges[moved, 0] = new[group[copied[group]]]
-    of = groups[copied, 0]
+    of = origin[copied]
     draft = PackedGraphs(graphs.nodes, graphs.scalars, edges, graphs.node_offsets, graphs.edge_offsets)
     added = np.stack([before[of], new[copied]], axis=1)
     return _with_nodes(draft, of, graphs.nodes[of], graphs.scalars[of], added)

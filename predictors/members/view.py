@@ -49,15 +49,18 @@ class View:
         )
 
 
-def look(network: ClusteredEncoder, graphs: PackedGraphs) -> View:
-    """What ``network`` shows of graphs, in its own precision and on its own device; kept in double precision."""
+def look(network: ClusteredEncoder, graphs: PackedGraphs, formed: bool = False) -> View:
+    """What ``network`` shows of graphs, in its own precision and on its own device; kept in double precision.
+
+    ``formed`` says that graphs have their normal form.
+    """
     config, n = network.config, len(graphs)
     widths = (2 * config.encoder.hidden, config.encoder.embedding, config.clusters)
     found = [np.zeros((n, width)) for width in widths]
     device = network.centroids.device
     with torch.inference_mode():
         for rows in batches_of_nodes(graphs, _NODES_AT_ONCE):
-            for table, part in zip(found, network(featurize(graphs.take(rows)).to(device)), strict=True):
+            for table, part in zip(found, network(featurize(graphs.take(rows), formed).to(device)), strict=True):
                 table[rows] = part.cpu().numpy()
     count = flops(graphs)
     pooled, embedding, memberships = found
