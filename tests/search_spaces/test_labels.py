@@ -195,7 +195,7 @@ def test_what_is_no_percentage_is_refused(tmp_path: Path, accuracy: str) -> None
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "cannot read .* as CSV"),
+        (b"", "cannot read .*: it is empty"),
         (b"architecture,acc\n", "needs rows"),
         (b"acc\n91\n", "needs a column 'architecture'; has"),
         (b'architecture,acc\n"[,91\n', "cannot read .* as CSV"),
