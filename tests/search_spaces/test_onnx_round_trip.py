@@ -58,13 +58,15 @@ def _as_read(graph: ComputationGraph) -> ComputationGraph:
 
 def _told_by_onnx(graph: ComputationGraph) -> bool:
     """Whether ONNX can say it all: not how a vector was turned, nor the step of a slice of one, nor along which axis
-    of size 1 is learnt, nor a mean over areas, nor that padding counts where one axis rounds up and the other drops a
-    window; where axes change places is settled by what takes them."""
+    of size 1 is learnt, nor whether a tensor is learnt or fixed, nor a mean over areas, nor that padding counts where
+    one axis rounds up and the other drops a window; where axes change places is settled by what takes them."""
     op, kind = graph.nodes[:, Column.OP], graph.nodes[:, Column.KIND]
     shapes = graph.nodes[:, Column.C_IN : Column.W_IN + 1]
     spans = (kind[:, None] >> np.arange(3) & 1) == 1
     unclear = np.isin(op, (Op.SCALE, Op.SHIFT)) & (spans & (shapes == 1)).any(1)
     unclear |= np.isin(op, (Op.LAYERNORM, Op.GROUPNORM, Op.LEAKYRELU)) & (shapes[:, 0] == 1)
+    fixed = graph.nodes[:, Column.PARAMS] == 0
+    unclear |= fixed & ((np.isin(op, (Op.SCALE, Op.SHIFT)) & (kind > 0)) | (op == Op.EXTEND))
     unclear |= (op == Op.MATMUL) & (shapes[:, 1:] == 1).any(1)
     unclear |= (op == Op.RESIZE) & (kind == RESIZE_MODES.index("area"))
     ends = graph.nodes[:, [Column.H_OUT, Column.W_OUT]] == 1
@@ -75,7 +77,7 @@ def _told_by_onnx(graph: ComputationGraph) -> bool:
 
 def _told_in_one_way(graph: ComputationGraph) -> bool:
     """Whether nothing in it is read in a shorter way: a value times its sigmoid, pixels that are repeated whole
-    times, a constant factor before a product of two values."""
+    times, a constant factor before a product of two values, a slice of a slice."""
     op, kind = graph.nodes[:, Column.OP], graph.nodes[:, Column.KIND]
     sources = [set(graph.edges[graph.edges[:, 1] == i, 0].tolist()) for i in range(graph.n_nodes)]
     gates = np.flatnonzero(np.isin(op, (Op.SIGMOID, Op.HARDSIGMOID))).tolist()
@@ -84,7 +86,8 @@ def _told_in_one_way(graph: ComputationGraph) -> bool:
     repeats = (op == Op.RESIZE) & (kind == RESIZE_MODES.index("nearest-exact")) & (after % before == 0).all(1)
     constant = (op == Op.SCALE) & (graph.nodes[:, Column.PARAMS] == 0)
     factors = constant[graph.edges[:, 0]] & (op[graph.edges[:, 1]] == Op.MATMUL)
-    return not (swish or repeats.any() or factors.any())
+    slices = (op[graph.edges] == Op.SLICE).all(1)
+    return not (swish or repeats.any() or factors.any() or slices.any())
 
 
 @EACH
