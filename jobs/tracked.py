@@ -46,10 +46,15 @@ def register_result(checkpoint: Path, verb: str, workspace: Path | None, trackin
 
 def warn_elsewhere(checkpoint: Path | str | None, *spaces: str) -> None:
     """Say so where a checkpoint was fine-tuned on another family than ``spaces``."""
+    from gennape.errors import CheckpointError
     from gennape.predictors.checkpoint import provenance_of
     from gennape.predictors.scale import scale_of
 
-    if warning := scale_of(provenance_of(None if checkpoint is None else Path(checkpoint))).warning(spaces):
+    try:
+        scale = scale_of(provenance_of(None if checkpoint is None else Path(checkpoint)))
+    except CheckpointError:  # whoever loads it says so
+        return
+    if warning := scale.warning(spaces):
         typer.echo(f"gennape: warning: {warning}", err=True)
 
 
