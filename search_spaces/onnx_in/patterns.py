@@ -127,13 +127,21 @@ def _cube(links: Links, name: str, x: str) -> list[OnnxNode] | None:
     return [square, product] if square and product and square.inputs == (x, x) else None
 
 
-def _layernorm(links: Links, root: OnnxNode) -> _Found | None:
-    """(x - mean) / sqrt(mean((x - mean)²) + ε), times and plus learnt vectors."""
+def _deviation(
+    links: Links, root: OnnxNode
+) -> tuple[OnnxNode | None, tuple[str, float] | None, OnnxNode | None, OnnxNode | None, OnnxNode | None]:
+    """What a square root of mean((x - m)²) + ε is of: the sum, its parts, the mean, the square and the difference."""
     total = links.maker(root.inputs[0], "Add")
     shifted = links.with_scalar(total) if total else None
     variance = links.maker(shifted[0], "ReduceMean") if shifted else None
     square = links.maker(variance.inputs[0], "Pow", "Mul") if variance else None
     centred = links.maker(square.inputs[0], "Sub", only=False) if square else None
+    return total, shifted, variance, square, centred
+
+
+def _layernorm(links: Links, root: OnnxNode) -> _Found | None:
+    """(x - mean) / sqrt(mean((x - mean)²) + ε), times and plus learnt vectors."""
+    total, shifted, variance, square, centred = _deviation(links, root)
     mean = links.maker(centred.inputs[1], "ReduceMean") if centred and len(centred.inputs) == 2 else None
     if not (total and shifted and variance and square and centred and mean):
         return None
@@ -158,11 +166,7 @@ def _layernorm(links: Links, root: OnnxNode) -> _Found | None:
 
 def _layernorm_by_reciprocal(links: Links, root: OnnxNode) -> _Found | None:
     """The same as TensorFlow has it: d · g / sqrt(mean(d²) + ε), or x · f + (b - mean · f) with f = g / sqrt(...)."""
-    total = links.maker(root.inputs[0], "Add")
-    shifted = links.with_scalar(total) if total else None
-    variance = links.maker(shifted[0], "ReduceMean") if shifted else None
-    square = links.maker(variance.inputs[0], "Pow", "Mul") if variance else None
-    centred = links.maker(square.inputs[0], "Sub", only=False) if square else None
+    total, shifted, variance, square, centred = _deviation(links, root)
     mean = links.maker(centred.inputs[1], "ReduceMean", only=False) if centred else None
     inverse = links.next(root)
     if not (total and shifted and variance and square and centred and mean and inverse) or inverse.op != "Reciprocal":
