@@ -199,3 +199,10 @@ def test_import_against_the_arrows_is_caught(room: str, line: str, tmp_path: Pat
 def test_imports_follow_the_arrows() -> None:
     done = lint_imports(ROOT)
     assert done.returncode == 0, done.stdout
+
+
+def test_tests_that_take_turns_are_known_to_the_runner(request: pytest.FixtureRequest) -> None:
+    """With several processes a test's name ends with its turn; where it does not, clusters start beside each other."""
+    assert request.node.get_closest_marker("xdist_group").args == ("tests/test_layout.py",)
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        assert request.node.nodeid.endswith("@tests/test_layout.py")
