@@ -1,32 +1,37 @@
 """What of two zoos comes in as a graph: ``python benchmarks/zoo.py``, a drill for a night.
 
-One model of every file of timm and every classifier of torchvision's families, with random weights on the meta device,
-each in a process of its own with bounded time and memory. Each is *read*, *refused* with a sentence, or *wrong*: its
-multiply-accumulates differ from those that ``torch.utils.flop_counter`` counts below the module by more than what does
-not depend on the image, its parameters from the module's own, or the module was changed. A crash or a timeout is wrong.
+Some models of every file of timm and the classifiers of torchvision, with random weights on the meta device, each in a
+process of its own with bounded time and memory. Each is *read*, *refused* with a sentence, or *wrong*: its
+multiply-accumulates differ from those that ``torch.utils.flop_counter`` counts for what depends on the image, it has
+more parameters than the module, or the module was changed. A crash or a timeout is wrong.
 
-``--models`` takes names instead, ``--part 2/4`` the second quarter, ``--table`` prints Markdown.
+``--each 3`` takes the three smallest of every file, ``--models`` names instead, ``--part 2/4`` the second quarter,
+``--table`` prints Markdown. ``--results`` keeps outcomes in a file: models in it are not tried again.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import multiprocessing
 import resource
 import sys
 import warnings
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import flop_registry
 
 sys.path.insert(0, str(Path(__file__).parent))
-from importing import counted_macs, timm
+from importing import timm
 
 from gennape.errors import GennapeError
 from gennape.search_spaces import cost
@@ -34,8 +39,6 @@ from gennape.search_spaces.graph import pack
 from gennape.search_spaces.torch_import import trace
 
 _SECONDS, _BYTES = 300, 16 * 2**30
-#: Multiply-accumulates that a network may do without the image, which PyTorch counts and the graph does not.
-_WITHOUT_IMAGE = 0.01
 #: Of torchvision, one of each family.
 TORCHVISION = (
     *("alexnet", "convnext_tiny", "densenet121", "efficientnet_b0", "efficientnet_v2_s", "maxvit_t", "mnasnet1_0"),
@@ -58,21 +61,28 @@ def _size(name: str) -> tuple[bool, int]:
     return not any(word in name for word in ("atto", "femto", "pico", "nano", "xxs", "tiny", "_s", "small")), len(name)
 
 
-def names() -> list[str]:
-    """One model of every file of timm, one that is called small where there is any, then those of torchvision."""
+def names(each: int = 1) -> list[str]:
+    """Some models of every file of timm, those that are called small first, then those of torchvision."""
     package = timm()
     by_file: dict[str, list[str]] = {}
     for name in package.list_models():
         if not name.startswith("test_"):
             by_file.setdefault(package.models._registry._model_to_module[name], []).append(name)
-    families = [min(models, key=_size) for _, models in sorted(by_file.items())]
-    return [*families, *(f"torchvision/{name}" for name in TORCHVISION)]
+    families = [sorted(models, key=_size)[:each] for _, models in sorted(by_file.items())]
+    return [*(name for models in families for name in models), *(f"torchvision/{name}" for name in TORCHVISION)]
 
 
 def _made(name: str) -> tuple[nn.Module, tuple[int, int, int]]:
+    try:
+        return _on("meta", name)
+    except NotImplementedError:  # what computes its first weights with numbers
+        return _on("cpu", name)
+
+
+def _on(device: str, name: str) -> tuple[nn.Module, tuple[int, int, int]]:
     zoo, _, model = name.rpartition("/")
     package = timm()
-    with warnings.catch_warnings(), torch.device("meta"):
+    with warnings.catch_warnings(), torch.device(device):
         warnings.simplefilter("ignore")
         if not zoo:
             module = package.create_model(model, pretrained=False)
@@ -80,6 +90,38 @@ def _made(name: str) -> tuple[nn.Module, tuple[int, int, int]]:
         import torchvision  # noqa: PLC0415
 
         return torchvision.models.get_model(model).eval(), (3, 224, 224)
+
+
+class _OnImage(TorchDispatchMode):
+    """Counts the multiply-accumulates of a run that depend on the image, and the others: tables of positions."""
+
+    def __init__(self, image: Tensor) -> None:
+        super().__init__()
+        self.macs, self.others = 0, 0
+        self._reached = {self._memory(image): image}  # tensors are held, so that no other takes their memory's place
+
+    @staticmethod
+    def _memory(x: Tensor) -> int:
+        return x.untyped_storage()._cdata
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        given = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
+        depends = any(self._memory(x) in self._reached for x in given)
+        if depends:
+            made = [x for x in tree_leaves(out) if isinstance(x, Tensor)]
+            self._reached.update((self._memory(x), x) for x in made)
+        if (count := flop_registry.get(func._overloadpacket)) is not None:
+            macs = int(count(*args, **(kwargs or {}), out_val=out)) // 2
+            self.macs, self.others = self.macs + macs * depends, self.others + macs * (not depends)
+        return out
+
+
+def _counted(module: nn.Module, image: tuple[int, int, int]) -> _OnImage:
+    x = torch.empty(1, *image, device="meta")
+    with _OnImage(x) as counter, torch.no_grad():
+        module.to("meta").eval()(x)
+    return counter
 
 
 def judged(name: str) -> Outcome:
@@ -98,10 +140,10 @@ def judged(name: str) -> Outcome:
     graphs = pack([traced.graph])
     macs, params = int(cost.macs(graphs)[0]), int(cost.params(graphs)[0])
     learnt = sum(p.numel() for p in module.parameters())
-    counted = counted_macs(module.requires_grad_(False), image)
-    off = macs / counted - 1 if counted else 0.0
-    if off > 0 or off < -_WITHOUT_IMAGE:
-        return Outcome(name, "wrong", f"{macs} multiply-accumulates, PyTorch counts {counted} ({off:+.2%})")
+    counter = _counted(module.requires_grad_(False), image)
+    if macs != counter.macs:
+        counts = f"{counter.macs} and {counter.others} that do not depend on the image"
+        return Outcome(name, "wrong", f"{macs} multiply-accumulates, PyTorch counts {counts}")
     if params > learnt:
         return Outcome(name, "wrong", f"{params} parameters, the module has {learnt}")
     unused = f"; {learnt - params} of its parameters do not meet the image" if params < learnt else ""
@@ -133,9 +175,16 @@ def run(name: str) -> Outcome:
         process.join()
 
 
+def _kept(path: Path | None) -> dict[str, Outcome]:
+    lines = path.read_text().splitlines() if path and path.exists() else []
+    return {outcome.name: outcome for outcome in (Outcome(**json.loads(line)) for line in lines)}
+
+
 def main() -> None:
     """Print each outcome as it comes, and their count."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--each", type=int, default=1, help="how many models of every file of timm")
+    parser.add_argument("--results", type=Path, help="a file of outcomes, which goes on where it was stopped")
     parser.add_argument("--models", nargs="*", help="names of timm, or torchvision/NAME")
     parser.add_argument("--part", default="1/1", help="which part of how many, to run it in pieces")
     parser.add_argument("--table", action="store_true", help="print Markdown")
@@ -145,9 +194,13 @@ def main() -> None:
     write: Callable[[str], Any] = sys.stdout.write
     line = "| {} | {} | {} |\n" if arguments.table else "{:<44} {:<9} {}\n"
     count: Counter[str] = Counter()
-    for name in (arguments.models or names())[part - 1 :: parts]:
-        outcome = run(name)
+    known = _kept(arguments.results)
+    for name in (arguments.models or names(arguments.each))[part - 1 :: parts]:
+        outcome = known.get(name) or run(name)
         count[outcome.kind] += 1
+        if arguments.results and name not in known:
+            with arguments.results.open("a") as file:
+                file.write(json.dumps(asdict(outcome)) + "\n")
         write(line.format(outcome.name, outcome.kind, outcome.said))
         sys.stdout.flush()
     write(", ".join(f"{n} {kind}" for kind, n in count.most_common()) + f" of {count.total()}\n")

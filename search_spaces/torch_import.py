@@ -38,7 +38,7 @@ from gennape.search_spaces.tracing.preservation import preserved
 from gennape.search_spaces.tracing.recorder import Recorder, number_in
 from gennape.search_spaces.tracing.tables import Handler, Substitute
 from gennape.search_spaces.tracing.traced_value import settle
-from gennape.search_spaces.weight_sharing import tied
+from gennape.search_spaces.weight_sharing import counted_once, tied
 
 #: What each PyTorch function is as nodes.
 HANDLERS: dict[Any, Handler] = {
@@ -242,6 +242,8 @@ def _finish(r: Recorder, out: Any, took_numbers: bool) -> Traced:
         raise InvalidGraphError(
             f"the network must give one tensor, but gives {_describe(out)}; wrap it in a module that picks one"
         )
+    if out.numel() == 0:
+        raise InvalidGraphError(f"the network's result is empty: it has the shape {list(out.shape)}")
     if r.is_traced(out) and r.is_stale(out):
         r.problem("a part of the network's result was changed in place")
     if r.problems:
@@ -260,8 +262,10 @@ def _finish(r: Recorder, out: Any, took_numbers: bool) -> Traced:
     others = Counter(called[kind] for kind in kinds.tolist())
     weights = {position[node]: names for node, names in r.weights.items() if node in position}
     learns = cost.node_params(pack([graph])) > 0
-    held = {position[node]: key for node, key in r.identities.items() if node in position}
-    nodes = tied(graph.nodes, {node: key for node, key in held.items() if learns[node]})
+    held = {position[node]: node for node in r.identities if node in position and learns[position[node]]}
+    nodes = counted_once(graph.nodes, {new: r.numbers[old] for new, old in held.items()})
+    learns = cost.node_params(pack([replace(graph, nodes=nodes)])) > 0
+    nodes = tied(nodes, {new: r.identities[old] for new, old in held.items() if learns[new]})
     return Traced(replace(graph, nodes=nodes), dict(others), weights, r.shared, took_numbers)
 
 

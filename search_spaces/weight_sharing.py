@@ -16,6 +16,9 @@ _SHAPE = (
     *(Column.AXIS, Column.PARAMS, Column.KIND),
 )
 
+#: Operations whose one tensor may be learnt or fixed.
+_SINGLE = (Op.SCALE, Op.SHIFT, Op.EXTEND)
+
 
 def weight_shapes(nodes: Int32[np.ndarray, "n a"]) -> Int32[np.ndarray, "n k"]:
     """Rows that are equal where the weights of two nodes have the same shapes: only such can be shared."""
@@ -59,6 +62,24 @@ def differing_weights(nodes: Int32[np.ndarray, "n a"], owner: Int64[np.ndarray, 
     first = np.unique(group, return_index=True)[1]
     bad[members] = (shapes != shapes[first][group]).any(1)
     return bad
+
+
+def counted_once(nodes: Int32[np.ndarray, "n a"], held: Mapping[int, tuple[Hashable, ...]]) -> Int32[np.ndarray, "n a"]:
+    """The rows, where a tensor that operations of different kinds work with is learnt by one of them alone.
+
+    ``held`` tells the learnt tensors of nodes. A class token that is joined to a map and later added to one is learnt
+    where it is joined, and fixed where it is added. Nodes of one kind keep what they learn: they can be tied. So do
+    layers whose attributes tell how many weights they have.
+    """
+    out = nodes.copy()
+    shapes = [tuple(row) for row in weight_shapes(nodes).tolist()]
+    single = np.isin(nodes[:, Column.OP], _SINGLE)
+    owners: dict[Hashable, tuple[int, ...]] = {}
+    for node in sorted(held, key=lambda node: (bool(single[node]), node)):
+        owned = [owners.setdefault(key, shapes[node]) == shapes[node] for key in held[node]]
+        if single[node] and owned and not any(owned):
+            out[node, Column.PARAMS] = 0
+    return out
 
 
 def tied(nodes: Int32[np.ndarray, "n a"], keys: Mapping[int, Hashable]) -> Int32[np.ndarray, "n a"]:

@@ -18,18 +18,18 @@ from gennape.search_spaces.tracing.traced_value import (
 
 
 def _map_groups(x: Tensor) -> Groups:
-    """Channels, height and width of [batch, c, h, w]."""
-    if x.dim() not in (3, 4) or (x.dim() == 4 and x.shape[0] != 1):
-        raise Untraceable(f"it takes {tuple(x.shape)} where one image is expected")
+    """Channels, height and width of [batch, c, h, w]; of several maps, as windows are, all are channels."""
+    if x.dim() not in (3, 4):
+        raise Untraceable(f"it takes {tuple(x.shape)} where a map is expected")
     first = x.dim() - 3
-    return ((first,), (first + 1,), (first + 2,))
+    return (tuple(range(first + 1)), (first + 1,), (first + 2,))
 
 
 def _line_groups(x: Tensor) -> Groups:
-    """Channels and height of [batch, c, n]."""
-    if x.dim() != 3 or x.shape[0] != 1:
-        raise Untraceable(f"it takes {tuple(x.shape)} where [1, channels, length] is expected")
-    return ((1,), (2,), ())
+    """Channels and height of [batch, c, n]; of several lines all are channels."""
+    if x.dim() != 3:
+        raise Untraceable(f"it takes {tuple(x.shape)} where [batch, channels, length] is expected")
+    return ((0, 1), (2,), ())
 
 
 def _two(value: Any, line: bool, rest: int = 1) -> tuple[Any, Any]:

@@ -62,6 +62,8 @@ class Recorder(KnownTensors, TorchFunctionMode):
         self.weights: dict[int, tuple[str | None, ...]] = {}
         #: What is equal for nodes whose layers hold the same tensors.
         self.identities: dict[int, Hashable] = {}
+        #: What is equal for nodes whose layers hold the same learnt numbers, maybe in another shape.
+        self.numbers: dict[int, tuple[Hashable, ...]] = {}
         self.problems: list[str] = []
         self._modules = {id(part): name or type(part).__name__ for name, part in module.named_modules()}
         self._functions = handlers.keys() | substitutes.keys()
@@ -125,6 +127,7 @@ class Recorder(KnownTensors, TorchFunctionMode):
         """Remember the names of the tensors that a node's layer holds."""
         self.weights[node.node] = tuple(self.whole(x) or self.rows(x) for x in tensors if x is not None)
         self.identities[node.node] = tuple(self.identity(x) for x in tensors if x is not None)
+        self.numbers[node.node] = tuple(self.learnt_of(x) for x in tensors if x is not None and self.learnt(x))
 
     # Calls ---------------------------------------------------------------------------------------------------------
 
@@ -154,7 +157,10 @@ class Recorder(KnownTensors, TorchFunctionMode):
         if not dependent:
             self.computed(inputs, results)
         elif results:
-            self._record(func, out, args, kwargs, dependent)
+            if any(x.numel() for x in results):
+                self._record(func, out, args, kwargs, dependent)
+            else:  # of no numbers none depends on the image
+                self.computed([], results)
             if any(x is result for x in inputs for result in results):
                 self.wrote(results[0])
         elif out is None:
@@ -223,7 +229,7 @@ class Recorder(KnownTensors, TorchFunctionMode):
             if func not in self._handlers:
                 raise Untraceable("no operation is known for it")
             if any(x.numel() == 0 for x in tensors_in(out)):
-                raise Untraceable("its result is empty")
+                raise Untraceable("one of its results is empty")
             if kwargs.pop("out", None) is not None:
                 raise Untraceable("it writes to a tensor that is given as out=")
             self._handlers[func](self, out, *args, **kwargs)

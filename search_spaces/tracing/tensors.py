@@ -159,8 +159,12 @@ class KnownTensors:
         found, names = self.find(x), self._names(x)
         if not names:
             return found.name if isinstance(found, Constant) else None
+        return (*self.learnt_of(x), tuple(x.shape))
+
+    def learnt_of(self, x: Tensor) -> tuple[frozenset[str], tuple[Hashable, ...]]:
+        """The parameters that a constant is or was computed of, and the place of its part where it is one."""
         part = (x.storage_offset(), *x.stride()) if self._part_of(x) and self.whole(x) is None else ()
-        return (names, tuple(x.shape), part)
+        return self._names(x), part
 
     @property
     def shared(self) -> dict[str, int]:

@@ -202,6 +202,13 @@ def test_einsum_is_a_matrix_product_or_a_layer() -> None:
         lambda x: F.interpolate(x, size=(9, 4), mode="bilinear", align_corners=True),
         lambda x: F.pixel_unshuffle(x, 3),
         lambda x: torch.cat([x.unflatten(2, (2, -1))] * 2, 2).flatten(2, 3),
+        lambda x: torch.cat([x[:, :0], x[:, 2:].relu(), x[:, 8:]], 1),
+        lambda x: F.max_pool2d(x.unflatten(1, (2, 4)).flatten(0, 1), 2).view(len(x), -1),
+        lambda x: F.avg_pool2d(_windows(x), (1, 3)).view(len(x), -1),
+        lambda x: F.adaptive_max_pool2d(_windows(x), 1).view(len(x), -1),
+        lambda x: F.interpolate(_windows(x), scale_factor=2.0).view(len(x), -1),
+        lambda x: F.pixel_shuffle(_windows(x), 2).view(len(x), -1),
+        lambda x: F.max_pool1d(x.transpose(1, 2).flatten(0, 1), 2).view(len(x), -1),
     ],
 )  # fmt: skip
 def test_movements_compute_the_same(function: Callable[[Tensor], Tensor]) -> None:
@@ -234,6 +241,11 @@ def test_movements_compute_the_same(function: Callable[[Tensor], Tensor]) -> Non
 def test_layers_compute_the_same(layer: nn.Module) -> None:
     assert_counts_every_weight(layer, trace(layer, IMAGE))
     assert_same_function(layer, IMAGE)
+
+
+def _windows(x: Tensor) -> Tensor:
+    """Windows of 3x3 pixels as a batch of maps."""
+    return x.unflatten(3, (2, 3)).unflatten(2, (2, 3)).permute(0, 2, 4, 1, 3, 5).flatten(0, 2)
 
 
 # Learnt numbers -------------------------------------------------------------------------------------------------------

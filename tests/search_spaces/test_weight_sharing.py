@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -25,6 +25,7 @@ from gennape.search_spaces.parquet import SCHEMA_KEY, read_graphs, write_graphs
 from gennape.search_spaces.torch_import import from_torch, trace
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 pytestmark = [
@@ -137,6 +138,26 @@ def test_one_parameter_under_two_modules_and_strides() -> None:
     assert_same_function(module, (8, 8, 8))
     separate = nn.Sequential(nn.Conv2d(8, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 8, 3, padding=1, stride=2))
     assert _hash(graph) != _hash(from_torch(separate, (8, 8, 8)))
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda m, x: torch.cat([m.p.expand(len(x), 8, 1), x.flatten(2)], 2)[:, :, :1] + m.p,
+        lambda m, x: torch.cat([m.p.expand(len(x), 8, 1), x.flatten(2) + m.p], 2).mean(2),
+        lambda m, x: (
+            torch.cat([x.flatten(2) * m.p.view(8, 1) + m.p, m.p.expand(len(x), 8, 1)], 2).mean(2) * m.p[..., 0]
+        ),
+        lambda m, x: m.fc((x.mean((2, 3)) + m.p[..., 0] + m.fc.bias) * m.fc.bias),
+    ],
+)
+def test_one_parameter_in_operations_of_several_kinds(function: Callable[[Any, Tensor], Tensor]) -> None:
+    """As a class token that is joined to the others and, later, added to what a layer makes of them."""
+    layer = {"fc": nn.Linear(8, 8)} if "fc" in function.__code__.co_names else {}
+    module = Forward(function, p=nn.Parameter(torch.randn(1, 8, 1)), **layer)
+    traced = trace(module, (8, 3, 3))
+    assert _params(traced.graph) == sum(p.numel() for p in module.parameters())
+    assert_same_function(module, (8, 3, 3))
 
 
 @pytest.mark.parametrize("dynamo", [False, True])
