@@ -41,7 +41,7 @@ VERBS = {
     "--out encoder --workspace ws",
     "label": f"{TRAINING} --space hiaml --sample 1 --out labels.csv",
     "tune": f"--data {LABELS} --family hiaml --trials 2 --rows 60 --epochs 1 --pretrain-epochs 1 --rungs 1 --batch 16 "
-    "--out tuned.json --workspace ws",
+    "--minimum-accuracy 0 --out tuned.json --workspace ws",
     "verify": f"{TRAINING} --run latest --points 2 --trainings 1 --out verified",
     "ui": "--port 0 --workspace ws",
 }

@@ -228,7 +228,7 @@ def test_commands_of_the_export_guide(finished_run: Path) -> None:
 
 
 def test_resume_of_the_search_guide(finished_run: Path) -> None:
-    (command,) = [c for c in commands(ROOT / "docs" / "search.md") if "--resume" in c]
+    command, _ = [c for c in commands(ROOT / "docs" / "search.md") if "--resume" in c]  # the other: in the main job's
     result = CliRunner().invoke(app, shlex.split(command)[1:])
     assert result.exit_code == 0
     assert str(finished_run / REPORT) in result.output
@@ -266,11 +266,19 @@ def write_nb101(path: Path, n: int) -> None:
     pd.DataFrame(table).to_csv(path, index=False)
 
 
+def write_labels(path: Path, name: str, n: int) -> None:
+    """Sampled networks of a family with made-up accuracies between 75 and 78 %."""
+    space, rng = family(name), np.random.default_rng(0)
+    architectures = [json.dumps(space.encode(genome)) for genome in space.sample(rng, n)]
+    pd.DataFrame({"architecture": architectures, "acc": rng.uniform(75, 78, n)}).to_csv(path, index=False)
+
+
 def test_pretrain_fit_and_evaluate_guides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "labels").mkdir()
     write_nb101(tmp_path / "nb101.csv.gz", 120)
     shutil.copy("nb101.csv.gz", "labels")
+    write_labels(tmp_path / "my-labels.csv.gz", "hiaml", 80)
     smaller = {
         "pretrain": "--sample 64 --epochs 1 --batch 16 --hidden 8 --layers 1 --embedding 4",
         "fit": "--epochs 1 --head-epochs 1 --pair-epochs 1 --k-gnn-epochs 1 --batch 16 --clusters 2",
@@ -287,9 +295,7 @@ def test_pretrain_fit_and_evaluate_guides(tmp_path: Path, monkeypatch: pytest.Mo
 def test_finetune_guide(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The command that teaches; what its checkpoint does in a search is that of any other."""
     monkeypatch.chdir(tmp_path)
-    space, rng = family("ofa_mbv3"), np.random.default_rng(0)
-    architectures = [json.dumps(space.encode(genome)) for genome in space.sample(rng, 60)]
-    pd.DataFrame({"architecture": architectures, "acc": rng.uniform(75, 78, 60)}).to_csv("ofa_mbv3.csv.gz", index=False)
+    write_labels(tmp_path / "ofa_mbv3.csv.gz", "ofa_mbv3", 60)
     (command,) = [c for c in commands(ROOT / "docs" / "finetune.md") if c.startswith("gennape finetune")]
     result = CliRunner().invoke(app, shlex.split(command)[1:])
     assert result.exit_code == 0, result.output
@@ -300,7 +306,7 @@ def test_finetune_guide(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 
 @pytest.mark.cluster
 def test_main_job_of_the_readme_and_export(tmp_path: Path) -> None:
-    """The first command of the README after its set-up, for 300 evaluations, and the export of a point of its front."""
+    """The first command of the README after its set-up, for 300 evaluations, an export from its front, and 100 more."""
     main_job = shlex.split(commands(ROOT / "README.md")[2])
     (export,) = [shlex.split(c) for c in commands(ROOT / "README.md") if c.startswith("gennape export")]
     environment = {name: value for name, value in os.environ.items() if name != "GENNAPE_WORKSPACE"}
@@ -312,3 +318,10 @@ def test_main_job_of_the_readme_and_export(tmp_path: Path) -> None:
     assert len(pd.read_parquet(run / REPORT / "evaluations.parquet")) == 300
     assert (run / REPORT / "front.png").stat().st_size > 0
     onnx.checker.check_model(tmp_path / "model.onnx")
+    (more,) = [
+        shlex.split(c) for c in commands(ROOT / "docs" / "search.md") if "--resume" in c and "--evaluations" in c
+    ]
+    command = [str(SCRIPTS / "gennape"), *more[1:], "--resume", run.name, "--evaluations", "400"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{done.stdout}{done.stderr}"
+    assert len(pd.read_parquet(run / REPORT / "evaluations.parquet")) == 400
