@@ -132,7 +132,7 @@ def test_what_nobody_waits_for_is_given_up() -> None:
         async def send(message: Any) -> None:
             raise AssertionError(f"{message} to nobody")
 
-        headers = [(b"content-type", b"application/json")]
+        headers = [(b"host", b"localhost"), (b"content-type", b"application/json")]
         scope = {"type": "http", "method": "POST", "path": "/predict", "headers": headers, "query_string": b""}
         scope |= {"http_version": "1.1", "scheme": "http", "root_path": "", "raw_path": b"/predict"}
         request = asyncio.create_task(create_api(service)(scope, receive, send))

@@ -107,8 +107,8 @@ def test_connections_without_a_request_make_room_for_others() -> None:
     with served(service_of(held, limits=limits)) as connect:
         body = json.dumps({"space": ONE["space"], "architectures": [ONE["architecture"]] * 2}).encode()
         asking = connect()
-        head = ["POST /predict HTTP/1.1", "host: x", "content-type: application/json", f"content-length: {len(body)}"]
-        asking.sendall("\r\n".join([*head, "", ""]).encode() + body)
+        head = ["POST /predict HTTP/1.1", "host: localhost", "content-type: application/json"]
+        asking.sendall("\r\n".join([*head, f"content-length: {len(body)}", "", ""]).encode() + body)
         assert begun.wait(20)
         silent = [connect() for _ in range(5 * PER_REQUEST * limits.max_requests)]
         for one in silent[::2]:
