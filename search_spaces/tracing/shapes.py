@@ -15,9 +15,10 @@ from gennape.search_spaces.tracing.tables import Handler, Number, called, table
 from gennape.search_spaces.tracing.traced_value import (
     REPEATED,
     Atom,
+    Groups,
     Range,
     TracedValue,
-    axis_of,
+    arrange,
     grouped,
     groups_of,
     moved,
@@ -103,21 +104,40 @@ def _pad(
         for dim, (before, after) in widths.items()
     }
     x = settle(r.b, sliced(r.b, r.traced(tensor), cuts))
-    axes = {dim: axis_of(x, dim) for dim, (before, after) in widths.items() if before > 0 or after > 0}
-    if not axes:
+    padded = sorted(dim for dim, (before, after) in widths.items() if before > 0 or after > 0)
+    if not padded:
         r.bind(out, x)
         return
-    if None in axes.values():
+    groups = _alone(x, padded, first=0 if mode == "constant" else 1)
+    if groups is None:
         r.other("pad", out, x)
         return
     before, after = [0, 0, 0], [0, 0, 0]
-    for dim, axis in axes.items():
-        before[axis or 0], after[axis or 0] = max(0, widths[dim][0]), max(0, widths[dim][1])
+    for axis, dim in ((groups.index((dim,)), dim) for dim in padded):
+        before[axis], after[axis] = max(0, widths[dim][0]), max(0, widths[dim][1])
     # A graph holds finite numbers; the least one does what minus infinity does before a maximum pool.
     fill = max(-_LARGEST, min(_LARGEST, float(value or 0.0))) if mode == "constant" else 0.0
+    x = arrange(r.b, x, groups)
     made = r.b.pad(x.value, (before[0], before[1], before[2]), (after[0], after[1], after[2]), mode, fill)
+    r.bind(out, grouped(made, tuple(out.shape), groups))
+
+
+def _alone(x: TracedValue, dims: Sequence[int], first: int) -> Groups | None:
+    """Axes in which each of ``dims`` is one, from ``first`` on: as the tensor lies, if that is so; None without any."""
     groups = list(groups_of(x))
-    r.bind(out, grouped(made, tuple(out.shape), (groups[0], groups[1], groups[2])))
+    for dim in dims:
+        if not any(dim in group for group in groups) and () in groups[first:]:
+            groups[groups.index((), first)] = (dim,)
+    if all((dim,) in groups[first:] for dim in dims):
+        return (groups[0], groups[1], groups[2])
+    every = tuple(range(len(x.dims)))
+    if len(dims) == 1:
+        (dim,) = dims
+        return (every[:dim], (dim,), every[dim + 1 :])
+    if len(dims) == 2:
+        return (tuple(dim for dim in every if dim not in dims), (dims[0],), (dims[1],))
+    others = any(x.shape[dim] > 1 for dim in every if dim not in dims)
+    return None if first or others or len(dims) > 3 else ((dims[0],), (dims[1],), (dims[2],))
 
 
 # Means ---------------------------------------------------------------------------------------------------------------

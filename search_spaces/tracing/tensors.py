@@ -34,6 +34,7 @@ class KnownTensors:
     def __init__(self) -> None:
         self._known: dict[int, tuple[Tensor, TracedValue | Constant, int]] = {}
         self._parameters: dict[str, Tensor] = {}
+        self._buffers: dict[int, tuple[str, Tensor, int]] = {}  # by memory, with their versions
         self._used: Counter[str] = Counter()
         self._written: set[int] = set()
         self._fills: dict[int, tuple[float, int]] = {}
@@ -46,6 +47,8 @@ class KnownTensors:
     def fixed(self, x: Tensor, name: str | None = None, number: float | None = None) -> None:
         """Make ``x`` a constant that nothing learns."""
         self._keep(x, Constant(name=name, number=number))
+        if name is not None:
+            self._buffers.setdefault(_storage(x), (name, x, x._version))
 
     def filled(self, x: Tensor, number: float) -> None:
         """Say that all numbers of ``x`` are the same one."""
@@ -136,23 +139,32 @@ class KnownTensors:
     def whole(self, x: Tensor) -> str | None:
         """Name of the parameter or buffer that a constant is, maybe in another shape."""
         found = self.find(x)
-        name = found.name if isinstance(found, Constant) else None
-        if name is None and self._part_of(x):
-            (part_of,) = self._names(x)
-            name = part_of if self._parameters[part_of].numel() == x.numel() else None
-        return name
+        if isinstance(found, Constant) and found.name is not None:
+            return found.name
+        name, base = self._base(x)
+        return name if base is not None and base.numel() == x.numel() else None
 
     def rows(self, x: Tensor) -> str | None:
-        """What a constant is called that is some rows of a parameter: ``in_proj_weight[0:64]``."""
-        if not self._part_of(x) or not x.is_contiguous():
+        """What a constant is called that is some rows of a parameter or buffer: ``in_proj_weight[0:64]``."""
+        name, base = self._base(x)
+        if base is None or not x.is_contiguous():
             return None
-        (name,) = self._names(x)
-        parameter = self._parameters[name]
-        row = parameter[:1].numel() if parameter.dim() else 1
-        first = x.storage_offset() - parameter.storage_offset()
-        if not parameter.is_contiguous() or first % row or x.numel() % row:
+        row = base[:1].numel() if base.dim() else 1
+        first = x.storage_offset() - base.storage_offset()
+        if not base.is_contiguous() or first % row or x.numel() % row:
             return None
         return f"{name}[{first // row}:{(first + x.numel()) // row}]"
+
+    def _base(self, x: Tensor) -> tuple[str, Tensor | None]:
+        """The parameter that a constant is a part of, or the buffer, where its numbers are in the buffer's order."""
+        if self._part_of(x):
+            (name,) = self._names(x)
+            return name, self._parameters[name]
+        name, base, version = self._buffers.get(_storage(x), ("", None, 0))
+        if base is None or self.is_traced(x) or self._names(x) or x._version != version:
+            return "", None
+        same_order = x.dtype == base.dtype and x.is_contiguous() and base.is_contiguous()
+        return (name, base) if same_order else ("", None)
 
     def identity(self, x: Tensor) -> Hashable:
         """Equal for constants that hold the same learnt numbers or were computed of the same ones; None without any."""

@@ -188,6 +188,13 @@ def test_einsum_is_a_matrix_product_or_a_layer() -> None:
         lambda x: F.pad(x, (0, 1, -1, 2), value=3.0),
         lambda x: F.pad(x.permute(0, 2, 3, 1), (0, 0, 1, 2), mode="constant").permute(0, 3, 1, 2),
         lambda x: F.pad(x, (2, 1, 1, 0), mode="reflect"),
+        lambda x: F.pad(x.view(len(x), 48, 6, 1), (1, 2)).sigmoid(),
+        lambda x: F.pad(x.flatten(1), (1, 2)),
+        lambda x: F.pad(x.view(len(x), 2, 4, 6, 6), (0, 0, 0, 0, 1, 0, 0, 2), value=1.0),
+        lambda x: F.pad(x.view(len(x), 2, 4, 6, 6).transpose(2, 3), (1, 1, 2, 0)),
+        lambda x: F.pad(x.mean((2, 3), keepdim=True), (1, 0, 0, 1, 2, 2)),
+        lambda x: F.pad(x.flatten(2).transpose(1, 2), (1, 2), mode="reflect"),
+        lambda x: F.pad(x.mean((2, 3))[:, None], (2, 1), mode="circular"),
         lambda x: x.view(1, 4, 2, 6, 6).mean((3, 4)) if False else x.mean(3),
         lambda x: x.flatten(2).softmax(-1),
         lambda x: x.permute(0, 3, 1, 2).contiguous().softmax(1),
@@ -260,6 +267,30 @@ def test_learnt_numbers_are_counted_where_they_meet_the_image() -> None:
     assert ops_of(traced.graph) == ["CONV"], "a filter computed of weights is a filter"
     assert traced.weights == {1: (None,)}
     assert cost.node_params(pack([traced.graph]))[1] == 4 * 8 * 9 + 4
+
+
+def test_buffers_keep_their_names_in_other_shapes() -> None:
+    def forward(m: Any, x: Tensor) -> Tensor:
+        x = torch.cat([m.token.expand(x.shape[0], -1, -1), x.flatten(2)], 2) + m.table[2:10].view(8, 37)
+        y: Tensor = (x * m.scale[None]).relu() + m.scale.T.reshape(8, 1)
+        return y
+
+    module = Forward(forward, token=torch.randn(8, 1), table=torch.randn(12, 37), scale=torch.randn(8, 1))
+    traced = trace(module, IMAGE)
+    names = [traced.weights[node] for node in sorted(traced.weights)]
+    assert names == [("token",), ("table[2:10]",), ("scale",), ("scale",)]
+    assert_same_function(Forward(lambda m, x: x * m.scale.view(8, 1, 1), scale=torch.rand(1, 8)), IMAGE)
+
+
+def test_buffers_that_were_written_or_turned_have_no_name() -> None:
+    def written(m: Any, x: Tensor) -> Tensor:
+        m.table.mul_(2)
+        y: Tensor = x + m.table.view(8, 1, 1)
+        return y
+
+    assert trace(Forward(written, table=torch.randn(8)), IMAGE).weights == {1: (None,)}
+    turned = Forward(lambda m, x: x + m.table.T[:, :, None], table=torch.randn(6, 8))
+    assert trace(turned, IMAGE).weights == {1: (None,)}
 
 
 def test_fixed_filters_learn_nothing() -> None:
