@@ -49,5 +49,5 @@ def _catch_up(workspace: Path, out: Console) -> None:
         where = found.server or "the store of the workspace"
         if found.problem:
             out.print(f"{found.folder} still waits for {where}: {found.problem}")
-        else:
+        elif found.values:
             out.print(f"sent what waited in {found.folder} to {where}: {found.values} values")

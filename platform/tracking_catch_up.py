@@ -1,4 +1,4 @@
-"""Sends what journals still hold: of runs that ended while their MLflow was away, or were killed."""
+"""Sends what journals still hold: of runs that ended while their MLflow was away, or were killed. Those are ended."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class CaughtUp:
 def catch_up(workspace: Path) -> Iterator[CaughtUp]:
     """Send every journal of a workspace that no process writes, each to where its run is recorded, one after another.
 
-    A server is tried once; what it does not take stays.
+    A server is tried once; what it does not take stays. A run that MLflow still calls running becomes KILLED.
     """
     for folder in journals(workspace):
         with ExitStack() as stack:
@@ -48,6 +48,7 @@ def _send(folder: Path, workspace: Path) -> CaughtUp:
         server = sender.record.server
         sender.send()
         if next(entries(folder, sender.place), None) is None:
+            sender.close_killed(int(segments(folder)[-1].stat().st_mtime * 1000))
             clear(folder, sender.ended == "FINISHED")
     except GennapeError as error:
         problem = str(error)

@@ -100,6 +100,11 @@ class Sender:
         if self._client is not None and self.record.run_id is not None:
             self._end({"end": status, "time": int(time.time() * 1000)})
 
+    def close_killed(self, time_ms: int) -> None:
+        """End a run whose process was killed before it could say so, at the time of its last entry; it can go on."""
+        if self.record.run_id is not None and self._mlflow().get_run(self._run()).info.status == "RUNNING":
+            self._end({"end": "KILLED", "time": time_ms})
+
     def _wait(self, seconds: float) -> None:
         until = time.monotonic() + seconds
         while (left := until - time.monotonic()) > 0 and not self._hurry.wait(min(left, FLUSH_S)):

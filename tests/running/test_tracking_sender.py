@@ -102,6 +102,21 @@ def test_what_waits_in_the_middle_of_a_run_is_sent_where_its_store_was_lost(tmp_
     assert not folder.exists()
 
 
+def test_a_run_whose_process_was_killed_is_called_killed_and_goes_on(tmp_path: Path) -> None:
+    """MLflow called it running for ever."""
+    begun = time.time() * 1000
+    run_id = _sent(tmp_path, [START, _metric(0), _metric(0, "island-0")]).record.run_id
+    assert [(found.values, found.problem) for found in catch_up(tmp_path)] == [(0, "")]
+    assert {run.info.status for run in _runs(tmp_path).values()} == {"KILLED"}
+    assert begun - 1000 <= _runs(tmp_path)["label-1"].info.end_time <= time.time() * 1000
+    assert list(catch_up(tmp_path)) == []
+    _sent(tmp_path, [START, _metric(1)], run_id)
+    assert _runs(tmp_path)["label-1"].info.status == "RUNNING"
+    _sent(tmp_path, [{"end": "FINISHED"}])
+    assert len(list(catch_up(tmp_path))) == 1  # killed before its journal was removed
+    assert _runs(tmp_path)["label-1"].info.status == "FINISHED"
+
+
 def test_no_run_is_begun_anew_at_a_server_that_may_be_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
