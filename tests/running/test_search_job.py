@@ -383,7 +383,7 @@ def test_a_search_whose_folder_is_deleted_ends_soon(tmp_path):
         shutil.rmtree(run)
         output, _ = driver.communicate(timeout=PATIENCE_S)
     assert driver.returncode == 1
-    assert time.monotonic() - began < 30  # 10 s on a machine that is not busy
+    assert time.monotonic() - began < 10
     assert output.startswith(f"gennape: error: the folder of the run was deleted or moved while it was at work: {run};")
     assert not run.exists()
 
