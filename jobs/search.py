@@ -71,6 +71,7 @@ def search(
     tracking_uri: TrackingUri = None,
 ) -> None:
     """Search for the networks that no other beats in all objectives, and continue searches that were cut off."""
+    from gennape.platform.room import refuse_small_machine
     from gennape.platform.runs import config_of
     from gennape.platform.workspace import open_workspace
 
@@ -90,6 +91,8 @@ def search(
     if resume is None:
         config = _checked(given, checkpoint)
         root = open_workspace(workspace)
+        if address is None:
+            refuse_small_machine()  # before there is a folder of the run
         folder: Path | None = _new_run(root, config)
     else:
         root = open_workspace(workspace)

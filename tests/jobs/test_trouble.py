@@ -10,8 +10,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from gennape.errors import GennapeError, InvalidDataError, ServiceError
+from gennape.jobs.cli import app
 from gennape.jobs.trouble import trouble_of
 from gennape.platform import room
 from gennape.search_spaces import memory
@@ -81,6 +83,14 @@ def test_ray_is_not_started_where_it_would_be_killed(monkeypatch: pytest.MonkeyP
         room.refuse_small_machine()
     monkeypatch.setattr(room, "available", lambda: None)
     room.refuse_small_machine()
+
+
+def test_a_search_that_cannot_start_leaves_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(room, "address_limit", lambda: 2_048_000_000)
+    options = ["--space", "hiaml", "--evaluations", "60", "--workspace", str(tmp_path / "workspace")]
+    result = CliRunner().invoke(app, ["search", *options])
+    assert isinstance(result.exception, ServiceError)
+    assert not (tmp_path / "workspace" / "runs").exists()
 
 
 def test_memory_of_a_container_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
