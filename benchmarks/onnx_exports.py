@@ -6,9 +6,11 @@ file is read and compared with what ``trace`` makes of the module: multiply-accu
 The older exporter folds batch normalisations into the convolutions before them; parameters are then those of the module
 so folded.
 
-A network is *read*, *refused* (with a reason) or *wrong*. Each runs in a process of its own, bounded in memory and
-time. ``--results`` keeps a line of JSON for every network, so that a drill that was stopped goes on where it was;
-``--keep`` keeps the files.
+A network is *read*, *refused* (with a reason) or *wrong*. It is *as stored* where the graph has the parameters of the
+file and the file has others than the module: a table that the exporter looked up, a filter or a bias that it computed.
+
+Each runs in a process of its own, bounded in memory and time. ``--results`` keeps a line of JSON for every network, so
+that a drill that was stopped goes on where it was; ``--keep`` keeps the files.
 """
 
 from __future__ import annotations
@@ -92,7 +94,7 @@ def _random(module: nn.Module) -> nn.Module:
     """The module with noise in what starts as zeros or ones: exporters write tensors of equal numbers once."""
     with torch.no_grad():
         for name, tensor in module.state_dict().items():
-            if tensor.is_floating_point() and tensor.numel() > 1 and tensor.unique().numel() == 1:
+            if tensor.is_floating_point() and tensor.numel() > 1 and bool((tensor == tensor.view(-1)[0]).all()):
                 noise = torch.rand_like(tensor)
                 tensor.copy_(noise + 0.5 if name.endswith(("weight", "running_var")) else noise - 0.5)
     return module
@@ -144,10 +146,16 @@ def one(name: str, dynamo: bool, folder: Path) -> dict[str, Any]:
     both = pack([imported.graph, traced.graph])
     macs, params = cost.macs(both).tolist(), cost.params(both).tolist()
     known = (params[1], folded_params(traced.graph), stored_params(path))
-    right = macs[0] == macs[1] and params[0] in known
+    outcome = "read" if params[0] in known[:2] else "as stored" if params[0] == known[2] else "wrong"
     counts = {"macs": macs, "params": [params[0], *known], "others": imported.others}
     nodes = [imported.graph.n_nodes, traced.graph.n_nodes]
-    return {**row, "outcome": "read" if right else "wrong", **counts, "traced": traced.others, "nodes": nodes}
+    return {
+        **row,
+        "outcome": outcome if macs[0] == macs[1] else "wrong",
+        **counts,
+        "traced": traced.others,
+        "nodes": nodes,
+    }
 
 
 def bounded(name: str, dynamo: bool, folder: Path) -> dict[str, Any]:
@@ -172,7 +180,9 @@ def _cells(row: dict[str, Any]) -> list[str]:
         lines = row["why"].splitlines()
         return [row["name"], row["outcome"], "", "", lines[1].strip() if len(lines) > 1 else row["why"]]
     others = ", ".join(f"{count} {name}" for name, count in row["others"].items())
-    off = "" if row["outcome"] == "read" else f"trace: {row['macs'][1]:,} MACs, {row['params'][1:]} parameters; "
+    off = {"read": "", "as stored": f"the module has {row['params'][2] / 1e6:.2f} M parameters; "}.get(
+        row["outcome"], f"trace: {row['macs'][1]:,} MACs, {row['params'][1:]} parameters; "
+    )
     return [row["name"], row["outcome"], f"{row['macs'][0] / 1e6:,.1f}", f"{row['params'][0] / 1e6:.2f}", off + others]
 
 

@@ -15,7 +15,7 @@ from gennape.search_spaces.onnx_in.call import Call, Handler, Input, Result
 from gennape.search_spaces.onnx_in.file import Constant
 from gennape.search_spaces.onnx_in.links import scalar
 from gennape.search_spaces.onnx_in.number_types import RANGES
-from gennape.search_spaces.tracing.alignment import together
+from gennape.search_spaces.tracing.alignment import together, unrepeated
 from gennape.search_spaces.tracing.arithmetic import MOST_HELD
 from gennape.search_spaces.tracing.traced_value import TracedValue, numbers, settle
 
@@ -145,7 +145,7 @@ def _div(call: Call) -> TracedValue:
 
 def divided(call: Call, x: Input, y: TracedValue, shape: Shape) -> TracedValue:
     """x times y to the power of -1."""
-    below = settle(call.b, y)
+    below = settle(call.b, unrepeated(y, x) if isinstance(x, TracedValue) else y)
     inverse = TracedValue(call.b.power(below.value, -1.0), below.dims)
     if isinstance(x, TracedValue):
         return _merge(call, shape, x, inverse, call.b.mul)

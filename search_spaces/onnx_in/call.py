@@ -26,7 +26,7 @@ Input = TracedValue | Constant | None
 class Sequence:
     """Several values in one, as ONNX has them for a split whose parts are then picked."""
 
-    parts: tuple[TracedValue, ...]
+    parts: tuple[TracedValue | Constant, ...]
 
 
 Result = TracedValue | Constant | Sequence

@@ -26,19 +26,14 @@ from gennape.search_spaces.onnx_in.dimensions import (
 from gennape.search_spaces.onnx_in.file import MAX_DIM, MAX_NUMBERS, Constant
 from gennape.search_spaces.onnx_in.network import OnnxNode
 from gennape.search_spaces.onnx_in.reference import BY_REFERENCE
+from gennape.search_spaces.onnx_in.sources import sources_of
 from gennape.search_spaces.onnx_in.weights import WEIGHTS, Computed
 
 Shape = tuple[int, ...]
 #: Operators that take the shape of their input, not its numbers.
 _OF_SHAPES = ("Shape", "Size")
-
-
-#: Operators of whose inputs only the first ones may be learnt: the others say how much, where, and between what.
-_OF_FIRST = {"Resize": 1, "Pad": 1, "Clip": 1, "Range": 0, "OneHot": 0}
 #: What the rules and ONNX's reference raise for inputs that do not fit an operator.
 _UNFIT = (TypeError, ValueError, LookupError, ArithmeticError, AttributeError, RuntimeError, AssertionError)
-#: Most tensors of the file that a constant tells apart as what it was computed of.
-_MAX_SOURCES = 256
 
 
 def evaluate(node: OnnxNode, xs: list[Constant | None], opset: int) -> list[Constant]:
@@ -53,24 +48,20 @@ def evaluate(node: OnnxNode, xs: list[Constant | None], opset: int) -> list[Cons
             results = made if isinstance(made, list) else [made]
             if len(results) < node.n_taken:
                 raise InvalidGraphError(f"its constant output {node.n_taken} is taken, only {len(results)} are known")
-            return [_constant_of(node, xs, *result) for result in results]
+            return [_constant_of(node, xs, i, *result) for i, result in enumerate(results)]
     except _UNFIT as error:
         raise InvalidGraphError(f"its constant inputs do not fit it ({error})") from error
 
 
-def _constant_of(node: OnnxNode, xs: list[Constant | None], shape: Shape, compute: Callable[[], Any]) -> Constant:
+def _constant_of(
+    node: OnnxNode, xs: list[Constant | None], i: int, shape: Shape, compute: Callable[[], Any]
+) -> Constant:
     if min(shape, default=1) < 0 or max(shape, default=1) > MAX_DIM:
         raise InvalidGraphError(f"its constant result would have the shape {list(shape)}")
-    taken = xs[: _OF_FIRST.get(node.op, len(xs))]
-    present = [x for x in (*taken, node.attributes.get("value")) if isinstance(x, Constant)]
-    sources = frozenset[tuple[str, int]]().union(*(x.sources for x in present))
-    if node.op in (*_OF_SHAPES, "ConstantOfShape"):
-        sources = frozenset()
-    if len(sources) > _MAX_SOURCES:
-        sources = frozenset([(f"what {node} is computed of", sum(size for _, size in sources))])
     unknown = node.op not in _OF_SHAPES and any(x is not None and x.values is None for x in xs)
     values = None if math.prod(shape) > MAX_NUMBERS or unknown else compute()
-    return Constant(shape, None if values is None else np.asarray(values).reshape(shape), sources)
+    numbers = None if values is None else np.asarray(values).reshape(shape)
+    return Constant(shape, numbers, sources_of(node, xs, i, shape))
 
 
 def is_evaluated(op: str) -> bool:

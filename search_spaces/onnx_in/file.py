@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +31,8 @@ MAX_NUMBERS = 4096
 #: Largest dimension of a tensor, and most dimensions.
 MAX_DIM, MAX_RANK = 2**31 - 1, 16
 
+#: What PyTorch's older exporter calls tensors that a program writes down; what is learnt is called as in the module.
+_WRITTEN_DOWN = re.compile(r"/(?:.*/)?Constant(?:_\d+)?_output_0", re.DOTALL)
 _REAL = tuple(getattr(onnx.TensorProto, name) for name in ("FLOAT", "DOUBLE", "FLOAT16", "BFLOAT16"))
 
 # Fields of the messages that are looked into, by the name of what they hold; and fields that are left out.
@@ -50,6 +53,9 @@ _LEFT_OUT = {
 }
 
 
+Sources = frozenset[tuple[str, int]]
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Constant:
     """A tensor of the file: its shape and, where it is small, its numbers."""
@@ -57,8 +63,8 @@ class Constant:
     shape: tuple[int, ...]
     values: Shaped[np.ndarray, "..."] | None = None
     #: The real tensors of the file that it was computed of, itself maybe, and how many numbers each holds: these may
-    #: be learnt. None where it only says a shape or is filled with one number.
-    sources: frozenset[tuple[str, int]] = frozenset()
+    #: be learnt. 0 where they are of the program; none where it only says a shape or is filled with one number.
+    sources: Sources = frozenset()
     #: The type that ONNX numbers so; 0 where the constant was computed.
     type: int = 0
 
@@ -66,6 +72,11 @@ class Constant:
     def params(self) -> int:
         """How many numbers of the file it was computed of."""
         return sum(size for _, size in self.sources)
+
+    @property
+    def fixed(self) -> bool:
+        """Whether it was computed of nothing but tensors that the program writes down."""
+        return bool(self.sources) and self.params == 0
 
     @property
     def numbers(self) -> Shaped[np.ndarray, "..."]:
@@ -186,6 +197,16 @@ class _Reduction:
 
     def _broken(self, what: str) -> InvalidDataError:
         return InvalidDataError(f"{self._source} is not an ONNX model that can be read: {what}; export it again")
+
+
+def is_written_down(name: str) -> bool:
+    """Whether a tensor of the file is one of the program's own, which nothing learns, by the name that it has."""
+    return _WRITTEN_DOWN.fullmatch(name) is not None
+
+
+def unlearnt(sources: Sources) -> Sources:
+    """The same tensors, of which nothing is learnt."""
+    return frozenset((name, 0) for name, _ in sources)
 
 
 def _encode(number: int) -> bytes:

@@ -35,7 +35,7 @@ def _gemm(call: Call) -> Result | list[Result]:
     if any(len(operand.shape) != 2 for operand in (x, y) if operand is not None):
         raise InvalidGraphError("it must take two matrices")
     bias = None if beta == 0 else c
-    if not isinstance(x, TracedValue) or not isinstance(y, Constant):
+    if not isinstance(x, TracedValue) or not isinstance(y, Constant) or y.fixed:
         product = contract(call, x, y, ("ZX" if turned[0] else "XZ", "YZ" if turned[1] else "ZY", "XY"))
         return _plus(call, times(call, product, alpha, product.shape), bias, beta)
     rows = tv.moved(x, (1, 0)) if turned[0] else x
@@ -65,7 +65,7 @@ def _plus(call: Call, product: TracedValue, bias: Input, beta: float) -> Result 
 
 def _matmul(call: Call) -> TracedValue:
     x, y = two(call)
-    if isinstance(x, TracedValue) and isinstance(y, Constant) and len(y.shape) in (1, 2):
+    if isinstance(x, TracedValue) and isinstance(y, Constant) and len(y.shape) in (1, 2) and not y.fixed:
         c_in, c_out = y.shape if len(y.shape) == 2 else (y.shape[0], 1)
         if not x.shape or x.shape[-1] != c_in:
             raise InvalidGraphError(f"its matrix {list(y.shape)} does not fit {list(x.shape)}")
@@ -170,7 +170,7 @@ def _priced(
     x, weight = operands[which], operands[1 - which]
     if isinstance(x, Constant):
         raise InvalidGraphError("none of its operands is computed")
-    if isinstance(weight, TracedValue) or roles is None or roles[0]:
+    if isinstance(weight, TracedValue) or roles is None or roles[0] or weight.fixed:
         traced = [t for t in operands if isinstance(t, TracedValue)]
         learnt = sum(t.params for t in operands if isinstance(t, Constant))
         return call.other("product", shape, *traced, macs=macs, params=learnt)

@@ -12,7 +12,15 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import AttributeProto
 
 from gennape.errors import InvalidDataError, InvalidGraphError, OpenShapeError
-from gennape.search_spaces.onnx_in.file import MAX_DIM, MAX_NODES, MAX_RANK, Constant, constant
+from gennape.search_spaces.onnx_in.file import (
+    MAX_DIM,
+    MAX_NODES,
+    MAX_RANK,
+    Constant,
+    constant,
+    is_written_down,
+    unlearnt,
+)
 
 #: Operator sets that are read: in those after 23 the operators read here are of more number types, nothing else.
 OPSETS = range(11, 29)
@@ -102,8 +110,8 @@ def network_of(model: onnx.ModelProto, shape: tuple[int, ...] | None = None) -> 
         graph, opset = model.graph, _opset(model)
         if len(graph.node) > MAX_NODES:
             raise InvalidDataError(f"the model has {len(graph.node)} nodes, more than the {MAX_NODES} that are read")
-        constants = {t.name: constant(t, f"initializer {t.name[:_NAME_LENGTH]!r}") for t in graph.initializer}
         _check_text(tensor.name for tensor in graph.initializer)
+        constants = {tensor.name: _initializer(tensor) for tensor in graph.initializer}
         _check_text(value.name for value in (*graph.input, *graph.output))
         inputs = [value for value in graph.input if value.name not in constants]
         nodes = [_node(proto) for proto in graph.node]
@@ -119,6 +127,11 @@ def network_of(model: onnx.ModelProto, shape: tuple[int, ...] | None = None) -> 
     except (UnicodeDecodeError, DecodeError) as error:
         raise InvalidDataError(f"the model holds names that are not text ({error}); export it again") from error
     return OnnxNetwork(_without_unused(needed(nodes, output), output), constants, source, output, opset, kind)
+
+
+def _initializer(tensor: onnx.TensorProto) -> Constant:
+    held = constant(tensor, f"initializer {tensor.name[:_NAME_LENGTH]!r}")
+    return replace(held, sources=unlearnt(held.sources)) if is_written_down(tensor.name) else held
 
 
 def _opset(model: onnx.ModelProto) -> int:

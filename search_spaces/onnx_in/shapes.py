@@ -16,9 +16,11 @@ from onnx import TensorProto
 from gennape.errors import InvalidGraphError
 from gennape.search_spaces.onnx_in import dimensions as fixed
 from gennape.search_spaces.onnx_in.call import Call, Handler, Result, Sequence
+from gennape.search_spaces.onnx_in.constants import evaluate
 from gennape.search_spaces.onnx_in.dimensions import whole_numbers
 from gennape.search_spaces.onnx_in.file import MAX_NUMBERS, MAX_RANK, Constant
 from gennape.search_spaces.onnx_in.links import scalar
+from gennape.search_spaces.onnx_in.network import OnnxNode
 from gennape.search_spaces.onnx_in.number_types import RANGES, keeps_numbers
 from gennape.search_spaces.onnx_in.reductions import axes
 from gennape.search_spaces.tracing import traced_value as tv
@@ -216,7 +218,9 @@ def _picked(call: Call, x: TracedValue, dim: int, places: tuple[int, ...]) -> Tr
 
 
 def _split_to_sequence(call: Call) -> Sequence:
-    x, given = call.traced(), call.constant(1)
+    x, given = call.xs[0] if call.xs else None, call.constant(1)
+    if x is None:
+        raise InvalidGraphError("its input 0 is missing")
     dim = fixed.axis_of(call.node.integer("axis", 0), len(x.shape))
     if given is None or len(given.shape) > 1:
         raise InvalidGraphError("its parts must be given by their sizes")
@@ -225,13 +229,16 @@ def _split_to_sequence(call: Call) -> Sequence:
         listed = tuple(min(listed[0], x.shape[dim] - start) for start in range(0, x.shape[dim], listed[0]))
     if sum(listed) != x.shape[dim] or min(listed, default=0) < 1:
         raise InvalidGraphError(f"its parts {list(listed)[:20]} are not those of {x.shape[dim]}")
+    if isinstance(x, Constant):
+        cut = OnnxNode("Split", call.node.name, call.node.inputs, ("",) * len(listed), {"axis": dim})
+        return Sequence(tuple(evaluate(cut, [x, Constant((len(listed),), np.array(listed))], call.opset)))
     starts = np.cumsum((0, *listed))[:-1].tolist()
     return Sequence(
         tuple(tv.sliced(call.b, x, {dim: Range(start, size)}) for start, size in zip(starts, listed, strict=True))
     )
 
 
-def _sequence_at(call: Call) -> TracedValue:
+def _sequence_at(call: Call) -> TracedValue | Constant:
     sequence, places = call.sequence, whole_numbers(call.weight(1), "place")
     if sequence is None or len(places) != 1 or not -len(sequence.parts) <= places[0] < len(sequence.parts):
         raise InvalidGraphError(f"it takes place {list(places)[:5]} of what must be a sequence that has one")

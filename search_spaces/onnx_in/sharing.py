@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from jaxtyping import Int64
+from jaxtyping import Int32, Int64
 
 from gennape.search_spaces.cost import node_params
 from gennape.search_spaces.graph import Column, ComputationGraph, pack
 from gennape.search_spaces.onnx_in.file import Constant
-from gennape.search_spaces.ops import Op
-from gennape.search_spaces.weight_sharing import tied
+from gennape.search_spaces.ops import WEIGHTED, Op
+from gennape.search_spaces.weight_sharing import counted_once, tied
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +33,13 @@ class Origin:
         """
         return any(_is_telling(x) for x in self.constants)
 
+    @property
+    def more(self) -> int:
+        """How many numbers the tensors were computed of beyond those that they hold: gains of a filter."""
+        many = [x for x in self.constants if any(size > 1 for _, size in x.sources)]
+        sources = frozenset[tuple[str, int]]().union(*(x.sources for x in many))
+        return max(0, sum(size for _, size in sources if size > 1) - sum(math.prod(x.shape) for x in many))
+
 
 def _is_telling(x: Constant) -> bool:
     if x.values is None:
@@ -48,12 +56,13 @@ def with_shared_weights(
     An operation outside the vocabulary counts only numbers that no node before it has counted, as from PyTorch.
     """
     position = {int(old): new for new, old in enumerate(kept)}
-    params = node_params(pack([graph]))
+    made = [[position[node] for node in range(x.first, x.end) if node in position] for x in origins]
+    nodes = _with_computed(graph, made, origins)
+    params = node_params(pack([replace(graph, nodes=nodes)]))
     before = {int(target): int(source) for source, target in graph.edges[::-1]}
-    nodes, keys, used = graph.nodes.copy(), dict[int, Hashable](), set[tuple[str, int]]()
-    for origin in origins:
+    keys, used = dict[int, Hashable](), set[tuple[str, int]]()
+    for origin, alive in zip(origins, made, strict=True):
         sources = tuple(sorted(x.sources) for x in origin.constants)
-        alive = [position[node] for node in range(origin.first, origin.end) if node in position]
         for place, node in enumerate(node for node in alive if params[node]):
             held = {source for of_one in sources for source in of_one}
             if nodes[node, Column.OP] == Op.OTHER:
@@ -67,3 +76,19 @@ def with_shared_weights(
     if not keys:
         return replace(graph, nodes=nodes)
     return replace(graph, nodes=tied(nodes, keys))
+
+
+def _with_computed(
+    graph: ComputationGraph, made: Sequence[Sequence[int]], origins: Sequence[Origin]
+) -> Int32[np.ndarray, "n a"]:
+    """The rows, where layers count all numbers that their weights were computed of, and each tensor counts once."""
+    params = node_params(pack([graph]))
+    nodes, held = graph.nodes.copy(), dict[int, tuple[Hashable, ...]]()
+    for origin, alive in zip(origins, made, strict=True):
+        learning = [node for node in alive if params[node]]
+        if len(learning) == 1:
+            (node,) = learning
+            held[node] = tuple(x.sources for x in origin.constants if _is_telling(x))
+            if nodes[node, Column.OP] in WEIGHTED:
+                nodes[node, Column.PARAMS] += origin.more
+    return counted_once(nodes, held)

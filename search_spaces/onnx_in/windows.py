@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import prod
+
 from gennape.errors import InvalidGraphError
 from gennape.search_spaces.builder import Value
 from gennape.search_spaces.onnx_in.call import Call, Handler
@@ -100,7 +102,18 @@ def _conv(call: Call) -> TracedValue:
     if before != after:
         value, before = call.b.pad(value, (0, *before), (0, *after)), (0, 0)
     made = call.b.conv(value, weight.shape[0], window[0], window[1], before, window[2], parts, bias)
-    return grouped(made, (1, *made.shape[: len(x.dims) - 1]), groups)
+    result = grouped(made, (1, *made.shape[: len(x.dims) - 1]), groups)
+    return _fixed(call, "fixed_conv", x, made.shape, result) if weight.fixed else result
+
+
+def _fixed(call: Call, name: str, x: TracedValue, applied: tuple[int, ...], result: TracedValue) -> TracedValue:
+    """What a layer whose filter nothing learns costs, ``applied`` to as many places; it takes the place of the layer.
+
+    The layer itself is then taken by nothing, and left out.
+    """
+    bias = call.constant(2)
+    macs = prod(applied) * prod(call.weight(1).shape[1:])
+    return call.other(name, result.shape, x, macs=macs, params=0 if bias is None else bias.params)
 
 
 def _conv_transpose(call: Call) -> TracedValue:
@@ -126,7 +139,8 @@ def _conv_transpose(call: Call) -> TracedValue:
     if min(more) < 0 or max(cut) > 0:
         h, w = (n - c + min(0, m) for n, c, m in zip(made.shape[1:], cut, more, strict=True))
         made = call.b.slice(made, c_out, *cut, h=h, w=w)
-    return grouped(made, (1, *made.shape[: 1 + dims]), groups)
+    result = grouped(made, (1, *made.shape[: 1 + dims]), groups)
+    return _fixed(call, "fixed_conv_transpose", x, x.value.shape, result) if weight.fixed else result
 
 
 def _transposed_pads(

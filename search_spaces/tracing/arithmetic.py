@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from gennape.search_spaces.operations import Value
-from gennape.search_spaces.tracing.alignment import together
+from gennape.search_spaces.tracing.alignment import together, unrepeated
 from gennape.search_spaces.tracing.recorder import Recorder
 from gennape.search_spaces.tracing.tables import Handler, Number, called, table
 from gennape.search_spaces.tracing.tensors import Untraceable
@@ -106,7 +106,7 @@ def _div(r: Recorder, out: Tensor, tensor: Any, other: Any, *, rounding_mode: st
 
 def _over(r: Recorder, out: Tensor, x: Any, y: Any) -> None:
     """x times y to the power of -1."""
-    below = settle(r.b, r.traced(y))
+    below = settle(r.b, unrepeated(r.traced(y), r.traced(x)) if r.is_traced(x) else r.traced(y))
     inverse = TracedValue(r.b.power(below.value, -1.0), below.dims)
     if r.is_traced(x):
         merge(r, out, r.traced(x), inverse, r.b.mul)
