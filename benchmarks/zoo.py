@@ -1,12 +1,14 @@
 """What of two zoos comes in as a graph: ``python benchmarks/zoo.py``, a drill for a night.
 
-Some models of every file of timm and the classifiers of torchvision, with random weights on the meta device, each in a
-process of its own with bounded time and memory. Each is *read*, *refused* with a sentence, or *wrong*: its
-multiply-accumulates differ from those that ``torch.utils.flop_counter`` counts for what depends on the image, it has
-more parameters than the module, or the module was changed. A crash or a timeout is wrong.
+Some models of every file of timm and one of each family of torchvision, with random weights on the meta device, each in
+a process of its own with bounded time and memory. Each is read as an *executable* graph or as one with *others*, which
+are operations outside the vocabulary, *refused* with a sentence, or *wrong*: its multiply-accumulates differ from those
+that ``torch.utils.flop_counter`` counts for what depends on the image, it has more parameters than the module, or the
+module was changed. A crash or a timeout is wrong. The exit status is 1 where a model is wrong, or fewer are read than
+``--least``.
 
-``--each 3`` takes the three smallest of every file, ``--models`` names instead, ``--part 2/4`` the second quarter,
-``--table`` prints Markdown. ``--results`` keeps outcomes in a file: models in it are not tried again.
+``--each 3`` takes three of every file, ``--models`` names instead, ``--part 2/4`` the second quarter, ``--table`` makes
+the figures Markdown. ``--results`` keeps outcomes in a file: models in it are not tried again.
 """
 
 from __future__ import annotations
@@ -18,7 +20,6 @@ import resource
 import sys
 import warnings
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -39,6 +40,7 @@ from gennape.search_spaces.graph import pack
 from gennape.search_spaces.torch_import import trace
 
 _SECONDS, _BYTES = 300, 16 * 2**30
+OUTCOMES = ("executable", "others", "refused", "wrong", "not made")
 #: Of torchvision, one of each family.
 TORCHVISION = (
     *("alexnet", "convnext_tiny", "densenet121", "efficientnet_b0", "efficientnet_v2_s", "maxvit_t", "mnasnet1_0"),
@@ -148,7 +150,7 @@ def judged(name: str) -> Outcome:
         return Outcome(name, "wrong", f"{params} parameters, the module has {learnt}")
     unused = f"; {learnt - params} of its parameters do not meet the image" if params < learnt else ""
     others = ", ".join(f"{n} {other}" for other, n in traced.others.items())
-    return Outcome(name, "read", (others and f"not executable: {others}") + unused)
+    return Outcome(name, "others" if others else "executable", (others + unused).removeprefix("; "))
 
 
 def _limited(name: str, connection: Connection) -> None:
@@ -187,23 +189,34 @@ def main() -> None:
     parser.add_argument("--results", type=Path, help="a file of outcomes, which goes on where it was stopped")
     parser.add_argument("--models", nargs="*", help="names of timm, or torchvision/NAME")
     parser.add_argument("--part", default="1/1", help="which part of how many, to run it in pieces")
-    parser.add_argument("--table", action="store_true", help="print Markdown")
+    parser.add_argument("--least", type=int, default=0, help="fewest models to be read")
+    parser.add_argument("--table", action="store_true", help="print the figures as Markdown")
     arguments = parser.parse_args()
     part, parts = map(int, arguments.part.split("/"))
     torch.set_num_threads(1)
-    write: Callable[[str], Any] = sys.stdout.write
-    line = "| {} | {} | {} |\n" if arguments.table else "{:<44} {:<9} {}\n"
-    count: Counter[str] = Counter()
+    counts: dict[str, Counter[str]] = {"timm": Counter(), "torchvision": Counter()}
     known = _kept(arguments.results)
     for name in (arguments.models or names(arguments.each))[part - 1 :: parts]:
         outcome = known.get(name) or run(name)
-        count[outcome.kind] += 1
+        counts["torchvision" if name.startswith("torchvision/") else "timm"][outcome.kind] += 1
         if arguments.results and name not in known:
             with arguments.results.open("a") as file:
                 file.write(json.dumps(asdict(outcome)) + "\n")
-        write(line.format(outcome.name, outcome.kind, outcome.said))
+        sys.stdout.write(f"{outcome.name:<44} {outcome.kind:<10} {outcome.said}\n")
         sys.stdout.flush()
-    write(", ".join(f"{n} {kind}" for kind, n in count.most_common()) + f" of {count.total()}\n")
+    _report(counts, arguments.table)
+    both = counts["timm"] + counts["torchvision"]
+    if both["wrong"] or both["executable"] + both["others"] < arguments.least:
+        sys.exit(1)
+
+
+def _report(counts: dict[str, Counter[str]], table: bool) -> None:
+    rows = [("", *OUTCOMES, "all")]
+    rows += [(zoo, *(str(count[o]) for o in OUTCOMES), str(count.total())) for zoo, count in counts.items()]
+    if table:
+        rows.insert(1, ("---", *["--:"] * (len(OUTCOMES) + 1)))
+    for row in rows:
+        sys.stdout.write(("| " + " | ".join(row) + " |" if table else "\t".join(row)) + "\n")
 
 
 if __name__ == "__main__":
