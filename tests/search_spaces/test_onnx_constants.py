@@ -79,6 +79,31 @@ def test_a_constant_is_what_onnxruntime_computes(op: str, attributes: dict[str, 
     np.testing.assert_allclose(made.values, expected, 1e-4, 1e-5)
 
 
+@pytest.mark.parametrize("opset", [11, 13, 17, 18, 19, 21])
+def test_quantised_weights_of_every_opset_are_weights(opset: int) -> None:
+    """The format of onnxruntime's quantisation: a bias per channel, and a weight, as whole numbers and their scales."""
+    per_channel = {"axis": 0} if opset >= 13 else {}
+    scales = np.full(4, 0.5, np.float32) if opset >= 13 else np.float32(0.5)
+    model = model_of(
+        node("DequantizeLinear", "q s z", "w"),
+        node("DequantizeLinear", "p t", "b", **per_channel),
+        node("Conv", "x w b"),
+        opset=opset,
+        q=np.ones((4, 3, 3, 3), np.int8), s=np.float32(0.25), z=np.int8(0), p=np.ones(4, np.int32), t=scales,
+    )  # fmt: skip
+    graph = from_onnx(model).graph
+    assert cost.params(pack([graph]))[0] == 4 * 3 * 3 * 3 + 4
+    assert cost.macs(pack([graph]))[0] == 4 * 3 * 3 * 3 * 6 * 8
+
+
+def test_whole_numbers_of_an_old_opset_become_what_their_scales_say() -> None:
+    inputs = [np.arange(-6, 6, dtype=np.int8).reshape(3, 4), np.array([1, 2, 3], np.float32), np.int8([0, 1, 2])]
+    xs: list[Constant | None] = [Constant(x.shape, x) for x in inputs]
+    (made,) = evaluate(OnnxNode("DequantizeLinear", "", ("a", "b", "c"), ("y",), {"axis": 0}), xs, 13)
+    expected = (inputs[0].astype(np.float32) - [[0], [1], [2]]) * [[1], [2], [3]]
+    np.testing.assert_array_equal(made.numbers, expected)
+
+
 def test_numbers_that_are_not_known_leave_a_shape() -> None:
     """A large embedding is resized, normalised and written into: of each only the shape is needed."""
     nodes = [
