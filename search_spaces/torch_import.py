@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import nullcontext
@@ -36,6 +37,7 @@ from gennape.search_spaces.tracing import (
 )
 from gennape.search_spaces.tracing.preservation import preserved
 from gennape.search_spaces.tracing.recorder import Recorder, number_in
+from gennape.search_spaces.tracing.surroundings import plain
 from gennape.search_spaces.tracing.tables import Handler, Substitute
 from gennape.search_spaces.tracing.traced_value import settle
 from gennape.search_spaces.weight_sharing import counted_once, tied
@@ -78,6 +80,8 @@ class Traced(Imported):
 
 
 Example = Tensor | tuple[int, int, int]
+#: Most numbers of an image that is given by its sizes.
+_MAX_NUMBERS = 2**40
 
 
 def from_torch(module: nn.Module | ExportedProgram, example: Example | None = None) -> ComputationGraph:
@@ -144,12 +148,14 @@ class _ForwardError(InvalidGraphError):
     """The module itself failed."""
 
 
-def _image(module: nn.Module, example: Example | None) -> Tensor:
+def _image(module: nn.Module, example: Any) -> Tensor:
     """The example as one image [1, c, h, w], on the device and of the type of the module's parameters."""
     if not isinstance(example, Tensor):
         sizes = list(example) if isinstance(example, tuple | list) else []
         if len(sizes) != 3 or not all(isinstance(n, int) and n > 0 for n in sizes):
-            raise InvalidDataError(f"an example is an image, or its channels, height and width; got {example!r}")
+            raise InvalidDataError(f"an example is an image, or its channels, height and width; got {_got(example)}")
+        if math.prod(sizes) > _MAX_NUMBERS:
+            raise InvalidDataError(f"an example has at most {_MAX_NUMBERS} numbers; got {_got(example)}")
         dtype = next((p.dtype for p in module.parameters() if p.is_floating_point()), None)
         return torch.empty(1, *sizes, dtype=dtype, device="meta")
     image = example[None] if example.dim() == 3 else example
@@ -158,6 +164,14 @@ def _image(module: nn.Module, example: Example | None) -> Tensor:
             f"an example is one image, [1, channels, height, width]; got {list(example.shape)}: of a batch give one"
         )
     return image.detach()
+
+
+def _got(example: Any) -> str:
+    """An example that is none; of an array its shape, as its numbers say nothing."""
+    shape = getattr(example, "shape", None)
+    return (
+        f"{example!r:.200}" if shape is None else f"a {type(example).__name__} of shape {list(shape)}: make it a tensor"
+    )
 
 
 def _refuse(module: Any) -> None:
@@ -182,6 +196,7 @@ def _held(module: nn.Module) -> Iterator[Tensor]:
     yield from module.buffers()
 
 
+@plain()
 def _run(module: nn.Module, image: Tensor, meta: bool, passing: bool = False) -> Traced:
     """One forward pass under a recorder, on the meta device or where the module's weights are.
 

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from gennape.search_spaces.tracing.keepers import CACHED, PLAIN, Kept, Restore, is_foreign, keep
+from gennape.search_spaces.tracing.tensors import version_of
 
 #: Objects that a module may refer to before the search for state ends: far more than any network has.
 _MOST_OBJECTS = 2_000_000
@@ -112,10 +113,10 @@ def _numbers(x: Tensor, storages: dict[int, Restore], wanted: bool) -> None:
         return
     if x.layout != torch.strided or is_traceable_wrapper_subclass(x):
         before = x.detach().clone()
-        version = x._version
+        version = version_of(x)
 
         def restore_sparse() -> None:
-            if x._version != version:
+            if version_of(x) != version:
                 x.detach().copy_(before)
 
         storages[id(x)] = restore_sparse
@@ -212,6 +213,8 @@ _SETTINGS: tuple[tuple[Callable[[], Any], Callable[[Any], Any]], ...] = (
     (torch.are_deterministic_algorithms_enabled, torch.use_deterministic_algorithms),
     (torch.get_float32_matmul_precision, torch.set_float32_matmul_precision),
     (torch.get_num_threads, torch.set_num_threads),
+    (torch.is_anomaly_enabled, lambda on: torch.autograd.set_detect_anomaly(on, torch.is_anomaly_check_nan_enabled())),
+    (lambda: torch.backends.cudnn.benchmark, lambda on: setattr(torch.backends.cudnn, "benchmark", on)),
     (torch.is_autocast_cache_enabled, torch.set_autocast_cache_enabled),
     *(
         (

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from gennape.search_spaces.tracing.recorder import Recorder
 from gennape.search_spaces.tracing.tables import Number, called
+from gennape.search_spaces.tracing.tensors import version_of
 
 
 def _type_as(r: Recorder, x: Tensor, other: Tensor) -> Tensor:  # noqa: ARG001
@@ -86,7 +87,7 @@ def _was_changed_there(x: Tensor, index: Any, value: Tensor, version: int) -> bo
     """Whether ``value`` is the very part, changed in place just before, as in ``x[index] *= 2``, and no other was."""
     part = x[index]
     return (
-        x._version == version + 1
+        version_of(x) == version + 1
         and part.shape == value.shape
         and part.stride() == value.stride()
         and part.storage_offset() == value.storage_offset()

@@ -48,16 +48,16 @@ class KnownTensors:
         """Make ``x`` a constant that nothing learns."""
         self._keep(x, Constant(name=name, number=number))
         if name is not None:
-            self._buffers.setdefault(_storage(x), (name, x, x._version))
+            self._buffers.setdefault(_storage(x), (name, x, version_of(x)))
 
     def filled(self, x: Tensor, number: float) -> None:
         """Say that all numbers of ``x`` are the same one."""
-        self._fills[id(x)] = (number, x._version)
+        self._fills[id(x)] = (number, version_of(x))
 
     def fill(self, x: Tensor) -> float | None:
         """The number that all numbers of a constant are, where that is known."""
         number, version = self._fills.get(id(x), (0.0, -1))
-        return number if version == x._version and self.knows(x) and not self.is_traced(x) else None
+        return number if version == version_of(x) and self.knows(x) and not self.is_traced(x) else None
 
     def bind(self, x: Tensor, traced: TracedValue) -> None:
         """Say which node's value ``x`` is."""
@@ -68,11 +68,11 @@ class KnownTensors:
         learnt: frozenset[str] = frozenset().union(*(self._names(x) for x in inputs))
         for x in results:
             known = self._known.get(id(x))
-            if known is None or known[2] != x._version:
+            if known is None or known[2] != version_of(x):
                 self._keep(x, Constant(learnt | self._names(x)))
 
     def _keep(self, x: Tensor, what: TracedValue | Constant) -> None:
-        self._known[id(x)] = (x, what, x._version)  # the tensor is held, so that no other takes its id
+        self._known[id(x)] = (x, what, version_of(x))  # the tensor is held, so that no other takes its id
 
     def knows(self, x: Tensor) -> bool:
         """Whether anything has been said of a tensor."""
@@ -111,7 +111,7 @@ class KnownTensors:
 
     def is_stale(self, x: Tensor) -> bool:
         """Whether a tensor was changed in place through another one that shares its memory."""
-        return self._known[id(x)][2] != x._version and _storage(x) in self._written
+        return self._known[id(x)][2] != version_of(x) and _storage(x) in self._written
 
     # Learnt numbers ------------------------------------------------------------------------------------------------
 
@@ -161,7 +161,7 @@ class KnownTensors:
             (name,) = self._names(x)
             return name, self._parameters[name]
         name, base, version = self._buffers.get(_storage(x), ("", None, 0))
-        if base is None or self.is_traced(x) or self._names(x) or x._version != version:
+        if base is None or self.is_traced(x) or self._names(x) or version_of(x) != version:
             return "", None
         same_order = x.dtype == base.dtype and x.is_contiguous() and base.is_contiguous()
         return (name, base) if same_order else ("", None)
@@ -210,6 +210,11 @@ def tensors_in(value: Any) -> Iterator[Tensor]:
     elif isinstance(value, dict):
         for item in value.values():
             yield from tensors_in(item)
+
+
+def version_of(x: Tensor) -> int:
+    """How often the memory of a tensor was written to; 0 for one made in inference mode, which does not count."""
+    return 0 if x.is_inference() else x._version
 
 
 def _storage(x: Tensor) -> int:
