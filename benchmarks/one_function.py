@@ -5,7 +5,7 @@ settings, which fold normalisations, and read back. The table gives, for each fa
 points the prediction of the file differs from that of the network at most, and for a family the rank correlation
 between both. ``--weights fresh`` exports networks as PyTorch makes them (folded biases are then zero and left out),
 ``trained`` with normalisations that changed something. ``--head`` puts a softmax behind and a normalisation of the
-image in front, ``--nhwc`` the image's channels last.
+image in front, ``--nhwc`` the image's channels last, ``--optimised`` has onnxruntime rewrite the file.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import torch
 from importing import load_torchvision
 from importing import model as timm_model
@@ -83,7 +84,17 @@ def exported(
         path = Path(folder) / "model.onnx"
         options = {"verbose": False, "external_data": False} if dynamo else {}
         torch.onnx.export(wrapped, (example,), path, dynamo=dynamo, **options)
-        return read_onnx(path)
+        return read_onnx(_optimised(path, args.optimised) if args.optimised else path)
+
+
+def _optimised(path: Path, level: str) -> Path:
+    """The file as onnxruntime rewrites it before it runs it."""
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, f"ORT_ENABLE_{level.upper()}")
+    options.optimized_model_filepath = str(path.with_name("optimised.onnx"))
+    options.log_severity_level = 3
+    onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    return path.with_name("optimised.onnx")
 
 
 def _weigh(module: nn.Module, trained: bool) -> None:
@@ -124,6 +135,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", default=[], help="names of families and models")
     parser.add_argument("--exporter", choices=("legacy", "dynamo"), default="legacy")
     parser.add_argument("--weights", choices=("trained", "fresh"), default="trained")
+    parser.add_argument("--optimised", choices=("basic", "extended"), help="by onnxruntime")
     parser.add_argument("--head", action="store_true")
     parser.add_argument("--nhwc", action="store_true")
     args = parser.parse_args()

@@ -22,6 +22,7 @@ from gennape.search_spaces.onnx_in.network import OnnxNetwork, OnnxNode, needed,
 from gennape.search_spaces.onnx_in.number_types import casts, number_types
 from gennape.search_spaces.onnx_in.operators import FUSED_OPERATORS, OPERATORS
 from gennape.search_spaces.onnx_in.patterns import FUSED, fuse
+from gennape.search_spaces.onnx_in.runtime import as_onnx
 from gennape.search_spaces.onnx_in.sharing import Origin, with_shared_weights
 from gennape.search_spaces.operations import other_kind
 from gennape.search_spaces.ops import Op
@@ -71,6 +72,7 @@ def _imported(network: OnnxNetwork) -> Imported:
     constants = dict(network.constants)
     problems: list[str] = []
     name, shape = network.input
+    network = replace(network, nodes=as_onnx(network.nodes, constants))
     given = {name: network.type, **{key: x.type for key, x in constants.items()}}
     types = number_types(network.nodes, given)
     network = replace(network, nodes=casts(network.nodes, types))

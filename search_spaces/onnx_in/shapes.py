@@ -105,6 +105,14 @@ def _perm(perm: Shape, shape: Shape) -> Shape:
     return perm
 
 
+def _turned(call: Call) -> TracedValue:
+    """Matrices with rows and columns exchanged."""
+    x = call.traced()
+    if len(x.dims) < 2:
+        raise InvalidGraphError(f"it takes {list(x.shape)}, must take matrices")
+    return tv.moved(x, (*range(len(x.dims) - 2), len(x.dims) - 1, len(x.dims) - 2))
+
+
 def _expand(call: Call) -> TracedValue:
     """Dimensions of size 1 are repeated; no node, as sums and products spread by themselves."""
     x = call.traced()
@@ -334,4 +342,4 @@ SHAPES: dict[str, Handler] = {
     "Pad": _pad,
 }
 #: Operators that :mod:`patterns` makes.
-FUSED_SHAPES: dict[str, Handler] = {"Regroup": _regrouped}
+FUSED_SHAPES: dict[str, Handler] = {"Regroup": _regrouped, "Turned": _turned}
