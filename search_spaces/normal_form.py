@@ -34,6 +34,7 @@ _LEARNT = _table(Op.SCALE, Op.SHIFT)
 _WEIGHTED = _table(*WEIGHTED)
 _ON_MAPS = _table(*(op for op in WEIGHTED if op != Op.LINEAR))
 _BEGINNING = _table(Op.CONV, Op.DEPTHWISE, Op.SLICE)
+_PADDED = _table(Op.CONV, Op.DEPTHWISE)
 _ACTIVATIONS = _table(Op.RELU, Op.RELU6, Op.SWISH, Op.GELU, Op.TANH, Op.LEAKYRELU)
 _FRONTS = _table(Op.SCALE, Op.SHIFT, Op.BATCHNORM, Op.OTHER)
 #: What only changes how a classifier's result is read, as the last operation of a network.
@@ -122,6 +123,33 @@ def without_head_activation(graphs: PackedGraphs) -> PackedGraphs:
     return _without(rewritten, gone)
 
 
+def with_padding_in_layers(graphs: PackedGraphs) -> PackedGraphs:
+    """Zeros around a map that one convolution takes are its padding, but for what one side has more of: optimisers
+    move them from one to the other."""
+    op = graphs.nodes[:, Column.OP]
+    pads = (op == Op.PAD) & (graphs.nodes[:, Column.KIND] == 0) & (graphs.scalars == 0)
+    if not pads.any():
+        return graphs
+    links = _Links(graphs)
+    pads &= (links.fan_out == 1) & _PADDED[op[links.after]]
+    pads &= graphs.nodes[:, Column.C_IN] == graphs.nodes[:, Column.C_OUT]
+    nodes, at = graphs.nodes.copy(), np.flatnonzero(pads)
+    taker, gone = links.after[at], pads.copy()
+    for axis in (1, 2):
+        made, taken, offset = (nodes[:, first + axis] for first in (Column.C_OUT, Column.C_IN, Column.OFFSET_C))
+        own = nodes[:, Column.PAD_H + axis - 1]
+        before = offset[at] + own[taker]
+        after = made[at] - taken[at] - offset[at] + own[taker]
+        both = np.minimum(before, after)
+        own[taker], offset[at] = both, before - both
+        made[at] = taken[taker] = taken[at] + before + after - 2 * both
+        gone[at] &= before == after
+    if np.array_equal(nodes, graphs.nodes):
+        return graphs
+    moved = PackedGraphs(nodes, graphs.scalars, graphs.edges, graphs.node_offsets, graphs.edge_offsets)
+    return with_padding_in_layers(_without(moved, gone))  # what was in front of the padding may be padding too
+
+
 def with_one_normalisation(graphs: PackedGraphs) -> PackedGraphs:
     """After each layer one normalisation on maps, or a bias on vectors, for whatever scales and shifts its channels."""
     nodes = graphs.nodes
@@ -207,6 +235,7 @@ PASSES: tuple[Callable[[PackedGraphs], PackedGraphs], ...] = (
     without_identities,
     without_input_scaling,
     without_head_activation,
+    with_padding_in_layers,
     with_own_rectifiers,
     with_one_normalisation,
 )

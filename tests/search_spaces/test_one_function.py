@@ -142,3 +142,31 @@ def test_channels_last_with_all_of_it() -> None:
 def test_another_activation_is_another_function() -> None:
     other = [_CONV, node("Clip", "c none six", "r"), _POOL, _FLAT, _GEMM]
     assert _form(other) != _form([_CONV, _RELU, _POOL, _FLAT, _GEMM])
+
+
+@pytest.mark.parametrize(
+    ("around", "own", "together"),
+    [
+        ((1, 1, 1, 1), (0, 0, 0, 0), (1, 1, 1, 1)),
+        ((0, 0, 1, 1), (1, 1, 1, 1), (1, 1, 2, 2)),
+        ((2, 0, 1, 3), (0,) * 4, (2, 0, 1, 3)),
+    ],
+)
+def test_padding_may_be_an_operator_or_part_of_a_convolution(
+    around: tuple[int, ...], own: tuple[int, ...], together: tuple[int, ...]
+) -> None:
+    top, left, bottom, right = around
+    pad = node("Pad", "x around", "q")
+    rest = [_RELU, _POOL, _FLAT, _GEMM]
+    tensors = {**_TENSORS, "around": np.array([0, 0, top, left, 0, 0, bottom, right])}
+    forms = set()
+    for nodes in (
+        [pad, node("Conv", "q w b", "c", pads=own), *rest],
+        [node("Conv", "x w b", "c", pads=together), *rest],
+    ):
+        taken = {name for n in nodes for name in n.input}
+        model = model_of(*nodes, shape=(1, *IMAGE), **{k: v for k, v in tensors.items() if k in taken})
+        formed = normal_form(pack([from_onnx(model).graph]))
+        validate(formed)
+        forms.add(graph_hash(formed[0]))
+    assert len(forms) == 1
