@@ -185,10 +185,16 @@ def _cells(row: dict[str, Any]) -> list[str]:
         lines = row["why"].splitlines()
         return [row["name"], row["outcome"], "", "", lines[1].strip() if len(lines) > 1 else row["why"]]
     others = ", ".join(f"{count} {name}" for name, count in row["others"].items())
-    off = {"read": "", "as stored": f"the module has {row['params'][2] / 1e6:.2f} M parameters; "}.get(
+    off = {"read": "", "as stored": f"file {row['params'][0]:,}, module {row['params'][2]:,} parameters; "}.get(
         row["outcome"], f"trace: {row['macs'][1]:,} MACs, {row['params'][1:]} parameters; "
     )
-    return [row["name"], row["outcome"], f"{row['macs'][0] / 1e6:,.1f}", f"{row['params'][0] / 1e6:.2f}", off + others]
+    return [
+        row["name"],
+        row["outcome"],
+        f"{row['macs'][0] / 1e6:,.1f}",
+        f"{row['params'][0] / 1e6:.2f}",
+        (off + others).removesuffix("; "),
+    ]
 
 
 def main() -> None:
