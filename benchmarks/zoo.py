@@ -211,7 +211,7 @@ def main() -> None:
 
 
 def _report(counts: dict[str, Counter[str]], table: bool) -> None:
-    rows = [("", *OUTCOMES, "all")]
+    rows: list[tuple[str, ...]] = [("", *OUTCOMES, "all")]
     rows += [(zoo, *(str(count[o]) for o in OUTCOMES), str(count.total())) for zoo, count in counts.items()]
     if table:
         rows.insert(1, ("---", *["--:"] * (len(OUTCOMES) + 1)))

@@ -91,7 +91,7 @@ def _conv_of_windows(
     """A convolution of the parts of one image, which lie in the batch: of single pixels a layer as any other."""
     if r.is_traced(weight) or r.is_traced(bias):
         raise Untraceable("it takes windows of the image, and weights that depend on the image")
-    pointwise = weight[0, 0].numel() == 1 and {*_both(stride), *_both(padding)} <= {0, 1, "valid"}
+    pointwise = weight[0, 0].numel() == 1 and {*_both(stride)} == {1} and {*_both(padding)} <= {0, "valid", "same"}
     if not pointwise:
         macs = out.numel() * weight[0].numel()
         r.other("window_conv", out, r.traced(tensor), macs=macs, params=r.spend(weight, bias))

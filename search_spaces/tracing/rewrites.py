@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from gennape.search_spaces.tracing.recorder import Recorder
@@ -55,6 +56,38 @@ def _copy(r: Recorder, x: Tensor, source: Any, non_blocking: bool = False) -> Te
     """All of a tensor is written."""
     _set_item(r, x, Ellipsis, source)
     return x
+
+
+def _conv3d(
+    r: Recorder,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
+) -> Tensor:
+    """Where the kernel is flat, a convolution of each slice of one dimension, which share the filter."""
+    if x.dim() == 4:
+        return _conv3d(r, x[None], weight, bias, stride, padding, dilation, groups)[0]
+    strides, dilations = _three(stride), _three(dilation)
+    paddings = (padding,) * 3 if isinstance(padding, str) else _three(padding)
+    flat = [i for i in range(3) if weight.shape[2 + i] == strides[i] == 1 and paddings[i] in (0, "same", "valid")]
+    if not flat:
+        raise NotImplementedError("a kernel that spans three dimensions")
+    across = min(flat, key=lambda i: x.shape[2 + i])
+    plane = [i for i in range(3) if i != across]
+    slices = x.movedim(2 + across, 1)
+    step, spread = [strides[i] for i in plane], [dilations[i] for i in plane]
+    around: Any = padding if isinstance(padding, str) else [paddings[i] for i in plane]
+    flat_weight = weight.squeeze(2 + across)
+    every = F.conv2d(slices.flatten(0, 1), flat_weight, bias, step, around, spread, groups)
+    return every.view(*slices.shape[:2], *every.shape[1:]).movedim(1, 2 + across)
+
+
+def _three(value: Any) -> tuple[int, ...]:
+    return (value,) * 3 if isinstance(value, int) else tuple(value) * (3 // len(value))
 
 
 # Writing into a part of a tensor -------------------------------------------------------------------------------------
@@ -170,4 +203,5 @@ SUBSTITUTES: dict[Any, Any] = {
     **dict.fromkeys(called("copy_"), _copy),
     **dict.fromkeys(called("__setitem__"), _set_item),
     **dict.fromkeys(called("baddbmm"), _baddbmm),
+    **dict.fromkeys(called("conv3d"), _conv3d),
 }

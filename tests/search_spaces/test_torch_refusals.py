@@ -112,7 +112,7 @@ def test_all_problems_are_told_at_once_with_their_places() -> None:
             x[:, ::2] = 0
             return x
 
-    module = nn.Sequential(nn.Conv2d(8, 8, 1), nn.Sequential(nn.ReLU(), Spectrum()), Changes(), nn.Conv3d(1, 1, 1))
+    module = nn.Sequential(nn.Conv2d(8, 8, 1), nn.Sequential(nn.ReLU(), Spectrum()), Changes(), nn.Conv3d(1, 1, 2))
     with pytest.raises(InvalidGraphError) as error:
         from_torch(module, (8, 6, 6))
     message = str(error.value)

@@ -139,3 +139,42 @@ def test_what_is_written_in_no_order_is_refused() -> None:
 
     with pytest.raises(InvalidGraphError, match="every other place"):
         trace(Forward(forward), IMAGE)
+
+
+# Convolutions of three dimensions ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("conv", "shape", "others"),
+    [
+        (nn.Conv3d(8, 4, (1, 3, 3), (1, 2, 1), (0, 1, 1), bias=False), (8, 1, 6, 6), {}),
+        (nn.Conv3d(8, 4, (3, 1, 2), padding=(1, 0, 0), dilation=(1, 5, 2)), (8, 6, 1, 6), {}),
+        (nn.Conv3d(4, 6, 1, groups=2), (4, 2, 6, 6), {}),
+        (nn.Conv3d(2, 3, (3, 1, 1), padding="same"), (2, 4, 6, 6), {"window_conv": 1}),
+        (nn.Conv3d(1, 5, (3, 3, 1), padding=(1, 1, 0)), (1, 6, 6, 8), {"window_conv": 1}),
+    ],
+)
+def test_flat_kernels_of_three_dimensions(conv: nn.Conv3d, shape: tuple[int, ...], others: dict[str, int]) -> None:
+    """As in lambda networks: each slice of the dimension that the kernel does not span is a map."""
+    module = Forward(
+        lambda m, x: m.last(m.conv(x.reshape(len(x), *shape)).flatten(1)), conv=conv, last=nn.LazyLinear(3)
+    )
+    module(torch.zeros(1, *IMAGE))
+    if not others:
+        assert_same_function(module, IMAGE)
+    traced = trace(module.float(), IMAGE)
+    assert traced.others == others
+    results = conv(torch.zeros(1, *shape)).numel()
+    assert cost.macs(pack([traced.graph]))[0] == results * conv.weight[0].numel() + 3 * results
+    assert_counts_every_weight(module, traced)
+
+
+@pytest.mark.parametrize("border", [{"padding": 1}, {"stride": (1, 2)}, {"padding": "same"}])
+def test_convolutions_of_single_pixels_in_windows(border: dict[str, Any]) -> None:
+    """A border or a step makes them more than a layer on every pixel."""
+    module = Forward(
+        lambda m, x: m.conv(x.unflatten(3, (2, 3)).movedim(3, 1).flatten(0, 1)), conv=nn.Conv2d(8, 2, 1, **border)
+    )
+    traced = trace(module, IMAGE)
+    assert traced.others == ({} if "same" in border.values() else {"window_conv": 1})
+    assert cost.macs(pack([traced.graph]))[0] == module(torch.zeros(1, *IMAGE)).numel() * 8
