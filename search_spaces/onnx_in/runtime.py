@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -119,6 +120,18 @@ def _quick_gelu(p: _Parts) -> bool:
     return True
 
 
+def _skip_norm(p: _Parts) -> bool:
+    """The normalised sum of two maps and maybe a bias; the sum itself is the fourth result."""
+    x = p.add("Add", p.input(0), p.input(1))
+    if p.input(4):
+        x = p.add("Add", x, p.input(4))
+    if len(p.node.outputs) > 3 and p.node.outputs[3]:
+        p.nodes[-1] = replace(p.nodes[-1], outputs=(x := p.node.outputs[3],))
+    epsilon = p.node.real("epsilon", 1e-5)
+    p.add("LayerNormalization", x, p.input(2), p.input(3), axis=-1, epsilon=epsilon)
+    return not any(p.node.outputs[1:3])
+
+
 _RULES: dict[str, Callable[[_Parts], bool]] = {
     "FusedConv": _conv,
     "FusedGemm": _gemm,
@@ -127,7 +140,12 @@ _RULES: dict[str, Callable[[_Parts], bool]] = {
     "BiasGelu": _gelu("none"),
     "FastGelu": _gelu("tanh"),
     "QuickGelu": _quick_gelu,
+    "SkipLayerNormalization": _skip_norm,
 }
+
+
+#: How many results may be taken of an operator that gives more than one.
+_MOST = {"SkipLayerNormalization": 4}
 
 
 def as_onnx(nodes: list[OnnxNode], constants: dict[str, Constant]) -> list[OnnxNode]:
@@ -135,9 +153,11 @@ def as_onnx(nodes: list[OnnxNode], constants: dict[str, Constant]) -> list[OnnxN
     made: list[OnnxNode] = []
     for node in nodes:
         parts = _Parts(node, constants)
-        if node.domain == _DOMAIN and node.n_taken == 1 and node.op in _RULES and _RULES[node.op](parts):
-            last = parts.nodes[-1]
-            parts.nodes[-1] = OnnxNode(last.op, last.name, last.inputs, node.outputs[:1], last.attributes, last.domain)
+        known = (
+            node.domain == _DOMAIN and node.op in _RULES and node.outputs[0] and node.n_taken <= _MOST.get(node.op, 1)
+        )
+        if known and _RULES[node.op](parts):
+            parts.nodes[-1] = replace(parts.nodes[-1], outputs=node.outputs[:1])
             constants.update(parts.constants)
             made += parts.nodes
         else:

@@ -79,6 +79,15 @@ NETWORKS: dict[str, list[NodeProto]] = {
         node("LayerNormalization", "a v v2", "n", axis=-1),
         node("Relu", "n"),
     ],
+    "a normalised sum of tokens": [
+        node("Reshape", "x rows", "i"),
+        node("MatMul", "i m", "z"),
+        node("Add", "z i", "a"),
+        node("LayerNormalization", "a v v2", "n", axis=-1),
+        node("MatMul", "n m", "o"),
+        node("Add", "o a", "a2"),
+        node("LayerNormalization", "a2 v v2", axis=-1),
+    ],
 }
 _TENSORS |= {"h": _numbers(8, 5), "k": _numbers(5), "v2": _numbers(10), "rows": np.array([1, 24, 10])}
 
@@ -110,3 +119,18 @@ def test_an_optimised_file_is_the_same_network(name: str, level: str, tmp_path: 
 def test_what_is_not_known_of_it_is_refused_by_its_name(made: NodeProto, why: str) -> None:
     with pytest.raises(InvalidGraphError, match=why):
         from_onnx(model_of(made, shape=(1, *IMAGE), w=_TENSORS["w"], b=_TENSORS["b"]))
+
+
+def test_the_sum_that_is_normalised_may_be_taken_too() -> None:
+    tokens = node("Reshape", "x rows", "i")
+    fused = node("SkipLayerNormalization", "i i v v2 v", "n _ _ s", domain="com.microsoft", epsilon=1e-6)
+    fused.output[1] = fused.output[2] = ""
+    written = [
+        node("Add", "i i", "t"),
+        node("Add", "t v", "s"),
+        node("LayerNormalization", "s v v2", "n", axis=-1, epsilon=1e-6),
+    ]
+    last = node("Mul", "n s")
+    tensors = {name: _TENSORS[name] for name in ("rows", "v", "v2")}
+    models = [model_of(tokens, *nodes, last, shape=(1, *IMAGE), **tensors) for nodes in ([fused], written)]
+    assert len({graph_hash(from_onnx(model).graph) for model in models}) == 1
