@@ -32,7 +32,7 @@ from gennape.jobs.show import show
 from gennape.jobs.status import status
 from gennape.jobs.stop import stop
 from gennape.jobs.submit import submit
-from gennape.jobs.trouble import trouble_of
+from gennape.jobs.trouble import refuse_removed_folder, trouble_of
 from gennape.jobs.tune import tune
 from gennape.jobs.ui import ui
 from gennape.jobs.verify import verify
@@ -108,6 +108,7 @@ def main() -> None:
     if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
         sys.stdout.reconfigure(errors="backslashreplace")  # names of files may be no text
     try:
+        refuse_removed_folder()
         app(standalone_mode=True)
         status: Any = 0
     except SystemExit as end:  # how Typer ends

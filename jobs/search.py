@@ -73,7 +73,7 @@ def search(
     """Search for the networks that no other beats in all objectives, and continue searches that were cut off."""
     from gennape.platform.room import refuse_small_machine
     from gennape.platform.runs import config_of
-    from gennape.platform.workspace import open_workspace
+    from gennape.platform.workspace import find_workspace, open_workspace
 
     settings = {
         "space": space,
@@ -93,12 +93,12 @@ def search(
         root = open_workspace(workspace)
         if address is None:
             refuse_small_machine()  # before there is a folder of the run
-        folder: Path | None = _new_run(root, config)
+        folder = _new_run(root, config)
     else:
+        folder = _stored_run(find_workspace(workspace), resume, given, checkpoint)
+        if folder is None:
+            return
         root = open_workspace(workspace)
-        folder = _stored_run(root, resume, given, checkpoint)
-    if folder is None:
-        return
     warn_elsewhere(checkpoint or config_of(folder).checkpoint, config_of(folder).space)
     elsewhere = checkpoint if resume is not None else None  # a new run knows its checkpoint
     options = {
@@ -145,7 +145,8 @@ def _stored_run(workspace: Path, name: str, given: dict[str, Any], checkpoint: P
     refuse_contradictions(config, given)
     status = status_of(folder)
     if status.get("status") == FINISHED and not more:
-        typer.echo(f"{folder.name} is finished: {status['reason']}. Its front is in {folder / REPORT}")
+        why = status.get("reason", "all evaluations are done")
+        typer.echo(f"{folder.name} is finished: {why}. Its front is in {folder / REPORT}")
         typer.echo("give it more --evaluations to go on")
         return None
     path = config.checkpoint if checkpoint is None else str(checkpoint.absolute())

@@ -8,6 +8,7 @@ import re
 import tempfile
 from pathlib import Path
 
+from gennape.errors import WorkspaceError
 from gennape.search_spaces.memory import address_limit, available, in_words
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -17,6 +18,14 @@ _NO_MEMORY = re.compile(
     r"[Oo]ut of memory|not enough memory|Resource temporarily unavailable|pthread_create|std::system_error|"
     r"cannot create thread|malloc of size|realloc of size"
 )
+
+
+def refuse_removed_folder() -> None:
+    """Raise :class:`WorkspaceError` where the folder that this runs in is gone: libraries crash there, or wait."""
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        raise WorkspaceError("the folder that this runs in was removed; cd to one that exists") from None
 
 
 def trouble_of(error: BaseException) -> str | None:

@@ -26,6 +26,7 @@ from gennape.platform.run_files import (
     warn_of_age,
     write_json,
 )
+from gennape.platform.workspace import REMEDY
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -99,6 +100,8 @@ def find_run(workspace: Path, name: str, *, to_resume: bool = False) -> Path:
     if matches:
         listed = ", ".join(run.name for run in matches[:_RECENT])
         raise WorkspaceError(f"{name!r} names {len(matches)} runs ({listed}); write more of the name, or {LATEST}")
+    if not os.path.lexists(workspace):
+        raise WorkspaceError(f"no run {name!r}: there is no workspace {workspace}; {REMEDY}")
     recent = ", ".join(run.name for run in runs[:_RECENT]) or "none yet"
     raise WorkspaceError(f"no run {name!r} in {workspace}; recent runs: {recent}")
 

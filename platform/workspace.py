@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 DEFAULT = "gennape-workspace"
 VARIABLE = "GENNAPE_WORKSPACE"
+#: How to name another workspace.
+REMEDY = f"give another folder with --workspace or ${VARIABLE}"
 #: What lies directly in a workspace.
 _MADE = re.compile(
     r"\.mlflow\.lock|mlflow(-before-\d+)?\.db(-\w+)?|artifacts|runs|tracking|pretraining|tuning|labelling|images"
@@ -30,19 +32,24 @@ def default_workspace() -> Path:
     return Path(os.environ.get(VARIABLE) or DEFAULT).expanduser()
 
 
-def open_workspace(path: Path | None = None, private: bool = True) -> Path:
-    """The workspace as an absolute path, made if absent: ``path``, else $GENNAPE_WORKSPACE, else ./gennape-workspace.
+def find_workspace(path: Path | None = None) -> Path:
+    """The workspace to read, as an absolute path: ``path``, else $GENNAPE_WORKSPACE, else ./gennape-workspace.
 
-    ``private``: no other user reads what is there, nor what this process writes from now on, there and elsewhere (its
-    umask becomes 077). Raises :class:`WorkspaceError` when files cannot be written there (tried, not guessed from
-    permissions).
+    Nothing is made, changed or tried there: it may be another user's, or on a disk that takes no files.
     """
-    folder = (path or default_workspace()).expanduser().absolute()
-    if private:
-        os.umask(0o077)
-    make_writable(folder, f"give another folder with --workspace or ${VARIABLE}", "the workspace ")
-    if private:
-        _tighten(folder)
+    return (path or default_workspace()).expanduser().absolute()
+
+
+def open_workspace(path: Path | None = None) -> Path:
+    """The workspace of :func:`find_workspace` to write to, made if absent.
+
+    No other user reads what is there, nor what this process writes from now on, there and elsewhere (its umask becomes
+    077). Raises :class:`WorkspaceError` when files cannot be written there (tried, not guessed from permissions).
+    """
+    folder = find_workspace(path)
+    os.umask(0o077)
+    make_writable(folder, REMEDY, "the workspace ")
+    _tighten(folder)
     return folder
 
 

@@ -34,6 +34,21 @@ def test_an_expected_error_is_one_message_and_status_1(tmp_path: Path) -> None:
     assert "Traceback" not in ended.stderr
 
 
+@pytest.mark.parametrize("verb", [["show", "--run", "latest", "--index", "0"], ["ui"], ["serve", "--port", "0"]])
+def test_a_folder_that_was_removed_below_the_shell_is_named(tmp_path: Path, verb: list[str]) -> None:
+    (tmp_path / "gone").mkdir()
+    script = 'cd "$1" && rmdir "$1" && shift && exec "$@"'
+    ended = subprocess.run(
+        ["bash", "-c", script, "bash", str(tmp_path / "gone"), GENNAPE, *verb],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert ended.returncode == 1
+    assert ended.stderr == "gennape: error: the folder that this runs in was removed; cd to one that exists\n"
+
+
 def test_version_and_short_help() -> None:
     assert _run("--version").stdout == f"gennape {gennape.__version__}\n"
     assert _run("-h").stdout == _run("--help").stdout

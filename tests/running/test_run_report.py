@@ -132,6 +132,39 @@ def test_export_and_show_take_a_network_of_a_run_that_was_cut_off(tmp_path: Path
     assert (tmp_path / "net.py").exists()
 
 
+def test_a_workspace_that_takes_no_files_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another user's, made readable with chmod, or one on a disk that is mounted to be read alone."""
+    _searched(tmp_path / "w", "whole", None)
+
+    def refuse(folder: Path, *_: object) -> None:
+        raise WorkspaceError(f"cannot write to {folder}")
+
+    monkeypatch.setattr("gennape.platform.workspace.make_writable", refuse)
+    options = ["--run", "whole", "--index", "0", "--workspace", str(tmp_path / "w")]
+    for verb, more in (("export", ["--to", str(tmp_path / "net.py")]), ("show", [])):
+        assert CliRunner().invoke(app, [verb, *options, *more], catch_exceptions=False).exit_code == 0
+    resumed = CliRunner().invoke(app, ["search", "--resume", "whole", "--workspace", str(tmp_path / "w")])
+    assert "whole is finished: all 120 evaluations are done" in resumed.output
+
+
+@pytest.mark.parametrize("verb", ["export --index 0 --to n.py --run", "show --index 0 --run", "search --resume"])
+def test_a_mistyped_workspace_is_not_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verb: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(app, [*verb.split(), "latest", "--workspace", "typo"])
+    assert isinstance(done.exception, WorkspaceError)
+    assert f"there is no workspace {tmp_path / 'typo'}" in str(done.exception)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_status_without_a_reason_is_read(tmp_path: Path) -> None:
+    """Of an older gennape, whose status holds no digests, or edited by hand."""
+    folder = _searched(tmp_path, "whole", None)
+    (folder / "status.json").write_text('{"status": "finished"}')
+    resumed = CliRunner().invoke(app, ["search", "--resume", "whole", "--workspace", str(tmp_path)])
+    assert resumed.exit_code == 0
+    assert "whole is finished" in resumed.output
+
+
 def test_before_the_first_generation_there_is_no_front_and_it_is_said_why(tmp_path: Path) -> None:
     folder = tmp_path / RUNS / "new"
     folder.mkdir(parents=True)

@@ -13,7 +13,7 @@ from gennape.platform.labelling import study_folder
 from gennape.platform.pretraining import training_folder
 from gennape.platform.runs import create_run, find_run, lock_run, read_json, set_status, status_of, write_json
 from gennape.platform.tuning import tuning_folder
-from gennape.platform.workspace import atomic_path, atomic_write_bytes, open_workspace
+from gennape.platform.workspace import atomic_path, atomic_write_bytes, find_workspace, open_workspace
 from gennape.search_spaces.atomic import replacing
 
 NOON = datetime(2026, 11, 22, 12, 0, 5)
@@ -58,6 +58,11 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path):
 def test_run_names_are_readable_and_unique(tmp_path):
     names = [create_run(tmp_path, "ofa_mbv3", 7, NOON).name for _ in range(3)]
     assert names == ["ofa_mbv3-20261122-120005-s7", "ofa_mbv3-20261122-120005-s7-2", "ofa_mbv3-20261122-120005-s7-3"]
+
+
+def test_a_workspace_that_is_not_there_is_said_to_be_none(tmp_path):
+    with pytest.raises(WorkspaceError, match=r"no run 'hiaml': there is no workspace .*typo; give .*--workspace"):
+        find_run(tmp_path / "typo", "hiaml")
 
 
 def test_runs_are_found_by_name_unique_beginning_or_path(tmp_path):
@@ -172,8 +177,10 @@ def test_what_gennape_did_not_make_keeps_its_permissions(tmp_path):
 
 
 @pytest.mark.usefixtures("usual_umask")
-def test_reading_a_workspace_changes_no_permission(tmp_path):
+def test_finding_a_workspace_makes_nothing_and_changes_no_permission(tmp_path):
+    assert find_workspace(tmp_path / "typo" / "w") == tmp_path / "typo" / "w"
+    assert not (tmp_path / "typo").exists()
     (tmp_path / "w" / "runs").mkdir(parents=True)
-    open_workspace(tmp_path / "w", private=False)
+    find_workspace(tmp_path / "w")
     assert (tmp_path / "w").stat().st_mode & 0o777 == 0o755
     assert os.umask(0o022) == 0o022
