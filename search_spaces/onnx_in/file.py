@@ -6,6 +6,7 @@ import io
 import math
 import os
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,10 +39,11 @@ _REAL = tuple(getattr(onnx.TensorProto, name) for name in ("FLOAT", "DOUBLE", "F
 # Fields of the messages that are looked into, by the name of what they hold; and fields that are left out.
 _INSIDE = {
     "model": {7: "graph"},
-    "graph": {1: "node", 5: "tensor"},
+    "graph": {1: "node", 5: "tensor", 15: "sparse"},
     "node": {5: "attribute"},
     "attribute": {5: "tensor"},
     "tensor": {},
+    "sparse": {1: "tensor", 2: "tensor"},
 }
 _DATA_TYPE = 2 << 3
 _LEFT_OUT = {
@@ -50,6 +52,7 @@ _LEFT_OUT = {
     "node": frozenset({6, 9}),
     "attribute": frozenset({13}),
     "tensor": frozenset({4, 5, 6, 7, 9, 10, 11, 12, 13}),  # the numbers, however they are written
+    "sparse": frozenset(),
 }
 
 
@@ -223,11 +226,9 @@ def constant(tensor: onnx.TensorProto, where: str) -> Constant:
 
     Raises :class:`InvalidDataError` naming ``where`` for dimensions or numbers that no tensor has.
     """
-    shape = tuple(tensor.dims)
-    if len(shape) > MAX_RANK or any(not 0 <= n <= MAX_DIM for n in shape):
-        raise InvalidDataError(f"{where} has dimensions {list(shape)[:MAX_RANK]}, which no tensor can have")
+    shape = _shape(tensor.dims, where)
     size = math.prod(shape)
-    sources = frozenset([(where, size)]) if tensor.data_type in _REAL else frozenset()
+    sources = _sources(tensor, where, size)
     if tensor.data_location == onnx.TensorProto.EXTERNAL or tensor.data_type == onnx.TensorProto.STRING:
         return Constant(shape, None, sources, tensor.data_type)
     held = any(
@@ -242,3 +243,20 @@ def constant(tensor: onnx.TensorProto, where: str) -> Constant:
     except (KeyError, ValueError, TypeError) as error:
         raise InvalidDataError(f"the numbers of {where} do not fill its shape {list(shape)} ({error})") from error
     return Constant(shape, values, sources, tensor.data_type)
+
+
+def sparse_constant(tensor: onnx.SparseTensorProto, where: str) -> Constant:
+    """The shape of a tensor of which the file holds only what is not zero; its zeros count as well."""
+    shape = _shape(tensor.dims, where)
+    return Constant(shape, None, _sources(tensor.values, where, math.prod(shape)), tensor.values.data_type)
+
+
+def _shape(dims: Iterable[int], where: str) -> tuple[int, ...]:
+    shape = tuple(dims)
+    if len(shape) > MAX_RANK or any(not 0 <= n <= MAX_DIM for n in shape):
+        raise InvalidDataError(f"{where} has dimensions {list(shape)[:MAX_RANK]}, which no tensor can have")
+    return shape
+
+
+def _sources(tensor: onnx.TensorProto, where: str, size: int) -> Sources:
+    return frozenset([(where, size)]) if tensor.data_type in _REAL else frozenset()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
+from heapq import heappop, heappush
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -19,6 +21,7 @@ from gennape.search_spaces.onnx_in.file import (
     Constant,
     constant,
     is_written_down,
+    sparse_constant,
     unlearnt,
 )
 
@@ -110,16 +113,13 @@ def network_of(model: onnx.ModelProto, shape: tuple[int, ...] | None = None) -> 
         graph, opset = model.graph, _opset(model)
         if len(graph.node) > MAX_NODES:
             raise InvalidDataError(f"the model has {len(graph.node)} nodes, more than the {MAX_NODES} that are read")
-        _check_text(tensor.name for tensor in graph.initializer)
-        constants = {tensor.name: _initializer(tensor) for tensor in graph.initializer}
+        constants = _constants(graph)
         _check_text(value.name for value in (*graph.input, *graph.output))
         inputs = [value for value in graph.input if value.name not in constants]
-        nodes = [_node(proto) for proto in graph.node]
+        nodes = in_order([_node(proto) for proto in graph.node])
         _check_names(nodes, constants, [value.name for value in inputs])
         entry = _one(inputs, "input")
         output = _one(graph.output, "output").name
-        if len(constants) != len(graph.initializer):
-            raise InvalidDataError("two initializers of the model have the same name; export the model again")
         if output not in {entry.name, *constants, *(name for node in nodes for name in node.outputs)}:
             raise InvalidDataError(f"no node makes the output {output[:_NAME_LENGTH]!r}; export the model again")
         kind = entry.type.tensor_type.elem_type
@@ -129,9 +129,42 @@ def network_of(model: onnx.ModelProto, shape: tuple[int, ...] | None = None) -> 
     return OnnxNetwork(_without_unused(needed(nodes, output), output), constants, source, output, opset, kind)
 
 
-def _initializer(tensor: onnx.TensorProto) -> Constant:
-    held = constant(tensor, f"initializer {tensor.name[:_NAME_LENGTH]!r}")
-    return replace(held, sources=unlearnt(held.sources)) if is_written_down(tensor.name) else held
+def _constants(graph: onnx.GraphProto) -> dict[str, Constant]:
+    """The initializers by name; what the program writes down is not learnt."""
+    dense, sparse = graph.initializer, graph.sparse_initializer
+    names = [*(tensor.name for tensor in dense), *(tensor.values.name for tensor in sparse)]
+    _check_text(names)
+    where = [f"initializer {name[:_NAME_LENGTH]!r}" for name in names]
+    read = [*map(constant, dense, where), *map(sparse_constant, sparse, where[len(dense) :])]
+    constants = dict(zip(names, read, strict=True))
+    if len(constants) != len(names):
+        raise InvalidDataError("two initializers of the model have the same name; export the model again")
+    return {
+        name: replace(x, sources=unlearnt(x.sources)) if is_written_down(name) else x for name, x in constants.items()
+    }
+
+
+def in_order(nodes: list[OnnxNode]) -> list[OnnxNode]:
+    """The nodes so that each is behind those that it takes from, and else as they were; what is in a cycle is last.
+
+    ONNX wants nodes to lie so, but onnxruntime runs files where they do not, and its own converter writes such.
+    """
+    makers = {name: i for i, node in reversed(list(enumerate(nodes))) for name in node.outputs if name}
+    waits = [{makers[name] for name in node.inputs if name in makers} for node in nodes]
+    takers: dict[int, list[int]] = {}
+    for i, sources in enumerate(waits):
+        for source in sources:
+            takers.setdefault(source, []).append(i)
+    left = [len(sources) for sources in waits]
+    ready = [i for i, count in enumerate(left) if not count]
+    order = []
+    while ready:
+        order.append(heappop(ready))
+        for taker in takers.get(order[-1], ()):
+            left[taker] -= 1
+            if not left[taker]:
+                heappush(ready, taker)
+    return [nodes[i] for i in (*order, *(i for i, count in enumerate(left) if count))]
 
 
 def _opset(model: onnx.ModelProto) -> int:
@@ -165,8 +198,9 @@ def _with_batch(entry: onnx.ValueInfoProto, shape: tuple[int, ...]) -> tuple[int
 def _input_shape(entry: onnx.ValueInfoProto, shape: tuple[int, ...] | None) -> tuple[int, ...]:
     given = shape is not None
     shape = _declared(entry) if shape is None else _with_batch(entry, shape)
-    if not 1 <= len(shape) <= MAX_RANK or any(not 1 <= n <= MAX_DIM for n in shape):
-        raise InvalidGraphError(f"input {entry.name!r} has shape {list(shape)[:MAX_RANK]}; sizes must be positive")
+    if not 1 <= len(shape) <= MAX_RANK or any(not isinstance(n, Integral) or not 1 <= n <= MAX_DIM for n in shape):
+        wanted = f"1 to {MAX_RANK} sizes from 1 to {MAX_DIM}"
+        raise InvalidGraphError(f"input {entry.name!r} has shape {list(shape)[:MAX_RANK]}; must be {wanted}")
     if len(shape) < 2 or shape[0] == 1:
         return shape
     if len(shape) != 3:
@@ -236,16 +270,14 @@ def _check_text(names: Iterable[Any]) -> None:
 
 
 def _check_names(nodes: list[OnnxNode], constants: dict[str, Constant], inputs: list[str]) -> None:
-    """Refuse values that are made twice, or that nothing made before them."""
+    """Refuse values that are made twice, by nothing, or in a cycle."""
     known = {"", *constants, *inputs}
     made = {name for node in nodes for name in node.outputs}
     for node in nodes:
         missing = next((name for name in node.inputs if name not in known), None)
         if missing is not None:
             why = (
-                "a later node makes it: the model has a cycle or is not in order"
-                if missing in made
-                else "nothing makes"
+                "it is computed of that node's result: the model has a cycle" if missing in made else "nothing makes it"
             )
             raise InvalidDataError(f"node {node} takes {missing[:_NAME_LENGTH]!r}, but {why}; export the model again")
         twice = next((name for name in node.outputs if name and name in known), None)

@@ -7,6 +7,7 @@ import operator
 import re
 from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -132,13 +133,18 @@ class Program(nn.Module):
     def _image_sizes(name: str, declared: list[int | None], shape: tuple[int, ...] | None) -> list[int]:
         if shape is not None:
             shape = (1, *shape) if len(shape) == 3 else shape
-            if len(shape) != 4 or any(d not in (None, s) for d, s in zip(declared, shape, strict=True)):
+            fits = len(shape) == 4 and all(d in (None, s) for d, s in zip(declared, shape, strict=True))
+            if not fits or not all(isinstance(s, Integral) and 0 < s < 2**31 for s in shape):
                 wanted = ", ".join("any" if d is None else str(d) for d in declared)
                 raise InvalidDataError(f"input {name!r} takes ({wanted}), got shape={shape}")
             declared = list(shape)
         sizes = [size for size in declared if size is not None]
         if len(sizes) < 4:
-            raise OpenShapeError(f"input {name!r} has free dimensions; give its shape as shape=(1, 3, 224, 224)")
+            example = tuple(224 if size is None else size for size in declared)
+            raise OpenShapeError(
+                f"input {name!r} has free dimensions; give its shape, as in --shape {','.join(map(str, example))} "
+                f"(in Python shape={example})"
+            )
         return sizes
 
     def forward(self, x: Tensor) -> Any:

@@ -40,7 +40,7 @@ def test_free_sizes_are_given_or_refused() -> None:
     with pytest.raises(OpenShapeError, match=r"has no shape; give it, as in --shape 1,3,224,224 "):
         from_onnx(unshaped)
     assert graph_hash(from_onnx(model, (1, *IMAGE)).graph) == graph_hash(graph_of(lambda b, x: b.relu(x)))
-    with pytest.raises(InvalidGraphError, match="sizes must be positive"):
+    with pytest.raises(InvalidGraphError, match="sizes from 1 to 2147483647"):
         from_onnx(model, (1, 3, 0, 8))
     with pytest.raises(OpenShapeError, match=r"'x' is a batch of 4; give --shape 1,3,8,10 \(in Python"):
         from_onnx(model_of(node("Relu", "x"), shape=(4, *IMAGE)))
@@ -82,11 +82,40 @@ def test_all_that_is_not_known_is_listed_at_once() -> None:
     assert "[4, 5, 1, 1] in 1 groups does not fit 3 channels" in lines[4]
 
 
+def test_nodes_that_are_not_in_order_are_put_in_order() -> None:
+    """As the converter to half precision of onnxruntime writes them: its casts lie behind what takes them."""
+    nodes = [node("Add", "s r"), node("Sigmoid", "r", "s"), node("Relu", "x", "r"), node("Tanh", "y", "unused")]
+    expected = model_of(nodes[2], nodes[1], nodes[0])
+    assert graph_hash(from_onnx(model_of(*nodes)).graph) == graph_hash(from_onnx(expected).graph)
+    deep = [node("Relu", f"v{i + 1}", f"v{i}") for i in range(2000)]
+    long = model_of(node("Identity", "v0"), *deep, node("Identity", "x", "v2000"))
+    assert from_onnx(long).graph.n_nodes == 2002
+
+
+def test_a_sparse_initializer_is_a_weight(tmp_path: Path) -> None:
+    """Its zeros are learnt, too: a layer computes with all of its numbers."""
+    model = model_of(node("Conv", "x w b"), b=(4,))
+    held = numpy_helper.from_array(np.ones(2, np.float32), "w"), numpy_helper.from_array(np.array([5, 9]), "places")
+    model.graph.sparse_initializer.append(helper.make_sparse_tensor(*held, [4, 3, 3, 3]))
+    onnx.save(model, tmp_path / "sparse.onnx")
+    for graph in (from_onnx(model).graph, read_onnx(tmp_path / "sparse.onnx")):
+        assert cost.params(pack([graph]))[0] == 4 * 3 * 9 + 4
+    model.graph.initializer.append(numpy_helper.from_array(np.ones((4, 3, 3, 3), np.float32), "w"))
+    with pytest.raises(InvalidDataError, match="two initializers"):
+        from_onnx(model)
+
+
+@pytest.mark.parametrize("shape", [(1, 3, 0, 10), (1, 3, 2**31, 10)])
+def test_a_shape_that_is_none_is_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(InvalidGraphError, match="must be 1 to 16 sizes from 1 to 2147483647"):
+        from_onnx(model_of(node("Relu", "x")), shape=shape)
+
+
 REFUSED: dict[str, tuple[onnx.ModelProto, type[GennapeError], str]] = {
     "old": (model_of(node("Relu", "x"), opset=10), InvalidGraphError, r"opset \[10\], must be 11\.\.28"),
     "new": (model_of(node("Relu", "x"), opset=29), InvalidGraphError, r"opset \[29\]"),
     "cycle": (model_of(node("Add", "x b", "a"), node("Relu", "a", "b"), node("Relu", "b")), InvalidDataError, "cycle"),
-    "missing": (model_of(node("Relu", "nowhere")), InvalidDataError, "takes 'nowhere', but nothing makes"),
+    "missing": (model_of(node("Relu", "nowhere")), InvalidDataError, "takes 'nowhere', but nothing makes it"),
     "twice": (model_of(node("Relu", "x"), node("Tanh", "x")), InvalidDataError, "makes 'y' a second time"),
     "no output": (model_of(node("Relu", "x", "z")), InvalidDataError, "no node makes the output 'y'"),
     "constant": (model_of(node("Relu", "c"), c=(3,)), InvalidGraphError, "known|depend"),
@@ -134,8 +163,16 @@ REFUSED: dict[str, tuple[onnx.ModelProto, type[GennapeError], str]] = {
         InvalidGraphError,
         "would cost",
     ),
-    "negative size": (model_of(node("Relu", "x"), shape=(1, 3, -8, 10)), InvalidGraphError, "sizes must be positive"),
-    "huge size": (model_of(node("Relu", "x"), shape=(1, 2**40, 8, 10)), InvalidGraphError, "sizes must be positive"),
+    "negative size": (
+        model_of(node("Relu", "x"), shape=(1, 3, -8, 10)),
+        InvalidGraphError,
+        "sizes from 1 to 2147483647",
+    ),
+    "huge size": (
+        model_of(node("Relu", "x"), shape=(1, 2**40, 8, 10)),
+        InvalidGraphError,
+        "sizes from 1 to 2147483647",
+    ),
 }
 
 

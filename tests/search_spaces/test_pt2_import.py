@@ -240,3 +240,14 @@ def test_files_that_are_no_program(saved: Callable[..., Path], tmp_path: Path) -
 
     with pytest.raises(InvalidDataError, match="no JSON"):
         read_pt2(_edited(saved(nn.Conv2d(8, 4, 1)), nest))
+
+
+def test_free_sizes_name_the_option_and_the_argument(tmp_path: Path) -> None:
+    free = {0: torch.export.Dim("n"), 2: torch.export.Dim("h", min=4)}
+    program = torch.export.export(nn.ReLU(), (torch.zeros(2, 3, 8, 16),), dynamic_shapes=(free,))
+    torch.export.save(program, tmp_path / "free.pt2")
+    with pytest.raises(OpenShapeError, match=r"--shape 1,3,224,16 \(in Python shape=\(1, 3, 224, 16\)\)"):
+        import_pt2(tmp_path / "free.pt2")
+    with pytest.raises(InvalidDataError, match=r"takes \(1, 3, any, 16\), got shape=\(1, 3, 0, 16\)"):
+        import_pt2(tmp_path / "free.pt2", (1, 3, 0, 16))
+    assert import_pt2(tmp_path / "free.pt2", (3, 12, 16)).graph.n_nodes == 3
