@@ -26,10 +26,11 @@ from gennape.platform.front_page import (
     label,
 )
 from gennape.platform.objectives import MEASURES
+from gennape.platform.run_files import DIGESTS, digests_of
 from gennape.platform.workspace import atomic_write_bytes
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     import pandas as pd
@@ -84,7 +85,14 @@ def _front_json(front: pd.DataFrame, objectives: Sequence[Objective]) -> bytes:
     points = json.loads(front.to_json(orient="records", double_precision=15))
     for point, architecture in zip(points, front["architecture"], strict=True):
         point["architecture"] = json.loads(architecture)
-    return (json.dumps({"objectives": directed, "points": points}, indent=1) + "\n").encode()
+    front = {"objectives": directed, "points": points}
+    return (json.dumps({**front, DIGESTS: digests_of(fields_of_front(front))}, indent=1) + "\n").encode()
+
+
+def fields_of_front(front: Mapping[str, Any]) -> dict[str, Any]:
+    """What a digest each is taken of: every point, and the objectives."""
+    points = {f"point {position}": point for position, point in enumerate(front["points"])}
+    return {"objectives": front.get("objectives"), **points}
 
 
 def _unit(name: str) -> str:

@@ -23,6 +23,8 @@ log = logging.getLogger(__name__)
 DIGESTS = "digests"
 _MOST_BYTES = 1 << 30
 _ABSENT = object()
+#: How to mend a file that nothing else tells the content of.
+_RESTORE = "restore it from a copy"
 
 #: What a field is called and the digest of its value.
 Digests = dict[str, str]
@@ -33,27 +35,28 @@ def write_json(path: Path, value: Any) -> None:
     atomic_write_bytes(path, (json.dumps(value, indent=1, sort_keys=True) + "\n").encode())
 
 
-def read_json(path: Path) -> Any:
-    """Read JSON; raises :class:`WorkspaceError` when the file is absent, no regular file, or not JSON."""
+def read_json(path: Path, remedy: str = _RESTORE) -> Any:
+    """Read JSON; raises :class:`WorkspaceError`, which ends in ``remedy``, when the file is absent, no regular file, or
+    not JSON."""
     try:
         return json.loads(read_regular(path, _MOST_BYTES))
     except FileNotFoundError:
         raise WorkspaceError(f"{path} does not exist; is {path.parent} a run folder of gennape?") from None
     except OSError as error:
-        raise WorkspaceError(f"cannot read {path}: {error.strerror or error}") from error
+        raise WorkspaceError(f"cannot read {path}: {error.strerror or error}; {remedy}") from error
     except (ValueError, RecursionError) as error:
-        raise WorkspaceError(f"cannot read {path}: it is no JSON ({error}); restore it from a copy") from error
+        raise WorkspaceError(f"cannot read {path}: it is no JSON ({error}); {remedy}") from error
 
 
-def read_as(path: Path, kind: Any, what: str) -> Any:
+def read_as(path: Path, kind: Any, what: str, remedy: str = _RESTORE) -> Any:
     """Read JSON of a kind that pydantic knows; raises :class:`WorkspaceError` that calls it ``what``."""
-    return checked(path, read_json(path), kind, what)
+    return checked(path, read_json(path, remedy), kind, what, remedy)
 
 
-def checked(path: Path, value: Any, kind: Any, what: str) -> Any:
+def checked(path: Path, value: Any, kind: Any, what: str, remedy: str = _RESTORE) -> Any:
     """``value``, read from ``path``, if it is of a kind that pydantic knows, nothing converted.
 
-    Raises :class:`WorkspaceError`, which calls it ``what``, and says where it is of another kind.
+    Raises :class:`WorkspaceError`, which calls it ``what``, says where it is of another kind, and ends in ``remedy``.
     """
     try:
         return TypeAdapter(kind).validate_json(json.dumps(value), strict=True)
@@ -63,8 +66,7 @@ def checked(path: Path, value: Any, kind: Any, what: str) -> Any:
         shown = repr(first["input"])
         shown = shown if len(shown) <= 100 else f"{shown[:100]}…"
         raise WorkspaceError(
-            f"{path} does not hold {what}: {where}{': ' if where else ''}{first['msg']}, got {shown}; "
-            "restore it from a copy"
+            f"{path} does not hold {what}: {where}{': ' if where else ''}{first['msg']}, got {shown}; {remedy}"
         ) from error
 
 

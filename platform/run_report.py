@@ -12,8 +12,8 @@ from pydantic import BaseModel, ConfigDict
 from gennape.errors import WorkspaceError
 from gennape.platform.evaluation_log import copy_log, count_rows, read_log, read_measures
 from gennape.platform.front import front_frame, front_of
-from gennape.platform.report import write_front, write_report
-from gennape.platform.run_files import read_as
+from gennape.platform.report import fields_of_front, write_front, write_report
+from gennape.platform.run_files import read_as, refuse_edited
 from gennape.platform.runs import FINISHED, REPORT, RUNNING, config_of, status_of
 from gennape.platform.workspace import make_writable
 from gennape.search_spaces.families.registry import family
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 #: they took: 2 % of the time at most.
 EVERY_S, TIMES = 30.0, 50
 FRONT, EVALUATIONS = "front.json", "evaluations.parquet"
+_MADE_AGAIN = "remove it, and the front is read from the run's evaluations"
 
 
 class _Point(BaseModel):
@@ -43,7 +44,9 @@ class _Point(BaseModel):
 
 
 class _Front(BaseModel):
+    objectives: Any = None
     points: list[_Point]
+    digests: dict[str, str] | None = None
 
 
 class RunReport:
@@ -87,8 +90,7 @@ def read_front(folder: Path) -> list[dict[str, Any]]:
     Raises :class:`WorkspaceError` where there is none yet.
     """
     if os.path.lexists(folder / REPORT / FRONT):
-        written: _Front = read_as(folder / REPORT / FRONT, _Front, "the front of a run")
-        return [point.model_dump() for point in written.points]
+        return _stored_points(folder / REPORT / FRONT)
     config = config_of(folder)
     front = front_of(read_log(folder, len(family(config.space).genes)), config.directed)
     if not len(front):
@@ -100,6 +102,16 @@ def read_front(folder: Path) -> list[dict[str, Any]]:
         {str(name): json.loads(value) if name == "architecture" else value for name, value in point.items()}
         for point in front_frame(front, config.directed).to_dict("records")
     ]
+
+
+def _stored_points(path: Path) -> list[dict[str, Any]]:
+    """The points of front.json, compared with their digests; a run of an older gennape has none."""
+    written: _Front = read_as(path, _Front, "the front of a run", _MADE_AGAIN)
+    front = written.model_dump()
+    if written.digests is not None:
+        refuse_edited(path, fields_of_front(front), written.digests, _MADE_AGAIN)
+    points: list[dict[str, Any]] = front["points"]
+    return points
 
 
 def caution(folder: Path) -> str:

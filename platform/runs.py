@@ -39,6 +39,7 @@ RUNNING, INTERRUPTED, FINISHED, FAILED = "running", "interrupted", "finished", "
 _RECENT = 8
 #: The field of the status that holds the digests of the settings: a configuration of another run is told by them.
 _CONFIG_DIGESTS = "config"
+_GOES_ON = "remove the file, and the run goes on from its evaluations"
 _PUT_BACK = "put the former values back, or start a new search"
 __all__ = [
     "CONFIG", "FAILED", "FINISHED", "INTERRUPTED", "LATEST", "REPORT", "RUNNING", "RUNS", "STATUS", "RunLock",
@@ -241,10 +242,10 @@ def _stored_status(folder: Path) -> dict[str, Any]:
     path = folder / STATUS
     if not os.path.lexists(path):
         return {}
-    status: dict[str, Any] = read_as(path, dict[str, str | dict[str, str]], "the status of a run")
+    status: dict[str, Any] = read_as(path, dict[str, str | dict[str, str]], "the status of a run", _GOES_ON)
     if (digests := status.pop(DIGESTS, None)) is not None:
-        digests = checked(path, digests, dict[str, str], "digests")
-        refuse_edited(path, status, digests, "remove the file, and the run goes on from its evaluations")
+        digests = checked(path, digests, dict[str, str], "digests", _GOES_ON)
+        refuse_edited(path, status, digests, _GOES_ON)
     if isinstance(status.get(_CONFIG_DIGESTS), str):
         raise WorkspaceError(f"{path} was edited or damaged: {_CONFIG_DIGESTS} holds no digests; remove the file")
     return status

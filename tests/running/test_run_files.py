@@ -8,13 +8,16 @@ import os
 import shutil
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import pandas as pd
 import pytest
 
 from gennape.errors import WorkspaceError
 from gennape.platform.config import search_config
 from gennape.platform.evaluation_log import count_shards, read_shard
+from gennape.platform.objectives import parse_objectives
+from gennape.platform.report import write_front
 from gennape.platform.run_report import read_front
 from gennape.platform.runs import (
     CONFIG,
@@ -28,6 +31,9 @@ from gennape.platform.runs import (
     status_of,
 )
 from gennape.platform.state import STATE, load_state, new_state, save_state
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 @pytest.fixture
@@ -125,6 +131,49 @@ def test_a_run_of_an_older_version_goes_on_and_is_told(run: Path, caplog: pytest
     (run / CONFIG).write_text(json.dumps(stored))
     with pytest.raises(WorkspaceError, match="seed is 5 now"):
         config_of(run)
+
+
+@pytest.mark.parametrize(
+    ("edit", "says"),
+    [
+        (
+            lambda front: front["points"][1].update(architecture={"depth": 9}),
+            "point 1 is {'index': 1, 'architecture': ",
+        ),
+        (lambda front: front["points"][0].update(accuracy=99.9), "point 0 is "),
+        (lambda front: front["points"].pop(), "point 1 is missing"),
+        (lambda front: front["points"].append(front["points"][0]), "point 2 .* was added"),
+        (lambda front: front["objectives"].reverse(), "objectives is "),
+    ],
+)
+def test_an_edited_front_is_refused(run: Path, edit: Callable[[dict[str, Any]], object], says: str) -> None:
+    frame = pd.DataFrame({"index": [0, 1], "accuracy": [70.1, 60.0], "flops": [2e8, 1e8], "params": [2e6, 1e6]})
+    frame["architecture"] = ['{"depth": 1}', '{"depth": 2}']
+    write_front(run / REPORT, frame, parse_objectives("accuracy:max,flops:min"))
+    path = run / REPORT / "front.json"
+    assert [point["architecture"] for point in read_front(run)] == [{"depth": 1}, {"depth": 2}]
+    front = json.loads(path.read_text())
+    edit(front)
+    path.write_text(json.dumps(front))
+    with pytest.raises(
+        WorkspaceError, match=rf"front\.json was edited or damaged: {says}.*; remove it, and the front is"
+    ):
+        read_front(run)
+    del front["digests"]  # as older versions wrote it
+    path.write_text(json.dumps(front))
+    assert [point["index"] for point in read_front(run)] == [point["index"] for point in front["points"]]
+
+
+@pytest.mark.parametrize("content", ["", "[]", None])
+def test_a_file_that_can_be_made_again_is_to_be_removed(run: Path, content: str | None) -> None:
+    """Nobody has a copy of the status; without the file, a run is read all the same."""
+    for path, read in ((run / STATUS, status_of), (run / REPORT / "front.json", read_front)):
+        path.unlink()
+        path.mkdir() if content is None else path.write_text(content)
+        with pytest.raises(WorkspaceError, match=f"{path.name}.*; remove "):
+            read(run)
+        path.rmdir() if content is None else path.unlink()
+    assert status_of(run) == {}
 
 
 def _spoil(path: Path, rng: Random) -> None:
