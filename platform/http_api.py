@@ -67,6 +67,7 @@ def create_api(service: HttpService) -> FastAPI:
     where too much is asked or the predictor is away, 504 where the answer took too long.
     """
     api = FastAPI(title="gennape", version="1", docs_url=None, redoc_url=None, separate_input_output_schemas=False)
+    api.router.redirect_slashes = False  # where a redirection leads would be up to the client's Host
     api.add_middleware(Guard, service=service, paths=PATHS)
     for kind, handler in (
         (RequestValidationError, _answer_invalid_body),
@@ -273,9 +274,24 @@ def _answer_http_error(request: Request, error: Exception) -> Response:
     if not isinstance(error, HTTPException):
         raise error
     detail = str(error.detail)
+    if error.status_code == 400:
+        detail = _unreadable(error.__cause__, request.headers.get("content-encoding"))
     if error.status_code in (404, 405):
         detail = f"{request.method} {request.url.path}: {detail}; {KNOWN}"
     return service.error(error.status_code, detail, error.headers)
+
+
+def _unreadable(cause: BaseException | None, encoding: str | None) -> str:
+    """Why a body could not be read as JSON, where FastAPI does not say it."""
+    if encoding not in (None, "identity"):
+        return f"the body is sent with content-encoding {encoding!r}; send it as it is"
+    if isinstance(cause, UnicodeDecodeError):
+        return f"the body is not JSON: it is not text in UTF-8, from byte {cause.start} on; send it in UTF-8"
+    if isinstance(cause, RecursionError):
+        return "the body is JSON of too many lists in lists; no architecture or graph has as many"
+    if isinstance(cause, ValueError):
+        return "the body holds a number of too many digits; numbers are below 2^31"
+    return "the body could not be read; send JSON"
 
 
 def _answer_refused(request: Request, error: Exception) -> Response:

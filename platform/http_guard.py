@@ -16,6 +16,7 @@ from starlette.exceptions import HTTPException
 from gennape.platform.http_auth import is_authorised, is_loopback
 from gennape.platform.http_metrics import OTHER_PATH
 from gennape.platform.serving_answers import OverloadedError
+from gennape.search_spaces.space import shown
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -107,8 +108,11 @@ class Guard:
             scope, send = {**scope, "method": "GET"}, _without_body(send)
         if self._service.token is None and not _is_local(headers.getlist("host")):
             # A page of another site that has its own name point to this machine asks by that name.
+            asked = shown(headers.get("host", ""))
             answer = self._service.error(
-                403, "without a token this service answers to 127.0.0.1 and localhost alone; serve it with a token"
+                403,
+                "without a token this service answers to 127.0.0.1, localhost and [::1] alone, and was asked as "
+                f"{asked}; serve it with a token",
             )
             await answer(scope, receive, send)
         elif scope["path"] != HEALTH and not is_authorised(headers.get("authorization"), self._service.token):

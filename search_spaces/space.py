@@ -187,6 +187,7 @@ def require_keys(architecture: Any, keys: Sequence[str], family: str) -> Mapping
     missing, unknown = set(keys) - set(architecture), set(architecture) - set(keys)
     if missing or unknown:
         raise InvalidArchitectureError(
-            f"{family}: an architecture has the keys {list(keys)}; missing {sorted(missing)}, unknown {shown(unknown)}"
+            f"{family}: an architecture has the keys {list(keys)}; "
+            f"missing {sorted(missing)}, unknown {shown(sorted(map(str, unknown)))}"
         )
     return architecture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -114,14 +115,36 @@ def test_health() -> None:
         ('{"space": "ofa_mbv3", "architecture": null}', 422, "architecture 0"),
         ('{"space": "ofa_mbv3", "architecture": {"resolution": NaN, "units": []}}', 422, "architecture 0"),
         ('{"space": "ofa_mbv3", "architecture": "\\ud800"}', 422, "architecture 0"),
-        ("[" * 100_000, 400, ""),
+        ("[" * 100_000, 400, "lists in lists"),
+        (b'{"space": "\xff"}', 400, "not text in UTF-8, from byte 11 on"),
+        ('{"space": "ofa_mbv3", "architecture": ' + "9" * 5000 + "}", 400, "too many digits"),
     ],
 )
-def test_bad_body_says_what_is_wrong(body: str, status: int, says: str) -> None:
+def test_bad_body_says_what_is_wrong(body: str | bytes, status: int, says: str) -> None:
     answer = predict(content=body, headers=JSON_TYPE)
     assert answer.status_code == status, answer.text
     assert set(answer.json()) == {"error", "checkpoint"}
     assert says in answer.json()["error"]
+
+
+def test_a_compressed_body_is_told() -> None:
+    body = gzip.compress(json.dumps(ONE).encode())
+    answer = predict(content=body, headers={**JSON_TYPE, "content-encoding": "gzip"})
+    assert answer.status_code == 400
+    assert answer.json()["error"] == "the body is sent with content-encoding 'gzip'; send it as it is"
+
+
+def test_no_request_is_led_elsewhere() -> None:
+    """A redirection would name the Host of the request."""
+    answer = ask_api("GET", "/health/", headers={"host": "localhost"})
+    assert answer.status_code == 404
+    assert answer.json()["error"].startswith("GET /health/: Not Found; known are POST /predict")
+
+
+def test_a_foreign_name_is_told_back() -> None:
+    answer = ask_api("GET", "/spaces", headers={"host": "evil.example"})
+    assert answer.status_code == 403
+    assert "asked as 'evil.example'" in answer.json()["error"]
 
 
 def test_position_of_the_bad_architecture_is_named() -> None:
