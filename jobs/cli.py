@@ -36,6 +36,7 @@ from gennape.jobs.trouble import refuse_removed_folder, trouble_of
 from gennape.jobs.tune import tune
 from gennape.jobs.ui import ui
 from gennape.jobs.verify import verify
+from gennape.jobs.visible_text import visible
 
 
 class _Verbs(TyperGroup):
@@ -114,12 +115,12 @@ def main() -> None:
     except SystemExit as end:  # how Typer ends
         status = end.code
     except GennapeError as error:
-        sys.stderr.write(f"gennape: error: {error}\n")
+        sys.stderr.write(f"gennape: error: {visible(str(error))}\n")
         status = 1
     except (OSError, MemoryError, RuntimeError, ImportError, SystemError) as error:
         if (sentence := trouble_of(error)) is None:
             raise
-        sys.stderr.write(f"gennape: error: {sentence}\n")
+        sys.stderr.write(f"gennape: error: {visible(sentence)}\n")
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:
             os._exit(1)  # what is left in the buffer of stdout cannot be written either
         status = 1

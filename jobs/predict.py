@@ -14,6 +14,7 @@ import typer
 
 from gennape.errors import ConfigError, GennapeError
 from gennape.jobs.network_files import READERS, InputShape, Shape, holds_network, read_network, refuse_file
+from gennape.jobs.visible_text import visible
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -95,7 +96,7 @@ def predict(
 
 def _report(failures: Sequence[str]) -> None:
     for failure in failures:
-        typer.echo(f"gennape: error: {failure}", err=True)
+        typer.echo(f"gennape: error: {visible(failure)}", err=True)
 
 
 def _without_missing(given: _Networks, failures: list[str]) -> _Networks:

@@ -11,6 +11,7 @@ import typer
 from gennape.errors import ConfigError
 from gennape.jobs.network import Network, chosen_network
 from gennape.jobs.network_files import Shape, holds_network, refuse_file
+from gennape.jobs.visible_text import visible
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -100,7 +101,7 @@ def _show_network(network: Network, to: Path | None, fold: bool | None, extras: 
         n_boxes = _draw(network, to, network.graph.n_nodes > MOST_PLAIN_NODES if fold is None else fold)
         folded = "" if n_boxes == network.graph.n_nodes else f", {n_boxes} boxes; --no-fold draws every node"
         lines.append(f"Picture written to {to}{folded}")
-    typer.echo("\n".join(lines))
+    typer.echo(visible("\n".join(lines)))
 
 
 def _draw(network: Network, to: Path, fold: bool) -> int:
