@@ -11,6 +11,7 @@ from gennape.errors import InvalidGraphError
 from gennape.search_spaces import cost
 from gennape.search_spaces.graph import N_COLUMNS, Column, ComputationGraph, pack, validate
 from gennape.search_spaces.parquet import EDGE_COLUMNS, GRAPH_COLUMNS, NODE_COLUMNS, SCALAR_COLUMN
+from gennape.search_spaces.plan import refuse_false_convolutions
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -140,9 +141,15 @@ def as_columns(graph: ComputationGraph) -> dict[str, list[int] | list[float]]:
 
 def graphs_of(bodies: Sequence[BaseModel], limits: RequestLimits) -> PackedGraphs:
     """The graphs of a request, checked; raises :class:`InvalidGraphError` for one that is no executable network."""
-    graphs = pack([_graph(position, body, limits) for position, body in enumerate(bodies)])
-    validate(graphs)
-    return graphs
+    graphs = [_graph(position, body, limits) for position, body in enumerate(bodies)]
+    packed = pack(graphs)
+    validate(packed)
+    for position, graph in enumerate(graphs):
+        try:
+            refuse_false_convolutions(graph)
+        except InvalidGraphError as error:
+            raise InvalidGraphError(f"graph {position}, {error}") from None
+    return packed
 
 
 def _graph(position: int, body: BaseModel, limits: RequestLimits) -> ComputationGraph:

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict
 from gennape.errors import WorkspaceError
 from gennape.platform.evaluation_log import copy_log, count_rows, read_log, read_measures
 from gennape.platform.front import front_frame, front_of
+from gennape.platform.hints import command, workspace_option
 from gennape.platform.report import fields_of_front, write_front, write_report
 from gennape.platform.run_files import read_as, refuse_edited
 from gennape.platform.runs import FINISHED, REPORT, RUNNING, config_of, status_of
@@ -94,9 +95,10 @@ def read_front(folder: Path) -> list[dict[str, Any]]:
     config = config_of(folder)
     front = front_of(read_log(folder, len(family(config.space).genes)), config.directed)
     if not len(front):
+        resume = command("search", resume=folder.name, workspace=workspace_option(folder.parent.parent))
         raise WorkspaceError(
             f"{folder.name} has no front yet: it {_how_it_stands(folder)}, and none of its generations is evaluated; "
-            f"once one is, or after `gennape search --resume {folder.name}`, repeat the command"
+            f"once one is, or after `{resume}`, repeat the command"
         )
     return [
         {str(name): json.loads(value) if name == "architecture" else value for name, value in point.items()}

@@ -7,11 +7,13 @@ from collections import Counter
 from collections.abc import Callable
 from typing import NamedTuple
 
+import numpy as np
+
 from gennape.errors import InvalidGraphError
 from gennape.search_spaces import operations as ops
 from gennape.search_spaces.graph import Column, ComputationGraph, pack, validate
 from gennape.search_spaces.operations import Fragment, Shape
-from gennape.search_spaces.ops import Op
+from gennape.search_spaces.ops import WEIGHTED, Op
 
 #: Operations that keep the shape of their one input and act on every number alone.
 ELEMENTWISE = (
@@ -73,6 +75,19 @@ def execution_plan(graph: ComputationGraph) -> list[Step]:
         name = _name(op, kinds[op.name], row)
         steps.append(Step(node, op, name, sources, flat[node], release, row, float(graph.scalars[node])))
     return steps
+
+
+def refuse_false_convolutions(graph: ComputationGraph) -> None:
+    """Raise :class:`InvalidGraphError` for a convolution whose attributes do not give the output that it claims, or
+    whose bias is neither 0 nor 1: its cost, too, would be that of no network."""
+    op = graph.nodes[:, Column.OP]
+    for node in np.flatnonzero(np.isin(op, (Op.CONV, Op.DEPTHWISE, Op.CONVTRANSPOSE))).tolist():
+        row = tuple(graph.nodes[node].tolist())
+        _check(node, Op(row[Column.OP]), row, [row[Column.C_IN : Column.W_IN + 1]])
+    wrong = np.flatnonzero(np.isin(op, WEIGHTED) & (graph.nodes[:, Column.BIAS] > 1))
+    if len(wrong):
+        bias = graph.nodes[wrong[0], Column.BIAS]
+        raise InvalidGraphError(f"node {wrong[0]}: bias is 0 without and 1 with one, got {bias}")
 
 
 def _topological_order(inputs: list[list[int]]) -> list[int]:

@@ -170,8 +170,9 @@ def test_before_the_first_generation_there_is_no_front_and_it_is_said_why(tmp_pa
     folder.mkdir(parents=True)
     describe_run(folder, search_config(space="hiaml"))
     set_status(folder, status="interrupted", reason="SIGTERM")
-    with pytest.raises(WorkspaceError, match=r"new has no front yet: it was interrupted \(SIGTERM\), and none"):
+    with pytest.raises(WorkspaceError, match=r"new has no front yet: it was interrupted \(SIGTERM\), and none") as told:
         read_front(folder)
+    assert f"after `gennape search --resume new --workspace {tmp_path}`, repeat" in str(told.value)
     with lock_run(folder):
         set_status(folder, status="running", reason="")
         with pytest.raises(WorkspaceError, match="new has no front yet: it is still running, and none"):

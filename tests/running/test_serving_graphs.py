@@ -52,6 +52,29 @@ def test_what_is_no_graph_says_why(change: dict[str, Any], says: str) -> None:
     assert says in answer.json()["error"]
 
 
+@pytest.mark.parametrize(
+    ("column", "value", "says"),
+    [
+        ("node.kernel_h", 0, "kernel (0, 3)"),
+        ("node.kernel_w", 2**31 - 1, "does not fit an input of 32x32"),
+        ("node.stride_h", 100_000, "claims to make [16, 32, 32] of [[3, 32, 32]]"),
+        ("node.pad_w", 5, "claims to make [16, 32, 32]"),
+        ("node.groups", 100_000, "groups that divide both channel counts; got 100000 groups for 3 -> 16"),
+        ("node.bias", 2, "bias is 0 without and 1 with one, got 2"),
+    ],
+)
+def test_a_convolution_that_cannot_be_is_refused(column: str, value: int, says: str) -> None:
+    space = family("nb201")  # whose second node is a convolution of 3x3 from 3 to 16 channels of 32x32
+    columns = as_columns(space.graph(space.sample(np.random.default_rng(0), 1)[0]))
+    assert [columns[name][1] for name in ("node.kernel_h", "node.c_in", "node.c_out", "node.h_out")] == [3, 3, 16, 32]
+    good = {name: list(values) for name, values in columns.items()}
+    columns[column][1] = value
+    answer = ask_api("POST", "/predict/graphs", json={"graphs": [good, columns]})
+    assert answer.status_code == 422, answer.text
+    assert answer.json()["error"].startswith("graph 1, node 1")
+    assert says in answer.json()["error"]
+
+
 def _onnx(tmp_path: Path, batch: Any = 1, size: Any = 32) -> bytes:
     x = onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [batch, 3, size, size])
     y = onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, None)
