@@ -257,6 +257,8 @@ def _pad(step: Step, xs: list[Tensor]) -> Tensor:
     widths, mode = pad_widths(step.row), PAD_MODES[step.row[Column.KIND]]
     if mode == "constant":
         return F.pad(xs[0], widths, value=step.scalar)
+    if any(widths[4:]):  # only of five dimensions does PyTorch repeat three
+        return F.pad(xs[0][:, None], widths, mode=mode)[:, 0]
     return F.pad(xs[0], widths[:4], mode=mode)
 
 

@@ -179,7 +179,10 @@ def _pad(step: Step, xs: list[str]) -> str:
     widths = pad_widths(step.row)
     if step.row[Column.KIND] == 0:
         return f"F.pad({xs[0]}, {widths}, value={step.scalar!r})"
-    return f"F.pad({xs[0]}, {widths[:4]}, mode={PAD_MODES[step.row[Column.KIND]]!r})"
+    mode = PAD_MODES[step.row[Column.KIND]]
+    if any(widths[4:]):
+        return f"F.pad({xs[0]}[:, None], {widths}, mode={mode!r})[:, 0]"
+    return f"F.pad({xs[0]}, {widths[:4]}, mode={mode!r})"
 
 
 def _resize(step: Step, xs: list[str]) -> str:

@@ -38,7 +38,7 @@ def pad(e: Emitter, step: Step, xs: list[str]) -> str:
 
 def _wrapped(e: Emitter, step: Step, x: str, before: tuple[int, ...], after: list[int]) -> str:
     """Circular padding as pieces of the map put before and behind it: the mode is new in opset 19."""
-    for axis in (1, 2):
+    for axis in (0, 1, 2) if before[0] or after[0] else (1, 2):
         size, name = step.row[Column.C_IN + axis], f"{step.name}_axis{axis}"
         pieces = [(size - before[axis], size), (0, size), (0, after[axis])]
         parts = []

@@ -204,6 +204,20 @@ def test_every_opset_computes_the_same(opset: int, tmp_path: Path) -> None:
     np.testing.assert_allclose(_run_onnx(tmp_path / "model.onnx", image), _output(module, image), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize(("mode", "named"), [("reflect", "reflect"), ("replicate", "edge"), ("circular", "wrap")])
+def test_channels_are_repeated_as_numpy_does(mode: str, named: Any, tmp_path: Path) -> None:
+    b = GraphBuilder()
+    b.output(b.relu(b.pad(b.input(4, 5, 6), (1, 0, 2), (2, 1, 0), mode)))
+    module = _module(b.build())
+    to_onnx(b.build(), module, tmp_path / "model.onnx")
+    to_python(b.build(), tmp_path / "model.py")
+    image = _image(module, 0)
+    expected = np.maximum(np.pad(image.numpy(), [(0, 0), (1, 2), (0, 1), (2, 0)], named), 0)
+    np.testing.assert_array_equal(_output(module, image), expected)
+    np.testing.assert_array_equal(_run_onnx(tmp_path / "model.onnx", image), expected)
+    np.testing.assert_array_equal(_output(_load_python(tmp_path / "model.py"), image), expected)
+
+
 def test_exports_leave_the_module_as_it_is(tmp_path: Path, random_graph: Callable[[int], ComputationGraph]) -> None:
     graph = random_graph(2)
     module = compile_graph(graph)
