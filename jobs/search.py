@@ -95,10 +95,10 @@ def search(
             refuse_small_machine()  # before there is a folder of the run
         folder = _new_run(root, config)
     else:
-        folder = _stored_run(find_workspace(workspace), resume, given, checkpoint)
-        if folder is None:
+        found = _stored_run(find_workspace(workspace), resume, given, checkpoint)
+        if found is None:
             return
-        root = open_workspace(workspace)
+        root, folder = open_workspace(workspace), found
     warn_elsewhere(checkpoint or config_of(folder).checkpoint, config_of(folder).space)
     elsewhere = checkpoint if resume is not None else None  # a new run knows its checkpoint
     options = {

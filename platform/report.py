@@ -85,8 +85,8 @@ def _front_json(front: pd.DataFrame, objectives: Sequence[Objective]) -> bytes:
     points = json.loads(front.to_json(orient="records", double_precision=15))
     for point, architecture in zip(points, front["architecture"], strict=True):
         point["architecture"] = json.loads(architecture)
-    front = {"objectives": directed, "points": points}
-    return (json.dumps({**front, DIGESTS: digests_of(fields_of_front(front))}, indent=1) + "\n").encode()
+    told = {"objectives": directed, "points": points}
+    return (json.dumps({**told, DIGESTS: digests_of(fields_of_front(told))}, indent=1) + "\n").encode()
 
 
 def fields_of_front(front: Mapping[str, Any]) -> dict[str, Any]:
