@@ -166,11 +166,18 @@ def cut(shape: Shape, offset: Shape, size: Shape, step: tuple[int, int]) -> Frag
     return node(Op.SLICE, shape, size, (0, 0, *step, 0, 0, 1, 1), offset=offset)
 
 
+#: Lines of a map that a mode of padding cannot repeat: the outermost one is what a reflection turns around.
+_NOT_REPEATED = {"reflect": 1, "circular": 0}
+
+
 @lru_cache(maxsize=65536)
 def pad(shape: Shape, before: Shape, after: Shape, mode: str, value: float) -> Fragment:
     """Rows and columns (channels too) added around a map."""
     if min(*before, *after) < 0 or mode not in PAD_MODES:
         raise InvalidGraphError(f"padding is not negative and of {PAD_MODES}; got {before}, {after}, {mode!r}")
+    spare = _NOT_REPEATED.get(mode)
+    if spare is not None and any(max(b, a) > n - spare for n, b, a in zip(shape, before, after, strict=True)):
+        raise InvalidGraphError(f"{mode} padding {before}, {after} is wider than what it repeats of {shape}")
     c, h, w = (n + b + a for n, b, a in zip(shape, before, after, strict=True))
     return node(Op.PAD, shape, (c, h, w), offset=before, scalar=value, kind=PAD_MODES.index(mode))
 

@@ -192,6 +192,14 @@ def _with_batch(entry: onnx.ValueInfoProto, shape: tuple[int, ...]) -> tuple[int
     kind = entry.type.tensor_type
     rank = len(kind.shape.dim) if entry.type.HasField("tensor_type") and kind.HasField("shape") else None
     left_out = len(shape) + 1 == rank or (rank is None and len(shape) == 3 and shape[0] != 1)
+    if rank and not left_out and len(shape) != rank:
+        example = tuple(
+            d.dim_value if d.HasField("dim_value") else _SIDE if i else 1 for i, d in enumerate(kind.shape.dim)
+        )
+        raise OpenShapeError(
+            f"input {entry.name!r} has {rank} dimensions, got the shape {list(shape)[:MAX_RANK]}; give all of them, "
+            f"as in {_remedy(example[:MAX_RANK])}"
+        )
     return (1, *shape) if left_out else shape
 
 

@@ -105,6 +105,13 @@ def test_a_sparse_initializer_is_a_weight(tmp_path: Path) -> None:
         from_onnx(model)
 
 
+@pytest.mark.parametrize("shape", [(3, 8), (1, 3, 8, 10, 1)])
+def test_a_shape_of_other_dimensions_is_refused(shape: tuple[int, ...]) -> None:
+    model = model_of(node("Relu", "x"), shape=("n", 3, "height", "width"))
+    with pytest.raises(OpenShapeError, match=r"'x' has 4 dimensions, got the shape .*; .*--shape 1,3,224,224 "):
+        from_onnx(model, shape=shape)
+
+
 @pytest.mark.parametrize("shape", [(1, 3, 0, 10), (1, 3, 2**31, 10)])
 def test_a_shape_that_is_none_is_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(InvalidGraphError, match="must be 1 to 16 sizes from 1 to 2147483647"):
@@ -112,6 +119,16 @@ def test_a_shape_that_is_none_is_refused(shape: tuple[int, ...]) -> None:
 
 
 REFUSED: dict[str, tuple[onnx.ModelProto, type[GennapeError], str]] = {
+    **{
+        f"wide {mode}": (
+            model_of(
+                node("Pad", "x p", mode=mode), p=np.array([0, 0, 9 - (mode == "reflect"), 0, 0, 0, 0, 0]), opset=19
+            ),
+            InvalidGraphError,
+            r"node 'y' \(Pad\): \w+ padding \(0, \d, 0\), \(0, 0, 0\) is wider than what it repeats of \(3, 8, 10\)",
+        )
+        for mode, width in (("reflect", 8), ("wrap", 9))
+    },
     "old": (model_of(node("Relu", "x"), opset=10), InvalidGraphError, r"opset \[10\], must be 11\.\.28"),
     "new": (model_of(node("Relu", "x"), opset=29), InvalidGraphError, r"opset \[29\]"),
     "cycle": (model_of(node("Add", "x b", "a"), node("Relu", "a", "b"), node("Relu", "b")), InvalidDataError, "cycle"),
