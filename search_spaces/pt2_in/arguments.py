@@ -27,11 +27,16 @@ def _named(value: Any, values: Values) -> Any:
 def _maybe_symbol(value: Any, values: Values) -> Any:
     """A number, or the name of one."""
     ((kind, content),) = value.items()
-    return values[content] if kind == "as_name" else content
+    return values[content] if kind == "as_name" else _float(content, values) if kind == "as_float" else content
 
 
 def _plain(value: Any, _: Values) -> Any:
     return value
+
+
+def _float(value: Any, _: Values) -> Any:
+    """A number; of what JSON has no numbers for the word: ``-Infinity``."""
+    return float(value) if isinstance(value, str) else value
 
 
 def _each(decode: Callable[[Any, Values], Any]) -> Callable[[Any, Values], Any]:
@@ -50,8 +55,11 @@ _DECODERS: dict[str, Callable[[Any, Values], Any]] = {
     "as_optional_tensor": _optional,
     "as_optional_tensors": _each(_optional),
     "as_nested_tensors": _each(_each(_named)),
-    **dict.fromkeys(("as_int", "as_float", "as_bool", "as_string"), _plain),
-    **dict.fromkeys(("as_ints", "as_floats", "as_bools", "as_strings", "as_int_lists", "as_float_lists"), _plain),
+    **dict.fromkeys(("as_int", "as_bool", "as_string"), _plain),
+    **dict.fromkeys(("as_ints", "as_bools", "as_strings", "as_int_lists"), _plain),
+    "as_float": _float,
+    "as_floats": _each(_float),
+    "as_float_lists": _each(_each(_float)),
     **dict.fromkeys(("as_sym_int", "as_sym_float", "as_sym_bool"), _maybe_symbol),
     **dict.fromkeys(("as_sym_ints", "as_sym_floats", "as_sym_bools"), _each(_maybe_symbol)),
     "as_scalar_type": lambda value, _: DTYPES[value],

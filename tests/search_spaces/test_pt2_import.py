@@ -251,3 +251,25 @@ def test_free_sizes_name_the_option_and_the_argument(tmp_path: Path) -> None:
     with pytest.raises(InvalidDataError, match=r"takes \(1, 3, any, 16\), got shape=\(1, 3, 0, 16\)"):
         import_pt2(tmp_path / "free.pt2", (1, 3, 0, 16))
     assert import_pt2(tmp_path / "free.pt2", (3, 12, 16)).graph.n_nodes == 3
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: x + torch.full((6, 6), float("-inf")).triu(1),
+        lambda x: x.masked_fill(torch.ones(6, 6, dtype=torch.bool).triu(1), float("-inf")).softmax(3),
+        lambda x: x / x.norm(dim=1, keepdim=True),
+        lambda x: F.normalize(x, dim=1),
+        F.logsigmoid,
+        lambda x: x @ x.mT,
+        lambda x: F.unfold(x, 3),
+    ],
+)
+def test_a_file_is_read_as_its_module_is(function: Callable[[Tensor], Tensor], tmp_path: Path) -> None:
+    """JSON has no number for infinity: a program's file says it in a word."""
+    module = Forward(lambda _, x: function(x))
+    torch.export.save(torch.export.export(module, (torch.zeros(1, *IMAGE),)), tmp_path / "program.pt2")
+    expected = trace(module, IMAGE)
+    read = import_pt2(tmp_path / "program.pt2")
+    assert _hash(read.graph) == _hash(expected.graph)
+    assert read.others == expected.others
