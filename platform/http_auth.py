@@ -9,12 +9,15 @@ import os
 from typing import TYPE_CHECKING
 
 from gennape.errors import ServiceError
+from gennape.search_spaces.bounded import read_regular
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 TOKEN = "GENNAPE_TOKEN"  # noqa: S105 (the name of the variable, not its value)
 SHORTEST = 16
+#: Bytes of a file that may hold a token.
+_LARGEST = 1 << 16
 
 
 def read_token(file: Path | None = None) -> str | None:
@@ -27,9 +30,10 @@ def read_token(file: Path | None = None) -> str | None:
         token, source = os.environ.get(TOKEN), f"the environment's {TOKEN}"
     else:
         try:
-            token, source = file.read_text(encoding="utf-8"), str(file)
+            token, source = read_regular(file, _LARGEST).decode(), str(file)
         except (OSError, UnicodeDecodeError) as error:
-            raise ServiceError(f"cannot read the token in {file}: {error}; name a file that holds it") from error
+            reason = "it is not text in UTF-8" if isinstance(error, UnicodeDecodeError) else error.strerror or error
+            raise ServiceError(f"cannot read the token in {file}: {reason}; name a file that holds it") from error
     if token is None:
         return None
     token = token.strip()

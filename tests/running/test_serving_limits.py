@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -196,6 +197,22 @@ def test_a_token_comes_from_a_file_or_the_environment(tmp_path: Path, monkeypatc
         with pytest.raises(ServiceError, match="at least 16 printable ASCII") as raised:
             read_token(file)
         assert not bad or bad not in str(raised.value)
+
+
+@pytest.mark.timeout(30)
+def test_a_token_is_read_from_a_file_of_bounded_size_alone(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "long").write_bytes(b"x" * 70_000)
+    (tmp_path / "binary").write_bytes(b"\xff" * 20)
+    for path, says in (
+        (tmp_path / "pipe", "it is a pipe, where a regular file is needed; name a file"),
+        (Path("/dev/zero"), "it is a device, where a regular file is needed"),
+        (tmp_path, "it is a folder, where a regular file is needed"),
+        (tmp_path / "long", "it holds 70,000 bytes, where at most 65,536 are read"),
+        (tmp_path / "binary", "it is not text in UTF-8"),
+    ):
+        with pytest.raises(ServiceError, match=f"cannot read the token in {path}: {says}"):
+            read_token(path)
 
 
 @pytest.mark.parametrize(
