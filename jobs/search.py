@@ -101,12 +101,14 @@ def search(
         root, folder = open_workspace(workspace), found
     warn_elsewhere(checkpoint or config_of(folder).checkpoint, config_of(folder).space)
     elsewhere = checkpoint if resume is not None else None  # a new run knows its checkpoint
+    larger = None if resume is None else evaluations  # whatever stops it before that is written down
     options = {
-        "--checkpoint": elsewhere, "--workspace": workspace, "--address": address, "--tracking-uri": tracking_uri,
+        "--evaluations": larger, "--checkpoint": elsewhere, "--workspace": workspace, "--address": address,
+        "--tracking-uri": tracking_uri,
     }  # fmt: skip
     words = [word for option, value in options.items() if value for word in (option, str(value))]
     go_on = shlex.join(["gennape", "search", "--resume", folder.name, *words])
-    _run_to_the_end(root, folder, elsewhere, address, tracking_uri, go_on, None if resume is None else evaluations)
+    _run_to_the_end(root, folder, elsewhere, address, tracking_uri, go_on, larger)
 
 
 def _checked(given: dict[str, Any], checkpoint: Path | None) -> SearchConfig:

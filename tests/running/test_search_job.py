@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -398,7 +399,15 @@ def test_a_finished_run_goes_on_with_a_larger_budget(tmp_path):
     done = call(tmp_path / "small", "--resume", "latest", "--evaluations", "70")
     assert f"{run.name} is finished: all 70 evaluations are done" in done.output
     assert "give it more --evaluations to go on" in done.output
-    assert call(tmp_path / "small", "--resume", "latest", "--evaluations", "200").exit_code == 0
+    shard, content = run / "evaluations" / "000000.parquet", (run / "evaluations" / "000000.parquet").read_bytes()
+    shard.write_bytes(b"damaged")
+    stopped = CliRunner().invoke(
+        app, ["search", "--resume", "latest", "--evaluations", "200", "--workspace", str(tmp_path / "small")]
+    )
+    shard.write_bytes(content)
+    (told,) = [line for line in stopped.stderr.splitlines() if "continue with" in line]
+    words = shlex.split(told.partition("continue with: gennape ")[2])  # the larger budget is not written down yet
+    assert CliRunner().invoke(app, words).exit_code == 0
     assert front_bytes(tmp_path / "small") == front_bytes(tmp_path / "whole")
     assert status_of(run)["reason"] == "all 200 evaluations are done"
 
