@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 from contextlib import contextmanager, suppress
@@ -26,9 +27,9 @@ def replacing(path: Path) -> Iterator[Path]:
         os.replace(temporary, path)
     except OSError as error:
         reason = error.strerror or str(error)
-        raise WorkspaceError(
-            f"cannot write {path}: {reason}; choose a folder that exists and can be written"
-        ) from error
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        remedy = "make room on that disk" if full else "choose a folder that exists and can be written"
+        raise WorkspaceError(f"cannot write {path}: {reason}; {remedy}") from error
     finally:
         with suppress(OSError):  # where nothing can be written, nothing is left behind
             temporary.unlink()

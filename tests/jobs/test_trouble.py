@@ -12,11 +12,12 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from gennape.errors import GennapeError, InvalidDataError, ServiceError
+from gennape.errors import GennapeError, InvalidDataError, ServiceError, WorkspaceError
 from gennape.jobs.cli import app
 from gennape.jobs.trouble import trouble_of
 from gennape.platform import room
 from gennape.search_spaces import memory
+from gennape.search_spaces.atomic import replacing
 from gennape.search_spaces.bounded import open_bounded, open_regular, read_regular
 
 
@@ -53,6 +54,20 @@ def test_a_full_disk_is_named(number: int, tmp_path: Path, monkeypatch: pytest.M
 
     monkeypatch.setattr("gennape.jobs.trouble.tempfile.TemporaryFile", full)
     assert f"cannot write to {tmp_path}: the disk is full" in str(trouble_of(unnamed))
+
+
+@pytest.mark.parametrize(
+    ("number", "remedy"), [(errno.ENOSPC, "make room on that disk"), (errno.EACCES, "choose a folder that")]
+)
+def test_what_cannot_be_written_names_a_remedy(number: int, remedy: str, tmp_path: Path) -> None:
+    def write() -> None:
+        with replacing(tmp_path / "front.html") as path:
+            path.write_text("half")
+            raise OSError(number, os.strerror(number), str(path))
+
+    with pytest.raises(WorkspaceError, match=f"cannot write .*front.html: {os.strerror(number)}; {remedy}"):
+        write()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_library_that_fails_below_a_limit_lacked_memory(monkeypatch: pytest.MonkeyPatch) -> None:
