@@ -28,7 +28,7 @@ from PIL import Image
 
 LABELS = Path(__file__).resolve().parent / "labels" / "hiaml.csv"
 TIMEOUT_S = 400.0
-LOOK_EVERY_S = 0.1
+LOOK_EVERY_S = 0.3
 STOP_AFTER_S = 3.0  # once a verb that does not end by itself says that it is ready
 
 TRAINING = "--images images.parquet --epochs 1 --batch 32 --device cpu --workers 1 --workspace ws"
@@ -83,9 +83,9 @@ def measure(verb: str, folder: Path) -> set[Listening]:
             found = _watch(process, READY.get(verb), folder / f"{verb}.log")
         finally:
             if process.poll() is None:
-                process.send_signal(signal.SIGINT)
+                process.terminate()  # Ctrl-C would not do where this was started with that ignored
             process.wait(60)
-        if process.returncode not in ((0, 1, 130) if verb in READY else (0,)):
+        if process.returncode != (128 + signal.SIGTERM if verb in READY else 0):
             said.seek(0)
             raise RuntimeError(f"{verb} ended with {process.returncode}: {said.read()[-2000:]}")
     return found
@@ -104,21 +104,16 @@ def _watch(process: subprocess.Popen[bytes], ready: str | None, log: Path) -> se
 
 def listening(pid: int) -> set[Listening]:
     """What a process and all below it listen on at present."""
-    found = set()
     try:
         root = psutil.Process(pid)
-        processes = [root, *root.children(recursive=True)]
-    except psutil.NoSuchProcess:
+        names = {process.pid: process.name() for process in [root, *root.children(recursive=True)]}
+    except psutil.NoSuchProcess:  # one of them ended meanwhile: the next look tells
         return set()
-    for process in processes:
-        try:
-            name = process.name()
-            for socket in process.net_connections("inet"):
-                if socket.status == psutil.CONN_LISTEN or (socket.type == 2 and not socket.raddr):
-                    found.add(Listening(name, socket.laddr.ip, socket.laddr.port))
-        except (psutil.NoSuchProcess, psutil.AccessDenied):
-            continue
-    return found
+    return {
+        Listening(names[socket.pid], socket.laddr.ip, socket.laddr.port)
+        for socket in psutil.net_connections("inet")
+        if socket.pid in names and (socket.status == psutil.CONN_LISTEN or (socket.type == 2 and not socket.raddr))
+    }
 
 
 def prepare(folder: Path) -> None:
