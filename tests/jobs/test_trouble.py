@@ -119,13 +119,13 @@ def test_memory_of_a_container_counts(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 @pytest.mark.timeout(30)
-def test_only_regular_files_are_opened(tmp_path: Path) -> None:
+def test_only_regular_files_are_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "folder").mkdir()
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "zero").symlink_to("/dev/zero")
     (tmp_path / "loop").symlink_to("loop")
     with socket.socket(socket.AF_UNIX) as listening:
-        os.chdir(tmp_path)  # names of sockets are short
+        monkeypatch.chdir(tmp_path)  # names of sockets are short
         listening.bind("socket")
         kinds = {"folder": "a folder", "pipe": "a pipe", "zero": "a device", "socket": "a socket"}
         for name, kind in kinds.items():

@@ -71,7 +71,8 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_wheel_is_built_from_this_source(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
-        assert archive.read("gennape/platform/submission.py") == Path("platform/submission.py").read_bytes()
+        source = source_tree() / "platform" / "submission.py"
+        assert archive.read("gennape/platform/submission.py") == source.read_bytes()
     assert "gennape/__main__.py" in names
     assert not any(name.startswith("platform") for name in names)
 
