@@ -100,7 +100,9 @@ def test_workers_of_one_machine_meet_without_an_open_port(tmp_path):
 def test_a_local_ray_is_private_whatever_the_environment_says(monkeypatch, tmp_path):
     """Ray's module is imported by then, as in every verb that serves; the variables would open all of it."""
     import ray
+    from ray._private.authentication_test_utils import reset_auth_token_state
 
+    reset_auth_token_state()  # a process keeps the token that it read: earlier tests have that of another home
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
     monkeypatch.setenv("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "1")
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -122,6 +124,7 @@ def test_a_local_ray_is_private_whatever_the_environment_says(monkeypatch, tmp_p
         assert os.environ["RAY_AUTH_MODE"] == "disabled"
     finally:
         os.umask(mask)
+        reset_auth_token_state()
 
 
 def _seen():
