@@ -48,7 +48,8 @@ def _send(folder: Path, workspace: Path) -> CaughtUp:
         server = sender.record.server
         sender.send()
         if next(entries(folder, sender.place), None) is None:
-            sender.close_killed(int(segments(folder)[-1].stat().st_mtime * 1000))
+            if not sender.ended:
+                sender.close_killed(int(segments(folder)[-1].stat().st_mtime * 1000))
             clear(folder, sender.ended == "FINISHED")
     except GennapeError as error:
         problem = str(error)
