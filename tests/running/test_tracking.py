@@ -184,7 +184,8 @@ def test_an_unreadable_store_is_reported_and_caught_up_with(
     run = _called(tmp_path, "x")
     assert (run.info.status, run.data.params) == ("FINISHED", {"seed": "3"})
     assert run.data.metrics == {"hypervolume": 1.0, "best": 2.0}
-    assert [str(warning.message) for warning in recwarn.list] == []
+    told = [str(warning.message) for warning in recwarn.list]
+    assert [text for text in told if "noload" not in text] == []  # MLflow's own, of its tables, the first time
 
 
 @pytest.mark.cluster
