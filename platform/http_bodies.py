@@ -141,15 +141,10 @@ def as_columns(graph: ComputationGraph) -> dict[str, list[int] | list[float]]:
 
 def graphs_of(bodies: Sequence[BaseModel], limits: RequestLimits) -> PackedGraphs:
     """The graphs of a request, checked; raises :class:`InvalidGraphError` for one that is no executable network."""
-    graphs = [_graph(position, body, limits) for position, body in enumerate(bodies)]
-    packed = pack(graphs)
-    validate(packed)
-    for position, graph in enumerate(graphs):
-        try:
-            refuse_false_convolutions(graph)
-        except InvalidGraphError as error:
-            raise InvalidGraphError(f"graph {position}, {error}") from None
-    return packed
+    graphs = pack([_graph(position, body, limits) for position, body in enumerate(bodies)])
+    validate(graphs)
+    refuse_false_convolutions(graphs)
+    return graphs
 
 
 def _graph(position: int, body: BaseModel, limits: RequestLimits) -> ComputationGraph:

@@ -90,7 +90,7 @@ def _front_json(front: pd.DataFrame, objectives: Sequence[Objective]) -> bytes:
 
 
 def fields_of_front(front: Mapping[str, Any]) -> dict[str, Any]:
-    """What a digest each is taken of: every point, and the objectives."""
+    """The parts of a front, each of which has a digest: the objectives, and every point by its position."""
     points = {f"point {position}": point for position, point in enumerate(front["points"])}
     return {"objectives": front.get("objectives"), **points}
 

@@ -124,8 +124,10 @@ def without_head_activation(graphs: PackedGraphs) -> PackedGraphs:
 
 
 def with_padding_in_layers(graphs: PackedGraphs) -> PackedGraphs:
-    """Zeros around a map that one convolution takes are its padding, but for what one side has more of: optimisers
-    move them from one to the other."""
+    """Zeros around a map become the padding of the convolution that takes it: optimisers move them there.
+
+    A layer pads both ends alike, so what one end has more stays an operation of its own.
+    """
     op = graphs.nodes[:, Column.OP]
     pads = (op == Op.PAD) & (graphs.nodes[:, Column.KIND] == 0) & (graphs.scalars == 0)
     if not pads.any():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import heapq
 from collections import Counter
 from collections.abc import Callable
 from typing import NamedTuple
@@ -11,9 +10,10 @@ import numpy as np
 
 from gennape.errors import InvalidGraphError
 from gennape.search_spaces import operations as ops
-from gennape.search_spaces.graph import Column, ComputationGraph, pack, validate
+from gennape.search_spaces.graph import Column, ComputationGraph, PackedGraphs, pack, validate
 from gennape.search_spaces.operations import Fragment, Shape
 from gennape.search_spaces.ops import WEIGHTED, Op
+from gennape.search_spaces.order import topological_order
 
 #: Operations that keep the shape of their one input and act on every number alone.
 ELEMENTWISE = (
@@ -59,7 +59,7 @@ def execution_plan(graph: ComputationGraph) -> list[Step]:
     inputs: list[list[int]] = [[] for _ in range(graph.n_nodes)]
     for source, target in graph.edges.tolist():
         inputs[target].append(source)
-    order = _topological_order(inputs)
+    order = topological_order(inputs)
     last_use = {source: node for node in order for source in inputs[node]}
     flat: dict[int, bool] = {}
     kinds: Counter[str] = Counter()
@@ -77,35 +77,27 @@ def execution_plan(graph: ComputationGraph) -> list[Step]:
     return steps
 
 
-def refuse_false_convolutions(graph: ComputationGraph) -> None:
-    """Raise :class:`InvalidGraphError` for a convolution whose attributes do not give the output that it claims, or
-    whose bias is neither 0 nor 1: its cost, too, would be that of no network."""
-    op = graph.nodes[:, Column.OP]
-    for node in np.flatnonzero(np.isin(op, (Op.CONV, Op.DEPTHWISE, Op.CONVTRANSPOSE))).tolist():
-        row = tuple(graph.nodes[node].tolist())
-        _check(node, Op(row[Column.OP]), row, [row[Column.C_IN : Column.W_IN + 1]])
-    wrong = np.flatnonzero(np.isin(op, WEIGHTED) & (graph.nodes[:, Column.BIAS] > 1))
+def refuse_false_convolutions(graphs: PackedGraphs) -> None:
+    """Refuse convolutions whose attributes do not give the output that they claim, and biases other than 0 and 1.
+
+    Such a graph is valid, but its cost is that of no network. Equal rows are looked at once.
+
+    Raises :class:`InvalidGraphError` naming graph and node.
+    """
+    op, owner = graphs.nodes[:, Column.OP], graphs.graph_index
+    layers = np.flatnonzero(np.isin(op, (Op.CONV, Op.DEPTHWISE, Op.CONVTRANSPOSE)))
+    _, first = np.unique(graphs.nodes[layers], axis=0, return_index=True)
+    for at in layers[np.sort(first)].tolist():
+        row, node = tuple(graphs.nodes[at].tolist()), at - int(graphs.node_offsets[owner[at]])
+        try:
+            _check(node, Op(row[Column.OP]), row, [row[Column.C_IN : Column.W_IN + 1]])
+        except InvalidGraphError as error:
+            raise InvalidGraphError(f"graph {owner[at]}, {error}") from None
+    wrong = np.flatnonzero(np.isin(op, WEIGHTED) & (graphs.nodes[:, Column.BIAS] > 1))
     if len(wrong):
-        bias = graph.nodes[wrong[0], Column.BIAS]
-        raise InvalidGraphError(f"node {wrong[0]}: bias is 0 without and 1 with one, got {bias}")
-
-
-def _topological_order(inputs: list[list[int]]) -> list[int]:
-    consumers: list[list[int]] = [[] for _ in inputs]
-    for node, sources in enumerate(inputs):
-        for source in sources:
-            consumers[source].append(node)
-    waiting = [len(sources) for sources in inputs]
-    ready = [node for node, count in enumerate(waiting) if count == 0]
-    order = []
-    while ready:
-        node = heapq.heappop(ready)
-        order.append(node)
-        for consumer in consumers[node]:
-            waiting[consumer] -= 1
-            if waiting[consumer] == 0:
-                heapq.heappush(ready, consumer)
-    return order
+        graph, bias = owner[wrong[0]], graphs.nodes[wrong[0], Column.BIAS]
+        node = wrong[0] - graphs.node_offsets[graph]
+        raise InvalidGraphError(f"graph {graph}, node {node}: bias is 0 without and 1 with one, got {bias}")
 
 
 def _name(op: Op, number: int, row: tuple[int, ...]) -> str:

@@ -26,12 +26,10 @@ from gennape.search_spaces.onnx_in.dimensions import (
 from gennape.search_spaces.onnx_in.file import MAX_DIM, MAX_NUMBERS, Constant
 from gennape.search_spaces.onnx_in.network import OnnxNode
 from gennape.search_spaces.onnx_in.reference import BY_REFERENCE
-from gennape.search_spaces.onnx_in.sources import sources_of
+from gennape.search_spaces.onnx_in.sources import OF_SHAPES, sources_of
 from gennape.search_spaces.onnx_in.weights import WEIGHTS, Computed
 
 Shape = tuple[int, ...]
-#: Operators that take the shape of their input, not its numbers.
-_OF_SHAPES = ("Shape", "Size")
 #: What the rules and ONNX's reference raise for inputs that do not fit an operator.
 _UNFIT = (TypeError, ValueError, LookupError, ArithmeticError, AttributeError, RuntimeError, AssertionError)
 
@@ -58,7 +56,7 @@ def _constant_of(
 ) -> Constant:
     if min(shape, default=1) < 0 or max(shape, default=1) > MAX_DIM:
         raise InvalidGraphError(f"its constant result would have the shape {list(shape)}")
-    unknown = node.op not in _OF_SHAPES and any(x is not None and x.values is None for x in xs)
+    unknown = node.op not in OF_SHAPES and any(x is not None and x.values is None for x in xs)
     values = None if math.prod(shape) > MAX_NUMBERS or unknown else compute()
     numbers = None if values is None else np.asarray(values).reshape(shape)
     return Constant(shape, numbers, sources_of(node, xs, i, shape))

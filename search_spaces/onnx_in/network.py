@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
-from heapq import heappop, heappush
 from numbers import Integral
 from typing import Any
 
@@ -24,6 +23,7 @@ from gennape.search_spaces.onnx_in.file import (
     sparse_constant,
     unlearnt,
 )
+from gennape.search_spaces.order import topological_order
 
 #: Operator sets that are read: in those after 23 the operators read here are of more number types, nothing else.
 OPSETS = range(11, 29)
@@ -150,21 +150,8 @@ def in_order(nodes: list[OnnxNode]) -> list[OnnxNode]:
     ONNX wants nodes to lie so, but onnxruntime runs files where they do not, and its own converter writes such.
     """
     makers = {name: i for i, node in reversed(list(enumerate(nodes))) for name in node.outputs if name}
-    waits = [{makers[name] for name in node.inputs if name in makers} for node in nodes]
-    takers: dict[int, list[int]] = {}
-    for i, sources in enumerate(waits):
-        for source in sources:
-            takers.setdefault(source, []).append(i)
-    left = [len(sources) for sources in waits]
-    ready = [i for i, count in enumerate(left) if not count]
-    order = []
-    while ready:
-        order.append(heappop(ready))
-        for taker in takers.get(order[-1], ()):
-            left[taker] -= 1
-            if not left[taker]:
-                heappush(ready, taker)
-    return [nodes[i] for i in (*order, *(i for i, count in enumerate(left) if count))]
+    order = topological_order([{makers[name] for name in node.inputs if name in makers} for node in nodes])
+    return [nodes[i] for i in (*order, *sorted({*range(len(nodes))} - {*order}))]
 
 
 def _opset(model: onnx.ModelProto) -> int:

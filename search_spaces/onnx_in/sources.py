@@ -11,15 +11,15 @@ from gennape.search_spaces.onnx_in.network import OnnxNode
 #: Operators of whose inputs only the first ones may be learnt: the others say how much, where, and between what.
 #: A weight is standardised by a mean and a variance, which are computed of it.
 _OF_FIRST = {"Resize": 1, "Pad": 1, "Clip": 1, "Range": 0, "OneHot": 0, "BatchNormalization": 3}
-#: Operators whose result says a shape, or is filled with one number.
-_OF_NONE = ("Shape", "Size", "ConstantOfShape")
+#: Operators that take the shape of their input, not its numbers.
+OF_SHAPES = ("Shape", "Size")
 #: Most tensors of the file that a constant tells apart as what it was computed of.
 _MAX_SOURCES = 256
 
 
 def sources_of(node: OnnxNode, xs: list[Constant | None], i: int, shape: Shape) -> Sources:
     """The tensors of the file that result ``i`` of an operator, of ``shape``, was computed of, and their sizes."""
-    if node.op in _OF_NONE:
+    if node.op in (*OF_SHAPES, "ConstantOfShape"):  # what is filled with one number is not learnt
         return frozenset()
     taken = xs[: _OF_FIRST.get(node.op, len(xs))]
     present = [x for x in (*taken, node.attributes.get("value")) if isinstance(x, Constant)]

@@ -107,7 +107,10 @@ def test_a_run_is_told_from_a_killed_one_by_its_lock(tmp_path: Path) -> None:
 
 
 def test_the_latest_run_to_resume_is_one_that_was_cut_off(tmp_path: Path) -> None:
-    cut, whole = _searched(tmp_path, "cut", 1), _searched(tmp_path, "whole", None)
+    cut = _searched(tmp_path, "cut", 1)
+    with lock_run(cut):  # from the beginning on, as a search does: the newest run is told by the time of its folder
+        pass
+    whole = _searched(tmp_path, "whole", None)
     assert find_run(tmp_path, "latest") == whole
     assert find_run(tmp_path, "latest", to_resume=True) == cut
     with lock_run(cut):
