@@ -35,6 +35,8 @@ _WEIGHTED = _table(*WEIGHTED)
 _ON_MAPS = _table(*(op for op in WEIGHTED if op != Op.LINEAR))
 _BEGINNING = _table(Op.CONV, Op.DEPTHWISE, Op.SLICE)
 _PADDED = _table(Op.CONV, Op.DEPTHWISE)
+_RECTIFIERS = _table(Op.RELU, Op.RELU6)
+_NOT_BELOW_ZERO = _table(Op.RELU, Op.RELU6, Op.SIGMOID, Op.HARDSIGMOID, Op.SOFTMAX)
 _ACTIVATIONS = _table(Op.RELU, Op.RELU6, Op.SWISH, Op.GELU, Op.TANH, Op.LEAKYRELU)
 _FRONTS = _table(Op.SCALE, Op.SHIFT, Op.BATCHNORM, Op.OTHER)
 #: What only changes how a classifier's result is read, as the last operation of a network.
@@ -44,6 +46,8 @@ _OTHER_HEADS = tuple(other_kind(name) for name in ("log_softmax", "LogSoftmax", 
 _OTHER_SCALINGS = tuple(other_kind(name) for name in ("div", "sub", "mul", "add"))
 #: Channels up to which importers see whether the bias of a file is zero.
 _SEEN_BIAS = 256
+#: No number of a map is below it, as those who pad for a maximum write it.
+_LOWEST = -1e30
 
 
 def normal_form(graphs: PackedGraphs) -> PackedGraphs:
@@ -123,17 +127,59 @@ def without_head_activation(graphs: PackedGraphs) -> PackedGraphs:
     return _without(rewritten, gone)
 
 
-def with_padding_in_layers(graphs: PackedGraphs) -> PackedGraphs:
-    """Zeros around a map become the padding of the convolution that takes it: optimisers move them there.
+def with_one_rectifier(graphs: PackedGraphs) -> PackedGraphs:
+    """A bound of 6 beside a ReLU is a ReLU6, and what is rectified is not rectified again."""
+    graphs = _with_upper_bounds(graphs)
+    op = graphs.nodes[:, Column.OP]
+    source, target = graphs.edges.T
+    if not (_RECTIFIERS[op[source]] & _RECTIFIERS[op[target]]).any():
+        return graphs
+    links = _Links(graphs)
+    first, second = op[links.before], op[links.after]
+    again = (op == Op.RELU) & _RECTIFIERS[first] | (op == Op.RELU6) & (first == Op.RELU6)
+    bounded_next = (op == Op.RELU) & (links.fan_out == 1) & (second == Op.RELU6)
+    gone = again & (links.before != np.arange(len(op))) | bounded_next
+    return with_one_rectifier(_without(graphs, gone)) if gone.any() else graphs
 
-    A layer pads both ends alike, so what one end has more stays an operation of its own.
+
+def _with_upper_bounds(graphs: PackedGraphs) -> PackedGraphs:
+    """min(x, 6), which is 6 - relu(6 - x), right before or behind a ReLU: a ReLU6 in the place of that ReLU."""
+    op, plain = graphs.nodes[:, Column.OP], graphs.nodes[:, Column.KIND] == 0
+    negated = (op == Op.SCALE) & plain & (graphs.scalars == -1)
+    if not negated.any():
+        return graphs
+    links = _Links(graphs)
+    raised = (op == Op.SHIFT) & plain & (graphs.scalars == 6)
+    chain = [np.flatnonzero(negated & (links.fan_out == 1))]
+    for kind in (raised, op == Op.RELU, negated, raised):
+        chain.append(links.after[chain[-1]])
+        going_on = kind[chain[-1]] & ((links.fan_out[chain[-1]] == 1) | (len(chain) == 5))
+        chain = [part[going_on] for part in chain]
+    before, behind = links.before[chain[0]], links.after[chain[-1]]
+    is_before = (op[before] == Op.RELU) & (links.fan_out[before] == 1)
+    is_behind = (op[behind] == Op.RELU) & (links.fan_out[chain[-1]] == 1)
+    found = is_before | is_behind
+    if not found.any():
+        return graphs
+    nodes, gone = graphs.nodes.copy(), np.zeros(len(op), bool)
+    nodes[np.where(is_before, before, behind)[found], Column.OP] = Op.RELU6
+    for part in chain:
+        gone[part[found]] = True
+    return _without(PackedGraphs(nodes, graphs.scalars, graphs.edges, graphs.node_offsets, graphs.edge_offsets), gone)
+
+
+def with_padding_in_layers(graphs: PackedGraphs) -> PackedGraphs:
+    """Numbers around a map become the padding of the layer or pool that takes it: optimisers move them there.
+
+    These are zeros for a convolution and for a mean that counts them, and for a maximum what no number of the map is
+    below. Both ends are padded alike, so what one end has more stays an operation of its own.
     """
     op = graphs.nodes[:, Column.OP]
-    pads = (op == Op.PAD) & (graphs.nodes[:, Column.KIND] == 0) & (graphs.scalars == 0)
+    pads = (op == Op.PAD) & (graphs.nodes[:, Column.KIND] == 0)
     if not pads.any():
         return graphs
     links = _Links(graphs)
-    pads &= (links.fan_out == 1) & _PADDED[op[links.after]]
+    pads &= (links.fan_out == 1) & _taken_as_padding(graphs, links)
     pads &= graphs.nodes[:, Column.C_IN] == graphs.nodes[:, Column.C_OUT]
     nodes, at = graphs.nodes.copy(), np.flatnonzero(pads)
     taker, gone = links.after[at], pads.copy()
@@ -146,10 +192,22 @@ def with_padding_in_layers(graphs: PackedGraphs) -> PackedGraphs:
         own[taker], offset[at] = both, before - both
         made[at] = taken[taker] = taken[at] + before + after - 2 * both
         gone[at] &= before == after
+    mean = taker[op[taker] == Op.AVGPOOL]
+    nodes[mean, Column.COUNT_PAD] = (nodes[mean, Column.PAD_H] > 0) | (nodes[mean, Column.PAD_W] > 0)
     if np.array_equal(nodes, graphs.nodes):
         return graphs
     moved = PackedGraphs(nodes, graphs.scalars, graphs.edges, graphs.node_offsets, graphs.edge_offsets)
     return with_padding_in_layers(_without(moved, gone))  # what was in front of the padding may be padding too
+
+
+def _taken_as_padding(graphs: PackedGraphs, links: _Links) -> Bool[np.ndarray, " n"]:
+    """Whether what takes a node alone would pad with the node's number."""
+    taker, kind = graphs.nodes[links.after], links.op[links.after]
+    unpadded = (taker[:, Column.PAD_H] == 0) & (taker[:, Column.PAD_W] == 0)
+    mean = (kind == Op.AVGPOOL) & (unpadded | (taker[:, Column.COUNT_PAD] == 1)) & (taker[:, Column.CEIL_MODE] == 0)
+    largest = (kind == Op.MAXPOOL) & (taker[:, Column.CEIL_MODE] == 0)
+    zeros = (_PADDED[kind] | mean | largest & _NOT_BELOW_ZERO[links.op[links.before]]) & (graphs.scalars == 0)
+    return zeros | largest & (graphs.scalars <= _LOWEST)
 
 
 def with_one_normalisation(graphs: PackedGraphs) -> PackedGraphs:
@@ -237,6 +295,7 @@ PASSES: tuple[Callable[[PackedGraphs], PackedGraphs], ...] = (
     without_identities,
     without_input_scaling,
     without_head_activation,
+    with_one_rectifier,
     with_padding_in_layers,
     with_own_rectifiers,
     with_one_normalisation,

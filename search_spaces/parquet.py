@@ -21,6 +21,7 @@ from gennape.search_spaces.atomic import replacing
 from gennape.search_spaces.bounded import require_regular
 from gennape.search_spaces.graph import Column, PackedGraphs, concatenate, offsets_of, validate
 from gennape.search_spaces.parquet_pages import MOST_VALUES, UNREADABLE, read_batches
+from gennape.search_spaces.plan import refuse_false_convolutions
 
 SCHEMA_KEY = b"gennape.graph.schema"
 SCHEMA_VERSION = b"3"
@@ -94,7 +95,8 @@ def write_shards(
 def read_graphs(path: Path, check: bool = True) -> tuple[PackedGraphs, pa.Table]:
     """Read one file, or every ``*.parquet`` in a folder in order of name: the graphs and the user's columns.
 
-    ``check`` False skips :func:`graph.validate`, for files that this process has read before.
+    ``check`` False skips :func:`graph.validate` and the look at convolutions, for files that this process has read
+    before.
     Raises :class:`InvalidDataError` naming the file, for one that is missing, unreadable, of another version of the
     layout, without its columns, or with graphs that are not executable.
     """
@@ -146,6 +148,7 @@ def _read_shard(path: Path, check: bool) -> tuple[PackedGraphs, pa.Table]:
     if check:
         try:
             validate(graphs)
+            refuse_false_convolutions(graphs)
         except InvalidGraphError as error:
             raise InvalidDataError(f"{path}: {error}") from None
     return graphs, table.drop_columns(list(GRAPH_COLUMNS)).replace_schema_metadata(None)

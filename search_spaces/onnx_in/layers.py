@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 from gennape.errors import InvalidGraphError
 from gennape.search_spaces.builder import Value
-from gennape.search_spaces.onnx_in.arithmetic import product, sum_of, times
-from gennape.search_spaces.onnx_in.call import Call, Handler
+from gennape.search_spaces.onnx_in.arithmetic import pointwise, product, sum_of, times
+from gennape.search_spaces.onnx_in.call import Call, Handler, Result
 from gennape.search_spaces.onnx_in.dimensions import axis_of, reshaped, whole_numbers
 from gennape.search_spaces.onnx_in.file import Constant
 from gennape.search_spaces.onnx_in.links import scalar
@@ -174,7 +175,11 @@ def _clip(call: Call) -> TracedValue:
     bounds = [scalar(call.constant(i)) for i in (1, 2)]
     if any(bound is None and call.constant(i) is not None for i, bound in enumerate(bounds, 1)):
         raise InvalidGraphError("its bounds must be numbers that are known")
-    low, high = (None if bound is None or abs(bound) > _NO_BOUND else bound for bound in bounds)
+    return _bounded(call, *bounds)
+
+
+def _bounded(call: Call, low: float | None, high: float | None) -> TracedValue:
+    low, high = (None if bound is None or abs(bound) > _NO_BOUND else bound for bound in (low, high))
     if low == 0 and high in (None, 6):
         return call.map(call.b.relu6 if high == 6 else call.b.relu)
     if low is high is None:
@@ -182,6 +187,22 @@ def _clip(call: Call) -> TracedValue:
     if any(bound is not None and abs(bound) > _MAX_BOUND for bound in (low, high)):
         return call.other("clamp", call.traced().shape, call.traced())
     return call.map(lambda value: call.b.clamp(value, low, high))
+
+
+def _extreme(name: str) -> Handler:
+    """The largest or smallest of operands of the same place: of a value and numbers, a bound."""
+
+    def handler(call: Call) -> Result | list[Result]:
+        values = [x for x in call.xs if isinstance(x, TracedValue)]
+        constants = [x for x in call.xs if isinstance(x, Constant)]
+        bounds = [bound for bound in map(scalar, constants) if bound is not None]
+        known = len(bounds) == len(constants) > 0 and len(values) == 1
+        if not known or any(len(x.shape) > len(values[0].shape) for x in constants):
+            return pointwise(name)(call)
+        alone = replace(call, xs=(values[0],))
+        return _bounded(alone, max(bounds), None) if name == "maximum" else _bounded(alone, None, min(bounds))
+
+    return handler
 
 
 def _prelu(call: Call) -> TracedValue:
@@ -225,6 +246,8 @@ LAYERS: dict[str, Handler] = {
     "Sigmoid": _plain(Op.SIGMOID),
     "Tanh": _plain(Op.TANH),
     "Clip": _clip,
+    "Max": _extreme("maximum"),
+    "Min": _extreme("minimum"),
     "LeakyRelu": _each(lambda call, value: call.b.leakyrelu(value, call.node.real("alpha", 0.01))),
     "PRelu": _prelu,
     "HardSigmoid": _hardsigmoid,

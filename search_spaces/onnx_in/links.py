@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import math
 
+from gennape.search_spaces.decimals import as_told
 from gennape.search_spaces.onnx_in.file import Constant
-from gennape.search_spaces.onnx_in.network import OnnxNode, shortest
-
-#: Largest number whose root attention is scaled by.
-_MAX_ROOT = 2**16
+from gennape.search_spaces.onnx_in.network import OnnxNode
 
 
 def scalar(x: Constant | None) -> float | None:
@@ -16,16 +14,7 @@ def scalar(x: Constant | None) -> float | None:
     if x is None or x.values is None or x.values.size != 1 or x.values.dtype.kind not in "biuf":
         return None
     value = float(x.values.reshape(-1)[0])
-    return _told(value) if x.values.dtype.kind == "f" and x.values.dtype.itemsize < 8 else value
-
-
-def _told(value: float) -> float:
-    """The number that a network was told before it was rounded to 32 bits: a short decimal, or one over the root of a
-    whole number, as attention is scaled."""
-    if 0 < value < 1 and len(str(shortest(value))) > 8 and round(value**-2) <= _MAX_ROOT:
-        root = round(value**-2) ** -0.5
-        return root if shortest(root) == shortest(value) else shortest(value)
-    return shortest(value)
+    return as_told(value) if x.values.dtype.kind == "f" and x.values.dtype.itemsize < 8 else value
 
 
 #: Operators of which patterns look at more than one input.

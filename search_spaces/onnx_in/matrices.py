@@ -7,11 +7,11 @@ from dataclasses import replace
 from math import prod
 
 from gennape.errors import InvalidGraphError
+from gennape.search_spaces.decimals import shortest
 from gennape.search_spaces.onnx_in.arithmetic import ARITHMETIC, times, two
 from gennape.search_spaces.onnx_in.call import Call, Handler, Input, Result
 from gennape.search_spaces.onnx_in.dimensions import axis_of, flattened
 from gennape.search_spaces.onnx_in.file import Constant
-from gennape.search_spaces.onnx_in.network import shortest
 from gennape.search_spaces.tracing import traced_value as tv
 from gennape.search_spaces.tracing.traced_value import Groups, TracedValue, arrange, grouped, pixelwise, settle
 

@@ -13,6 +13,7 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import AttributeProto
 
 from gennape.errors import InvalidDataError, InvalidGraphError, OpenShapeError
+from gennape.search_spaces.decimals import shortest
 from gennape.search_spaces.onnx_in.file import (
     MAX_DIM,
     MAX_NODES,
@@ -31,11 +32,6 @@ _DOMAINS = ("", "ai.onnx")
 _NAME_LENGTH = 80
 #: The side that a message takes for an example.
 _SIDE = 224
-
-
-def shortest(value: float) -> float:
-    """The shortest decimal that is this number in 32 bits: 1e-5 for 9.99999974e-06, which is what a network says."""
-    return float(str(np.float32(value)))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

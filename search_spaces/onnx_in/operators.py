@@ -70,7 +70,7 @@ _POINTWISE = {
     **{name.capitalize(): name for name in ("sign", "sin", "sinh", "softplus", "softsign", "tan", "where")},
     **{"ThresholdedRelu": "threshold", "Not": "logical_not", "And": "logical_and", "Or": "logical_or", "Equal": "eq"},
     **{"Less": "lt", "Greater": "gt", "LessOrEqual": "le", "GreaterOrEqual": "ge", "Mod": "remainder"},
-    **{"Max": "maximum", "Min": "minimum", "IsNaN": "isnan", "IsInf": "isinf", "Xor": "logical_xor"},
+    **{"IsNaN": "isnan", "IsInf": "isinf", "Xor": "logical_xor"},
     **{name: name.lower() for name in ("Asinh", "Acosh", "Atanh")},
     **{"BitShift": "bitwise_shift", "BitwiseAnd": "bitwise_and", "BitwiseOr": "bitwise_or"},
     **{"BitwiseXor": "bitwise_xor", "BitwiseNot": "bitwise_not"},

@@ -10,10 +10,11 @@ import math
 from collections.abc import Callable
 
 from gennape.errors import InvalidGraphError
+from gennape.search_spaces.decimals import shortest
 from gennape.search_spaces.onnx_in.dimensions import whole_numbers
 from gennape.search_spaces.onnx_in.file import Constant
 from gennape.search_spaces.onnx_in.links import Links, close, is_whole, other
-from gennape.search_spaces.onnx_in.network import OnnxNode, shortest
+from gennape.search_spaces.onnx_in.network import OnnxNode
 
 #: Domain of the operators made here, so that no file can name them.
 FUSED = "fused"

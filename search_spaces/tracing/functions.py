@@ -93,6 +93,26 @@ def _clamp_max(r: Recorder, out: Tensor, tensor: Tensor, high: Any) -> None:
     _clip(r, out, tensor, None, r.number(high), "clamp_max")
 
 
+def _maximum(r: Recorder, out: Any, *args: Any, **named: Any) -> None:
+    _extreme(r, out, "maximum", args, named)
+
+
+def _minimum(r: Recorder, out: Any, *args: Any, **named: Any) -> None:
+    _extreme(r, out, "minimum", args, named)
+
+
+def _extreme(r: Recorder, out: Any, name: str, args: tuple[Any, ...], named: dict[str, Any]) -> None:
+    """The larger or smaller of two tensors: of one and a number, a bound."""
+    pair = [*args, *named.values()]
+    numbers = [None if r.is_traced(x) else r.number(x) for x in pair]
+    at = next((i for i, number in enumerate(numbers) if number is not None), None)
+    if at is None or len(pair) != 2 or not isinstance(out, Tensor) or pair[1 - at].shape != out.shape:
+        _named(name)(r, out, *args, **named)
+        return
+    low, high = (numbers[at], None) if name == "maximum" else (None, numbers[at])
+    _clip(r, out, pair[1 - at], low, high, name)
+
+
 def _pow(r: Recorder, out: Tensor, tensor: Any, exponent: Any) -> None:
     number = r.number(exponent)
     if number is None or not r.is_traced(tensor):
@@ -128,7 +148,7 @@ POINTWISE = (
     *("abs", "acos", "asin", "atan", "atan2", "bitwise_not", "celu", "ceil", "clamp_max", "clamp_min", "cos", "cosh"),
     *("elu", "eq", "erf", "exp", "exp2", "expm1", "floor", "floor_divide", "frac", "ge", "gt", "hardshrink"),
     *("isfinite", "isinf", "isnan", "le", "lerp", "log", "log10", "log1p", "log2", "logical_and", "logical_not"),
-    *("logical_or", "logsigmoid", "lt", "masked_fill", "maximum", "minimum", "mish", "ne", "nan_to_num", "pow"),
+    *("logical_or", "logsigmoid", "lt", "masked_fill", "mish", "ne", "nan_to_num", "pow"),
     *("reciprocal", "remainder", "round", "rrelu", "rsqrt", "selu", "sign", "sin", "sinh", "softplus", "softshrink"),
     *("softsign", "sqrt", "square", "tan", "tanhshrink", "threshold", "trunc", "where", "xlogy", "fmod"),
 )
@@ -238,6 +258,8 @@ HANDLERS: dict[Any, Handler] = {
         (called("hardtanh", "hardtanh_"), _hardtanh),
         (called("clamp_min", "clamp_min_"), _clamp_min),
         (called("clamp_max", "clamp_max_"), _clamp_max),
+        (called("maximum"), _maximum),
+        (called("minimum"), _minimum),
         (called("pow", "pow_", "__pow__", "__ipow__"), _pow),
         (called("square", "square_"), _power(2.0)),
         (called("sqrt", "sqrt_"), _power(0.5)),

@@ -19,6 +19,7 @@ from torch.overrides import TorchFunctionMode, resolve_name
 
 from gennape.errors import InvalidGraphError
 from gennape.search_spaces.builder import GraphBuilder
+from gennape.search_spaces.decimals import as_told
 from gennape.search_spaces.graph import Column
 from gennape.search_spaces.operations import Fragment, Value
 from gennape.search_spaces.tracing.fills import fill_of
@@ -268,8 +269,10 @@ def _comes_from_rules(frame: FrameType | None) -> bool:
 
 
 def number_in(x: Tensor) -> float | None:
-    """The value of a tensor that has one number and is real."""
-    return float(x) if x.numel() == 1 and not x.is_meta and not x.is_complex() else None
+    """The value of a tensor that has one number and is real, as it was before it was rounded to 32 bits or fewer."""
+    if x.numel() != 1 or x.is_meta or x.is_complex():
+        return None
+    return as_told(float(x)) if x.is_floating_point() and x.element_size() < 8 else float(x)
 
 
 def _name(func: Any) -> str:

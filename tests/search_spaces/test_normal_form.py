@@ -93,6 +93,72 @@ def test_other_functions_have_other_forms(build: Callable[[GraphBuilder, Value],
     assert _form(_graph(lambda b, x: beside(b, x, build))) != _form(_graph(lambda b, x: beside(b, x, plain)))
 
 
+_LEAST = float(np.finfo(np.float32).min)
+
+
+@pytest.mark.parametrize(
+    ("build", "plain"),
+    [
+        (lambda b, x: b.relu6(b.relu(x)), lambda b, x: b.relu6(x)),
+        (lambda b, x: b.relu(b.relu6(x)), lambda b, x: b.relu6(x)),
+        (lambda b, x: b.relu(b.relu(b.relu(x))), lambda b, x: b.relu(x)),
+        (lambda b, x: b.clamp(b.relu(x), None, 6.0), lambda b, x: b.relu6(x)),
+        (lambda b, x: b.relu(b.clamp(x, None, 6.0)), lambda b, x: b.relu6(x)),
+        (lambda b, x: b.relu(b.clamp(b.relu(x), None, 6.0)), lambda b, x: b.relu6(x)),
+        (
+            lambda b, x: b.avgpool(b.pad(x, (0, 1, 1), (0, 1, 1)), 3, 2),
+            lambda b, x: b.avgpool(x, 3, 2, 1, count_pad=True),
+        ),
+        (
+            lambda b, x: b.avgpool(b.pad(x, (0, 0, 0), (0, 1, 1)), 3, 2, 1, count_pad=True),
+            lambda b, x: b.avgpool(b.pad(x, (0, 0, 0), (0, 1, 1)), 3, 2, 1, count_pad=True),
+        ),
+        (
+            lambda b, x: b.maxpool(b.pad(x, (0, 1, 1), (0, 1, 1), value=_LEAST), 3, 2),
+            lambda b, x: b.maxpool(x, 3, 2, 1),
+        ),
+        (
+            lambda b, x: b.maxpool(b.pad(b.relu(x), (0, 1, 1), (0, 1, 1)), 3, 2),
+            lambda b, x: b.maxpool(b.relu(x), 3, 2, 1),
+        ),
+    ],
+)
+def test_one_function_of_a_map_has_one_form(
+    build: Callable[[GraphBuilder, Value], Value], plain: Callable[[GraphBuilder, Value], Value]
+) -> None:
+    def within(inner: Callable[[GraphBuilder, Value], Value]) -> ComputationGraph:
+        return _graph(lambda b, x: b.linear(b.mean(inner(b, b.batchnorm(b.conv(x, 8, 3)))), 5))
+
+    image = torch.randn(1, 3, 8, 8)
+    with torch.no_grad():
+        one, other = (_seeded(within(inner))(image) for inner in (build, plain))
+    torch.testing.assert_close(one, other)
+    assert _form(within(build)) == _form(within(plain))
+
+
+@pytest.mark.parametrize(
+    ("build", "plain"),
+    [
+        (lambda b, x: b.clamp(b.relu(x), None, 5.0), lambda b, x: b.relu6(x)),
+        (lambda b, x: b.avgpool(b.pad(x, (0, 1, 1), (0, 1, 1)), 3, 2), lambda b, x: b.avgpool(x, 3, 2, 1)),
+        (lambda b, x: b.maxpool(b.pad(x, (0, 1, 1), (0, 1, 1)), 3, 2), lambda b, x: b.maxpool(x, 3, 2, 1)),
+    ],
+)
+def test_other_bounds_and_paddings_have_other_forms(
+    build: Callable[[GraphBuilder, Value], Value], plain: Callable[[GraphBuilder, Value], Value]
+) -> None:
+    one, other = (
+        _form(_graph(lambda b, x, inner=inner: inner(b, b.batchnorm(b.conv(x, 8, 3))))) for inner in (build, plain)
+    )
+    assert one != other
+
+
+def _seeded(graph: ComputationGraph) -> nn.Module:
+    """The network with the same numbers for the same layers, whatever is between them."""
+    torch.manual_seed(0)
+    return compile_graph(graph).eval()
+
+
 def test_gates_of_squeeze_and_excitation_keep_their_biases() -> None:
     def build(b: GraphBuilder, x: Value) -> Value:
         x = b.batchnorm(b.conv(x, 8, 3))

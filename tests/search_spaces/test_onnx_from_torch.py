@@ -64,8 +64,23 @@ class Attention(nn.Module):
         return self.head((x + self.mlp(self.second(x)))[:, 0])
 
 
+class Numbers(nn.Module):
+    """Numbers that it keeps as tensors of 32 bits."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+        self.register_buffer("factor", torch.tensor(0.4))
+        self.register_buffer("least", torch.zeros(1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv(x) * self.factor + self.factor
+        x = torch.maximum(torch.minimum(x, self.factor), self.least)
+        return x / self.factor
+
+
 @pytest.mark.parametrize("optimize", [False, True])
-@pytest.mark.parametrize("make", [Maps, Attention])
+@pytest.mark.parametrize("make", [Maps, Attention, Numbers])
 def test_a_module_is_the_same_from_either_side(make: type[nn.Module], optimize: bool, tmp_path: Path) -> None:
     """The optimiser folds what it can, which the graph must not show but for normalisations."""
     path, module = tmp_path / "model.onnx", make().eval()

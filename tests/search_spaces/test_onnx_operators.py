@@ -57,6 +57,11 @@ OPERATORS: dict[str, tuple[onnx.ModelProto, Build]] = {
         lambda b, x: b.batchnorm(x, 1e-3),
     ),
     "clip to 6": (model_of(node("Clip", "x a b"), a=np.float32(0), b=np.float32(6)), lambda b, x: b.relu6(x)),
+    "smallest of it and a number": (model_of(node("Min", "x b"), b=np.float32(1)), lambda b, x: b.clamp(x, None, 1.0)),
+    "largest of numbers and it": (
+        model_of(node("Max", "a x b"), a=np.float32(0), b=np.float32([0])),
+        lambda b, x: b.relu(x),
+    ),
     "clip below": (model_of(node("Clip", "x a"), a=np.float32(0)), lambda b, x: b.relu(x)),
     "clip otherwise": (model_of(node("Clip", "x _ b"), b=np.float32(1)), lambda b, x: b.clamp(x, None, 1.0)),
     "leaky": (model_of(node("LeakyRelu", "x", alpha=0.1)), lambda b, x: b.leakyrelu(x, 0.1)),

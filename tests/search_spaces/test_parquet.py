@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from gennape.errors import InvalidDataError, WorkspaceError
 from gennape.search_spaces.families.registry import FAMILIES, family
-from gennape.search_spaces.graph import PackedGraphs, concatenate, pack
+from gennape.search_spaces.graph import Column, PackedGraphs, concatenate, pack
+from gennape.search_spaces.ops import Op
 from gennape.search_spaces.parquet import GRAPH_COLUMNS, SCHEMA_KEY, read_graphs, read_notes, write_graphs, write_shards
 
 if TYPE_CHECKING:
@@ -143,6 +144,18 @@ def test_graphs_that_cannot_run_are_refused(graphs: PackedGraphs, tmp_path: Path
         _rewrite(path, _replace("edge.source", sources))
         with pytest.raises(InvalidDataError, match=r"graphs\.parquet: "):
             read_graphs(path)
+
+
+def test_convolutions_of_no_network_are_refused(graphs: PackedGraphs, tmp_path: Path) -> None:
+    """Their sizes fit those of their neighbours, and their costs would be those of nothing."""
+    nodes = graphs.nodes.copy()
+    (first, *_) = np.flatnonzero(nodes[:, Column.OP] == Op.CONV)
+    nodes[first, Column.GROUPS] = 7
+    false = PackedGraphs(nodes, graphs.scalars, graphs.edges, graphs.node_offsets, graphs.edge_offsets)
+    path = tmp_path / "false.parquet"
+    write_graphs(path, false, {})
+    with pytest.raises(InvalidDataError, match=r"false\.parquet: graph 0, node \d+: .*groups"):
+        read_graphs(path)
 
 
 def test_unreadable_paths(graphs: PackedGraphs, tmp_path: Path) -> None:
