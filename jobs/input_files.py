@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from gennape.errors import InvalidDataError
-from gennape.search_spaces.nearby import missing
+from gennape.search_spaces.files.nearby import missing
 
 if TYPE_CHECKING:
     from pathlib import Path

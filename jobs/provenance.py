@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import gennape
-from gennape.search_spaces.bounded import open_regular
+from gennape.search_spaces.files.bounded import open_regular
 from gennape.source import commit
 
 

@@ -10,7 +10,7 @@ import typer
 
 from gennape.errors import ConfigError
 from gennape.jobs.input_files import require_file
-from gennape.search_spaces.bounded import read_regular
+from gennape.search_spaces.files.bounded import read_regular
 
 SettingsFile = Annotated[
     Path | None,

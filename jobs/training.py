@@ -89,7 +89,7 @@ def recipe_of(path: Path | None, given: dict[str, int | None], device: str) -> R
     import json
 
     from gennape.predictors.labelling.recipe import recipe_from
-    from gennape.search_spaces.bounded import read_regular
+    from gennape.search_spaces.files.bounded import read_regular
 
     settings: Any = {}
     if path is not None:

@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 
 from gennape.errors import WorkspaceError
-from gennape.search_spaces.memory import address_limit, available, in_words
+from gennape.search_spaces.files.memory import address_limit, available, in_words
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 #: What libraries of C and C++ say when memory, or threads, which need some, cannot be had.

@@ -12,7 +12,7 @@ import numpy as np
 from gennape.errors import InvalidDataError
 from gennape.platform.conversion_parts import Architectures, OnnxPart, SampledPart
 from gennape.search_spaces.families.registry import family
-from gennape.search_spaces.nearby import missing
+from gennape.search_spaces.files.nearby import missing
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -18,8 +18,8 @@ from gennape.platform.archive import Evaluations, as_objects, concatenate, none_
 from gennape.platform.failures import Outcome
 from gennape.platform.known import Findings, findings_of, joined, no_findings
 from gennape.platform.workspace import atomic_path, is_partial, remove_partial_files
-from gennape.search_spaces.bounded import open_regular
-from gennape.search_spaces.parquet_pages import UNREADABLE
+from gennape.search_spaces.files.bounded import open_regular
+from gennape.search_spaces.files.parquet_pages import UNREADABLE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

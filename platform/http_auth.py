@@ -9,7 +9,7 @@ import os
 from typing import TYPE_CHECKING
 
 from gennape.errors import ServiceError
-from gennape.search_spaces.bounded import read_regular
+from gennape.search_spaces.files.bounded import read_regular
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gennape.errors import ServiceError
-from gennape.search_spaces.memory import address_limit, available, in_words
+from gennape.search_spaces.files.memory import address_limit, available, in_words
 
 #: Addresses that each of Ray's processes must be able to take (its workers peak at 1.9 GB of them, with PyTorch in it,
 #: its own servers above 2 GB), and memory that Ray and one copy of the predictor take together.

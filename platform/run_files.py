@@ -12,7 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from gennape.errors import WorkspaceError
 from gennape.platform.workspace import atomic_write_bytes
-from gennape.search_spaces.bounded import read_regular
+from gennape.search_spaces.files.bounded import read_regular
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gennape.errors import WorkspaceError
-from gennape.search_spaces.atomic import replacing
+from gennape.search_spaces.files.atomic import replacing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -24,7 +24,7 @@ from gennape.errors import CheckpointError
 from gennape.predictors.features import N_FEATURES
 from gennape.predictors.restoring import parsed
 from gennape.predictors.scaling import ScalingLaw
-from gennape.search_spaces.bounded import read_regular
+from gennape.search_spaces.files.bounded import read_regular
 
 log = logging.getLogger(__name__)
 #: Version of the files. Raise it when their meaning changes, and keep reading the old ones.

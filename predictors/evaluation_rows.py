@@ -17,9 +17,9 @@ from gennape.predictors.checkpoint import identity_numbers
 from gennape.predictors.protocol import ALL, BenchmarkRows, draw_labelled
 from gennape.predictors.proxies import PROXIES as COMPUTED
 from gennape.predictors.proxies import proxy_scores
-from gennape.search_spaces.bounded import open_regular
 from gennape.search_spaces.families.nb201 import OPERATIONS
 from gennape.search_spaces.families.registry import family as family_named
+from gennape.search_spaces.files.bounded import open_regular
 from gennape.search_spaces.graph import Column, PackedGraphs, concatenate
 from gennape.search_spaces.labels import LabelledArchitectures, read_labels, split
 from gennape.search_spaces.ops import Op

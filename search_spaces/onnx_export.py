@@ -11,7 +11,7 @@ from onnx import TensorProto, helper
 from torch import nn
 
 from gennape.errors import ConfigError, InvalidGraphError
-from gennape.search_spaces.atomic import replacing
+from gennape.search_spaces.files.atomic import replacing
 from gennape.search_spaces.graph import Column, ComputationGraph
 from gennape.search_spaces.onnx_out.emit import EMIT
 from gennape.search_spaces.onnx_out.emitter import Emitter

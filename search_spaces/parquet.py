@@ -17,10 +17,10 @@ import pyarrow.parquet as pq
 from jaxtyping import Int64, Shaped
 
 from gennape.errors import InvalidDataError, InvalidGraphError
-from gennape.search_spaces.atomic import replacing
-from gennape.search_spaces.bounded import require_regular
+from gennape.search_spaces.files.atomic import replacing
+from gennape.search_spaces.files.bounded import require_regular
+from gennape.search_spaces.files.parquet_pages import MOST_VALUES, UNREADABLE, read_batches
 from gennape.search_spaces.graph import Column, PackedGraphs, concatenate, offsets_of, validate
-from gennape.search_spaces.parquet_pages import MOST_VALUES, UNREADABLE, read_batches
 from gennape.search_spaces.plan import refuse_false_convolutions
 
 SCHEMA_KEY = b"gennape.graph.schema"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from gennape.search_spaces.atomic import replacing
+from gennape.search_spaces.files.atomic import replacing
 from gennape.search_spaces.graph import Column, ComputationGraph
 from gennape.search_spaces.module import has_weights, is_same_layer, output_padding, pad_widths, parameter_names
 from gennape.search_spaces.operations import PAD_MODES, RESIZE_MODES, learnt_shape, permutation

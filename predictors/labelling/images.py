@@ -21,10 +21,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from gennape.errors import InvalidDataError
-from gennape.search_spaces.atomic import replacing
-from gennape.search_spaces.bounded import open_regular, read_regular, require_regular
-from gennape.search_spaces.memory import available, in_words
-from gennape.search_spaces.parquet_pages import UNREADABLE, read_batches
+from gennape.search_spaces.files.atomic import replacing
+from gennape.search_spaces.files.bounded import open_regular, read_regular, require_regular
+from gennape.search_spaces.files.memory import available, in_words
+from gennape.search_spaces.files.parquet_pages import UNREADABLE, read_batches
 
 _ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm")
 _FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "PPM")

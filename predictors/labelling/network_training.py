@@ -23,7 +23,7 @@ from gennape.predictors.labelling.device_images import DeviceImages, Shown
 from gennape.predictors.labelling.failures import DivergedError, UnsuitableImagesError, memory_named
 from gennape.predictors.labelling.nesterov import descend, laid_out
 from gennape.predictors.labelling.recipe import MIRRORED, Recipe, Seed, draws
-from gennape.search_spaces.atomic import replacing
+from gennape.search_spaces.files.atomic import replacing
 from gennape.search_spaces.graph import Column, ComputationGraph
 from gennape.search_spaces.module import GraphModule, compile_graph, initialise
 from gennape.search_spaces.ops import Op

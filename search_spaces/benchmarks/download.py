@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 
 from gennape.addresses import web_address
 from gennape.errors import ConfigError, InvalidDataError, ServiceError, WorkspaceError
-from gennape.search_spaces.atomic import replacing
+from gennape.search_spaces.files.atomic import replacing
 
 #: Told of the bytes present and of all there will be (``None`` when the server does not say).
 Progress = Callable[[int, int | None], None]

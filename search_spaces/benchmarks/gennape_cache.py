@@ -14,15 +14,15 @@ from typing import Any
 import numpy as np
 
 from gennape.errors import InvalidDataError
-from gennape.search_spaces.bounded import open_bounded
 from gennape.search_spaces.families.nb101 import NasBench101
 from gennape.search_spaces.families.nb201 import NasBench201
 from gennape.search_spaces.families.nb301 import NasBench301
 from gennape.search_spaces.families.ofa_mbv3 import OfaMobileNetV3
 from gennape.search_spaces.families.ofa_resnet import OfaResNet
 from gennape.search_spaces.families.proxylessnas import ProxylessNAS
+from gennape.search_spaces.files.bounded import open_bounded
+from gennape.search_spaces.files.restricted_pickle.reader import FORGOTTEN, Record, Rules, read_pickle
 from gennape.search_spaces.labelled import LabelledArchitectures, LabelledRow, Reader, Request, choose_column, gather
-from gennape.search_spaces.restricted_pickle.reader import FORGOTTEN, Record, Rules, read_pickle
 from gennape.search_spaces.space import SearchSpace
 
 _GRAPH = "model_src.comp_graph.tf_comp_graph"

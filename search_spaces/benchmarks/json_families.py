@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from gennape.errors import InvalidDataError
-from gennape.search_spaces.bounded import open_bounded
 from gennape.search_spaces.families.hiaml import HiAML
 from gennape.search_spaces.families.inception import Inception
 from gennape.search_spaces.families.two_path import TwoPath
+from gennape.search_spaces.files.bounded import open_bounded
 from gennape.search_spaces.labelled import (
     LabelledArchitectures,
     LabelledRow,

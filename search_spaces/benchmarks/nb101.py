@@ -18,8 +18,8 @@ from struct import Struct
 from typing import Any
 
 from gennape.errors import InvalidDataError
-from gennape.search_spaces.benchmarks import tfrecord
 from gennape.search_spaces.families.nb101 import NasBench101
+from gennape.search_spaces.files import tfrecord
 from gennape.search_spaces.labelled import (
     LabelledArchitectures,
     LabelledRow,

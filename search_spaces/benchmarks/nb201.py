@@ -24,8 +24,10 @@ from pathlib import Path
 from typing import Any
 
 from gennape.errors import InvalidDataError
-from gennape.search_spaces.bounded import BROKEN, Readable, bounded, expected, open_bounded
 from gennape.search_spaces.families.nb201 import NasBench201
+from gennape.search_spaces.files.bounded import BROKEN, Readable, bounded, expected, open_bounded
+from gennape.search_spaces.files.restricted_pickle.reader import Rules, read_pickle
+from gennape.search_spaces.files.restricted_pickle.torch_file import read_torch
 from gennape.search_spaces.labelled import (
     LabelledArchitectures,
     LabelledRow,
@@ -34,8 +36,6 @@ from gennape.search_spaces.labelled import (
     gather_like_first,
     readable_rows,
 )
-from gennape.search_spaces.restricted_pickle.reader import Rules, read_pickle
-from gennape.search_spaces.restricted_pickle.torch_file import read_torch
 
 _ONE = re.compile(r"[0-9]{6}\.pickle\.pbz2")
 #: By the classes of the family's dataset, the label that is usual for it.

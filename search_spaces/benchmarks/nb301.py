@@ -17,8 +17,8 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from gennape.errors import InvalidDataError
-from gennape.search_spaces.bounded import BROKEN, bounded, open_bounded, require_regular
 from gennape.search_spaces.families.nb301 import NasBench301
+from gennape.search_spaces.files.bounded import BROKEN, bounded, open_bounded, require_regular
 from gennape.search_spaces.labelled import (
     LabelledArchitectures,
     LabelledRow,

@@ -12,8 +12,9 @@ import pyarrow.parquet as pq
 from jaxtyping import Float64, Int64
 
 from gennape.errors import InvalidArchitectureError, InvalidDataError
-from gennape.search_spaces.bounded import bounded, open_bounded, require_regular
 from gennape.search_spaces.families.nb101 import MAX_VERTICES, N_EDGES, PAIRS, NasBench101
+from gennape.search_spaces.files.bounded import bounded, open_bounded, require_regular
+from gennape.search_spaces.files.parquet_pages import UNREADABLE, read_batches
 from gennape.search_spaces.labelled import (
     BLOCK,
     LabelledArchitectures,
@@ -24,7 +25,6 @@ from gennape.search_spaces.labelled import (
     choose_column,
     gather,
 )
-from gennape.search_spaces.parquet_pages import UNREADABLE, read_batches
 from gennape.search_spaces.space import SearchSpace
 
 #: Columns that hold the architecture, in order of preference.

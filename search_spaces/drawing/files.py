@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from gennape.errors import ConfigError
-from gennape.search_spaces.atomic import replacing
 from gennape.search_spaces.drawing.diagram import Diagram
 from gennape.search_spaces.drawing.layout import lay_out
 from gennape.search_spaces.drawing.raster import paint
 from gennape.search_spaces.drawing.svg import COLOURS, svg
+from gennape.search_spaces.files.atomic import replacing
 
 
 def draw(diagram: Diagram, title: str, to: Path) -> None:

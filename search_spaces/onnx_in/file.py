@@ -17,7 +17,7 @@ from jaxtyping import Shaped
 from onnx import helper
 
 from gennape.errors import InvalidDataError, InvalidGraphError
-from gennape.search_spaces.bounded import open_regular
+from gennape.search_spaces.files.bounded import open_regular
 
 #: Largest file that is read, in bytes: what a protobuf may hold.
 MAX_BYTES = 2**31 - 1

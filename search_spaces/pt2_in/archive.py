@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from gennape.errors import InvalidDataError
-from gennape.search_spaces.bounded import BROKEN, bounded, expected
+from gennape.search_spaces.files.bounded import BROKEN, bounded, expected
 
 #: Bytes that the description of a program, or of its weights, may take: far more than that of any network.
 MAX_JSON = 2**26

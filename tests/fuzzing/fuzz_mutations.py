@@ -16,9 +16,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from google.protobuf.message import DecodeError
 
-from gennape.search_spaces.benchmarks.tfrecord import crc32c, masked
+from gennape.search_spaces.files.parquet_pages import UNREADABLE
+from gennape.search_spaces.files.tfrecord import crc32c, masked
 from gennape.search_spaces.onnx_in.operators import OPERATORS
-from gennape.search_spaces.parquet_pages import UNREADABLE
 
 #: A damaged copy of the contents of a file.
 Mutation = Callable[[bytes, Random], bytes]

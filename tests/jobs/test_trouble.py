@@ -16,9 +16,9 @@ from gennape.errors import GennapeError, InvalidDataError, ServiceError, Workspa
 from gennape.jobs.cli import app
 from gennape.jobs.trouble import trouble_of
 from gennape.platform import room
-from gennape.search_spaces import memory
-from gennape.search_spaces.atomic import replacing
-from gennape.search_spaces.bounded import open_bounded, open_regular, read_regular
+from gennape.search_spaces.files import memory
+from gennape.search_spaces.files.atomic import replacing
+from gennape.search_spaces.files.bounded import open_bounded, open_regular, read_regular
 
 
 @pytest.mark.parametrize(

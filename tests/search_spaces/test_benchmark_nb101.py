@@ -14,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gennape.errors import InvalidDataError
-from gennape.search_spaces.benchmarks import tfrecord
 from gennape.search_spaces.benchmarks.nb101 import last_evaluation, message_fields
 from gennape.search_spaces.families.registry import family
+from gennape.search_spaces.files import tfrecord
 from gennape.search_spaces.labels import label_blocks, read_labels, reader_of
 
 SPACE = family("nb101")

@@ -21,10 +21,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gennape.errors import InvalidDataError
-from gennape.search_spaces.bounded import bounded, open_bounded
-from gennape.search_spaces.restricted_pickle.machine import Limits, Record, Rules
-from gennape.search_spaces.restricted_pickle.reader import read_pickle
-from gennape.search_spaces.restricted_pickle.torch_file import Tensor, read_torch
+from gennape.search_spaces.files.bounded import bounded, open_bounded
+from gennape.search_spaces.files.restricted_pickle.machine import Limits, Record, Rules
+from gennape.search_spaces.files.restricted_pickle.reader import read_pickle
+from gennape.search_spaces.files.restricted_pickle.torch_file import Tensor, read_torch
 
 PROTOCOLS = range(6)
 

@@ -6,8 +6,8 @@ import codecs
 from collections.abc import Callable
 from struct import Struct
 
-from gennape.search_spaces.restricted_pickle.inert import set_state
-from gennape.search_spaces.restricted_pickle.machine import Machine, Record
+from gennape.search_spaces.files.restricted_pickle.inert import set_state
+from gennape.search_spaces.files.restricted_pickle.machine import Machine, Record
 
 _U2, _U4, _U8 = Struct("<H").unpack, Struct("<I").unpack, Struct("<Q").unpack
 _I4, _F8 = Struct("<i").unpack, Struct(">d").unpack

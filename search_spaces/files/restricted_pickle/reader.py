@@ -15,9 +15,9 @@ from struct import error as StructError
 from typing import Any
 
 from gennape.errors import InvalidDataError
-from gennape.search_spaces.restricted_pickle.inert import INERT
-from gennape.search_spaces.restricted_pickle.machine import FORGOTTEN, Limits, Machine, Record, Rules
-from gennape.search_spaces.restricted_pickle.opcodes import OPCODES
+from gennape.search_spaces.files.restricted_pickle.inert import INERT
+from gennape.search_spaces.files.restricted_pickle.machine import FORGOTTEN, Limits, Machine, Record, Rules
+from gennape.search_spaces.files.restricted_pickle.opcodes import OPCODES
 
 _TABLE = [OPCODES.get(bytes([code])) for code in range(256)]
 _STOP = ord(".")
@@ -32,8 +32,8 @@ def read_pickle(
 ) -> object:
     """The value of the pickle that begins at the stream's position, which is left behind its end.
 
-    ``stream`` as :func:`gennape.search_spaces.bounded.bounded` makes it; ``where`` names the file in errors; ``rules``
-    add to what every pickle may hold. Raises :class:`InvalidDataError` with the byte of what is wrong.
+    ``stream`` as :func:`gennape.search_spaces.files.bounded.bounded` makes it; ``where`` names the file in errors;
+    ``rules`` add to what every pickle may hold. Raises :class:`InvalidDataError` with the byte of what is wrong.
     """
     extra = rules or Rules({})
     machine = Machine(stream, where, replace(extra, calls={**INERT, **extra.calls}), limits or Limits())

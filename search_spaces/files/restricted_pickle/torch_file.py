@@ -18,9 +18,9 @@ import numpy as np
 from jaxtyping import Shaped
 
 from gennape.errors import InvalidDataError
-from gennape.search_spaces.bounded import BROKEN, MOST_BYTES, bounded, expected, open_bounded, require_regular
-from gennape.search_spaces.restricted_pickle.machine import Global, Limits, Rules
-from gennape.search_spaces.restricted_pickle.reader import read_pickle
+from gennape.search_spaces.files.bounded import BROKEN, MOST_BYTES, bounded, expected, open_bounded, require_regular
+from gennape.search_spaces.files.restricted_pickle.machine import Global, Limits, Rules
+from gennape.search_spaces.files.restricted_pickle.reader import read_pickle
 
 _MAGIC, _VERSION = 0x1950A86A20F9469CFC6C, 1001
 _KINDS = {

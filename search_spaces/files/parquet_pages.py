@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from gennape.errors import InvalidDataError
-from gennape.search_spaces.bounded import expected
+from gennape.search_spaces.files.bounded import expected
 
 #: What Arrow raises for a damaged file; some of its errors come as bare ones of C++.
 UNREADABLE = (OSError, RuntimeError, UnicodeDecodeError, pa.ArrowException)

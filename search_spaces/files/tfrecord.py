@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import UInt8, UInt32
 
 from gennape.errors import InvalidDataError
-from gennape.search_spaces.bounded import open_bounded
+from gennape.search_spaces.files.bounded import open_bounded
 
 _HEAD, _TAIL = Struct("<QI"), Struct("<I")
 #: Largest record that is read; those of NAS-Bench-101 have some hundred bytes. Sums of many are computed as wide as the

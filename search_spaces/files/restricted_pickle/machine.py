@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from gennape.errors import InvalidDataError
-from gennape.search_spaces.restricted_pickle.inert import Dtype
+from gennape.search_spaces.files.restricted_pickle.inert import Dtype
 
 
 @dataclass(frozen=True, slots=True)
