@@ -58,9 +58,9 @@ from gennape.predictors.metrics import srcc
 from gennape.predictors.protocol import BenchmarkRows, draw_labelled
 from gennape.predictors.target import FlopsTarget
 from gennape.search_spaces.families.registry import FAMILIES, family
-from gennape.search_spaces.graph import PackedGraphs, concatenate
+from gennape.search_spaces.graphs.graph import PackedGraphs, concatenate
+from gennape.search_spaces.graphs.spectrum import laplacian_spectra
 from gennape.search_spaces.labels import LabelledArchitectures, read_labels, split
-from gennape.search_spaces.spectrum import laplacian_spectra
 
 SOURCE = "nb101"
 TARGETS = ("nb201", "nb301", "proxylessnas", "ofa_mbv3", "ofa_resnet")

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from gennape.platform.cluster import local_ray
 from gennape.platform.conversion import ConversionConfig, convert
 from gennape.platform.conversion_inputs import FamilySample, Inputs, labelled_file
-from gennape.search_spaces.parquet import GRAPH_COLUMNS
+from gennape.search_spaces.graphs.parquet import GRAPH_COLUMNS
 
 
 def run(inputs: Inputs, folder: Path, config: ConversionConfig, workers: int) -> tuple[float, int]:

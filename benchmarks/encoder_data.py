@@ -17,9 +17,9 @@ from gennape.predictors.features import GraphBatch, featurize
 from gennape.predictors.protocol import BenchmarkRows, draw_labelled
 from gennape.predictors.structure import structure
 from gennape.search_spaces.families.registry import FAMILIES, family
-from gennape.search_spaces.graph import PackedGraphs, concatenate
+from gennape.search_spaces.graphs.graph import PackedGraphs, concatenate
+from gennape.search_spaces.graphs.spectrum import laplacian_spectra
 from gennape.search_spaces.labels import read_labels, split
-from gennape.search_spaces.spectrum import laplacian_spectra
 
 SOURCE = "nb101"
 TARGETS = ("nb201", "nb301", "proxylessnas", "ofa_mbv3", "ofa_resnet")

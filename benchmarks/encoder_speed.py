@@ -22,8 +22,8 @@ from gennape.predictors.encoder import EncoderConfig, GraphEncoder
 from gennape.predictors.features import featurize
 from gennape.predictors.training import FitConfig, PretrainConfig, Progress, fit, pretrain
 from gennape.search_spaces.families.registry import family
-from gennape.search_spaces.graph import PackedGraphs
-from gennape.search_spaces.spectrum import laplacian_spectra
+from gennape.search_spaces.graphs.graph import PackedGraphs
+from gennape.search_spaces.graphs.spectrum import laplacian_spectra
 
 
 class EnoughError(Exception):

@@ -17,7 +17,7 @@ from torch_geometric.utils import segment
 from gennape.predictors.encoder import EncoderConfig
 from gennape.predictors.features import N_FEATURES, NUMERIC, GraphBatch
 from gennape.predictors.sharing import multiply
-from gennape.search_spaces.ops import VOCABULARY_SIZE
+from gennape.search_spaces.graphs.ops import VOCABULARY_SIZE
 
 HEADS = 4
 #: Columns of positional features.

@@ -47,8 +47,8 @@ from gennape.predictors.metrics import srcc
 from gennape.predictors.protocol import BenchmarkRows, draw_labelled
 from gennape.predictors.structure import SIZES
 from gennape.predictors.target import FlopsTarget, fit_target, flops_scale
-from gennape.search_spaces.cost import flops
-from gennape.search_spaces.graph import PackedGraphs
+from gennape.search_spaces.graphs.cost import flops
+from gennape.search_spaces.graphs.graph import PackedGraphs
 
 LABELS = 50
 RATE, DECAY = 1e-3, 1e-4

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
     from gennape.platform.search import GenerationRecord
     from gennape.predictors.predictor import Prediction
-    from gennape.search_spaces.graph import PackedGraphs
+    from gennape.search_spaces.graphs.graph import PackedGraphs
 
 KINDS = ("island", "replica", "node", "driver")
 CLASSES = {"island": "Island", "replica": "ServeReplica"}

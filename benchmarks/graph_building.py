@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gennape.search_spaces.canonical import canonical_hashes
 from gennape.search_spaces.families.registry import FAMILIES
+from gennape.search_spaces.graphs.canonical import canonical_hashes
 
 if TYPE_CHECKING:
     from jaxtyping import Int64

@@ -28,9 +28,9 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from gennape.errors import InvalidGraphError
-from gennape.search_spaces import cost
-from gennape.search_spaces.canonical import canonical_hashes
-from gennape.search_spaces.graph import pack
+from gennape.search_spaces.graphs import cost
+from gennape.search_spaces.graphs.canonical import canonical_hashes
+from gennape.search_spaces.graphs.graph import pack
 from gennape.search_spaces.onnx_import import import_onnx
 from gennape.search_spaces.torch_import import Traced, trace
 

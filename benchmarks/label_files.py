@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from gennape.search_spaces.canonical import canonical_hashes
-from gennape.search_spaces.cost import flops
 from gennape.search_spaces.families.registry import family
+from gennape.search_spaces.graphs.canonical import canonical_hashes
+from gennape.search_spaces.graphs.cost import flops
 
 
 def main() -> None:

@@ -34,8 +34,8 @@ from scipy.stats import rankdata
 from sklearn.linear_model import RidgeCV
 
 from gennape.predictors.metrics import srcc
-from gennape.search_spaces.canonical import canonical_hashes
 from gennape.search_spaces.families.nb301 import CELLS, NODES, OPERATIONS, SAMPLED, NasBench301
+from gennape.search_spaces.graphs.canonical import canonical_hashes
 
 BLOCKS, STATES = 2 * NODES, NODES + 1
 ORDERS = (np.arange(2**BLOCKS)[:, None] >> np.arange(BLOCKS) & 1).astype(bool)  # the first swaps nothing

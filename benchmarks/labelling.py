@@ -31,9 +31,9 @@ from gennape.predictors.labelling.device_images import put
 from gennape.predictors.labelling.images import ImageSet, read_image_set
 from gennape.predictors.labelling.network_training import NetworkTraining, train
 from gennape.predictors.labelling.recipe import Recipe, Seed
-from gennape.search_spaces.canonical import canonical_hashes
 from gennape.search_spaces.families.registry import family
-from gennape.search_spaces.graph import pack
+from gennape.search_spaces.graphs.canonical import canonical_hashes
+from gennape.search_spaces.graphs.graph import pack
 
 SAMPLE = 20260101
 WARM_UP_S = 240.0

@@ -29,12 +29,12 @@ from gennape.predictors.labelling.images import Images, ImageSet, read_image_set
 from gennape.predictors.labelling.network_training import NetworkTraining
 from gennape.predictors.labelling.recipe import Recipe, Seed
 from gennape.search_spaces.families.registry import family
-from gennape.search_spaces.module import compile_graph
+from gennape.search_spaces.graphs.module import compile_graph
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from gennape.search_spaces.graph import ComputationGraph
+    from gennape.search_spaces.graphs.graph import ComputationGraph
 
 load_torchvision()
 from torchvision import transforms  # noqa: E402

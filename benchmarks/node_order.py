@@ -36,9 +36,9 @@ from gennape.predictors.checkpoint import load_pretrained
 from gennape.predictors.fuzzy_ensemble import FuzzyEnsemble
 from gennape.predictors.metrics import srcc
 from gennape.predictors.protocol import draw_labelled
-from gennape.search_spaces.canonical import canonical_hashes
-from gennape.search_spaces.cost import flops
 from gennape.search_spaces.families.nb301 import CELLS, NODES, NasBench301
+from gennape.search_spaces.graphs.canonical import canonical_hashes
+from gennape.search_spaces.graphs.cost import flops
 
 _PREFIX = "NetworkSelectorDatasetInfo_COLON_darts_COLON_"
 _EPOCHS = 98.0

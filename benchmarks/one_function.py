@@ -30,8 +30,8 @@ from torch import Tensor, nn
 from gennape.errors import GennapeError
 from gennape.predictors.checkpoint import load_pretrained
 from gennape.search_spaces.families.registry import FAMILIES
-from gennape.search_spaces.graph import ComputationGraph, pack
-from gennape.search_spaces.module import compile_graph
+from gennape.search_spaces.graphs.graph import ComputationGraph, pack
+from gennape.search_spaces.graphs.module import compile_graph
 from gennape.search_spaces.onnx_import import read_onnx
 from gennape.search_spaces.torch_import import from_torch
 

@@ -34,10 +34,10 @@ from importing import load_torchvision, timm
 from torch import nn
 
 from gennape.errors import GennapeError
-from gennape.search_spaces import cost
-from gennape.search_spaces.graph import Column, ComputationGraph, pack
+from gennape.search_spaces.graphs import cost
+from gennape.search_spaces.graphs.graph import Column, ComputationGraph, pack
+from gennape.search_spaces.graphs.ops import Op
 from gennape.search_spaces.onnx_import import import_onnx
-from gennape.search_spaces.ops import Op
 from gennape.search_spaces.torch_import import trace
 
 MODELS = (

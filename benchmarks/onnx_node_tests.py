@@ -41,11 +41,11 @@ from onnx import helper, numpy_helper, version_converter
 from onnx.reference import ReferenceEvaluator
 
 from gennape.errors import GennapeError
-from gennape.search_spaces.graph import Column, ComputationGraph
-from gennape.search_spaces.module import GraphModule, compile_graph
+from gennape.search_spaces.graphs.graph import Column, ComputationGraph
+from gennape.search_spaces.graphs.module import GraphModule, compile_graph
+from gennape.search_spaces.graphs.plan import NOT_EXECUTABLE
 from gennape.search_spaces.onnx_import import from_onnx
 from gennape.search_spaces.onnx_in.network import OPSETS
-from gennape.search_spaces.plan import NOT_EXECUTABLE
 
 #: Most seconds that a case may take, and the opset that old ones are converted to.
 SECONDS, CONVERTED = 60, 13

@@ -34,7 +34,7 @@ from gennape.predictors.heads import ClusterHeads
 from gennape.predictors.kgnn import KGnn, KGnnConfig, KGnnTraining, share
 from gennape.predictors.sharing import SharedSteps
 from gennape.search_spaces.families.registry import family
-from gennape.search_spaces.graph import PackedGraphs
+from gennape.search_spaces.graphs.graph import PackedGraphs
 from gennape.search_spaces.published import VOCABULARY, PublishedFeatures, features, published_graph
 
 #: As ``gennape fit`` trains it: dropout is for the views of pretraining.

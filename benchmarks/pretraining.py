@@ -20,7 +20,7 @@ from gennape.predictors.data_parallel import PretrainData
 from gennape.predictors.encoder import EncoderConfig
 from gennape.predictors.training import PretrainConfig
 from gennape.search_spaces.families.registry import family
-from gennape.search_spaces.spectrum import laplacian_spectra
+from gennape.search_spaces.graphs.spectrum import laplacian_spectra
 
 
 def prepared(name: str, networks: int) -> Prepared:

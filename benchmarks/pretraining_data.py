@@ -20,7 +20,7 @@ import numpy as np
 
 from gennape.platform.cluster import ENVIRONMENT, local_ray
 from gennape.search_spaces.families.registry import family
-from gennape.search_spaces.parquet import read_graphs, write_shards
+from gennape.search_spaces.graphs.parquet import read_graphs, write_shards
 
 if TYPE_CHECKING:
     from collections.abc import Callable

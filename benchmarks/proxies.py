@@ -28,15 +28,15 @@ from PIL import Image
 from scipy.stats import spearmanr
 
 from gennape.predictors.proxies import BATCH, PROXIES, Proxy, proxy_scores
-from gennape.search_spaces.canonical import canonical_hashes
 from gennape.search_spaces.families.nb201 import NasBench201
-from gennape.search_spaces.graph import PackedGraphs
+from gennape.search_spaces.graphs.canonical import canonical_hashes
+from gennape.search_spaces.graphs.graph import PackedGraphs
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float32, Int64
     from torch import Tensor
 
-    from gennape.search_spaces.module import GraphModule
+    from gennape.search_spaces.graphs.module import GraphModule
 
 #: Mean and deviation of CIFAR-10's red, green and blue, for pixels from 0 to 1.
 MEAN, DEVIATION = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)

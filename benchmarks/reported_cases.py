@@ -25,11 +25,11 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
 from gennape.errors import GennapeError
-from gennape.search_spaces import cost
-from gennape.search_spaces.canonical import canonical_hashes
 from gennape.search_spaces.families.registry import family
-from gennape.search_spaces.graph import pack
-from gennape.search_spaces.module import compile_graph
+from gennape.search_spaces.graphs import cost
+from gennape.search_spaces.graphs.canonical import canonical_hashes
+from gennape.search_spaces.graphs.graph import pack
+from gennape.search_spaces.graphs.module import compile_graph
 from gennape.search_spaces.onnx_import import import_onnx
 from gennape.search_spaces.torch_import import trace
 

@@ -35,8 +35,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 from importing import timm
 
 from gennape.errors import GennapeError
-from gennape.search_spaces import cost
-from gennape.search_spaces.graph import pack
+from gennape.search_spaces.graphs import cost
+from gennape.search_spaces.graphs.graph import pack
 from gennape.search_spaces.torch_import import trace
 
 _SECONDS, _BYTES = 300, 16 * 2**30

@@ -12,7 +12,7 @@ from gennape.jobs.network import chosen_network
 from gennape.jobs.network_files import Shape
 
 if TYPE_CHECKING:
-    from gennape.search_spaces.graph import ComputationGraph
+    from gennape.search_spaces.graphs.graph import ComputationGraph
 
 SUFFIXES = (".onnx", ".pt2", ".py")
 
@@ -58,7 +58,7 @@ def export_graph(graph: ComputationGraph, path: Path, seed: int) -> None:
         raise ConfigError(f"cannot export to {path.name!r}: its suffix must be one of {', '.join(SUFFIXES)}")
     import numpy as np
 
-    from gennape.search_spaces.module import compile_graph, initialise
+    from gennape.search_spaces.graphs.module import compile_graph, initialise
     from gennape.search_spaces.onnx_export import to_onnx, to_pt2, to_python
 
     if suffix == ".py":

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from jaxtyping import Float64
 
     from gennape.predictors.fuzzy_ensemble import FuzzyEnsemble
-    from gennape.search_spaces.graph import PackedGraphs
+    from gennape.search_spaces.graphs.graph import PackedGraphs
     from gennape.search_spaces.labels import LabelledArchitectures
 
 #: Parts that are left out in turn; of fewer rows than the second each row by itself, and of fewer than the third none.

@@ -13,7 +13,7 @@ from gennape.errors import ConfigError
 from gennape.jobs.network_files import InputShape, read_network
 
 if TYPE_CHECKING:
-    from gennape.search_spaces.graph import ComputationGraph
+    from gennape.search_spaces.graphs.graph import ComputationGraph
 
 
 @dataclass(frozen=True, slots=True, eq=False)

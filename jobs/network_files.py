@@ -15,7 +15,7 @@ from gennape.jobs.input_files import require_file
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from gennape.search_spaces.graph import ComputationGraph
+    from gennape.search_spaces.graphs.graph import ComputationGraph
 
 _MAX_SIZES, _MAX_DIGITS = 16, 9
 

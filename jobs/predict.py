@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from jaxtyping import Float64, Int64
 
     from gennape.predictors.predictor import Predictor
-    from gennape.search_spaces.graph import ComputationGraph
+    from gennape.search_spaces.graphs.graph import ComputationGraph
     from gennape.search_spaces.space import SearchSpace
 
 #: Graphs that are held in memory and predicted at a time.
@@ -187,8 +187,8 @@ def _predicted(
     import numpy as np
 
     from gennape.jobs.progress import progress_bar
-    from gennape.search_spaces.cost import macs, params
-    from gennape.search_spaces.graph import pack
+    from gennape.search_spaces.graphs.cost import macs, params
+    from gennape.search_spaces.graphs.graph import pack
 
     names, spaces, parts = [], [], []
     # Whoever reads the messages of a script wants none of how far it is.

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from gennape.platform.pretraining import WorkersConfig
     from gennape.predictors.encoder import EncoderConfig
     from gennape.predictors.training import PretrainConfig
-    from gennape.search_spaces.graph import PackedGraphs
+    from gennape.search_spaces.graphs.graph import PackedGraphs
     from gennape.search_spaces.space import SearchSpace
 
 
@@ -210,8 +210,8 @@ class _Networks:
 
         from gennape.errors import ConfigError
         from gennape.jobs.progress import progress_bar
-        from gennape.search_spaces.graph import concatenate
-        from gennape.search_spaces.spectrum import laplacian_spectra
+        from gennape.search_spaces.graphs.graph import concatenate
+        from gennape.search_spaces.graphs.spectrum import laplacian_spectra
 
         sets = [space.graphs(_genomes(space, path, self.sample, self.rng)) for space, path in self.sources]
         self._counts = [len(part) for part in sets]

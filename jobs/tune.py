@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from gennape.platform.tuning import Found
     from gennape.platform.tuning_trial import Rows
-    from gennape.search_spaces.graph import PackedGraphs
+    from gennape.search_spaces.graphs.graph import PackedGraphs
     from gennape.search_spaces.labels import LabelledArchitectures
     from gennape.search_spaces.space import SearchSpace
 
@@ -98,8 +98,8 @@ def _rows(data: Path, family: str, judge: Path | None, judge_family: str, rows: 
     from gennape.errors import ConfigError
     from gennape.platform.tuning_trial import Rows
     from gennape.search_spaces.families.registry import family as family_named
+    from gennape.search_spaces.graphs.spectrum import laplacian_spectra
     from gennape.search_spaces.labels import read_labels, split
-    from gennape.search_spaces.spectrum import laplacian_spectra
 
     space = family_named(family)
     labels = read_labels(data, space)
@@ -144,7 +144,7 @@ def _strangers(
     import numpy as np
 
     from gennape.errors import ConfigError
-    from gennape.search_spaces.canonical import canonical_hashes
+    from gennape.search_spaces.graphs.canonical import canonical_hashes
 
     known = {hashed for graphs in learnt for hashed in canonical_hashes(graphs)}
     hashes = canonical_hashes(space.graphs(judges.genomes)) if len(judges.genomes) else []

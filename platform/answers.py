@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from jaxtyping import Float64
 
     from gennape.predictors.predictor import Prediction
-    from gennape.search_spaces.graph import PackedGraphs
+    from gennape.search_spaces.graphs.graph import PackedGraphs
 
 #: A network asked alone may be late this often before it is recorded as TIMEOUT.
 ALONE = 2

@@ -20,7 +20,7 @@ from gennape.platform.conversion_parts import COLUMNS, Watch
 from gennape.platform.conversion_pool import REJECTED, Job, Written, write_jobs
 from gennape.platform.runs import lock_run, read_json, write_json
 from gennape.platform.workspace import atomic_path, make_writable, remove_partial_files
-from gennape.search_spaces.parquet import SCHEMA_VERSION, read_notes
+from gennape.search_spaces.graphs.parquet import SCHEMA_VERSION, read_notes
 from gennape.source import commit
 
 if TYPE_CHECKING:

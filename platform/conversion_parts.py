@@ -13,12 +13,12 @@ import numpy as np
 import pyarrow as pa
 
 from gennape.errors import GennapeError, OpenShapeError
-from gennape.search_spaces.canonical import canonical_hashes
-from gennape.search_spaces.cost import macs, params
 from gennape.search_spaces.families.registry import family
-from gennape.search_spaces.graph import ComputationGraph, PackedGraphs, pack
-from gennape.search_spaces.parquet import GRAPH_COLUMNS
-from gennape.search_spaces.spectrum import laplacian_spectra
+from gennape.search_spaces.graphs.canonical import canonical_hashes
+from gennape.search_spaces.graphs.cost import macs, params
+from gennape.search_spaces.graphs.graph import ComputationGraph, PackedGraphs, pack
+from gennape.search_spaces.graphs.parquet import GRAPH_COLUMNS
+from gennape.search_spaces.graphs.spectrum import laplacian_spectra
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

@@ -19,7 +19,7 @@ from gennape.errors import GennapeError, ServiceError, WorkspaceError
 from gennape.platform.cluster import alive_nodes
 from gennape.platform.conversion_inputs import sha256_of
 from gennape.platform.conversion_parts import read_note
-from gennape.search_spaces.parquet import write_graphs
+from gennape.search_spaces.graphs.parquet import write_graphs
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping, Sequence

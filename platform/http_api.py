@@ -36,7 +36,7 @@ from gennape.platform.http_bodies import (
 from gennape.platform.http_guard import GONE, GRAPHS, HEALTH, METRICS, ONNX, PREDICT, SPACES, Guard
 from gennape.platform.http_metrics import CONTENT_TYPE
 from gennape.search_spaces.families.registry import FAMILIES, family
-from gennape.search_spaces.graph import pack
+from gennape.search_spaces.graphs.graph import pack
 from gennape.search_spaces.onnx_import import read_onnx
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
     from gennape.platform.http_service import HttpService
     from gennape.platform.serving_config import RequestLimits
-    from gennape.search_spaces.graph import ComputationGraph, PackedGraphs
+    from gennape.search_spaces.graphs.graph import ComputationGraph, PackedGraphs
     from gennape.search_spaces.space import Architecture, SearchSpace
 
     Costs = dict[str, list[int]]

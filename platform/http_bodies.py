@@ -8,17 +8,17 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, create_model, model_validator
 
 from gennape.errors import InvalidGraphError
-from gennape.search_spaces import cost
-from gennape.search_spaces.graph import N_COLUMNS, Column, ComputationGraph, pack, validate
-from gennape.search_spaces.parquet import EDGE_COLUMNS, GRAPH_COLUMNS, NODE_COLUMNS, SCALAR_COLUMN
-from gennape.search_spaces.plan import refuse_false_convolutions
+from gennape.search_spaces.graphs import cost
+from gennape.search_spaces.graphs.graph import N_COLUMNS, Column, ComputationGraph, pack, validate
+from gennape.search_spaces.graphs.parquet import EDGE_COLUMNS, GRAPH_COLUMNS, NODE_COLUMNS, SCALAR_COLUMN
+from gennape.search_spaces.graphs.plan import refuse_false_convolutions
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from gennape.platform.serving_config import RequestLimits
     from gennape.predictors.predictor import Prediction
-    from gennape.search_spaces.graph import PackedGraphs
+    from gennape.search_spaces.graphs.graph import PackedGraphs
     from gennape.search_spaces.space import Architecture
 
 Int32 = Annotated[int, Field(ge=0, lt=2**31)]

@@ -19,8 +19,8 @@ from gennape.platform.known import Findings, Known, findings_of
 from gennape.platform.objectives import NAMES, measure, minimised
 from gennape.platform.searchers.registry import searcher
 from gennape.predictors.predictor import Prediction
-from gennape.search_spaces.canonical import canonical_hashes
 from gennape.search_spaces.families.registry import family
+from gennape.search_spaces.graphs.canonical import canonical_hashes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from gennape.platform.answers import Evaluator
     from gennape.platform.config import SearchConfig
     from gennape.platform.searchers.searcher import Searcher, State
-    from gennape.search_spaces.graph import PackedGraphs
+    from gennape.search_spaces.graphs.graph import PackedGraphs
     from gennape.search_spaces.space import SearchSpace
 
 #: An island remembers the hashes of so many genomes, the last it met; others it has to build to recognise.

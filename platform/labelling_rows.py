@@ -16,8 +16,8 @@ from gennape.errors import ConfigError
 from gennape.platform.front_page import CLOUD, FRONT, INK
 from gennape.platform.runs import read_json, write_json
 from gennape.platform.workspace import atomic_write_bytes
-from gennape.search_spaces.canonical import canonical_hashes
-from gennape.search_spaces.cost import flops
+from gennape.search_spaces.graphs.canonical import canonical_hashes
+from gennape.search_spaces.graphs.cost import flops
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

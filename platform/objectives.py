@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from gennape.errors import ConfigError
-from gennape.search_spaces import cost
+from gennape.search_spaces.graphs import cost
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from jaxtyping import Float64
 
     from gennape.predictors.predictor import Prediction
-    from gennape.search_spaces.graph import PackedGraphs
+    from gennape.search_spaces.graphs.graph import PackedGraphs
 
 
 @dataclass(frozen=True, slots=True)

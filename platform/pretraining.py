@@ -24,7 +24,7 @@ from gennape.platform.settings import differences
 from gennape.platform.workspace import make_writable, remove_partial_files
 from gennape.predictors.checkpoint import save_encoder
 from gennape.predictors.data_parallel import PretrainData, state_of_encoder
-from gennape.search_spaces.parquet import write_shards
+from gennape.search_spaces.graphs.parquet import write_shards
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -23,7 +23,7 @@ from gennape.errors import GennapeError, WorkspaceError
 from gennape.platform.workspace import atomic_write_bytes
 from gennape.predictors.data_parallel import PretrainData, WorkerPretraining, rank, workers
 from gennape.predictors.descent import CPU
-from gennape.search_spaces.parquet import read_graphs
+from gennape.search_spaces.graphs.parquet import read_graphs
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -21,7 +21,7 @@ from gennape.errors import CheckpointError, InvalidDataError
 from gennape.predictors.checkpoint import checkpoint_name, is_encoder, load_checkpoint, load_encoder
 from gennape.predictors.features import batches_of_nodes, featurize
 from gennape.search_spaces.families.registry import family
-from gennape.search_spaces.graph import PackedGraphs, concatenate
+from gennape.search_spaces.graphs.graph import PackedGraphs, concatenate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -9,8 +9,8 @@ import numpy as np
 
 from gennape.errors import GennapeError, ServiceError
 from gennape.predictors.predictor import Prediction
-from gennape.search_spaces.builder import GraphBuilder
-from gennape.search_spaces.graph import PackedGraphs, concatenate, pack
+from gennape.search_spaces.graphs.builder import GraphBuilder
+from gennape.search_spaces.graphs.graph import PackedGraphs, concatenate, pack
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from gennape.platform.serving_config import ServingConfig
     from gennape.platform.serving_replica import Load
     from gennape.predictors.predictor import Prediction
-    from gennape.search_spaces.graph import PackedGraphs
+    from gennape.search_spaces.graphs.graph import PackedGraphs
 
 LOST = (RayActorError, ReplicaUnavailableError)
 MOST_LOSSES = 6  # replicas that may die over one request before it is taken for the cause

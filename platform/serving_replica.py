@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from gennape.platform.serving_config import ServingConfig
     from gennape.predictors.predictor import Predictor
-    from gennape.search_spaces.graph import PackedGraphs
+    from gennape.search_spaces.graphs.graph import PackedGraphs
 
     Load = Callable[[Path | None], Predictor]
 

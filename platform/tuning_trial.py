@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from jaxtyping import Float64
 
-    from gennape.search_spaces.graph import PackedGraphs
+    from gennape.search_spaces.graphs.graph import PackedGraphs
 
 #: In the folder of a tuning: what it is, and a file for each result.
 CONFIG, RESULTS = "config.json", "results"

@@ -20,8 +20,8 @@ from gennape.platform.runs import config_of, find_run, write_json
 from gennape.platform.workspace import atomic_write_bytes
 from gennape.predictors.checkpoint import load_checkpoint
 from gennape.predictors.verdict import dominates, measured, order_figures
-from gennape.search_spaces.canonical import canonical_hashes
-from gennape.search_spaces.cost import flops
+from gennape.search_spaces.graphs.canonical import canonical_hashes
+from gennape.search_spaces.graphs.cost import flops
 from gennape.search_spaces.labels import read_labels
 
 if TYPE_CHECKING:

@@ -27,7 +27,7 @@ from gennape.predictors.descent import CPU, adam, made, mixed_precision
 from gennape.predictors.encoder import EncoderConfig, GraphEncoder
 from gennape.predictors.features import GraphBatch, featurize
 from gennape.predictors.training import PretrainConfig
-from gennape.search_spaces.graph import PackedGraphs
+from gennape.search_spaces.graphs.graph import PackedGraphs
 
 _NORM_BOUND = 5.0  # of gradients, as in descent.descend
 _TRAINING = "training"  # the entry of a state's metadata

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 from gennape.errors import ConfigError
 from gennape.predictors.features import GraphBatch, featurize
 from gennape.predictors.sharing import SharedSteps
-from gennape.search_spaces.graph import PackedGraphs
+from gennape.search_spaces.graphs.graph import PackedGraphs
 
 CPU = torch.device("cpu")
 _MOST_PROCESSES = 12  # that make batches for one GPU: more are not waited for

@@ -16,7 +16,7 @@ from gennape.errors import ConfigError
 from gennape.predictors.bounds import Layers, Size
 from gennape.predictors.features import N_FEATURES, NUMERIC, GraphBatch
 from gennape.predictors.sharing import SharedSteps, mean_of_steps, multiply, share
-from gennape.search_spaces.ops import VOCABULARY_SIZE
+from gennape.search_spaces.graphs.ops import VOCABULARY_SIZE
 
 _FEW_STEPS = 700  # fewer are computed sooner than equal ones are found
 

@@ -20,9 +20,9 @@ from gennape.predictors.proxies import proxy_scores
 from gennape.search_spaces.families.nb201 import OPERATIONS
 from gennape.search_spaces.families.registry import family as family_named
 from gennape.search_spaces.files.bounded import open_regular
-from gennape.search_spaces.graph import Column, PackedGraphs, concatenate
+from gennape.search_spaces.graphs.graph import Column, PackedGraphs, concatenate
+from gennape.search_spaces.graphs.ops import Op
 from gennape.search_spaces.labels import LabelledArchitectures, read_labels, split
-from gennape.search_spaces.ops import Op
 
 #: Zero-cost proxies that a labelled file may hold as columns.
 PROXIES = (

@@ -19,10 +19,10 @@ from torch import Tensor
 from gennape.predictors.grouping import grouped
 from gennape.predictors.hashing import hash_rows, number, words
 from gennape.predictors.target import flops_scale
-from gennape.search_spaces.cost import flops
-from gennape.search_spaces.graph import Column, PackedGraphs, offsets_of
-from gennape.search_spaces.normal_form import normal_form
-from gennape.search_spaces.ops import VOCABULARY_SIZE, WEIGHTED, Op
+from gennape.search_spaces.graphs.cost import flops
+from gennape.search_spaces.graphs.graph import Column, PackedGraphs, offsets_of
+from gennape.search_spaces.graphs.normal_form import normal_form
+from gennape.search_spaces.graphs.ops import VOCABULARY_SIZE, WEIGHTED, Op
 
 #: Operations that behave alike share a group, so that one never seen in training is read as its relatives are.
 GROUPS: tuple[tuple[Op, ...], ...] = (
@@ -155,7 +155,7 @@ def moved(batch: Any, device: torch.device) -> Iterator[Any]:
 def featurize(graphs: PackedGraphs, formed: bool = False) -> GraphBatch:
     """The features of published computation graphs (operation, shapes, kernel, weight shape, bias), by step.
 
-    They are those of the graphs' :func:`normal form <gennape.search_spaces.normal_form.normal_form>`, but the cost;
+    They are those of the graphs' :func:`normal form <gennape.search_spaces.graphs.normal_form.normal_form>`, but the cost;
     ``formed`` says that graphs have it already.
 
     Sizes are logarithms: channels as log2(c) / 8, kernels as log2(k), heights and widths relative to the graph's own

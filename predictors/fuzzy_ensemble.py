@@ -21,9 +21,9 @@ from gennape.predictors.members.view import View, look
 from gennape.predictors.predictor import Prediction, TunablePredictor, check_labels
 from gennape.predictors.scaling import ScalingLaw
 from gennape.predictors.structure import SIZES, structure
-from gennape.search_spaces.canonical import canonical_hashes
-from gennape.search_spaces.graph import PackedGraphs
-from gennape.search_spaces.normal_form import normal_form
+from gennape.search_spaces.graphs.canonical import canonical_hashes
+from gennape.search_spaces.graphs.graph import PackedGraphs
+from gennape.search_spaces.graphs.normal_form import normal_form
 
 _LOG_100 = float(np.log(100))
 _LEAST_ERROR = 0.01  # percent: below, no test set tells networks apart

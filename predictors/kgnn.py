@@ -22,9 +22,9 @@ from gennape.predictors.descent import adam, descend, regrouped
 from gennape.predictors.features import N_FEATURES, GraphBatch, batches_of_nodes, featurize
 from gennape.predictors.sharing import SharedSteps, mean_of_steps, multiply, share
 from gennape.predictors.target import flops_scale
-from gennape.search_spaces.cost import flops
-from gennape.search_spaces.graph import PackedGraphs
-from gennape.search_spaces.ops import VOCABULARY_SIZE
+from gennape.search_spaces.graphs.cost import flops
+from gennape.search_spaces.graphs.graph import PackedGraphs
+from gennape.search_spaces.graphs.ops import VOCABULARY_SIZE
 
 _NODES_AT_ONCE = 2**16  # more graphs share more; their tables still fit a processor's cache
 _LEAST_DEVIATION = 0.01  # of costs, which lie between 0 and 1: where all cost alike, trifles shall not count

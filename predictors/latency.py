@@ -10,8 +10,8 @@ from jaxtyping import Float64
 from gennape.errors import InvalidDataError
 from gennape.predictors.fuzzy_ensemble import FuzzyEnsemble
 from gennape.predictors.gaussian_process import GaussianProcess, Known, fit_process
-from gennape.search_spaces.cost import flops
-from gennape.search_spaces.graph import PackedGraphs
+from gennape.search_spaces.graphs.cost import flops
+from gennape.search_spaces.graphs.graph import PackedGraphs
 
 _DIGITS = 9  # kept of logarithms, so that an answer does not depend on which others it was computed with
 

@@ -14,8 +14,8 @@ from gennape.predictors.fuzzy_ensemble import FuzzyEnsemble
 from gennape.predictors.latency import LatencyPredictor
 from gennape.predictors.predictor import Predictor
 from gennape.predictors.protocol import ALL, FINE_TUNED, MILLISECONDS, BenchmarkRows, Estimates, Method, Scores, Target
-from gennape.search_spaces.cost import flops, params
-from gennape.search_spaces.graph import PackedGraphs
+from gennape.search_spaces.graphs.cost import flops, params
+from gennape.search_spaces.graphs.graph import PackedGraphs
 
 _PROFILE = ("latency_gpu_ms", "latency_cpu_ms", "latency_npu_ms")
 _GPUS = ("2080ti", "titan_rtx", "titan_xp", "v100")

@@ -15,8 +15,8 @@ from gennape.predictors.members.ensemble import MemberEnsemble
 from gennape.predictors.members.registry import ABLATIONS
 from gennape.predictors.predictor import Predictor, TunablePredictor
 from gennape.predictors.protocol import FINE_TUNED, ZERO_SHOT, BenchmarkRows, Estimates, Method, Scores, Target
-from gennape.search_spaces.cost import flops, params
-from gennape.search_spaces.graph import PackedGraphs
+from gennape.search_spaces.graphs.cost import flops, params
+from gennape.search_spaces.graphs.graph import PackedGraphs
 
 #: The papers' ensemble of six members.
 SIX_MEMBERS = "six_members"

@@ -18,7 +18,7 @@ from jaxtyping import Bool, Float64, Int64
 
 from gennape.errors import InvalidDataError
 from gennape.predictors.metrics import figures, mae, mape, srcc, uncertainty_figures
-from gennape.search_spaces.graph import PackedGraphs
+from gennape.search_spaces.graphs.graph import PackedGraphs
 
 ZERO_SHOT, FINE_TUNED = "zero-shot", "fine-tuned"
 #: Units of labels.

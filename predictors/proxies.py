@@ -19,9 +19,9 @@ from torch import Tensor, nn
 
 from gennape.errors import InvalidDataError
 from gennape.predictors import proxy_measures as measures
-from gennape.search_spaces.graph import Column, ComputationGraph, PackedGraphs
-from gennape.search_spaces.module import GraphModule, compile_graph
-from gennape.search_spaces.ops import Op
+from gennape.search_spaces.graphs.graph import Column, ComputationGraph, PackedGraphs
+from gennape.search_spaces.graphs.module import GraphModule, compile_graph
+from gennape.search_spaces.graphs.ops import Op
 
 #: A score of a network by images [b, c, h, w], float32, and labels [b], int64.
 Proxy = Callable[[GraphModule, Tensor, Tensor], float]

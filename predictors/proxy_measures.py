@@ -18,10 +18,10 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from gennape.search_spaces import cost
-from gennape.search_spaces.graph import ComputationGraph, pack
-from gennape.search_spaces.module import GraphModule
-from gennape.search_spaces.ops import Op
+from gennape.search_spaces.graphs import cost
+from gennape.search_spaces.graphs.graph import ComputationGraph, pack
+from gennape.search_spaces.graphs.module import GraphModule
+from gennape.search_spaces.graphs.ops import Op
 
 #: Layers whose weights are scored. Normalisations and other learnt tensors are not, as published.
 LAYERS = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)

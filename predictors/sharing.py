@@ -19,7 +19,7 @@ from torch.nn import functional
 from gennape.predictors.features import GraphBatch, Neighbours, moved
 from gennape.predictors.grouping import grouped
 from gennape.predictors.hashing import hash_rows, mix, number, words
-from gennape.search_spaces.graph import offsets_of
+from gennape.search_spaces.graphs.graph import offsets_of
 
 
 @dataclass(frozen=True, slots=True)

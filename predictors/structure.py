@@ -7,10 +7,10 @@ from jaxtyping import Bool, Float64, Int64
 
 from gennape.predictors.features import operations
 from gennape.predictors.ways import WAYS, met_on_the_way, ways
-from gennape.search_spaces.cost import node_macs, node_params
-from gennape.search_spaces.graph import Column, PackedGraphs
-from gennape.search_spaces.normal_form import normal_form
-from gennape.search_spaces.ops import WEIGHTED, Op
+from gennape.search_spaces.graphs.cost import node_macs, node_params
+from gennape.search_spaces.graphs.graph import Column, PackedGraphs
+from gennape.search_spaces.graphs.normal_form import normal_form
+from gennape.search_spaces.graphs.ops import WEIGHTED, Op
 
 _CONVOLUTIONS = tuple(op for op in WEIGHTED if op != Op.LINEAR)
 _POOLS = (Op.MAXPOOL, Op.AVGPOOL)

@@ -9,7 +9,7 @@ from jaxtyping import Float64
 
 from gennape.errors import InvalidDataError
 from gennape.predictors.predictor import Prediction, Predictor, TunablePredictor
-from gennape.search_spaces.graph import PackedGraphs
+from gennape.search_spaces.graphs.graph import PackedGraphs
 
 
 def check_predictor(predictor: Predictor, graphs: PackedGraphs, rng: np.random.Generator) -> None:

@@ -28,8 +28,8 @@ from gennape.predictors.members.view import look
 from gennape.predictors.scaling import fit_scaling_law
 from gennape.predictors.structure import structure
 from gennape.predictors.target import FlopsTarget, fit_target, flops_scale
-from gennape.search_spaces.cost import flops
-from gennape.search_spaces.graph import PackedGraphs
+from gennape.search_spaces.graphs.cost import flops
+from gennape.search_spaces.graphs.graph import PackedGraphs
 
 _NODES_AT_ONCE = 2**15
 #: Called after every step with the number of graphs seen and the loss of that step.

@@ -12,8 +12,8 @@ from scipy.sparse import csr_array
 
 from gennape.errors import InvalidGraphError
 from gennape.predictors.features import steps
-from gennape.search_spaces.graph import Column, PackedGraphs, offsets_of, topological_levels
-from gennape.search_spaces.ops import WEIGHTED, Op
+from gennape.search_spaces.graphs.graph import Column, PackedGraphs, offsets_of, topological_levels
+from gennape.search_spaces.graphs.ops import WEIGHTED, Op
 
 _MET = (
     "1x1", "3x3", "larger", "grouped 3x3", "grouped 5x5", "grouped larger", "maximum pools", "average pools", "sums",

@@ -12,11 +12,11 @@ from dataclasses import replace
 import numpy as np
 from jaxtyping import Int32, Int64
 
-from gennape.search_spaces.columns import Column
-from gennape.search_spaces.graph import ComputationGraph
+from gennape.search_spaces.graphs.columns import Column
+from gennape.search_spaces.graphs.graph import ComputationGraph
+from gennape.search_spaces.graphs.operations import other_kind
+from gennape.search_spaces.graphs.ops import Op
 from gennape.search_spaces.imported import without_dead_ends
-from gennape.search_spaces.operations import other_kind
-from gennape.search_spaces.ops import Op
 
 #: Operations on every number alone, in whatever order the axes lie.
 _ANY_LAYOUT = (

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from jaxtyping import Int64
 
-from gennape.search_spaces.graph import ComputationGraph
+from gennape.search_spaces.graphs.graph import ComputationGraph
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -12,12 +12,12 @@ from torch import nn
 
 from gennape.errors import ConfigError, InvalidGraphError
 from gennape.search_spaces.files.atomic import replacing
-from gennape.search_spaces.graph import Column, ComputationGraph
+from gennape.search_spaces.graphs.graph import Column, ComputationGraph
+from gennape.search_spaces.graphs.operations import unknown_name
+from gennape.search_spaces.graphs.ops import Op
+from gennape.search_spaces.graphs.plan import NOT_EXECUTABLE, execution_plan
 from gennape.search_spaces.onnx_out.emit import EMIT
 from gennape.search_spaces.onnx_out.emitter import Emitter
-from gennape.search_spaces.operations import unknown_name
-from gennape.search_spaces.ops import Op
-from gennape.search_spaces.plan import NOT_EXECUTABLE, execution_plan
 from gennape.search_spaces.python_export import to_python
 
 __all__ = ["to_onnx", "to_pt2", "to_python"]

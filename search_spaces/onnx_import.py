@@ -11,8 +11,10 @@ import numpy as np
 import onnx
 
 from gennape.errors import InvalidDataError, InvalidGraphError
-from gennape.search_spaces.builder import GraphBuilder
-from gennape.search_spaces.graph import Column, ComputationGraph, pack, validate
+from gennape.search_spaces.graphs.builder import GraphBuilder
+from gennape.search_spaces.graphs.graph import Column, ComputationGraph, pack, validate
+from gennape.search_spaces.graphs.operations import other_kind
+from gennape.search_spaces.graphs.ops import Op
 from gennape.search_spaces.import_passes import tidied
 from gennape.search_spaces.imported import Imported
 from gennape.search_spaces.onnx_in.call import Call, Result, Sequence
@@ -24,8 +26,6 @@ from gennape.search_spaces.onnx_in.operators import FUSED_OPERATORS, OPERATORS
 from gennape.search_spaces.onnx_in.patterns import FUSED, fuse
 from gennape.search_spaces.onnx_in.runtime import as_onnx
 from gennape.search_spaces.onnx_in.sharing import Origin, with_shared_weights
-from gennape.search_spaces.operations import other_kind
-from gennape.search_spaces.ops import Op
 from gennape.search_spaces.tracing.traced_value import TracedValue, default_groups, grouped, settle, sizes
 
 #: Most problems that an error lists, longest time that an import takes, and largest cost of a node.

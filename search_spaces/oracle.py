@@ -17,8 +17,8 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor, nn
 
-from gennape.search_spaces.graph import ComputationGraph
-from gennape.search_spaces.module import compile_graph
+from gennape.search_spaces.graphs.graph import ComputationGraph
+from gennape.search_spaces.graphs.module import compile_graph
 
 _BLOCK = 1 << 20  # the streams of a layer's tensors start this far apart
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from gennape.search_spaces.graph import ComputationGraph
+from gennape.search_spaces.graphs.graph import ComputationGraph
 from gennape.search_spaces.pt2_in.archive import read_archive
 from gennape.search_spaces.pt2_in.program import Program
 from gennape.search_spaces.torch_import import HANDLERS, SUBSTITUTES, Traced, trace_without_numbers

@@ -14,8 +14,8 @@ import numpy as np
 from jaxtyping import Bool, Float32, Int64
 
 from gennape.errors import InvalidGraphError
-from gennape.search_spaces.graph import Column, ComputationGraph, PackedGraphs, offsets_of, pack
-from gennape.search_spaces.ops import VOCABULARY_SIZE, WEIGHTED, Op
+from gennape.search_spaces.graphs.graph import Column, ComputationGraph, PackedGraphs, offsets_of, pack
+from gennape.search_spaces.graphs.ops import VOCABULARY_SIZE, WEIGHTED, Op
 
 #: Names of the operations; their positions are what :attr:`PublishedGraph.op` holds.
 VOCABULARY: tuple[str, ...] = (

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from gennape.search_spaces.graph import ComputationGraph
+from gennape.search_spaces.graphs.graph import ComputationGraph
 from gennape.search_spaces.published import VOCABULARY, PublishedGraph, features, published_graph
 
 Node = tuple[Any, ...]

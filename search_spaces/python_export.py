@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from gennape.search_spaces.files.atomic import replacing
-from gennape.search_spaces.graph import Column, ComputationGraph
-from gennape.search_spaces.module import has_weights, is_same_layer, output_padding, pad_widths, parameter_names
-from gennape.search_spaces.operations import PAD_MODES, RESIZE_MODES, learnt_shape, permutation
-from gennape.search_spaces.ops import Op
-from gennape.search_spaces.plan import ELEMENTWISE, Step, execution_plan
+from gennape.search_spaces.graphs.graph import Column, ComputationGraph
+from gennape.search_spaces.graphs.module import has_weights, is_same_layer, output_padding, pad_widths, parameter_names
+from gennape.search_spaces.graphs.operations import PAD_MODES, RESIZE_MODES, learnt_shape, permutation
+from gennape.search_spaces.graphs.ops import Op
+from gennape.search_spaces.graphs.plan import ELEMENTWISE, Step, execution_plan
 
 _HEAD = '''"""A network of {layers} layers, written by gennape: takes [batch, {shape}], gives [batch, {out}]."""
 

@@ -12,8 +12,8 @@ import numpy as np
 from jaxtyping import Bool, Int64, Shaped
 
 from gennape.errors import InvalidArchitectureError
-from gennape.search_spaces.builder import GraphBuilder, Value
-from gennape.search_spaces.graph import ComputationGraph, PackedGraphs, pack
+from gennape.search_spaces.graphs.builder import GraphBuilder, Value
+from gennape.search_spaces.graphs.graph import ComputationGraph, PackedGraphs, pack
 
 #: An architecture as JSON: what people read, files hold and HTTP carries.
 Architecture = Any

@@ -17,12 +17,13 @@ from torch.jit import ScriptModule
 from torch.nn.parameter import is_lazy
 
 from gennape.errors import InvalidDataError, InvalidGraphError
-from gennape.search_spaces import cost
-from gennape.search_spaces.graph import Column, ComputationGraph, pack
+from gennape.search_spaces.graphs import cost
+from gennape.search_spaces.graphs.graph import Column, ComputationGraph, pack
+from gennape.search_spaces.graphs.operations import other_kind
+from gennape.search_spaces.graphs.ops import Op
+from gennape.search_spaces.graphs.weight_sharing import counted_once, tied
 from gennape.search_spaces.import_passes import tidied
 from gennape.search_spaces.imported import Imported
-from gennape.search_spaces.operations import other_kind
-from gennape.search_spaces.ops import Op
 from gennape.search_spaces.tracing import (
     arithmetic,
     attention,
@@ -40,7 +41,6 @@ from gennape.search_spaces.tracing.recorder import Recorder, number_in
 from gennape.search_spaces.tracing.surroundings import plain
 from gennape.search_spaces.tracing.tables import Handler, Substitute
 from gennape.search_spaces.tracing.traced_value import settle
-from gennape.search_spaces.weight_sharing import counted_once, tied
 
 #: What each PyTorch function is as nodes.
 HANDLERS: dict[Any, Handler] = {

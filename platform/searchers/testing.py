@@ -15,8 +15,8 @@ import numpy as np
 
 from gennape.errors import InvalidDataError
 from gennape.predictors.predictor import Prediction, Predictor
-from gennape.search_spaces import cost
-from gennape.search_spaces.graph import Column
+from gennape.search_spaces.graphs import cost
+from gennape.search_spaces.graphs.graph import Column
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from jaxtyping import Float64, Int64
 
     from gennape.platform.searchers.searcher import Searcher
-    from gennape.search_spaces.graph import PackedGraphs
+    from gennape.search_spaces.graphs.graph import PackedGraphs
     from gennape.search_spaces.space import SearchSpace
 
     Check = Callable[[type[Searcher], SearchSpace, int], None]

@@ -24,9 +24,9 @@ from gennape.predictors.labelling.failures import DivergedError, UnsuitableImage
 from gennape.predictors.labelling.nesterov import descend, laid_out
 from gennape.predictors.labelling.recipe import MIRRORED, Recipe, Seed, draws
 from gennape.search_spaces.files.atomic import replacing
-from gennape.search_spaces.graph import Column, ComputationGraph
-from gennape.search_spaces.module import GraphModule, compile_graph, initialise
-from gennape.search_spaces.ops import Op
+from gennape.search_spaces.graphs.graph import Column, ComputationGraph
+from gennape.search_spaces.graphs.module import GraphModule, compile_graph, initialise
+from gennape.search_spaces.graphs.ops import Op
 
 _SHOWN_AT_ONCE = 1000  # images of an evaluation
 

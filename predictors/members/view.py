@@ -11,8 +11,8 @@ from jaxtyping import Bool, Float64, Int64
 from gennape.predictors.clustered_encoder import ClusteredEncoder
 from gennape.predictors.features import batches_of_nodes, featurize
 from gennape.predictors.target import flops_scale
-from gennape.search_spaces.cost import flops
-from gennape.search_spaces.graph import PackedGraphs
+from gennape.search_spaces.graphs.cost import flops
+from gennape.search_spaces.graphs.graph import PackedGraphs
 
 _NODES_AT_ONCE = 2**15  # more graphs share more of their steps, and tables still fit a processor's cache
 

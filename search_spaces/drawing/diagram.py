@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Int64
 
-from gennape.search_spaces.cost import node_macs, node_params
-from gennape.search_spaces.graph import Column, ComputationGraph, pack
-from gennape.search_spaces.ops import Op
+from gennape.search_spaces.graphs.cost import node_macs, node_params
+from gennape.search_spaces.graphs.graph import Column, ComputationGraph, pack
+from gennape.search_spaces.graphs.ops import Op
 
 #: How operations are written where their own name in lower case would not do.
 NAMES = {

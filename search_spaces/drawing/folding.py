@@ -20,8 +20,8 @@ from gennape.search_spaces.drawing.diagram import (
     unique_edges,
 )
 from gennape.search_spaces.drawing.layers import cut_layers, layers_of
-from gennape.search_spaces.graph import Column, ComputationGraph
-from gennape.search_spaces.ops import MERGES, Op
+from gennape.search_spaces.graphs.graph import Column, ComputationGraph
+from gennape.search_spaces.graphs.ops import MERGES, Op
 
 #: What joins the box before it; a padding joins the box after it.
 _TRAILING = frozenset({*ACTIVATIONS, *NORMALISATIONS, Op.IDENTITY, Op.ZERO})

@@ -13,12 +13,12 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from gennape.search_spaces.cost import macs, params
 from gennape.search_spaces.drawing.files import check_suffix
 from gennape.search_spaces.drawing.raster import save
 from gennape.search_spaces.drawing.summary import quantity
 from gennape.search_spaces.drawing.svg import EDGE, INK
 from gennape.search_spaces.files.atomic import replacing
+from gennape.search_spaces.graphs.cost import macs, params
 from gennape.search_spaces.space import SearchSpace
 
 SIZES_SUFFIXES = (".svg", ".png", ".pdf")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from gennape.search_spaces.cost import macs, node_macs, own_params, params
 from gennape.search_spaces.drawing.diagram import by, op_name
-from gennape.search_spaces.graph import Column, ComputationGraph, pack
-from gennape.search_spaces.ops import Op
+from gennape.search_spaces.graphs.cost import macs, node_macs, own_params, params
+from gennape.search_spaces.graphs.graph import Column, ComputationGraph, pack
+from gennape.search_spaces.graphs.ops import Op
 
 
 def summary(graph: ComputationGraph) -> str:

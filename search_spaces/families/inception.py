@@ -9,8 +9,8 @@ import numpy as np
 from jaxtyping import Bool, Int64
 
 from gennape.errors import InvalidArchitectureError
-from gennape.search_spaces.builder import GraphBuilder, Value, fragment
 from gennape.search_spaces.families import op_lists
+from gennape.search_spaces.graphs.builder import GraphBuilder, Value, fragment
 from gennape.search_spaces.space import Architecture, Gene, SearchSpace, index_of, require_keys, shown
 
 # Input channels, output channels, stride of each stage's first block.

@@ -11,8 +11,8 @@ import numpy as np
 from jaxtyping import Int64
 
 from gennape.errors import ConfigError, InvalidArchitectureError
-from gennape.search_spaces.builder import GraphBuilder, Value, fragment
-from gennape.search_spaces.ops import Op
+from gennape.search_spaces.graphs.builder import GraphBuilder, Value, fragment
+from gennape.search_spaces.graphs.ops import Op
 from gennape.search_spaces.space import Architecture, Gene, SearchSpace, index_of, shown
 
 OPERATIONS = (

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Int64
 
-from gennape.search_spaces.builder import GraphBuilder, Value, fragment, make_divisible
 from gennape.search_spaces.families.ofa_units import RESOLUTIONS, OfaUnits, unit_genes, unit_layers
+from gennape.search_spaces.graphs.builder import GraphBuilder, Value, fragment, make_divisible
 
 # Output channels, stride, squeeze-excitation, hard-swish of each unit.
 UNITS = ((32, 2, False, False), (48, 2, True, False), (96, 2, False, True), (136, 1, True, True), (192, 2, True, True))

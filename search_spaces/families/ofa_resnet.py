@@ -8,8 +8,8 @@ import numpy as np
 from jaxtyping import Int64
 
 from gennape.errors import InvalidArchitectureError
-from gennape.search_spaces.builder import GraphBuilder, Value, conv_bn, conv_bn_relu, fragment, make_divisible
 from gennape.search_spaces.families.ofa_units import RESOLUTION_GENE, RESOLUTIONS, ofa_resolution
+from gennape.search_spaces.graphs.builder import GraphBuilder, Value, conv_bn, conv_bn_relu, fragment, make_divisible
 from gennape.search_spaces.space import Architecture, Gene, SearchSpace, index_of, require_keys, shown
 
 EXPANSIONS = (0.2, 0.25, 0.35)

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Bool, Int64
 
 from gennape.errors import InvalidArchitectureError
-from gennape.search_spaces.builder import GraphBuilder, Value
+from gennape.search_spaces.graphs.builder import GraphBuilder, Value
 from gennape.search_spaces.space import shown
 
 #: An operation: (builder, input, output channels, stride).

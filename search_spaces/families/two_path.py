@@ -11,8 +11,8 @@ import numpy as np
 from jaxtyping import Bool, Int64
 
 from gennape.errors import InvalidArchitectureError
-from gennape.search_spaces.builder import GraphBuilder, Value, fragment
 from gennape.search_spaces.families import op_lists
+from gennape.search_spaces.graphs.builder import GraphBuilder, Value, fragment
 from gennape.search_spaces.space import Architecture, Gene, SearchSpace, require_keys, shown
 
 LENGTHS = (2, 3, 4)

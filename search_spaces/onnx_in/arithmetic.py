@@ -10,7 +10,7 @@ from math import prod
 import numpy as np
 
 from gennape.errors import InvalidGraphError
-from gennape.search_spaces.builder import Value
+from gennape.search_spaces.graphs.builder import Value
 from gennape.search_spaces.onnx_in.call import Call, Handler, Input, Result
 from gennape.search_spaces.onnx_in.file import Constant
 from gennape.search_spaces.onnx_in.links import scalar

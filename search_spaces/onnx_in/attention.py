@@ -8,11 +8,11 @@ from math import prod
 import numpy as np
 
 from gennape.errors import InvalidGraphError
+from gennape.search_spaces.graphs.ops import Op
 from gennape.search_spaces.onnx_in.arithmetic import product, sum_of, times
 from gennape.search_spaces.onnx_in.call import Call, Handler, Input, Result
 from gennape.search_spaces.onnx_in.file import Constant
 from gennape.search_spaces.onnx_in.matrices import contract, softmax_along
-from gennape.search_spaces.ops import Op
 from gennape.search_spaces.tracing import traced_value as tv
 from gennape.search_spaces.tracing.alignment import causal_softmax
 from gennape.search_spaces.tracing.joins import joined

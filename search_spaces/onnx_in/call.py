@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from gennape.errors import InvalidGraphError
-from gennape.search_spaces.builder import GraphBuilder, Value
+from gennape.search_spaces.graphs.builder import GraphBuilder, Value
 from gennape.search_spaces.onnx_in.file import Constant
 from gennape.search_spaces.onnx_in.network import OnnxNode
 from gennape.search_spaces.tracing.traced_value import (

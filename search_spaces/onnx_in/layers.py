@@ -7,14 +7,14 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from gennape.errors import InvalidGraphError
-from gennape.search_spaces.builder import Value
+from gennape.search_spaces.graphs.builder import Value
+from gennape.search_spaces.graphs.ops import Op
 from gennape.search_spaces.onnx_in.arithmetic import pointwise, product, sum_of, times
 from gennape.search_spaces.onnx_in.call import Call, Handler, Result
 from gennape.search_spaces.onnx_in.dimensions import axis_of, reshaped, whole_numbers
 from gennape.search_spaces.onnx_in.file import Constant
 from gennape.search_spaces.onnx_in.links import scalar
 from gennape.search_spaces.onnx_in.windows import vector
-from gennape.search_spaces.ops import Op
 from gennape.search_spaces.tracing.alignment import mean_over, squared
 from gennape.search_spaces.tracing.traced_value import TracedValue, pixelwise, settle
 

@@ -14,6 +14,7 @@ from onnx import AttributeProto
 
 from gennape.errors import InvalidDataError, InvalidGraphError, OpenShapeError
 from gennape.search_spaces.decimals import shortest
+from gennape.search_spaces.graphs.order import topological_order
 from gennape.search_spaces.onnx_in.file import (
     MAX_DIM,
     MAX_NODES,
@@ -24,7 +25,6 @@ from gennape.search_spaces.onnx_in.file import (
     sparse_constant,
     unlearnt,
 )
-from gennape.search_spaces.order import topological_order
 
 #: Operator sets that are read: in those after 23 the operators read here are of more number types, nothing else.
 OPSETS = range(11, 29)

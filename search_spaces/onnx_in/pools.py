@@ -11,10 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from gennape.errors import InvalidGraphError
-from gennape.search_spaces.builder import Value
+from gennape.search_spaces.graphs.builder import Value
+from gennape.search_spaces.graphs.operations import window_count
 from gennape.search_spaces.onnx_in.call import Call, Handler
 from gennape.search_spaces.onnx_in.windows import image_of, pads_of, window_of
-from gennape.search_spaces.operations import window_count
 from gennape.search_spaces.tracing.traced_value import TracedValue, grouped
 
 #: The number of 32 bits below all others: what a maximum takes for padding.

@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from gennape.errors import InvalidGraphError
-from gennape.search_spaces.builder import Value
+from gennape.search_spaces.graphs.builder import Value
 from gennape.search_spaces.onnx_in.call import Call, Handler
 from gennape.search_spaces.onnx_in.dimensions import axis_of, whole_numbers
 from gennape.search_spaces.onnx_in.number_types import RANGES

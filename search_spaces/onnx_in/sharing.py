@@ -9,11 +9,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Int32, Int64
 
-from gennape.search_spaces.cost import node_params
-from gennape.search_spaces.graph import Column, ComputationGraph, pack
+from gennape.search_spaces.graphs.cost import node_params
+from gennape.search_spaces.graphs.graph import Column, ComputationGraph, pack
+from gennape.search_spaces.graphs.ops import WEIGHTED, Op
+from gennape.search_spaces.graphs.weight_sharing import counted_once, tied
 from gennape.search_spaces.onnx_in.file import Constant
-from gennape.search_spaces.ops import WEIGHTED, Op
-from gennape.search_spaces.weight_sharing import counted_once, tied
 
 
 @dataclass(frozen=True, slots=True)

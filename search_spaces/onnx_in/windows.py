@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import prod
 
 from gennape.errors import InvalidGraphError
-from gennape.search_spaces.builder import Value
+from gennape.search_spaces.graphs.builder import Value
 from gennape.search_spaces.onnx_in.call import Call, Handler
 from gennape.search_spaces.onnx_in.file import Constant
 from gennape.search_spaces.tracing.traced_value import Groups, TracedValue, grouped

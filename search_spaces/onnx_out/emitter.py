@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from gennape.search_spaces.plan import Step
+from gennape.search_spaces.graphs.plan import Step
 
 _PIXELS_LAST, _CHANNELS_FIRST = [0, 2, 3, 1], [0, 3, 1, 2]
 

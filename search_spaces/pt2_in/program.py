@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch._ops import OpOverloadPacket
 
 from gennape.errors import InvalidDataError, InvalidGraphError, OpenShapeError
-from gennape.search_spaces.graph import MOST_NODES
+from gennape.search_spaces.graphs.graph import MOST_NODES
 from gennape.search_spaces.pt2_in.archive import DTYPES, Archive
 from gennape.search_spaces.pt2_in.arguments import decoded, names_of
 from gennape.search_spaces.tracing.overloads import equivalent

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from math import prod
 
-from gennape.search_spaces.builder import GraphBuilder, Value
+from gennape.search_spaces.graphs.builder import GraphBuilder, Value
 from gennape.search_spaces.tracing.traced_value import (
     REPEATED,
     Atom,

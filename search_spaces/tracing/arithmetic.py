@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from gennape.search_spaces.operations import Value
+from gennape.search_spaces.graphs.operations import Value
 from gennape.search_spaces.tracing.alignment import together, unrepeated
 from gennape.search_spaces.tracing.recorder import Recorder
 from gennape.search_spaces.tracing.tables import Handler, Number, called, table

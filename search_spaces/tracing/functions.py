@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gennape.search_spaces import operations as ops
-from gennape.search_spaces.operations import Value
-from gennape.search_spaces.ops import Op
+from gennape.search_spaces.graphs import operations as ops
+from gennape.search_spaces.graphs.operations import Value
+from gennape.search_spaces.graphs.ops import Op
 from gennape.search_spaces.tracing.recorder import Recorder
 from gennape.search_spaces.tracing.tables import Handler, Number, called, table
 from gennape.search_spaces.tracing.tensors import Untraceable

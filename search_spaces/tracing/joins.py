@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from gennape.search_spaces.builder import GraphBuilder, Value
+from gennape.search_spaces.graphs.builder import GraphBuilder, Value
 from gennape.search_spaces.tracing.traced_value import TracedValue, arrange, grouped, settle, with_axis
 
 

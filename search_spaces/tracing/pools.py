@@ -6,8 +6,8 @@ from typing import Any
 
 from torch import Tensor
 
-from gennape.search_spaces.operations import RESIZE_MODES, Value
-from gennape.search_spaces.ops import Op
+from gennape.search_spaces.graphs.operations import RESIZE_MODES, Value
+from gennape.search_spaces.graphs.ops import Op
 from gennape.search_spaces.tracing.recorder import Recorder
 from gennape.search_spaces.tracing.tables import Handler, called, table
 from gennape.search_spaces.tracing.tensors import Untraceable

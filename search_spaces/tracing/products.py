@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from gennape.search_spaces import operations as ops
+from gennape.search_spaces.graphs import operations as ops
 from gennape.search_spaces.tracing.recorder import Recorder
 from gennape.search_spaces.tracing.tables import Handler, Number, called, table
 from gennape.search_spaces.tracing.tensors import Untraceable

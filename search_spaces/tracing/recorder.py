@@ -18,10 +18,10 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode, resolve_name
 
 from gennape.errors import InvalidGraphError
-from gennape.search_spaces.builder import GraphBuilder
 from gennape.search_spaces.decimals import as_told
-from gennape.search_spaces.graph import Column
-from gennape.search_spaces.operations import Fragment, Value
+from gennape.search_spaces.graphs.builder import GraphBuilder
+from gennape.search_spaces.graphs.graph import Column
+from gennape.search_spaces.graphs.operations import Fragment, Value
 from gennape.search_spaces.tracing.fills import fill_of
 from gennape.search_spaces.tracing.overloads import equivalent
 from gennape.search_spaces.tracing.shortcuts import SHORTCUTS

@@ -16,8 +16,8 @@ from math import prod
 from typing import NamedTuple
 
 from gennape.errors import InvalidGraphError
-from gennape.search_spaces.builder import GraphBuilder
-from gennape.search_spaces.operations import Shape, Value
+from gennape.search_spaces.graphs.builder import GraphBuilder
+from gennape.search_spaces.graphs.operations import Shape, Value
 
 #: Axis of an atom that repeats its tensor and so lies in no axis of the node.
 REPEATED = -1

@@ -22,11 +22,11 @@ import pyarrow.parquet as pq
 import torch
 from fuzz_mutations import record
 
-from gennape.search_spaces.builder import GraphBuilder
 from gennape.search_spaces.families import hiaml, nb201, nb301, ofa_mbv3, ofa_resnet, ofa_units, two_path
 from gennape.search_spaces.families.registry import FAMILIES, family
-from gennape.search_spaces.graph import ComputationGraph
-from gennape.search_spaces.parquet import EDGE_COLUMNS, NODE_COLUMNS, SCALAR_COLUMN, SCHEMA_KEY, SCHEMA_VERSION
+from gennape.search_spaces.graphs.builder import GraphBuilder
+from gennape.search_spaces.graphs.graph import ComputationGraph
+from gennape.search_spaces.graphs.parquet import EDGE_COLUMNS, NODE_COLUMNS, SCALAR_COLUMN, SCHEMA_KEY, SCHEMA_VERSION
 
 
 def _genome(name: str, seed: int = 0) -> np.ndarray:

@@ -18,8 +18,8 @@ from gennape.jobs.cli import app
 from gennape.predictors.checkpoint import load_checkpoint
 from gennape.predictors.evaluation_rows import BENCHMARKS
 from gennape.predictors.methods import ENSEMBLE_METHODS
-from gennape.search_spaces.cost import flops
 from gennape.search_spaces.families.registry import family
+from gennape.search_spaces.graphs.cost import flops
 
 
 def evaluate(*arguments: object) -> str:

@@ -19,8 +19,8 @@ from typer.testing import CliRunner
 from gennape.jobs.cli import app
 from gennape.jobs.tracked import warn_elsewhere
 from gennape.predictors.checkpoint import load_pretrained, save_tuned
-from gennape.search_spaces.cost import macs, params
 from gennape.search_spaces.families.registry import family
+from gennape.search_spaces.graphs.cost import macs, params
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -15,8 +15,8 @@ from typer.testing import CliRunner
 from gennape.errors import CheckpointError, ConfigError, GennapeError, InvalidDataError
 from gennape.jobs.cli import app
 from gennape.predictors.checkpoint import learnt_numbers, load_checkpoint, provenance_of
-from gennape.search_spaces.cost import params
 from gennape.search_spaces.families.registry import family
+from gennape.search_spaces.graphs.cost import params
 from gennape.search_spaces.labels import read_labels, split
 
 

@@ -17,9 +17,9 @@ from gennape.predictors.members.registry import MembersConfig, fit_members
 from gennape.predictors.members.view import View, look
 from gennape.predictors.scaling import ScalingLaw
 from gennape.predictors.target import fit_target
-from gennape.search_spaces.cost import params
 from gennape.search_spaces.families.registry import family
-from gennape.search_spaces.graph import PackedGraphs
+from gennape.search_spaces.graphs.cost import params
+from gennape.search_spaces.graphs.graph import PackedGraphs
 
 SMALL = EncoderConfig(hidden=8, layers=2, embedding=6, dropout=0.2)
 

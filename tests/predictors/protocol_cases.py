@@ -13,7 +13,7 @@ from gennape.predictors.protocol import (
     Method,
 )
 from gennape.search_spaces.families.registry import family
-from gennape.search_spaces.graph import PackedGraphs
+from gennape.search_spaces.graphs.graph import PackedGraphs
 
 
 def rows_of(accuracy: list[float], **changes: Any) -> BenchmarkRows:

@@ -26,7 +26,7 @@ from gennape.predictors.checkpoint_files import digest
 from gennape.predictors.encoder import GraphEncoder
 from gennape.predictors.fuzzy_ensemble import Fitted, FuzzyEnsemble
 from gennape.search_spaces.families.registry import family
-from gennape.search_spaces.graph import PackedGraphs
+from gennape.search_spaces.graphs.graph import PackedGraphs
 
 
 @pytest.fixture

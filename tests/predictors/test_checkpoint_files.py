@@ -33,7 +33,7 @@ from gennape.predictors.checkpoint import (
 from gennape.predictors.checkpoint_files import digest
 from gennape.predictors.encoder import GraphEncoder
 from gennape.predictors.fuzzy_ensemble import Fitted
-from gennape.search_spaces.graph import PackedGraphs
+from gennape.search_spaces.graphs.graph import PackedGraphs
 
 Edit = Callable[[dict[str, Any]], object]
 

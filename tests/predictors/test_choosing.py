@@ -8,7 +8,7 @@ from gennape.predictors import choosing
 from gennape.predictors.choosing import _greedy, choose
 from gennape.predictors.fuzzy_ensemble import Fitted, FuzzyEnsemble
 from gennape.predictors.gaussian_process import Known, before_labels
-from gennape.search_spaces.graph import PackedGraphs
+from gennape.search_spaces.graphs.graph import PackedGraphs
 
 
 def _known(n: int, seed: int = 0) -> Known:

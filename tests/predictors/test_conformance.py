@@ -8,7 +8,7 @@ import pytest
 from gennape.platform.searchers.testing import SyntheticPredictor
 from gennape.predictors.predictor import Prediction
 from gennape.predictors.testing import check_predictor
-from gennape.search_spaces.graph import PackedGraphs
+from gennape.search_spaces.graphs.graph import PackedGraphs
 
 
 class MeanOfAll(SyntheticPredictor):

@@ -25,8 +25,8 @@ from gennape.predictors.contrastive import (
 from gennape.predictors.encoder import EncoderConfig, GraphEncoder
 from gennape.predictors.features import featurize
 from gennape.search_spaces.families.registry import family
-from gennape.search_spaces.graph import PackedGraphs, concatenate
-from gennape.search_spaces.spectrum import laplacian_spectra
+from gennape.search_spaces.graphs.graph import PackedGraphs, concatenate
+from gennape.search_spaces.graphs.spectrum import laplacian_spectra
 
 WORKERS, EACH = 2, 5  # 20 views: distances of more than 25 are made by products of matrices, and less exact
 CONFIGS = {"gennape": replace(GENNAPE, spectral_temperature=0.2), "general": GENERAL}

@@ -18,7 +18,7 @@ from gennape.predictors.contrastive import Views
 from gennape.predictors.encoder import EncoderConfig, GraphEncoder
 from gennape.predictors.features import featurize
 from gennape.search_spaces.families.registry import family
-from gennape.search_spaces.graph import PackedGraphs, concatenate, pack
+from gennape.search_spaces.graphs.graph import PackedGraphs, concatenate, pack
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 

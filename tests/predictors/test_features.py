@@ -6,10 +6,10 @@ import numpy as np
 import torch
 
 from gennape.predictors.features import N_FEATURES, NUMERIC, featurize
-from gennape.search_spaces.builder import GraphBuilder, conv_bn_relu
 from gennape.search_spaces.families.registry import FAMILIES
-from gennape.search_spaces.graph import concatenate, pack
-from gennape.search_spaces.ops import Op
+from gennape.search_spaces.graphs.builder import GraphBuilder, conv_bn_relu
+from gennape.search_spaces.graphs.graph import concatenate, pack
+from gennape.search_spaces.graphs.ops import Op
 
 
 def _small_graph():

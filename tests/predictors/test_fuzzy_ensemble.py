@@ -14,9 +14,9 @@ from gennape.predictors.metrics import srcc
 from gennape.predictors.structure import structure
 from gennape.predictors.target import fit_target, flops_scale
 from gennape.predictors.testing import check_predictor
-from gennape.search_spaces.cost import params
 from gennape.search_spaces.families.registry import FAMILIES
-from gennape.search_spaces.graph import ComputationGraph, PackedGraphs, pack
+from gennape.search_spaces.graphs.cost import params
+from gennape.search_spaces.graphs.graph import ComputationGraph, PackedGraphs, pack
 
 
 @pytest.fixture

@@ -13,9 +13,9 @@ from gennape.errors import ConfigError, InvalidGraphError
 from gennape.predictors.features import N_FEATURES, GraphBatch, Neighbours, featurize
 from gennape.predictors.kgnn import KGnn, KGnnConfig, KGnnTraining, fine_tune, fit_kgnn, predict_accuracy
 from gennape.predictors.metrics import srcc
-from gennape.search_spaces.cost import params
 from gennape.search_spaces.families.registry import family
-from gennape.search_spaces.graph import N_COLUMNS, ComputationGraph, PackedGraphs, concatenate, pack
+from gennape.search_spaces.graphs.cost import params
+from gennape.search_spaces.graphs.graph import N_COLUMNS, ComputationGraph, PackedGraphs, concatenate, pack
 
 SMALL = KGnnConfig(hidden=8, layers=3)
 

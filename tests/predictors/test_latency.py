@@ -16,9 +16,9 @@ from gennape.predictors.latency import LatencyPredictor
 from gennape.predictors.latency_rows import LATENCIES, LATENCY_FILE, latency_methods, latency_rows, read_latencies
 from gennape.predictors.predictor import Prediction, Predictor
 from gennape.predictors.protocol import FINE_TUNED, Plan, Target, latency_figures, measure
-from gennape.search_spaces.cost import flops, params
 from gennape.search_spaces.families.registry import family
-from gennape.search_spaces.graph import ComputationGraph, PackedGraphs, pack
+from gennape.search_spaces.graphs.cost import flops, params
+from gennape.search_spaces.graphs.graph import ComputationGraph, PackedGraphs, pack
 
 
 @pytest.fixture

@@ -22,9 +22,9 @@ from gennape.predictors.members.uncertainty import Uncertainty, learn_uncertaint
 from gennape.predictors.members.view import View, look
 from gennape.predictors.members.weighing import out_of_fold, weights_by_rank
 from gennape.predictors.metrics import kendall_tau
-from gennape.search_spaces.cost import params
 from gennape.search_spaces.families.registry import family
-from gennape.search_spaces.graph import concatenate
+from gennape.search_spaces.graphs.cost import params
+from gennape.search_spaces.graphs.graph import concatenate
 
 NAMES = ["cl_fcm_t", "cl_t", "pairwise", "pairwise_fcm", "k_gnn", "flops"]
 

@@ -34,8 +34,8 @@ from gennape.predictors.protocol import (
     draw_labelled,
     measure,
 )
-from gennape.search_spaces.cost import flops
-from gennape.search_spaces.graph import PackedGraphs
+from gennape.search_spaces.graphs.cost import flops
+from gennape.search_spaces.graphs.graph import PackedGraphs
 
 
 def test_a_predictor_is_fitted_anew_for_each_seed() -> None:

@@ -18,12 +18,12 @@ from scipy.stats import spearmanr
 from gennape.errors import InvalidDataError
 from gennape.predictors import proxy_measures as measures
 from gennape.predictors.proxies import BATCH, PROXIES, draw_weights, proxy_scores, untrained
-from gennape.search_spaces import cost
-from gennape.search_spaces.builder import GraphBuilder, Value
 from gennape.search_spaces.families.registry import family
-from gennape.search_spaces.graph import ComputationGraph, pack
-from gennape.search_spaces.module import GraphModule
-from gennape.search_spaces.ops import Op
+from gennape.search_spaces.graphs import cost
+from gennape.search_spaces.graphs.builder import GraphBuilder, Value
+from gennape.search_spaces.graphs.graph import ComputationGraph, pack
+from gennape.search_spaces.graphs.module import GraphModule
+from gennape.search_spaces.graphs.ops import Op
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "data" / "nb201.csv.gz"
 seeds = st.integers(0, 2**32 - 1)

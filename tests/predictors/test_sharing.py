@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from gennape.predictors.features import N_FEATURES, GraphBatch, Neighbours, featurize
 from gennape.predictors.sharing import SparseRows, mean_of_steps, multiply, share
-from gennape.search_spaces.graph import PackedGraphs
+from gennape.search_spaces.graphs.graph import PackedGraphs
 
 LAYERS, WIDTH = 3, 5
 

@@ -13,9 +13,9 @@ from gennape.predictors.features import featurize
 from gennape.predictors.fuzzy_ensemble import FuzzyEnsemble
 from gennape.predictors.metrics import srcc
 from gennape.predictors.training import FitConfig, PretrainConfig, fit, pretrain
-from gennape.search_spaces.cost import params
-from gennape.search_spaces.graph import PackedGraphs
-from gennape.search_spaces.spectrum import laplacian_spectra
+from gennape.search_spaces.graphs.cost import params
+from gennape.search_spaces.graphs.graph import PackedGraphs
+from gennape.search_spaces.graphs.spectrum import laplacian_spectra
 
 SIZES = EncoderConfig(hidden=16, layers=2, embedding=8, dropout=0.1)
 

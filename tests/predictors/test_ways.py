@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from gennape.predictors.structure import STRUCTURE, structure
 from gennape.predictors.ways import WAYS
-from gennape.search_spaces.builder import GraphBuilder, Value
-from gennape.search_spaces.graph import ComputationGraph, pack
+from gennape.search_spaces.graphs.builder import GraphBuilder, Value
+from gennape.search_spaces.graphs.graph import ComputationGraph, pack
 
 
 def _of(graph: ComputationGraph) -> dict[str, float]:

@@ -23,7 +23,7 @@ from gennape.platform.conversion_inputs import FamilySample, onnx_folder
 from gennape.platform.conversion_parts import OnnxPart, Watch
 from gennape.platform.conversion_pool import write_shard
 from gennape.search_spaces.families.registry import family
-from gennape.search_spaces.parquet import read_graphs
+from gennape.search_spaces.graphs.parquet import read_graphs
 
 NO_WATCH = Watch(Path("unused"), 60)
 SAMPLE = FamilySample("hiaml", 53, 3)

@@ -18,7 +18,7 @@ from gennape.search_spaces.families.registry import family
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
-    from gennape.search_spaces.graph import PackedGraphs
+    from gennape.search_spaces.graphs.graph import PackedGraphs
 
 
 SHA = "5" * 64

@@ -13,7 +13,7 @@ from PIL import Image
 from gennape.predictors.labelling.device_images import put
 from gennape.predictors.labelling.images import Images, ImageSet
 from gennape.predictors.labelling.recipe import Recipe
-from gennape.search_spaces.builder import GraphBuilder, conv_bn_relu
+from gennape.search_spaces.graphs.builder import GraphBuilder, conv_bn_relu
 
 CPU = torch.device("cpu")
 SIZE = (8, 8)

@@ -14,7 +14,7 @@ import ray.cloudpickle
 
 from gennape.errors import CheckpointError, InvalidGraphError
 from gennape.predictors.predictor import Prediction, Predictor
-from gennape.search_spaces.graph import N_COLUMNS, PackedGraphs, offsets_of
+from gennape.search_spaces.graphs.graph import N_COLUMNS, PackedGraphs, offsets_of
 
 # Ray workers cannot import test modules.
 ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])

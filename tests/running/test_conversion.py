@@ -29,14 +29,14 @@ from gennape.platform.conversion import ConversionConfig, convert
 from gennape.platform.conversion_inputs import FamilySample, labelled_file, onnx_folder
 from gennape.platform.conversion_parts import Architectures, SampledPart
 from gennape.platform.runs import lock_run
-from gennape.search_spaces.canonical import canonical_hashes
-from gennape.search_spaces.cost import macs, params
 from gennape.search_spaces.families.registry import FAMILIES, family
-from gennape.search_spaces.graph import pack
-from gennape.search_spaces.module import compile_graph
+from gennape.search_spaces.graphs.canonical import canonical_hashes
+from gennape.search_spaces.graphs.cost import macs, params
+from gennape.search_spaces.graphs.graph import pack
+from gennape.search_spaces.graphs.module import compile_graph
+from gennape.search_spaces.graphs.parquet import read_graphs
+from gennape.search_spaces.graphs.spectrum import laplacian_spectra
 from gennape.search_spaces.onnx_export import to_onnx
-from gennape.search_spaces.parquet import read_graphs
-from gennape.search_spaces.spectrum import laplacian_spectra
 
 ROOT = Path(__file__).resolve().parents[2]
 

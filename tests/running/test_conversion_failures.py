@@ -36,7 +36,7 @@ from gennape.platform.conversion import ConversionConfig, convert
 from gennape.platform.conversion_inputs import FamilySample
 from gennape.platform.conversion_parts import SampledPart, read_note
 from gennape.platform.conversion_pool import write_shard
-from gennape.search_spaces.parquet import read_graphs
+from gennape.search_spaces.graphs.parquet import read_graphs
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -12,8 +12,8 @@ from onnx import TensorProto, helper, numpy_helper
 from gennape.errors import OpenShapeError
 from gennape.platform.conversion_inputs import onnx_folder
 from gennape.platform.conversion_parts import _read
-from gennape.search_spaces.cost import macs
-from gennape.search_spaces.graph import pack
+from gennape.search_spaces.graphs.cost import macs
+from gennape.search_spaces.graphs.graph import pack
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -25,7 +25,7 @@ from gennape.predictors.protocol import (
     Plan,
 )
 from gennape.predictors.published_results import PUBLISHED
-from gennape.search_spaces.graph import pack
+from gennape.search_spaces.graphs.graph import pack
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -44,8 +44,8 @@ from gennape.predictors.encoder import EncoderConfig
 from gennape.predictors.features import featurize
 from gennape.predictors.training import PretrainConfig, _shuffled, pretrain
 from gennape.search_spaces.families.registry import family
-from gennape.search_spaces.graph import concatenate
-from gennape.search_spaces.spectrum import laplacian_spectra
+from gennape.search_spaces.graphs.graph import concatenate
+from gennape.search_spaces.graphs.spectrum import laplacian_spectra
 
 # MLflow's own loading of runs, on the release of SQLAlchemy that is installed.
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated")

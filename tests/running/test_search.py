@@ -22,10 +22,10 @@ from gennape.platform.objectives import NAMES, minimised
 from gennape.platform.search import run_search
 from gennape.platform.searchers.testing import SyntheticPredictor
 from gennape.predictors.predictor import Prediction
-from gennape.search_spaces.canonical import canonical_hashes
 from gennape.search_spaces.families import registry
 from gennape.search_spaces.families.hiaml import NAMES as BLOCKS
 from gennape.search_spaces.families.hiaml import HiAML
+from gennape.search_spaces.graphs.canonical import canonical_hashes
 from gennape.search_spaces.space import Gene
 
 

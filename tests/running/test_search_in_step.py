@@ -13,8 +13,8 @@ from gennape.platform.config import search_config
 from gennape.platform.islands import LocalIslands
 from gennape.platform.search import run_search
 from gennape.platform.searchers.testing import SyntheticPredictor
-from gennape.search_spaces.canonical import canonical_hashes
 from gennape.search_spaces.families.registry import family
+from gennape.search_spaces.graphs.canonical import canonical_hashes
 
 SPACE = family("hiaml")
 TWINS = search_config(space="hiaml", evaluations=60, population=20, islands=2)

@@ -28,8 +28,8 @@ from gennape.platform.objectives import parse_objectives
 from gennape.platform.search import run_search
 from gennape.platform.searchers.testing import SyntheticPredictor
 from gennape.platform.state import load_state
-from gennape.search_spaces.canonical import canonical_hashes
 from gennape.search_spaces.families.registry import family
+from gennape.search_spaces.graphs.canonical import canonical_hashes
 
 SPACE = family("hiaml")
 FIELDS = tuple(Evaluations.__dataclass_fields__)

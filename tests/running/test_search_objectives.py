@@ -9,8 +9,8 @@ from gennape.errors import ConfigError
 from gennape.platform.config import refuse_contradictions, search_config
 from gennape.platform.objectives import NAMES, Objective, measure, minimised, parse_objectives
 from gennape.predictors.predictor import Prediction
-from gennape.search_spaces.builder import GraphBuilder
-from gennape.search_spaces.graph import pack
+from gennape.search_spaces.graphs.builder import GraphBuilder
+from gennape.search_spaces.graphs.graph import pack
 
 
 def test_objectives_are_read_in_order():

@@ -30,7 +30,7 @@ from gennape.platform.serving_handle import (
 )
 from gennape.platform.serving_replica import load_files, read_files
 from gennape.predictors.predictor import Predictor
-from gennape.search_spaces.graph import PackedGraphs, validate
+from gennape.search_spaces.graphs.graph import PackedGraphs, validate
 
 FULL, LOST = BackPressureError(9, 8), RayActorError()
 

@@ -22,7 +22,7 @@ from gennape.predictors.scale import AccuracyScale
 from gennape.search_spaces.families.registry import FAMILIES, family
 
 if TYPE_CHECKING:
-    from gennape.search_spaces.graph import PackedGraphs
+    from gennape.search_spaces.graphs.graph import PackedGraphs
 
 OCTETS = "application/octet-stream"
 

@@ -25,7 +25,7 @@ from gennape.search_spaces.families.registry import family
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from gennape.search_spaces.graph import PackedGraphs
+    from gennape.search_spaces.graphs.graph import PackedGraphs
 
 
 @pytest.mark.parametrize(

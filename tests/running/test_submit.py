@@ -45,7 +45,7 @@ import gennape, gennape.platform.tracking, ray
 from importlib.metadata import version
 
 def where():
-    import platform, gennape, gennape.search_spaces.graph
+    import platform, gennape, gennape.search_spaces.graphs.graph
     return platform.__file__, platform.python_version(), gennape.__file__, gennape.__version__
 
 ray.init(address="auto", log_to_driver=False, logging_level="ERROR")

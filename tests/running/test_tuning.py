@@ -31,8 +31,8 @@ from gennape.platform.tuning import tuning_folder
 from gennape.platform.tuning_trial import CONFIG, NAMES, RESULTS, Epochs, Settings, Study, draw_settings, measure
 from gennape.predictors import training
 from gennape.predictors.checkpoint import provenance_of
-from gennape.search_spaces.canonical import canonical_hashes
 from gennape.search_spaces.families.registry import family
+from gennape.search_spaces.graphs.canonical import canonical_hashes
 from gennape.search_spaces.labels import read_labels, split
 
 # MLflow's own loading of runs, on the release of SQLAlchemy that is installed.

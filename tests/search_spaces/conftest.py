@@ -5,11 +5,11 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from gennape.search_spaces.builder import GraphBuilder, Value
-from gennape.search_spaces.graph import Column, ComputationGraph
-from gennape.search_spaces.operations import RESIZE_MODES
-from gennape.search_spaces.ops import Op
-from gennape.search_spaces.plan import ELEMENTWISE
+from gennape.search_spaces.graphs.builder import GraphBuilder, Value
+from gennape.search_spaces.graphs.graph import Column, ComputationGraph
+from gennape.search_spaces.graphs.operations import RESIZE_MODES
+from gennape.search_spaces.graphs.ops import Op
+from gennape.search_spaces.graphs.plan import ELEMENTWISE
 
 RandomGraph = Callable[[int], ComputationGraph]
 

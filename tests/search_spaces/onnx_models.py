@@ -10,8 +10,8 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 from space_checks import graph_hash
 
-from gennape.search_spaces.builder import GraphBuilder, Value
-from gennape.search_spaces.graph import ComputationGraph
+from gennape.search_spaces.graphs.builder import GraphBuilder, Value
+from gennape.search_spaces.graphs.graph import ComputationGraph
 from gennape.search_spaces.onnx_import import from_onnx
 
 Build = Callable[[GraphBuilder, Value], Value]

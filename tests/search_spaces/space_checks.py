@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from gennape.errors import InvalidArchitectureError
-from gennape.search_spaces.canonical import canonical_hashes
-from gennape.search_spaces.graph import ComputationGraph, pack
+from gennape.search_spaces.graphs.canonical import canonical_hashes
+from gennape.search_spaces.graphs.graph import ComputationGraph, pack
 from gennape.search_spaces.space import SearchSpace
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from gennape.search_spaces.builder import GraphBuilder
-from gennape.search_spaces.canonical import canonical_hashes
-from gennape.search_spaces.graph import ComputationGraph, pack
+from gennape.search_spaces.graphs.builder import GraphBuilder
+from gennape.search_spaces.graphs.canonical import canonical_hashes
+from gennape.search_spaces.graphs.graph import ComputationGraph, pack
 
 
 def _small(channels: int) -> ComputationGraph:

@@ -13,7 +13,6 @@ from typer.testing import CliRunner
 
 from gennape.errors import InvalidDataError
 from gennape.jobs.conform import conform
-from gennape.search_spaces.builder import GraphBuilder
 from gennape.search_spaces.conformance import (
     FixtureRow,
     check_row,
@@ -24,6 +23,7 @@ from gennape.search_spaces.conformance import (
     uniform,
 )
 from gennape.search_spaces.families.registry import family
+from gennape.search_spaces.graphs.builder import GraphBuilder
 
 FIXTURES = Path(__file__).parents[2].parent / "shared" / "fixtures"
 CONFIG = ["hiaml_l20", "hiaml_t20", "hiaml_l20", "hiaml_src8"]

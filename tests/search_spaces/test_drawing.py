@@ -13,9 +13,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gennape.errors import ConfigError, WorkspaceError
-from gennape.search_spaces.builder import GraphBuilder, conv_bn_relu
-from gennape.search_spaces.canonical import canonical_hashes
-from gennape.search_spaces.cost import macs, params
 from gennape.search_spaces.drawing import columns
 from gennape.search_spaces.drawing.columns import LAYER_GAP
 from gennape.search_spaces.drawing.diagram import KIND_OF, KINDS, TIMES, Diagram, by, label, plain_diagram
@@ -27,8 +24,11 @@ from gennape.search_spaces.drawing.sizes import describe_sizes, draw_sizes, samp
 from gennape.search_spaces.drawing.summary import quantity, summary
 from gennape.search_spaces.drawing.svg import COLOURS, svg
 from gennape.search_spaces.families.registry import FAMILIES, family
-from gennape.search_spaces.graph import Column, ComputationGraph, pack
-from gennape.search_spaces.ops import Op
+from gennape.search_spaces.graphs.builder import GraphBuilder, conv_bn_relu
+from gennape.search_spaces.graphs.canonical import canonical_hashes
+from gennape.search_spaces.graphs.cost import macs, params
+from gennape.search_spaces.graphs.graph import Column, ComputationGraph, pack
+from gennape.search_spaces.graphs.ops import Op
 from gennape.search_spaces.space import SearchSpace
 
 RandomGraph = Callable[[int], ComputationGraph]

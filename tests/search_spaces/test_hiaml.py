@@ -8,8 +8,8 @@ from hiaml_blocks import BLOCKS
 
 from gennape.errors import InvalidArchitectureError
 from gennape.search_spaces.families.hiaml import HiAML, original_string
-from gennape.search_spaces.graph import Column
-from gennape.search_spaces.ops import Op
+from gennape.search_spaces.graphs.graph import Column
+from gennape.search_spaces.graphs.ops import Op
 
 
 def test_original_string() -> None:

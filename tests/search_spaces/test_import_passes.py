@@ -9,8 +9,8 @@ from space_checks import graph_hash
 from torch import Tensor, nn
 from torch_modules import Forward
 
-from gennape.search_spaces.builder import GraphBuilder, Value
-from gennape.search_spaces.graph import Column, pack, validate
+from gennape.search_spaces.graphs.builder import GraphBuilder, Value
+from gennape.search_spaces.graphs.graph import Column, pack, validate
 from gennape.search_spaces.onnx_import import from_onnx
 from gennape.search_spaces.torch_import import from_torch, trace
 

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from space_checks import assert_feasible_is_what_decode_accepts
 
 from gennape.errors import InvalidArchitectureError
-from gennape.search_spaces import cost
 from gennape.search_spaces.families.inception import CONV, NAMES, Inception
-from gennape.search_spaces.graph import Column, pack
-from gennape.search_spaces.ops import Op
+from gennape.search_spaces.graphs import cost
+from gennape.search_spaces.graphs.graph import Column, pack
+from gennape.search_spaces.graphs.ops import Op
 
 SPACE = Inception()
 WIDTHS = (32, 64, 128, 256)

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from hiaml_blocks import BLOCKS
 
-from gennape.search_spaces import cost
 from gennape.search_spaces.families.registry import family
-from gennape.search_spaces.graph import Column, pack
-from gennape.search_spaces.ops import Op
+from gennape.search_spaces.graphs import cost
+from gennape.search_spaces.graphs.graph import Column, pack
+from gennape.search_spaces.graphs.ops import Op
 
 C1, C3, POOL = "conv1x1-bn-relu", "conv3x3-bn-relu", "maxpool3x3"
 

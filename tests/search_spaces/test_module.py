@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from gennape.errors import InvalidGraphError
-from gennape.search_spaces import cost
-from gennape.search_spaces.builder import GraphBuilder
 from gennape.search_spaces.conformance import fill_weights
 from gennape.search_spaces.families.registry import family
-from gennape.search_spaces.graph import Column, ComputationGraph, pack, validate
-from gennape.search_spaces.module import compile_graph, execution_plan, initialise
-from gennape.search_spaces.ops import Op
+from gennape.search_spaces.graphs import cost
+from gennape.search_spaces.graphs.builder import GraphBuilder
+from gennape.search_spaces.graphs.graph import Column, ComputationGraph, pack, validate
+from gennape.search_spaces.graphs.module import compile_graph, execution_plan, initialise
+from gennape.search_spaces.graphs.ops import Op
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -13,13 +13,13 @@ from jaxtyping import config
 from space_checks import graph_hash
 from torch import nn
 
-from gennape.search_spaces.builder import GraphBuilder, Value
 from gennape.search_spaces.families.registry import FAMILIES, family
-from gennape.search_spaces.graph import Column, ComputationGraph, PackedGraphs, concatenate, pack, validate
-from gennape.search_spaces.module import compile_graph
-from gennape.search_spaces.normal_form import normal_form
+from gennape.search_spaces.graphs.builder import GraphBuilder, Value
+from gennape.search_spaces.graphs.graph import Column, ComputationGraph, PackedGraphs, concatenate, pack, validate
+from gennape.search_spaces.graphs.module import compile_graph
+from gennape.search_spaces.graphs.normal_form import normal_form
+from gennape.search_spaces.graphs.ops import Op
 from gennape.search_spaces.onnx_import import read_onnx
-from gennape.search_spaces.ops import Op
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -10,8 +10,8 @@ from onnx import TensorProto, numpy_helper
 from onnx_models import IMAGE, model_of, node
 from space_checks import graph_hash
 
-from gennape.search_spaces.graph import pack, validate
-from gennape.search_spaces.normal_form import normal_form
+from gennape.search_spaces.graphs.graph import pack, validate
+from gennape.search_spaces.graphs.normal_form import normal_form
 from gennape.search_spaces.onnx_import import from_onnx
 
 if TYPE_CHECKING:

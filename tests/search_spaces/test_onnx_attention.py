@@ -15,11 +15,11 @@ from torch import Tensor
 from torch_modules import Forward, ops_of
 
 from gennape.errors import InvalidGraphError
-from gennape.search_spaces import cost
-from gennape.search_spaces.canonical import canonical_hashes
-from gennape.search_spaces.graph import pack, validate
+from gennape.search_spaces.graphs import cost
+from gennape.search_spaces.graphs.canonical import canonical_hashes
+from gennape.search_spaces.graphs.graph import pack, validate
+from gennape.search_spaces.graphs.module import GraphModule, compile_graph
 from gennape.search_spaces.imported import Imported
-from gennape.search_spaces.module import GraphModule, compile_graph
 from gennape.search_spaces.onnx_import import from_onnx
 from gennape.search_spaces.torch_import import trace
 

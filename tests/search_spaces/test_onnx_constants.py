@@ -14,8 +14,9 @@ from onnx_models import IMAGE, model_of, node
 from onnx_numbers import assert_as_onnxruntime, by_onnxruntime
 
 from gennape.errors import GennapeError, InvalidGraphError
-from gennape.search_spaces import cost, onnx_import
-from gennape.search_spaces.graph import pack
+from gennape.search_spaces import onnx_import
+from gennape.search_spaces.graphs import cost
+from gennape.search_spaces.graphs.graph import pack
 from gennape.search_spaces.onnx_import import from_onnx
 from gennape.search_spaces.onnx_in.constants import evaluate
 from gennape.search_spaces.onnx_in.file import Constant

@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch_modules import importing
 
-from gennape.search_spaces import cost
-from gennape.search_spaces.canonical import canonical_hashes
-from gennape.search_spaces.graph import pack
+from gennape.search_spaces.graphs import cost
+from gennape.search_spaces.graphs.canonical import canonical_hashes
+from gennape.search_spaces.graphs.graph import pack
 from gennape.search_spaces.onnx_import import import_onnx
 from gennape.search_spaces.torch_import import trace
 

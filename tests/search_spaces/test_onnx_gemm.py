@@ -9,8 +9,8 @@ import pytest
 from onnx_models import model_of, node
 from onnx_numbers import assert_as_onnxruntime, by_graph, by_onnxruntime
 
-from gennape.search_spaces import cost
-from gennape.search_spaces.graph import pack
+from gennape.search_spaces.graphs import cost
+from gennape.search_spaces.graphs.graph import pack
 from gennape.search_spaces.onnx_import import from_onnx
 
 RNG = np.random.default_rng(0)

@@ -12,9 +12,9 @@ import torch.nn.functional as F
 from onnx import numpy_helper
 from torch import Tensor, nn
 
-from gennape.search_spaces import cost
-from gennape.search_spaces.canonical import canonical_hashes
-from gennape.search_spaces.graph import pack
+from gennape.search_spaces.graphs import cost
+from gennape.search_spaces.graphs.canonical import canonical_hashes
+from gennape.search_spaces.graphs.graph import pack
 from gennape.search_spaces.onnx_import import from_onnx
 from gennape.search_spaces.torch_import import trace
 

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from onnx_models import BN, IMAGE, Build, assert_same, model_of, node
 
 from gennape.errors import GennapeError
-from gennape.search_spaces import cost
-from gennape.search_spaces.graph import pack
+from gennape.search_spaces.graphs import cost
+from gennape.search_spaces.graphs.graph import pack
+from gennape.search_spaces.graphs.ops import Op
 from gennape.search_spaces.onnx_import import from_onnx
-from gennape.search_spaces.ops import Op
 
 OPERATORS: dict[str, tuple[onnx.ModelProto, Build]] = {
     "conv": (

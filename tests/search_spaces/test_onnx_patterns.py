@@ -10,9 +10,9 @@ import pytest
 from onnx import helper, numpy_helper
 from onnx_models import assert_same, model_of, node
 
-from gennape.search_spaces.builder import GraphBuilder, Value
+from gennape.search_spaces.graphs.builder import GraphBuilder, Value
+from gennape.search_spaces.graphs.ops import Op
 from gennape.search_spaces.onnx_import import from_onnx
-from gennape.search_spaces.ops import Op
 
 
 @pytest.mark.parametrize("order", ["x g", "g x"])

@@ -11,15 +11,15 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from space_checks import graph_hash
 
-from gennape.search_spaces import cost
 from gennape.search_spaces.families.registry import FAMILIES
-from gennape.search_spaces.graph import Column, ComputationGraph
+from gennape.search_spaces.graphs import cost
+from gennape.search_spaces.graphs.graph import Column, ComputationGraph
+from gennape.search_spaces.graphs.module import compile_graph
+from gennape.search_spaces.graphs.operations import RESIZE_MODES
+from gennape.search_spaces.graphs.ops import Op
 from gennape.search_spaces.imported import without_dead_ends
-from gennape.search_spaces.module import compile_graph
 from gennape.search_spaces.onnx_export import to_onnx
 from gennape.search_spaces.onnx_import import import_onnx, read_onnx
-from gennape.search_spaces.operations import RESIZE_MODES
-from gennape.search_spaces.ops import Op
 from gennape.search_spaces.space import SearchSpace
 
 SEEDS = st.integers(0, 2**32 - 1)

@@ -12,8 +12,8 @@ import torch
 from onnx_models import model_of, node
 from torch_modules import ops_of
 
-from gennape.search_spaces.graph import pack, validate
-from gennape.search_spaces.module import GraphModule, compile_graph
+from gennape.search_spaces.graphs.graph import pack, validate
+from gennape.search_spaces.graphs.module import GraphModule, compile_graph
 from gennape.search_spaces.onnx_import import from_onnx
 
 RNG = np.random.default_rng(0)

@@ -11,15 +11,22 @@ from hypothesis import strategies as st
 
 from gennape.errors import InvalidDataError, WorkspaceError
 from gennape.search_spaces.families.registry import FAMILIES, family
-from gennape.search_spaces.graph import Column, PackedGraphs, concatenate, pack
-from gennape.search_spaces.ops import Op
-from gennape.search_spaces.parquet import GRAPH_COLUMNS, SCHEMA_KEY, read_graphs, read_notes, write_graphs, write_shards
+from gennape.search_spaces.graphs.graph import Column, PackedGraphs, concatenate, pack
+from gennape.search_spaces.graphs.ops import Op
+from gennape.search_spaces.graphs.parquet import (
+    GRAPH_COLUMNS,
+    SCHEMA_KEY,
+    read_graphs,
+    read_notes,
+    write_graphs,
+    write_shards,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from gennape.search_spaces.graph import ComputationGraph
+    from gennape.search_spaces.graphs.graph import ComputationGraph
 
 
 def _same(a: PackedGraphs, b: PackedGraphs) -> bool:

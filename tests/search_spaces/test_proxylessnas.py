@@ -10,13 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gennape.errors import InvalidArchitectureError
-from gennape.search_spaces import cost
 from gennape.search_spaces.families import ofa_resnet, ofa_units
 from gennape.search_spaces.families.ofa_mbv3 import OfaMobileNetV3
 from gennape.search_spaces.families.ofa_resnet import OfaResNet
 from gennape.search_spaces.families.proxylessnas import ProxylessNAS
-from gennape.search_spaces.graph import Column, pack
-from gennape.search_spaces.ops import Op
+from gennape.search_spaces.graphs import cost
+from gennape.search_spaces.graphs.graph import Column, pack
+from gennape.search_spaces.graphs.ops import Op
 from gennape.search_spaces.space import SearchSpace
 
 SPACE = ProxylessNAS()

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from torch_modules import IMAGE, Forward, ops_of
 
 from gennape.errors import InvalidDataError, InvalidGraphError, OpenShapeError
-from gennape.search_spaces.canonical import canonical_hashes
 from gennape.search_spaces.families.registry import family
-from gennape.search_spaces.graph import pack
-from gennape.search_spaces.module import compile_graph
+from gennape.search_spaces.graphs.canonical import canonical_hashes
+from gennape.search_spaces.graphs.graph import pack
+from gennape.search_spaces.graphs.module import compile_graph
 from gennape.search_spaces.onnx_export import to_pt2
 from gennape.search_spaces.pt2_import import import_pt2, read_pt2
 from gennape.search_spaces.torch_import import trace
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from gennape.search_spaces.graph import ComputationGraph
+    from gennape.search_spaces.graphs.graph import ComputationGraph
 
 
 def _hash(graph: ComputationGraph) -> Any:

@@ -18,9 +18,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from gennape.search_spaces import cost
 from gennape.search_spaces.families import inception, ofa_resnet, ofa_units, two_path
 from gennape.search_spaces.families.registry import family
+from gennape.search_spaces.graphs import cost
 
 STATISTICS = Path(__file__).parents[2].parent / "shared" / "fixtures" / "sampler_stats.json"
 FALSE_ALARM = 1e-6

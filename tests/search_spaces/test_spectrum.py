@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gennape.errors import InvalidGraphError
-from gennape.search_spaces.builder import GraphBuilder
 from gennape.search_spaces.families.registry import FAMILIES, family
-from gennape.search_spaces.graph import N_COLUMNS, ComputationGraph, pack
-from gennape.search_spaces.spectrum import laplacian_spectra
+from gennape.search_spaces.graphs.builder import GraphBuilder
+from gennape.search_spaces.graphs.graph import N_COLUMNS, ComputationGraph, pack
+from gennape.search_spaces.graphs.spectrum import laplacian_spectra
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch_modules import IMAGE, Forward, assert_counts_every_weight, ops_of
 
-from gennape.search_spaces.graph import pack, validate
-from gennape.search_spaces.module import compile_graph
+from gennape.search_spaces.graphs.graph import pack, validate
+from gennape.search_spaces.graphs.module import compile_graph
 from gennape.search_spaces.torch_import import trace
 
 

@@ -18,9 +18,9 @@ from torch_modules import (
     traced_ops,
 )
 
-from gennape.search_spaces import cost
-from gennape.search_spaces.builder import GraphBuilder
-from gennape.search_spaces.graph import Column, pack
+from gennape.search_spaces.graphs import cost
+from gennape.search_spaces.graphs.builder import GraphBuilder
+from gennape.search_spaces.graphs.graph import Column, pack
 from gennape.search_spaces.torch_import import from_torch, trace
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch_modules import IMAGE, Forward, ops_of, traced_ops
 
 from gennape.errors import InvalidDataError, InvalidGraphError
-from gennape.search_spaces import cost
-from gennape.search_spaces.graph import pack
+from gennape.search_spaces.graphs import cost
+from gennape.search_spaces.graphs.graph import pack
 from gennape.search_spaces.torch_import import from_torch, trace
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch_modules import IMAGE, Forward, assert_counts_every_weight, assert_same_function, ops_of
 
 from gennape.errors import InvalidGraphError
-from gennape.search_spaces import cost
-from gennape.search_spaces.graph import pack
+from gennape.search_spaces.graphs import cost
+from gennape.search_spaces.graphs.graph import pack
 from gennape.search_spaces.torch_import import trace
 
 if TYPE_CHECKING:

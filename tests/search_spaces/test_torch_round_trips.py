@@ -14,13 +14,13 @@ from space_checks import graph_hash
 from torch import Tensor, nn
 from torch_modules import with_weights_of
 
-from gennape.search_spaces.canonical import canonical_hashes
 from gennape.search_spaces.families.registry import FAMILIES
-from gennape.search_spaces.graph import Column, ComputationGraph, pack, validate
+from gennape.search_spaces.graphs.canonical import canonical_hashes
+from gennape.search_spaces.graphs.graph import Column, ComputationGraph, pack, validate
+from gennape.search_spaces.graphs.module import compile_graph
+from gennape.search_spaces.graphs.operations import learnt_shape
+from gennape.search_spaces.graphs.ops import Op
 from gennape.search_spaces.imported import without_dead_ends
-from gennape.search_spaces.module import compile_graph
-from gennape.search_spaces.operations import learnt_shape
-from gennape.search_spaces.ops import Op
 from gennape.search_spaces.torch_import import from_torch, trace
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ from torch.nn.utils import parametrize
 from torch_modules import Forward, ops_of
 
 from gennape.errors import InvalidDataError
-from gennape.search_spaces import cost
-from gennape.search_spaces.graph import pack
+from gennape.search_spaces.graphs import cost
+from gennape.search_spaces.graphs.graph import pack
 from gennape.search_spaces.torch_import import Traced, from_torch, trace
 
 IMAGE = (8, 6, 6)

@@ -15,8 +15,8 @@ from space_checks import assert_feasible_is_what_decode_accepts
 
 from gennape.errors import InvalidArchitectureError
 from gennape.search_spaces.families.two_path import CONV, NAMES, REDUCING, SUPP, TwoPath, original_string
-from gennape.search_spaces.graph import Column
-from gennape.search_spaces.ops import Op
+from gennape.search_spaces.graphs.graph import Column
+from gennape.search_spaces.graphs.ops import Op
 
 FIXTURES = Path(__file__).parents[2].parent / "shared" / "fixtures" / "two_path.jsonl"
 SPACE = TwoPath()

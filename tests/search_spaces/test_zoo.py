@@ -12,8 +12,8 @@ import pytest
 import torch
 from torch_modules import assert_counts_every_weight, importing, with_weights_of
 
-from gennape.search_spaces import cost
-from gennape.search_spaces.graph import pack, validate
+from gennape.search_spaces.graphs import cost
+from gennape.search_spaces.graphs.graph import pack, validate
 from gennape.search_spaces.torch_import import trace
 
 if TYPE_CHECKING:

@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gennape.search_spaces import cost
-from gennape.search_spaces.graph import Column, ComputationGraph, pack, validate
-from gennape.search_spaces.module import compile_graph, has_weights
-from gennape.search_spaces.ops import Op
+from gennape.search_spaces.graphs import cost
+from gennape.search_spaces.graphs.graph import Column, ComputationGraph, pack, validate
+from gennape.search_spaces.graphs.module import compile_graph, has_weights
+from gennape.search_spaces.graphs.ops import Op
 from gennape.search_spaces.torch_import import Traced, from_torch, trace
 
 IMAGE = (8, 6, 6)

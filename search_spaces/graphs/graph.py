@@ -9,9 +9,9 @@ import numpy as np
 from jaxtyping import Bool, Float64, Int32, Int64, Shaped
 
 from gennape.errors import InvalidGraphError
-from gennape.search_spaces.columns import N_COLUMNS, Column
-from gennape.search_spaces.ops import MERGES, Op
-from gennape.search_spaces.weight_sharing import differing_weights
+from gennape.search_spaces.graphs.columns import N_COLUMNS, Column
+from gennape.search_spaces.graphs.ops import MERGES, Op
+from gennape.search_spaces.graphs.weight_sharing import differing_weights
 
 __all__ = [
     "MOST_NODES",

@@ -7,8 +7,8 @@ from collections.abc import Hashable, Mapping
 import numpy as np
 from jaxtyping import Bool, Int32, Int64
 
-from gennape.search_spaces.columns import Column
-from gennape.search_spaces.ops import Op
+from gennape.search_spaces.graphs.columns import Column
+from gennape.search_spaces.graphs.ops import Op
 
 #: What tells the shapes of a layer's weights, whatever the size of the map it is applied to.
 _SHAPE = (

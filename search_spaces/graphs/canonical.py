@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Int32, Int64, UInt64
 
-from gennape.search_spaces.graph import Column, PackedGraphs, offsets_of, topological_levels
-from gennape.search_spaces.ops import ORDERED
-from gennape.search_spaces.weight_sharing import groups_of
+from gennape.search_spaces.graphs.graph import Column, PackedGraphs, offsets_of, topological_levels
+from gennape.search_spaces.graphs.ops import ORDERED
+from gennape.search_spaces.graphs.weight_sharing import groups_of
 
 # Two independent 64-bit lanes make 128 bits: of 10^9 graphs that refinement tells apart, two have one hash with a
 # chance of about 10^-21.

@@ -11,10 +11,10 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from gennape.search_spaces.graph import Column, ComputationGraph
-from gennape.search_spaces.operations import PAD_MODES, RESIZE_MODES, learnt_shape, permutation
-from gennape.search_spaces.ops import Op
-from gennape.search_spaces.plan import Step, execution_plan
+from gennape.search_spaces.graphs.graph import Column, ComputationGraph
+from gennape.search_spaces.graphs.operations import PAD_MODES, RESIZE_MODES, learnt_shape, permutation
+from gennape.search_spaces.graphs.ops import Op
+from gennape.search_spaces.graphs.plan import Step, execution_plan
 
 
 class GraphModule(nn.Module):

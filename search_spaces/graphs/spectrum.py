@@ -11,7 +11,7 @@ from scipy.sparse import csr_matrix
 from scipy.sparse.csgraph import reverse_cuthill_mckee
 
 from gennape.errors import InvalidGraphError
-from gennape.search_spaces.graph import PackedGraphs
+from gennape.search_spaces.graphs.graph import PackedGraphs
 
 _MOST_NUMBERS = 2**24  # of a banded matrix: 128 MB, and about a minute
 

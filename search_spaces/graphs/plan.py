@@ -9,11 +9,11 @@ from typing import NamedTuple
 import numpy as np
 
 from gennape.errors import InvalidGraphError
-from gennape.search_spaces import operations as ops
-from gennape.search_spaces.graph import Column, ComputationGraph, PackedGraphs, pack, validate
-from gennape.search_spaces.operations import Fragment, Shape
-from gennape.search_spaces.ops import WEIGHTED, Op
-from gennape.search_spaces.order import topological_order
+from gennape.search_spaces.graphs import operations as ops
+from gennape.search_spaces.graphs.graph import Column, ComputationGraph, PackedGraphs, pack, validate
+from gennape.search_spaces.graphs.operations import Fragment, Shape
+from gennape.search_spaces.graphs.ops import WEIGHTED, Op
+from gennape.search_spaces.graphs.order import topological_order
 
 #: Operations that keep the shape of their one input and act on every number alone.
 ELEMENTWISE = (

@@ -11,8 +11,8 @@ import numpy as np
 from jaxtyping import Float64, Int32
 
 from gennape.errors import InvalidGraphError
-from gennape.search_spaces.graph import Column
-from gennape.search_spaces.ops import Op
+from gennape.search_spaces.graphs.graph import Column
+from gennape.search_spaces.graphs.ops import Op
 
 Shape = tuple[int, int, int]
 Pair = int | tuple[int, int]

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Int64
 
-from gennape.search_spaces.graph import Column, PackedGraphs
-from gennape.search_spaces.ops import WEIGHTED, Op
-from gennape.search_spaces.weight_sharing import repeated
+from gennape.search_spaces.graphs.graph import Column, PackedGraphs
+from gennape.search_spaces.graphs.ops import WEIGHTED, Op
+from gennape.search_spaces.graphs.weight_sharing import repeated
 
 
 def macs(graphs: PackedGraphs) -> Int64[np.ndarray, " g"]:

@@ -20,8 +20,8 @@ from gennape.errors import InvalidDataError, InvalidGraphError
 from gennape.search_spaces.files.atomic import replacing
 from gennape.search_spaces.files.bounded import require_regular
 from gennape.search_spaces.files.parquet_pages import MOST_VALUES, UNREADABLE, read_batches
-from gennape.search_spaces.graph import Column, PackedGraphs, concatenate, offsets_of, validate
-from gennape.search_spaces.plan import refuse_false_convolutions
+from gennape.search_spaces.graphs.graph import Column, PackedGraphs, concatenate, offsets_of, validate
+from gennape.search_spaces.graphs.plan import refuse_false_convolutions
 
 SCHEMA_KEY = b"gennape.graph.schema"
 SCHEMA_VERSION = b"3"

@@ -16,10 +16,10 @@ from collections.abc import Callable
 import numpy as np
 from jaxtyping import Bool, Float64, Int32, Int64
 
-from gennape.search_spaces.columns import Column
-from gennape.search_spaces.graph import PackedGraphs, offsets_of
-from gennape.search_spaces.operations import node, other_kind
-from gennape.search_spaces.ops import WEIGHTED, Op
+from gennape.search_spaces.graphs.columns import Column
+from gennape.search_spaces.graphs.graph import PackedGraphs, offsets_of
+from gennape.search_spaces.graphs.operations import node, other_kind
+from gennape.search_spaces.graphs.ops import WEIGHTED, Op
 
 _BLANK = node(Op.BATCHNORM, (1, 1, 1), (1, 1, 1)).nodes[0]
 _SIZES_IN, _SIZES_OUT = slice(Column.C_IN, Column.W_IN + 1), slice(Column.C_OUT, Column.W_OUT + 1)

@@ -15,11 +15,11 @@ import numpy as np
 from jaxtyping import Float64, Int32
 
 from gennape.errors import InvalidGraphError
-from gennape.search_spaces import operations as ops
-from gennape.search_spaces.graph import MOST_NODES, N_COLUMNS, ComputationGraph
-from gennape.search_spaces.operations import Fragment, Pair, Shape, Value
-from gennape.search_spaces.ops import Op
-from gennape.search_spaces.weight_sharing import tied
+from gennape.search_spaces.graphs import operations as ops
+from gennape.search_spaces.graphs.graph import MOST_NODES, N_COLUMNS, ComputationGraph
+from gennape.search_spaces.graphs.operations import Fragment, Pair, Shape, Value
+from gennape.search_spaces.graphs.ops import Op
+from gennape.search_spaces.graphs.weight_sharing import tied
 
 __all__ = ["Fragment", "GraphBuilder", "Value", "conv_bn", "conv_bn_relu", "fragment", "make_divisible"]
 
