@@ -35,7 +35,7 @@ from gennape.predictors.kgnn import KGnn, KGnnConfig, KGnnTraining, share
 from gennape.predictors.sharing import SharedSteps
 from gennape.search_spaces.families.registry import family
 from gennape.search_spaces.graphs.graph import PackedGraphs
-from gennape.search_spaces.published import VOCABULARY, PublishedFeatures, features, published_graph
+from gennape.search_spaces.published.graphs import VOCABULARY, PublishedFeatures, features, published_graph
 
 #: As ``gennape fit`` trains it: dropout is for the views of pretraining.
 FITTED = ClusteringConfig(encoder=EncoderConfig(dropout=0.0))

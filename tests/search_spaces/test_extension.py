@@ -26,7 +26,7 @@ from gennape.search_spaces.graphs.module import GraphModule, compile_graph
 from gennape.search_spaces.graphs.parquet import read_graphs, write_graphs
 from gennape.search_spaces.onnx_export import to_onnx, to_python
 from gennape.search_spaces.onnx_import import import_onnx
-from gennape.search_spaces.published import published_graph
+from gennape.search_spaces.published.graphs import published_graph
 from gennape.search_spaces.torch_import import trace
 
 SHAPE = (2, 3, 4)

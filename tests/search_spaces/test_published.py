@@ -15,7 +15,7 @@ from gennape.search_spaces.families.registry import family
 from gennape.search_spaces.graphs.builder import GraphBuilder
 from gennape.search_spaces.graphs.graph import ComputationGraph, pack
 from gennape.search_spaces.graphs.ops import Op
-from gennape.search_spaces.published import (
+from gennape.search_spaces.published.graphs import (
     VOCABULARY,
     PublishedGraph,
     features,
@@ -23,7 +23,7 @@ from gennape.search_spaces.published import (
     published_graphs,
     to_state_dict,
 )
-from gennape.search_spaces.published_rows import alike, node_list
+from gennape.search_spaces.published.rows import alike, node_list
 
 FIXTURES = Path(__file__).parents[2].parent / "shared" / "fixtures" / "graphs"
 NAMES = ("hiaml", "inception", "nb101", "nb201", "nb301", "ofa_mbv3", "ofa_resnet", "proxylessnas", "two_path")

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gennape.search_spaces.graphs.graph import ComputationGraph
-from gennape.search_spaces.published import VOCABULARY, PublishedGraph, features, published_graph
+from gennape.search_spaces.published.graphs import VOCABULARY, PublishedGraph, features, published_graph
 
 Node = tuple[Any, ...]
 Edges = Sequence[Sequence[int]]
