@@ -23,7 +23,7 @@ from gennape.search_spaces.graphs.canonical import canonical_hashes
 if TYPE_CHECKING:
     from jaxtyping import Int64
 
-    from gennape.search_spaces.space import SearchSpace
+    from gennape.search_spaces.families.space import SearchSpace
 
 WARM_UP = 200
 

@@ -24,7 +24,7 @@ def conform(
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-    from gennape.search_spaces.conformance import fixture_files, space_of
+    from gennape.search_spaces.families.conformance import fixture_files, space_of
 
     out, progress_out = Console(highlight=False, markup=False, soft_wrap=True), Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
@@ -56,7 +56,7 @@ def conform(
 
 def _check_file(path: Path, out: Console, progress: Progress) -> tuple[int, int]:
     """Check one file, print its failing rows and its line; returns (passed, failed)."""
-    from gennape.search_spaces.conformance import check_row, read_rows, space_of
+    from gennape.search_spaces.families.conformance import check_row, read_rows, space_of
 
     space = space_of(path)
     if space is None:

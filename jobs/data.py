@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from gennape.search_spaces.benchmarks.download import Progress
+    from gennape.search_spaces.families.space import SearchSpace
     from gennape.search_spaces.labelled import LabelledArchitectures, Reader
-    from gennape.search_spaces.space import SearchSpace
 
 #: Bad rows that are shown; all are counted.
 SHOWN = 5

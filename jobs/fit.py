@@ -12,8 +12,8 @@ from gennape.jobs.tracked import Register, TrackingUri, Workspace, refuse_wrong_
 
 if TYPE_CHECKING:
     from gennape.predictors.predictor import Predictor
+    from gennape.search_spaces.families.space import SearchSpace
     from gennape.search_spaces.labels import LabelledArchitectures
-    from gennape.search_spaces.space import SearchSpace
 
 
 def fit(

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from jaxtyping import Int64
 
     from gennape.platform.labelling import Labelled
-    from gennape.search_spaces.space import SearchSpace
+    from gennape.search_spaces.families.space import SearchSpace
 
 
 def label(

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from jaxtyping import Float64, Int64
 
     from gennape.predictors.predictor import Predictor
+    from gennape.search_spaces.families.space import SearchSpace
     from gennape.search_spaces.graphs.graph import ComputationGraph
-    from gennape.search_spaces.space import SearchSpace
 
 #: Graphs that are held in memory and predicted at a time.
 _AT_ONCE = 1024

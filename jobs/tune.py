@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
     from gennape.platform.tuning import Found
     from gennape.platform.tuning_trial import Rows
+    from gennape.search_spaces.families.space import SearchSpace
     from gennape.search_spaces.graphs.graph import PackedGraphs
     from gennape.search_spaces.labels import LabelledArchitectures
-    from gennape.search_spaces.space import SearchSpace
 
 _JUDGES = 5  # one of so many rows judges
 

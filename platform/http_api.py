@@ -44,8 +44,8 @@ if TYPE_CHECKING:
 
     from gennape.platform.http_service import HttpService
     from gennape.platform.serving_config import RequestLimits
+    from gennape.search_spaces.families.space import Architecture, SearchSpace
     from gennape.search_spaces.graphs.graph import ComputationGraph, PackedGraphs
-    from gennape.search_spaces.space import Architecture, SearchSpace
 
     Costs = dict[str, list[int]]
 

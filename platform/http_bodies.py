@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
     from gennape.platform.serving_config import RequestLimits
     from gennape.predictors.predictor import Prediction
+    from gennape.search_spaces.families.space import Architecture
     from gennape.search_spaces.graphs.graph import PackedGraphs
-    from gennape.search_spaces.space import Architecture
 
 Int32 = Annotated[int, Field(ge=0, lt=2**31)]
 

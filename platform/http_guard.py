@@ -16,7 +16,7 @@ from starlette.exceptions import HTTPException
 from gennape.platform.http_auth import is_authorised, is_loopback
 from gennape.platform.http_metrics import OTHER_PATH
 from gennape.platform.serving_answers import OverloadedError
-from gennape.search_spaces.space import shown
+from gennape.search_spaces.families.space import shown
 
 if TYPE_CHECKING:
     from collections.abc import Collection

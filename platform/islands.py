@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from gennape.platform.answers import Evaluator
     from gennape.platform.config import SearchConfig
     from gennape.platform.searchers.searcher import Searcher, State
+    from gennape.search_spaces.families.space import SearchSpace
     from gennape.search_spaces.graphs.graph import PackedGraphs
-    from gennape.search_spaces.space import SearchSpace
 
 #: An island remembers the hashes of so many genomes, the last it met; others it has to build to recognise.
 REMEMBERED = 20_000

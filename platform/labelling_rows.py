@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from gennape.predictors.labelling.network_training import Outcome
-    from gennape.search_spaces.space import SearchSpace
+    from gennape.search_spaces.families.space import SearchSpace
 
 #: How a training ended: with a label, or with a reason why there is none.
 DONE, FAILED = "DONE", "FAILED"

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from jaxtyping import Int64
 
-    from gennape.search_spaces.space import SearchSpace
+    from gennape.search_spaces.families.space import SearchSpace
 
 
 def sampled(space: SearchSpace, n: int, seed: int) -> Int64[np.ndarray, "n g"]:

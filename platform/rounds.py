@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from gennape.platform.failures import Loss
     from gennape.platform.islands import Archipelago
     from gennape.platform.state import SearchState
-    from gennape.search_spaces.space import SearchSpace
+    from gennape.search_spaces.families.space import SearchSpace
 
 
 @dataclass(frozen=True, slots=True)

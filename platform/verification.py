@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from gennape.platform.config import SearchConfig
     from gennape.predictors.predictor import Predictor
     from gennape.predictors.verdict import Measured
-    from gennape.search_spaces.space import SearchSpace
+    from gennape.search_spaces.families.space import SearchSpace
 
 #: What a network is trained for: it is of the front, or one that the front is compared with.
 FRONT_ROLE, NAMED, MEDIAN, KNOWN = "front", "named", "median", "best known"

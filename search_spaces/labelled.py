@@ -18,7 +18,7 @@ from jaxtyping import Bool, Float64, Int64
 
 from gennape.errors import InvalidArchitectureError, InvalidDataError
 from gennape.search_spaces.families.nb101 import NasBench101, graph_hash
-from gennape.search_spaces.space import SearchSpace, shown
+from gennape.search_spaces.families.space import SearchSpace, shown
 
 #: Rows that readers yield at a time.
 BLOCK = 4096

@@ -38,12 +38,12 @@ from gennape.platform.search import run_search
 from gennape.platform.searchers.testing import SyntheticPredictor
 from gennape.search_spaces.families.nb101 import NasBench101
 from gennape.search_spaces.families.registry import FAMILIES, family
-from gennape.search_spaces.testing import check_search_space
+from gennape.search_spaces.families.testing import check_search_space
 
 if TYPE_CHECKING:
     from types import ModuleType
 
-    from gennape.search_spaces.space import SearchSpace
+    from gennape.search_spaces.families.space import SearchSpace
 
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPTS = Path(sys.executable).parent

@@ -18,7 +18,7 @@ from gennape.platform.searchers.searcher import Searcher, State
 if TYPE_CHECKING:
     from jaxtyping import Float64, Int64
 
-    from gennape.search_spaces.space import SearchSpace
+    from gennape.search_spaces.families.space import SearchSpace
 
 CROSSOVER_PROBABILITY = 0.9  # Deb et al., 2002
 

@@ -13,7 +13,7 @@ from gennape.errors import InvalidDataError
 if TYPE_CHECKING:
     from jaxtyping import Float64, Int64, UInt8
 
-    from gennape.search_spaces.space import SearchSpace
+    from gennape.search_spaces.families.space import SearchSpace
 
 #: A searcher's whole state: arrays only, so that it is stored without pickle.
 State = dict[str, np.ndarray]

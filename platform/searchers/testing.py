@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from jaxtyping import Float64, Int64
 
     from gennape.platform.searchers.searcher import Searcher
+    from gennape.search_spaces.families.space import SearchSpace
     from gennape.search_spaces.graphs.graph import PackedGraphs
-    from gennape.search_spaces.space import SearchSpace
 
     Check = Callable[[type[Searcher], SearchSpace, int], None]
 

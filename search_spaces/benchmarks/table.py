@@ -13,6 +13,7 @@ from jaxtyping import Float64, Int64
 
 from gennape.errors import InvalidArchitectureError, InvalidDataError
 from gennape.search_spaces.families.nb101 import MAX_VERTICES, N_EDGES, PAIRS, NasBench101
+from gennape.search_spaces.families.space import SearchSpace
 from gennape.search_spaces.files.bounded import bounded, open_bounded, require_regular
 from gennape.search_spaces.files.parquet_pages import UNREADABLE, read_batches
 from gennape.search_spaces.labelled import (
@@ -25,7 +26,6 @@ from gennape.search_spaces.labelled import (
     choose_column,
     gather,
 )
-from gennape.search_spaces.space import SearchSpace
 
 #: Columns that hold the architecture, in order of preference.
 ARCHITECTURE = ("architecture", "arch")

@@ -17,9 +17,9 @@ from gennape.search_spaces.drawing.files import check_suffix
 from gennape.search_spaces.drawing.raster import save
 from gennape.search_spaces.drawing.summary import quantity
 from gennape.search_spaces.drawing.svg import EDGE, INK
+from gennape.search_spaces.families.space import SearchSpace
 from gennape.search_spaces.files.atomic import replacing
 from gennape.search_spaces.graphs.cost import macs, params
-from gennape.search_spaces.space import SearchSpace
 
 SIZES_SUFFIXES = (".svg", ".png", ".pdf")
 #: Colours and markers of families in turn, after Okabe and Ito (2008); markers tell those that share a colour.

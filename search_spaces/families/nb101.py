@@ -10,8 +10,8 @@ import numpy as np
 from jaxtyping import Bool, Int64
 
 from gennape.errors import InvalidArchitectureError
+from gennape.search_spaces.families.space import Architecture, Gene, SearchSpace, shown
 from gennape.search_spaces.graphs.builder import GraphBuilder, Value, conv_bn_relu, fragment
-from gennape.search_spaces.space import Architecture, Gene, SearchSpace, shown
 
 OPERATIONS = ("conv3x3-bn-relu", "conv1x1-bn-relu", "maxpool3x3")
 MAX_VERTICES = 7

@@ -11,9 +11,9 @@ import numpy as np
 from jaxtyping import Int64
 
 from gennape.errors import ConfigError, InvalidArchitectureError
+from gennape.search_spaces.families.space import Architecture, Gene, SearchSpace, index_of, shown
 from gennape.search_spaces.graphs.builder import GraphBuilder, Value, fragment
 from gennape.search_spaces.graphs.ops import Op
-from gennape.search_spaces.space import Architecture, Gene, SearchSpace, index_of, shown
 
 OPERATIONS = (
     "max_pool_3x3",

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Int64
 
 from gennape.errors import InvalidArchitectureError
-from gennape.search_spaces.space import Architecture, Gene, SearchSpace, index_of, require_keys, shown
+from gennape.search_spaces.families.space import Architecture, Gene, SearchSpace, index_of, require_keys, shown
 
 LAYERS = tuple((e, k) for e in (3, 4, 6) for k in (3, 5, 7))
 DEPTHS = (2, 3, 4)

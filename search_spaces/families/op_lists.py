@@ -13,8 +13,8 @@ import numpy as np
 from jaxtyping import Bool, Int64
 
 from gennape.errors import InvalidArchitectureError
+from gennape.search_spaces.families.space import shown
 from gennape.search_spaces.graphs.builder import GraphBuilder, Value
-from gennape.search_spaces.space import shown
 
 #: An operation: (builder, input, output channels, stride).
 Operation = Callable[[GraphBuilder, Value, int, int], Value]

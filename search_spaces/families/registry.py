@@ -13,8 +13,8 @@ from gennape.search_spaces.families.nb301 import NasBench301
 from gennape.search_spaces.families.ofa_mbv3 import OfaMobileNetV3
 from gennape.search_spaces.families.ofa_resnet import OfaResNet
 from gennape.search_spaces.families.proxylessnas import ProxylessNAS
+from gennape.search_spaces.families.space import SearchSpace
 from gennape.search_spaces.families.two_path import TwoPath
-from gennape.search_spaces.space import SearchSpace
 
 FAMILIES: tuple[SearchSpace, ...] = (
     HiAML(),

@@ -29,6 +29,7 @@ from gennape.errors import GennapeError
 from gennape.predictors.checkpoint import load_checkpoint, provenance_of
 from gennape.search_spaces import labels
 from gennape.search_spaces.families.registry import FAMILIES
+from gennape.search_spaces.families.space import SearchSpace
 from gennape.search_spaces.files.bounded import open_bounded
 from gennape.search_spaces.files.restricted_pickle.reader import read_pickle
 from gennape.search_spaces.graphs import cost
@@ -38,7 +39,6 @@ from gennape.search_spaces.graphs.parquet import read_graphs, read_notes
 from gennape.search_spaces.graphs.spectrum import laplacian_spectra
 from gennape.search_spaces.labelled import architecture_of
 from gennape.search_spaces.onnx_import import import_onnx
-from gennape.search_spaces.space import SearchSpace
 
 
 @dataclass(frozen=True, slots=True)

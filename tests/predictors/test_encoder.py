@@ -10,10 +10,10 @@ from gennape.errors import ConfigError
 from gennape.predictors.encoder import EncoderConfig, GraphEncoder
 from gennape.predictors.features import featurize
 from gennape.search_spaces.families.registry import FAMILIES
+from gennape.search_spaces.families.space import SearchSpace
 from gennape.search_spaces.graphs.builder import GraphBuilder
 from gennape.search_spaces.graphs.graph import PackedGraphs, pack
 from gennape.search_spaces.graphs.ops import VOCABULARY_SIZE, Op
-from gennape.search_spaces.space import SearchSpace
 
 SIZES = EncoderConfig(hidden=16, layers=4, embedding=8)
 

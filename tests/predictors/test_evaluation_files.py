@@ -19,7 +19,7 @@ from gennape.search_spaces.families.nb201 import NasBench201
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from gennape.search_spaces.space import SearchSpace
+    from gennape.search_spaces.families.space import SearchSpace
 
 
 class Mine(NasBench201):

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from gennape.errors import InvalidGraphError
 from gennape.predictors.structure import STRUCTURE, structure
 from gennape.search_spaces.families.registry import FAMILIES
+from gennape.search_spaces.families.space import SearchSpace
 from gennape.search_spaces.graphs.builder import GraphBuilder
 from gennape.search_spaces.graphs.graph import ComputationGraph, PackedGraphs, pack
-from gennape.search_spaces.space import SearchSpace
 
 
 def _two_ways() -> ComputationGraph:

@@ -25,8 +25,8 @@ from gennape.predictors.predictor import Prediction
 from gennape.search_spaces.families import registry
 from gennape.search_spaces.families.hiaml import NAMES as BLOCKS
 from gennape.search_spaces.families.hiaml import HiAML
+from gennape.search_spaces.families.space import Gene
 from gennape.search_spaces.graphs.canonical import canonical_hashes
-from gennape.search_spaces.space import Gene
 
 
 class Stop(Exception):

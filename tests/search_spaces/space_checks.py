@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from gennape.errors import InvalidArchitectureError
+from gennape.search_spaces.families.space import SearchSpace
 from gennape.search_spaces.graphs.canonical import canonical_hashes
 from gennape.search_spaces.graphs.graph import ComputationGraph, pack
-from gennape.search_spaces.space import SearchSpace
 
 
 def graph_hash(graph: ComputationGraph) -> str:

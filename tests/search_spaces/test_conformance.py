@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from gennape.errors import InvalidDataError
 from gennape.jobs.conform import conform
-from gennape.search_spaces.conformance import (
+from gennape.search_spaces.families.conformance import (
     FixtureRow,
     check_row,
     fixture_files,

@@ -24,12 +24,12 @@ from gennape.search_spaces.drawing.sizes import describe_sizes, draw_sizes, samp
 from gennape.search_spaces.drawing.summary import quantity, summary
 from gennape.search_spaces.drawing.svg import COLOURS, svg
 from gennape.search_spaces.families.registry import FAMILIES, family
+from gennape.search_spaces.families.space import SearchSpace
 from gennape.search_spaces.graphs.builder import GraphBuilder, conv_bn_relu
 from gennape.search_spaces.graphs.canonical import canonical_hashes
 from gennape.search_spaces.graphs.cost import macs, params
 from gennape.search_spaces.graphs.graph import Column, ComputationGraph, pack
 from gennape.search_spaces.graphs.ops import Op
-from gennape.search_spaces.space import SearchSpace
 
 RandomGraph = Callable[[int], ComputationGraph]
 SVG = "{http://www.w3.org/2000/svg}"

@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from gennape.search_spaces.families.registry import FAMILIES, family
-from gennape.search_spaces.testing import SearchSpaceConformance, check_search_space
+from gennape.search_spaces.families.testing import SearchSpaceConformance, check_search_space
 
 if TYPE_CHECKING:
-    from gennape.search_spaces.space import SearchSpace
+    from gennape.search_spaces.families.space import SearchSpace
 
 
 class TestFamilies(SearchSpaceConformance):

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from gennape.errors import InvalidGraphError
-from gennape.search_spaces.conformance import fill_weights
+from gennape.search_spaces.families.conformance import fill_weights
 from gennape.search_spaces.families.registry import family
 from gennape.search_spaces.graphs import cost
 from gennape.search_spaces.graphs.builder import GraphBuilder

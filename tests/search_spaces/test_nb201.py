@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from scipy.stats import chi2
 
 from gennape.errors import ConfigError, InvalidArchitectureError
-from gennape.search_spaces.conformance import FixtureRow, check_row, measure, read_rows
+from gennape.search_spaces.families.conformance import FixtureRow, check_row, measure, read_rows
 from gennape.search_spaces.families.nb201 import (
     EDGES,
     OPERATIONS,
@@ -24,10 +24,10 @@ from gennape.search_spaces.families.nb201 import (
     read_arch_string,
 )
 from gennape.search_spaces.families.registry import family
+from gennape.search_spaces.families.testing import SearchSpaceConformance
 from gennape.search_spaces.graphs import cost
 from gennape.search_spaces.graphs.graph import Column, ComputationGraph, pack
 from gennape.search_spaces.graphs.ops import Op
-from gennape.search_spaces.testing import SearchSpaceConformance
 
 SHARED = Path(__file__).parents[2].parent / "shared"
 SPACE = NasBench201()

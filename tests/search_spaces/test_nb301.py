@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from scipy.stats import chi2
 
 from gennape.errors import ConfigError, InvalidArchitectureError
-from gennape.search_spaces.conformance import FixtureRow, check_row, measure, read_rows
 from gennape.search_spaces.families import nb301
+from gennape.search_spaces.families.conformance import FixtureRow, check_row, measure, read_rows
 from gennape.search_spaces.families.nb301 import (
     N_DISTINCT,
     OPERATIONS,
@@ -29,13 +29,13 @@ from gennape.search_spaces.families.nb301 import (
     genotype_string,
 )
 from gennape.search_spaces.families.registry import family
+from gennape.search_spaces.families.testing import SearchSpaceConformance
 from gennape.search_spaces.graphs import cost
 from gennape.search_spaces.graphs.canonical import canonical_hashes
 from gennape.search_spaces.graphs.graph import Column, ComputationGraph, pack
 from gennape.search_spaces.graphs.module import compile_graph
 from gennape.search_spaces.graphs.ops import Op
 from gennape.search_spaces.labels import read_labels
-from gennape.search_spaces.testing import SearchSpaceConformance
 
 SHARED = Path(__file__).parents[2].parent / "shared"
 SPACE = NasBench301()

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from gennape.errors import ConfigError, InvalidGraphError, WorkspaceError
 from gennape.jobs.export import export_graph
-from gennape.search_spaces.conformance import fill_weights
+from gennape.search_spaces.families.conformance import fill_weights
 from gennape.search_spaces.families.registry import FAMILIES, family
 from gennape.search_spaces.graphs import cost
 from gennape.search_spaces.graphs.builder import GraphBuilder
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from gennape.search_spaces.families.space import SearchSpace
     from gennape.search_spaces.graphs.graph import ComputationGraph
-    from gennape.search_spaces.space import SearchSpace
 
 SEEDS = st.integers(0, 2**32 - 1)
 EACH = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from space_checks import graph_hash
 
 from gennape.search_spaces.families.registry import FAMILIES
+from gennape.search_spaces.families.space import SearchSpace
 from gennape.search_spaces.graphs import cost
 from gennape.search_spaces.graphs.graph import Column, ComputationGraph
 from gennape.search_spaces.graphs.module import compile_graph
@@ -20,7 +21,6 @@ from gennape.search_spaces.graphs.ops import Op
 from gennape.search_spaces.imported import without_dead_ends
 from gennape.search_spaces.onnx_export import to_onnx
 from gennape.search_spaces.onnx_import import import_onnx, read_onnx
-from gennape.search_spaces.space import SearchSpace
 
 SEEDS = st.integers(0, 2**32 - 1)
 EACH = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

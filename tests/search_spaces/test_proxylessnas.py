@@ -14,10 +14,10 @@ from gennape.search_spaces.families import ofa_resnet, ofa_units
 from gennape.search_spaces.families.ofa_mbv3 import OfaMobileNetV3
 from gennape.search_spaces.families.ofa_resnet import OfaResNet
 from gennape.search_spaces.families.proxylessnas import ProxylessNAS
+from gennape.search_spaces.families.space import SearchSpace
 from gennape.search_spaces.graphs import cost
 from gennape.search_spaces.graphs.graph import Column, pack
 from gennape.search_spaces.graphs.ops import Op
-from gennape.search_spaces.space import SearchSpace
 
 SPACE = ProxylessNAS()
 # Depths 2, 3, 4, 2, 2 and 1, with every layer (3, 3) but those written out.

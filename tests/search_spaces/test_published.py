@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gennape.errors import InvalidGraphError
-from gennape.search_spaces.conformance import FixtureRow, check_row
+from gennape.search_spaces.families.conformance import FixtureRow, check_row
 from gennape.search_spaces.families.registry import family
 from gennape.search_spaces.graphs.builder import GraphBuilder
 from gennape.search_spaces.graphs.graph import ComputationGraph, pack

@@ -16,7 +16,7 @@ from gennape.search_spaces.graphs.spectrum import laplacian_spectra
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from gennape.search_spaces.space import SearchSpace
+    from gennape.search_spaces.families.space import SearchSpace
 
 
 def graph_of(n: int, edges: Sequence[Sequence[int]]) -> ComputationGraph:

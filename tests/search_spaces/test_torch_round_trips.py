@@ -26,7 +26,7 @@ from gennape.search_spaces.torch_import import from_torch, trace
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from gennape.search_spaces.space import SearchSpace
+    from gennape.search_spaces.families.space import SearchSpace
 
 SEEDS = st.integers(0, 2**32 - 1)
 

@@ -25,13 +25,13 @@ from hypothesis import strategies as st
 from jaxtyping import Int64
 
 from gennape.errors import InvalidArchitectureError
+from gennape.search_spaces.families.malformed import junk, malformed, places
+from gennape.search_spaces.families.space import Architecture, SearchSpace, shown
 from gennape.search_spaces.graphs import cost, graph
 from gennape.search_spaces.graphs.canonical import canonical_hashes
 from gennape.search_spaces.graphs.graph import Column, pack
 from gennape.search_spaces.graphs.module import compile_graph
 from gennape.search_spaces.graphs.ops import Op
-from gennape.search_spaces.malformed import junk, malformed, places
-from gennape.search_spaces.space import Architecture, SearchSpace, shown
 
 _JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-3, 300) | st.floats(allow_nan=False) | st.text(max_size=8),

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
-from gennape.search_spaces.space import Architecture
+from gennape.search_spaces.families.space import Architecture
 
 
 def malformed(example: Architecture) -> Iterator[Callable[[], Architecture]]:

@@ -18,13 +18,13 @@ from jaxtyping import Float64, Int64
 
 from gennape.errors import GennapeError, InvalidDataError
 from gennape.search_spaces.families import nb101, nb201, nb301
+from gennape.search_spaces.families.oracle import fill_weights, measure, uniform
 from gennape.search_spaces.families.registry import FAMILIES
+from gennape.search_spaces.families.space import SearchSpace
 from gennape.search_spaces.files.bounded import read_regular
 from gennape.search_spaces.graphs import cost
 from gennape.search_spaces.graphs.graph import pack
-from gennape.search_spaces.oracle import fill_weights, measure, uniform
 from gennape.search_spaces.published.rows import check_published, is_published_row
-from gennape.search_spaces.space import SearchSpace
 
 __all__ = ["check_row", "fill_weights", "fixture_files", "measure", "read_rows", "space_of", "uniform"]
 
