@@ -58,8 +58,8 @@ def export_graph(graph: ComputationGraph, path: Path, seed: int) -> None:
         raise ConfigError(f"cannot export to {path.name!r}: its suffix must be one of {', '.join(SUFFIXES)}")
     import numpy as np
 
+    from gennape.search_spaces.exporting.onnx import to_onnx, to_pt2, to_python
     from gennape.search_spaces.graphs.module import compile_graph, initialise
-    from gennape.search_spaces.onnx_export import to_onnx, to_pt2, to_python
 
     if suffix == ".py":
         to_python(graph, path)

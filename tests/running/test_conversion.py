@@ -29,6 +29,7 @@ from gennape.platform.conversion import ConversionConfig, convert
 from gennape.platform.conversion_inputs import FamilySample, labelled_file, onnx_folder
 from gennape.platform.conversion_parts import Architectures, SampledPart
 from gennape.platform.runs import lock_run
+from gennape.search_spaces.exporting.onnx import to_onnx
 from gennape.search_spaces.families.registry import FAMILIES, family
 from gennape.search_spaces.graphs.canonical import canonical_hashes
 from gennape.search_spaces.graphs.cost import macs, params
@@ -36,7 +37,6 @@ from gennape.search_spaces.graphs.graph import pack
 from gennape.search_spaces.graphs.module import compile_graph
 from gennape.search_spaces.graphs.parquet import read_graphs
 from gennape.search_spaces.graphs.spectrum import laplacian_spectra
-from gennape.search_spaces.onnx_export import to_onnx
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -19,12 +19,12 @@ from torch_modules import Forward, assert_same_function, ops_of, with_weights_of
 from gennape.errors import InvalidGraphError
 from gennape.predictors.features import N_FEATURES, featurize
 from gennape.search_spaces.drawing.diagram import by, node_tooltips
+from gennape.search_spaces.exporting.onnx import to_onnx, to_python
 from gennape.search_spaces.graphs import cost
 from gennape.search_spaces.graphs.builder import GraphBuilder
 from gennape.search_spaces.graphs.graph import Column, ComputationGraph, pack, validate
 from gennape.search_spaces.graphs.module import GraphModule, compile_graph
 from gennape.search_spaces.graphs.parquet import read_graphs, write_graphs
-from gennape.search_spaces.onnx_export import to_onnx, to_python
 from gennape.search_spaces.onnx_import import import_onnx
 from gennape.search_spaces.published.graphs import published_graph
 from gennape.search_spaces.torch_import import trace

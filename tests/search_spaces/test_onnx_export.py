@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 
 from gennape.errors import ConfigError, InvalidGraphError, WorkspaceError
 from gennape.jobs.export import export_graph
+from gennape.search_spaces.exporting.onnx import to_onnx, to_pt2, to_python
 from gennape.search_spaces.families.conformance import fill_weights
 from gennape.search_spaces.families.registry import FAMILIES, family
 from gennape.search_spaces.graphs import cost
 from gennape.search_spaces.graphs.builder import GraphBuilder
 from gennape.search_spaces.graphs.module import GraphModule, compile_graph, initialise
-from gennape.search_spaces.onnx_export import to_onnx, to_pt2, to_python
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from space_checks import graph_hash
 
+from gennape.search_spaces.exporting.onnx import to_onnx
 from gennape.search_spaces.families.registry import FAMILIES
 from gennape.search_spaces.families.space import SearchSpace
 from gennape.search_spaces.graphs import cost
@@ -19,7 +20,6 @@ from gennape.search_spaces.graphs.module import compile_graph
 from gennape.search_spaces.graphs.operations import RESIZE_MODES
 from gennape.search_spaces.graphs.ops import Op
 from gennape.search_spaces.imported import without_dead_ends
-from gennape.search_spaces.onnx_export import to_onnx
 from gennape.search_spaces.onnx_import import import_onnx, read_onnx
 
 SEEDS = st.integers(0, 2**32 - 1)

@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from torch_modules import IMAGE, Forward, ops_of
 
 from gennape.errors import InvalidDataError, InvalidGraphError, OpenShapeError
+from gennape.search_spaces.exporting.onnx import to_pt2
 from gennape.search_spaces.families.registry import family
 from gennape.search_spaces.graphs.canonical import canonical_hashes
 from gennape.search_spaces.graphs.graph import pack
 from gennape.search_spaces.graphs.module import compile_graph
-from gennape.search_spaces.onnx_export import to_pt2
 from gennape.search_spaces.pt2_import import import_pt2, read_pt2
 from gennape.search_spaces.torch_import import trace
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch_modules import Forward, assert_same_function, importing
 
 from gennape.errors import InvalidGraphError
+from gennape.search_spaces.exporting.onnx import to_onnx, to_python
 from gennape.search_spaces.families.registry import family
 from gennape.search_spaces.graphs import cost
 from gennape.search_spaces.graphs.builder import GraphBuilder
@@ -20,7 +21,6 @@ from gennape.search_spaces.graphs.canonical import canonical_hashes
 from gennape.search_spaces.graphs.graph import Column, ComputationGraph, concatenate, pack, validate
 from gennape.search_spaces.graphs.module import compile_graph
 from gennape.search_spaces.graphs.parquet import SCHEMA_KEY, read_graphs, write_graphs
-from gennape.search_spaces.onnx_export import to_onnx, to_python
 from gennape.search_spaces.onnx_import import read_onnx
 from gennape.search_spaces.torch_import import from_torch, trace
 

@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
+from gennape.search_spaces.exporting.onnx_nodes import maps
+from gennape.search_spaces.exporting.onnx_nodes.emitter import Emitter
 from gennape.search_spaces.graphs.graph import Column
 from gennape.search_spaces.graphs.module import output_padding
 from gennape.search_spaces.graphs.operations import learnt_shape, permutation
 from gennape.search_spaces.graphs.ops import Op
 from gennape.search_spaces.graphs.plan import Step
-from gennape.search_spaces.onnx_out import maps
-from gennape.search_spaces.onnx_out.emitter import Emitter
 
 
 def _window(step: Step) -> dict[str, Any]:

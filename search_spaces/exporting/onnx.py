@@ -11,14 +11,14 @@ from onnx import TensorProto, helper
 from torch import nn
 
 from gennape.errors import ConfigError, InvalidGraphError
+from gennape.search_spaces.exporting.onnx_nodes.emit import EMIT
+from gennape.search_spaces.exporting.onnx_nodes.emitter import Emitter
+from gennape.search_spaces.exporting.python import to_python
 from gennape.search_spaces.files.atomic import replacing
 from gennape.search_spaces.graphs.graph import Column, ComputationGraph
 from gennape.search_spaces.graphs.operations import unknown_name
 from gennape.search_spaces.graphs.ops import Op
 from gennape.search_spaces.graphs.plan import NOT_EXECUTABLE, execution_plan
-from gennape.search_spaces.onnx_out.emit import EMIT
-from gennape.search_spaces.onnx_out.emitter import Emitter
-from gennape.search_spaces.python_export import to_python
 
 __all__ = ["to_onnx", "to_pt2", "to_python"]
 

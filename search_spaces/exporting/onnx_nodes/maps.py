@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
+from gennape.search_spaces.exporting.onnx_nodes.emitter import Emitter
 from gennape.search_spaces.graphs.graph import Column
 from gennape.search_spaces.graphs.operations import PAD_MODES, RESIZE_MODES
 from gennape.search_spaces.graphs.plan import Step
-from gennape.search_spaces.onnx_out.emitter import Emitter
 
 
 def cut(e: Emitter, step: Step, xs: list[str]) -> str:
