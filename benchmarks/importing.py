@@ -31,8 +31,8 @@ from gennape.errors import InvalidGraphError
 from gennape.search_spaces.graphs import cost
 from gennape.search_spaces.graphs.canonical import canonical_hashes
 from gennape.search_spaces.graphs.graph import pack
-from gennape.search_spaces.onnx_import import import_onnx
-from gennape.search_spaces.torch_import import Traced, trace
+from gennape.search_spaces.importing.onnx import import_onnx
+from gennape.search_spaces.importing.torch import Traced, trace
 
 CONVOLUTIONAL = (
     *("resnet18", "resnet50", "seresnet50", "resnetv2_50x1_bit", "res2net50_26w_4s", "resnest14d", "skresnet18"),

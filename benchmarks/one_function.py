@@ -32,8 +32,8 @@ from gennape.predictors.checkpoint import load_pretrained
 from gennape.search_spaces.families.registry import FAMILIES
 from gennape.search_spaces.graphs.graph import ComputationGraph, pack
 from gennape.search_spaces.graphs.module import compile_graph
-from gennape.search_spaces.onnx_import import read_onnx
-from gennape.search_spaces.torch_import import from_torch
+from gennape.search_spaces.importing.onnx import read_onnx
+from gennape.search_spaces.importing.torch import from_torch
 
 MODELS = (
     *("resnet18", "resnet50", "seresnet50", "resnetv2_50x1_bit", "res2net50_26w_4s", "ecaresnet26t", "cspresnet50"),

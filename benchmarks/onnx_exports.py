@@ -37,8 +37,8 @@ from gennape.errors import GennapeError
 from gennape.search_spaces.graphs import cost
 from gennape.search_spaces.graphs.graph import Column, ComputationGraph, pack
 from gennape.search_spaces.graphs.ops import Op
-from gennape.search_spaces.onnx_import import import_onnx
-from gennape.search_spaces.torch_import import trace
+from gennape.search_spaces.importing.onnx import import_onnx
+from gennape.search_spaces.importing.torch import trace
 
 MODELS = (
     *("resnet18", "resnet50d", "seresnet50", "resnetv2_50x1_bit", "res2net50_26w_4s", "resnest14d", "skresnet18"),

@@ -44,8 +44,8 @@ from gennape.errors import GennapeError
 from gennape.search_spaces.graphs.graph import Column, ComputationGraph
 from gennape.search_spaces.graphs.module import GraphModule, compile_graph
 from gennape.search_spaces.graphs.plan import NOT_EXECUTABLE
-from gennape.search_spaces.onnx_import import from_onnx
-from gennape.search_spaces.onnx_in.network import OPSETS
+from gennape.search_spaces.importing.onnx import from_onnx
+from gennape.search_spaces.importing.onnx_nodes.network import OPSETS
 
 #: Most seconds that a case may take, and the opset that old ones are converted to.
 SECONDS, CONVERTED = 60, 13

@@ -30,8 +30,8 @@ from gennape.search_spaces.graphs import cost
 from gennape.search_spaces.graphs.canonical import canonical_hashes
 from gennape.search_spaces.graphs.graph import pack
 from gennape.search_spaces.graphs.module import compile_graph
-from gennape.search_spaces.onnx_import import import_onnx
-from gennape.search_spaces.torch_import import trace
+from gennape.search_spaces.importing.onnx import import_onnx
+from gennape.search_spaces.importing.torch import trace
 
 Outcome = tuple[str, str]
 IMAGE = (3, 13, 13)

@@ -37,7 +37,7 @@ from importing import timm
 from gennape.errors import GennapeError
 from gennape.search_spaces.graphs import cost
 from gennape.search_spaces.graphs.graph import pack
-from gennape.search_spaces.torch_import import trace
+from gennape.search_spaces.importing.torch import trace
 
 _SECONDS, _BYTES = 300, 16 * 2**30
 OUTCOMES = ("executable", "others", "refused", "wrong", "not made")

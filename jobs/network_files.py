@@ -52,13 +52,13 @@ Shape = Annotated[
 
 
 def _read_onnx(path: Path, shape: tuple[int, ...] | None) -> ComputationGraph:
-    from gennape.search_spaces.onnx_import import read_onnx
+    from gennape.search_spaces.importing.onnx import read_onnx
 
     return read_onnx(path, shape=shape)
 
 
 def _read_pt2(path: Path, shape: tuple[int, ...] | None) -> ComputationGraph:
-    from gennape.search_spaces.pt2_import import read_pt2
+    from gennape.search_spaces.importing.pt2 import read_pt2
 
     return read_pt2(path, shape)
 

@@ -204,7 +204,7 @@ class OnnxPart:
 
 def _read(path: Path, max_bytes: int, shape: tuple[int, ...] | None) -> ComputationGraph:
     """The network of a file, with ``shape`` where it leaves that of its input open."""
-    from gennape.search_spaces.onnx_import import read_onnx  # noqa: PLC0415 (other inputs do without ONNX)
+    from gennape.search_spaces.importing.onnx import read_onnx  # noqa: PLC0415 (other inputs do without ONNX)
 
     try:
         return read_onnx(path, max_bytes)

@@ -37,7 +37,7 @@ from gennape.platform.http_guard import GONE, GRAPHS, HEALTH, METRICS, ONNX, PRE
 from gennape.platform.http_metrics import CONTENT_TYPE
 from gennape.search_spaces.families.registry import FAMILIES, family
 from gennape.search_spaces.graphs.graph import pack
-from gennape.search_spaces.onnx_import import read_onnx
+from gennape.search_spaces.importing.onnx import read_onnx
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -18,7 +18,7 @@ from google.protobuf.message import DecodeError
 
 from gennape.search_spaces.files.parquet_pages import UNREADABLE
 from gennape.search_spaces.files.tfrecord import crc32c, masked
-from gennape.search_spaces.onnx_in.operators import OPERATORS
+from gennape.search_spaces.importing.onnx_nodes.operators import OPERATORS
 
 #: A damaged copy of the contents of a file.
 Mutation = Callable[[bytes, Random], bytes]

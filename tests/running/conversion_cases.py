@@ -98,7 +98,7 @@ class StandInPart(OnnxPart):
     """Files read by :func:`read_stand_in`."""
 
     def convert(self, spectrum, watch, skip):
-        module = ModuleType("gennape.search_spaces.onnx_import")
+        module = ModuleType("gennape.search_spaces.importing.onnx")
         module.read_onnx = read_stand_in
         with pytest.MonkeyPatch.context() as patch:
             patch.setitem(sys.modules, module.__name__, module)

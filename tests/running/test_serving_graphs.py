@@ -14,7 +14,7 @@ from gennape.platform import http_api
 from gennape.platform.http_api import example
 from gennape.platform.http_bodies import as_columns
 from gennape.search_spaces.families.registry import FAMILIES, family
-from gennape.search_spaces.onnx_import import read_onnx
+from gennape.search_spaces.importing.onnx import read_onnx
 
 if TYPE_CHECKING:
     pass

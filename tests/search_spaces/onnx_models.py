@@ -12,7 +12,7 @@ from space_checks import graph_hash
 
 from gennape.search_spaces.graphs.builder import GraphBuilder, Value
 from gennape.search_spaces.graphs.graph import ComputationGraph
-from gennape.search_spaces.onnx_import import from_onnx
+from gennape.search_spaces.importing.onnx import from_onnx
 
 Build = Callable[[GraphBuilder, Value], Value]
 IMAGE = (3, 8, 10)

@@ -12,7 +12,7 @@ import torch
 from gennape.search_spaces.graphs.graph import Column, ComputationGraph
 from gennape.search_spaces.graphs.module import compile_graph
 from gennape.search_spaces.graphs.ops import Op
-from gennape.search_spaces.onnx_import import from_onnx
+from gennape.search_spaces.importing.onnx import from_onnx
 
 
 def by_onnxruntime(model: onnx.ModelProto, image: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

@@ -25,9 +25,9 @@ from gennape.search_spaces.graphs.builder import GraphBuilder
 from gennape.search_spaces.graphs.graph import Column, ComputationGraph, pack, validate
 from gennape.search_spaces.graphs.module import GraphModule, compile_graph
 from gennape.search_spaces.graphs.parquet import read_graphs, write_graphs
-from gennape.search_spaces.onnx_import import import_onnx
+from gennape.search_spaces.importing.onnx import import_onnx
+from gennape.search_spaces.importing.torch import trace
 from gennape.search_spaces.published.graphs import published_graph
-from gennape.search_spaces.torch_import import trace
 
 SHAPE = (2, 3, 4)
 

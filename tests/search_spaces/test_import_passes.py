@@ -11,8 +11,8 @@ from torch_modules import Forward
 
 from gennape.search_spaces.graphs.builder import GraphBuilder, Value
 from gennape.search_spaces.graphs.graph import Column, pack, validate
-from gennape.search_spaces.onnx_import import from_onnx
-from gennape.search_spaces.torch_import import from_torch, trace
+from gennape.search_spaces.importing.onnx import from_onnx
+from gennape.search_spaces.importing.torch import from_torch, trace
 
 C, H, W = IMAGE
 

@@ -19,7 +19,7 @@ from gennape.search_spaces.graphs.graph import Column, ComputationGraph, PackedG
 from gennape.search_spaces.graphs.module import compile_graph
 from gennape.search_spaces.graphs.normal_form import normal_form
 from gennape.search_spaces.graphs.ops import Op
-from gennape.search_spaces.onnx_import import read_onnx
+from gennape.search_spaces.importing.onnx import read_onnx
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

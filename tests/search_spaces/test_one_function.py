@@ -12,7 +12,7 @@ from space_checks import graph_hash
 
 from gennape.search_spaces.graphs.graph import pack, validate
 from gennape.search_spaces.graphs.normal_form import normal_form
-from gennape.search_spaces.onnx_import import from_onnx
+from gennape.search_spaces.importing.onnx import from_onnx
 
 if TYPE_CHECKING:
     import onnx

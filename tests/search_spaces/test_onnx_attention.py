@@ -19,9 +19,9 @@ from gennape.search_spaces.graphs import cost
 from gennape.search_spaces.graphs.canonical import canonical_hashes
 from gennape.search_spaces.graphs.graph import pack, validate
 from gennape.search_spaces.graphs.module import GraphModule, compile_graph
-from gennape.search_spaces.imported import Imported
-from gennape.search_spaces.onnx_import import from_onnx
-from gennape.search_spaces.torch_import import trace
+from gennape.search_spaces.importing.imported import Imported
+from gennape.search_spaces.importing.onnx import from_onnx
+from gennape.search_spaces.importing.torch import trace
 
 #: Heads of queries, keys and values, cut out of the channels.
 _CUT = node("Split", "x parts", "q k v", axis=1)

@@ -14,13 +14,13 @@ from onnx_models import IMAGE, model_of, node
 from onnx_numbers import assert_as_onnxruntime, by_onnxruntime
 
 from gennape.errors import GennapeError, InvalidGraphError
-from gennape.search_spaces import onnx_import
 from gennape.search_spaces.graphs import cost
 from gennape.search_spaces.graphs.graph import pack
-from gennape.search_spaces.onnx_import import from_onnx
-from gennape.search_spaces.onnx_in.constants import evaluate
-from gennape.search_spaces.onnx_in.file import Constant
-from gennape.search_spaces.onnx_in.network import OnnxNode
+from gennape.search_spaces.importing import onnx as onnx_import
+from gennape.search_spaces.importing.onnx import from_onnx
+from gennape.search_spaces.importing.onnx_nodes.constants import evaluate
+from gennape.search_spaces.importing.onnx_nodes.file import Constant
+from gennape.search_spaces.importing.onnx_nodes.network import OnnxNode
 
 RNG = np.random.default_rng(0)
 A = RNG.normal(size=(2, 3, 4)).astype(np.float32)

@@ -14,8 +14,8 @@ from torch_modules import importing
 from gennape.search_spaces.graphs import cost
 from gennape.search_spaces.graphs.canonical import canonical_hashes
 from gennape.search_spaces.graphs.graph import pack
-from gennape.search_spaces.onnx_import import import_onnx
-from gennape.search_spaces.torch_import import trace
+from gennape.search_spaces.importing.onnx import import_onnx
+from gennape.search_spaces.importing.torch import trace
 
 pytestmark = [
     # What PyTorch's exporters say of themselves and of their own calls.

@@ -11,7 +11,7 @@ from onnx_numbers import assert_as_onnxruntime, by_graph, by_onnxruntime
 
 from gennape.search_spaces.graphs import cost
 from gennape.search_spaces.graphs.graph import pack
-from gennape.search_spaces.onnx_import import from_onnx
+from gennape.search_spaces.importing.onnx import from_onnx
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(1, 3, 1, 1)).astype(np.float32)

@@ -17,11 +17,11 @@ from onnx_models import BN, IMAGE, graph_of, model_of, node
 from space_checks import graph_hash
 
 from gennape.errors import GennapeError, InvalidDataError, InvalidGraphError, OpenShapeError
-from gennape.search_spaces import onnx_import
 from gennape.search_spaces.graphs import cost
 from gennape.search_spaces.graphs.graph import pack
-from gennape.search_spaces.onnx_import import from_onnx, read_onnx
-from gennape.search_spaces.onnx_in import file
+from gennape.search_spaces.importing import onnx as onnx_import
+from gennape.search_spaces.importing.onnx import from_onnx, read_onnx
+from gennape.search_spaces.importing.onnx_nodes import file
 
 # Sizes ---------------------------------------------------------------------------------------------------------------
 

@@ -12,7 +12,7 @@ from onnx_models import IMAGE, assert_same, model_of, node
 from onnx_numbers import assert_as_onnxruntime, by_onnxruntime
 
 from gennape.errors import InvalidGraphError
-from gennape.search_spaces.onnx_import import from_onnx
+from gennape.search_spaces.importing.onnx import from_onnx
 
 X = 3 * np.random.default_rng(0).normal(size=(1, *IMAGE)).astype(np.float32)
 

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from gennape.search_spaces.graphs import cost
 from gennape.search_spaces.graphs.canonical import canonical_hashes
 from gennape.search_spaces.graphs.graph import pack
-from gennape.search_spaces.onnx_import import from_onnx
-from gennape.search_spaces.torch_import import trace
+from gennape.search_spaces.importing.onnx import from_onnx
+from gennape.search_spaces.importing.torch import trace
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),

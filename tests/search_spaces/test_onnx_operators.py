@@ -15,7 +15,7 @@ from gennape.errors import GennapeError
 from gennape.search_spaces.graphs import cost
 from gennape.search_spaces.graphs.graph import pack
 from gennape.search_spaces.graphs.ops import Op
-from gennape.search_spaces.onnx_import import from_onnx
+from gennape.search_spaces.importing.onnx import from_onnx
 
 OPERATORS: dict[str, tuple[onnx.ModelProto, Build]] = {
     "conv": (

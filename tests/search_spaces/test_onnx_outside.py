@@ -12,7 +12,7 @@ from onnx_numbers import assert_as_onnxruntime, by_graph
 
 from gennape.errors import InvalidGraphError
 from gennape.search_spaces.graphs.ops import Op
-from gennape.search_spaces.onnx_import import from_onnx
+from gennape.search_spaces.importing.onnx import from_onnx
 
 X = np.random.default_rng(0).normal(size=(1, *IMAGE)).astype(np.float32)
 GRID = np.zeros((1, 5, 6, 2), np.float32)

@@ -12,7 +12,7 @@ from onnx_models import assert_same, model_of, node
 
 from gennape.search_spaces.graphs.builder import GraphBuilder, Value
 from gennape.search_spaces.graphs.ops import Op
-from gennape.search_spaces.onnx_import import from_onnx
+from gennape.search_spaces.importing.onnx import from_onnx
 
 
 @pytest.mark.parametrize("order", ["x g", "g x"])

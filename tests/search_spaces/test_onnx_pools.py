@@ -14,7 +14,7 @@ from onnx_numbers import assert_as_onnxruntime
 
 from gennape.errors import InvalidGraphError
 from gennape.search_spaces.graphs.ops import Op
-from gennape.search_spaces.onnx_import import from_onnx
+from gennape.search_spaces.importing.onnx import from_onnx
 
 POOLS = ("MaxPool", "AveragePool")
 PAIRS = ((1, 1), (1, 2), (2, 1), (2, 2), (3, 3), (4, 3), (5, 4), (2, 5))

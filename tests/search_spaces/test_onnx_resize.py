@@ -15,7 +15,7 @@ from onnx_models import model_of, node
 from onnx_numbers import assert_as_onnxruntime
 
 from gennape.errors import InvalidGraphError
-from gennape.search_spaces.onnx_import import from_onnx
+from gennape.search_spaces.importing.onnx import from_onnx
 
 PLACES = ("half_pixel", "pytorch_half_pixel", "half_pixel_symmetric", "align_corners", "asymmetric")
 ROUNDINGS = ("floor", "ceil", "round_prefer_floor", "round_prefer_ceil")

@@ -19,8 +19,8 @@ from gennape.search_spaces.graphs.graph import Column, ComputationGraph
 from gennape.search_spaces.graphs.module import compile_graph
 from gennape.search_spaces.graphs.operations import RESIZE_MODES
 from gennape.search_spaces.graphs.ops import Op
-from gennape.search_spaces.imported import without_dead_ends
-from gennape.search_spaces.onnx_import import import_onnx, read_onnx
+from gennape.search_spaces.importing.imported import without_dead_ends
+from gennape.search_spaces.importing.onnx import import_onnx, read_onnx
 
 SEEDS = st.integers(0, 2**32 - 1)
 EACH = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

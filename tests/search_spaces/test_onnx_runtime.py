@@ -13,7 +13,7 @@ from onnx_models import IMAGE, model_of, node
 from space_checks import graph_hash
 
 from gennape.errors import InvalidGraphError
-from gennape.search_spaces.onnx_import import from_onnx
+from gennape.search_spaces.importing.onnx import from_onnx
 
 if TYPE_CHECKING:
     from onnx import NodeProto

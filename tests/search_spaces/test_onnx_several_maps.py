@@ -10,7 +10,7 @@ from onnx import numpy_helper
 from onnx_models import model_of, node
 from onnx_numbers import assert_as_onnxruntime
 
-from gennape.search_spaces.onnx_import import from_onnx
+from gennape.search_spaces.importing.onnx import from_onnx
 
 X = np.random.default_rng(0).normal(size=(1, 8, 3, 3)).astype(np.float32)
 SHAPES = {"s": np.array([2, 4, 3, 3]), "t": np.array([1, 8, 3, 3]), "n": np.array([4])}

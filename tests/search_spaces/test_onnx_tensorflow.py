@@ -14,7 +14,7 @@ from torch_modules import ops_of
 
 from gennape.search_spaces.graphs.graph import pack, validate
 from gennape.search_spaces.graphs.module import GraphModule, compile_graph
-from gennape.search_spaces.onnx_import import from_onnx
+from gennape.search_spaces.importing.onnx import from_onnx
 
 RNG = np.random.default_rng(0)
 

@@ -20,8 +20,8 @@ from gennape.search_spaces.families.registry import family
 from gennape.search_spaces.graphs.canonical import canonical_hashes
 from gennape.search_spaces.graphs.graph import pack
 from gennape.search_spaces.graphs.module import compile_graph
-from gennape.search_spaces.pt2_import import import_pt2, read_pt2
-from gennape.search_spaces.torch_import import trace
+from gennape.search_spaces.importing.pt2 import import_pt2, read_pt2
+from gennape.search_spaces.importing.torch import trace
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -12,7 +12,7 @@ from torch_modules import IMAGE, Forward, assert_counts_every_weight, assert_sam
 
 from gennape.search_spaces.graphs import cost
 from gennape.search_spaces.graphs.graph import pack
-from gennape.search_spaces.torch_import import trace
+from gennape.search_spaces.importing.torch import trace
 
 
 class Attention(nn.Module):

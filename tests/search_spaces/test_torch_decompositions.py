@@ -12,7 +12,7 @@ from torch_modules import IMAGE, Forward, assert_counts_every_weight, ops_of
 
 from gennape.search_spaces.graphs.graph import pack, validate
 from gennape.search_spaces.graphs.module import compile_graph
-from gennape.search_spaces.torch_import import trace
+from gennape.search_spaces.importing.torch import trace
 
 
 def _windows(x: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ from torch_modules import (
 from gennape.search_spaces.graphs import cost
 from gennape.search_spaces.graphs.builder import GraphBuilder
 from gennape.search_spaces.graphs.graph import Column, pack
-from gennape.search_spaces.torch_import import from_torch, trace
+from gennape.search_spaces.importing.torch import from_torch, trace
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from torch_modules import IMAGE, Forward, importing, ops_of
 
 from gennape.errors import InvalidGraphError
-from gennape.search_spaces.torch_import import from_torch, trace
-from gennape.search_spaces.tracing.preservation import preserved
+from gennape.search_spaces.importing.torch import from_torch, trace
+from gennape.search_spaces.importing.tracing.preservation import preserved
 
 if TYPE_CHECKING:
     from collections.abc import Callable

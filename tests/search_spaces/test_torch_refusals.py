@@ -14,7 +14,7 @@ from torch_modules import IMAGE, Forward, ops_of, traced_ops
 from gennape.errors import InvalidDataError, InvalidGraphError
 from gennape.search_spaces.graphs import cost
 from gennape.search_spaces.graphs.graph import pack
-from gennape.search_spaces.torch_import import from_torch, trace
+from gennape.search_spaces.importing.torch import from_torch, trace
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -20,8 +20,8 @@ from gennape.search_spaces.graphs.graph import Column, ComputationGraph, pack, v
 from gennape.search_spaces.graphs.module import compile_graph
 from gennape.search_spaces.graphs.operations import learnt_shape
 from gennape.search_spaces.graphs.ops import Op
-from gennape.search_spaces.imported import without_dead_ends
-from gennape.search_spaces.torch_import import from_torch, trace
+from gennape.search_spaces.importing.imported import without_dead_ends
+from gennape.search_spaces.importing.torch import from_torch, trace
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -15,7 +15,7 @@ from torch_modules import Forward, ops_of
 from gennape.errors import InvalidDataError
 from gennape.search_spaces.graphs import cost
 from gennape.search_spaces.graphs.graph import pack
-from gennape.search_spaces.torch_import import Traced, from_torch, trace
+from gennape.search_spaces.importing.torch import Traced, from_torch, trace
 
 IMAGE = (8, 6, 6)
 

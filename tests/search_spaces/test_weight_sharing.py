@@ -21,8 +21,8 @@ from gennape.search_spaces.graphs.canonical import canonical_hashes
 from gennape.search_spaces.graphs.graph import Column, ComputationGraph, concatenate, pack, validate
 from gennape.search_spaces.graphs.module import compile_graph
 from gennape.search_spaces.graphs.parquet import SCHEMA_KEY, read_graphs, write_graphs
-from gennape.search_spaces.onnx_import import read_onnx
-from gennape.search_spaces.torch_import import from_torch, trace
+from gennape.search_spaces.importing.onnx import read_onnx
+from gennape.search_spaces.importing.torch import from_torch, trace
 
 if TYPE_CHECKING:
     from collections.abc import Callable

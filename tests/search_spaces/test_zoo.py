@@ -14,10 +14,10 @@ from torch_modules import assert_counts_every_weight, importing, with_weights_of
 
 from gennape.search_spaces.graphs import cost
 from gennape.search_spaces.graphs.graph import pack, validate
-from gennape.search_spaces.torch_import import trace
+from gennape.search_spaces.importing.torch import trace
 
 if TYPE_CHECKING:
-    from gennape.search_spaces.torch_import import Traced
+    from gennape.search_spaces.importing.torch import Traced
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("timm") is None, reason="timm is not installed (extra: test)")
 

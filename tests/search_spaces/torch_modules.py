@@ -16,7 +16,7 @@ from gennape.search_spaces.graphs import cost
 from gennape.search_spaces.graphs.graph import Column, ComputationGraph, pack, validate
 from gennape.search_spaces.graphs.module import compile_graph, has_weights
 from gennape.search_spaces.graphs.ops import Op
-from gennape.search_spaces.torch_import import Traced, from_torch, trace
+from gennape.search_spaces.importing.torch import Traced, from_torch, trace
 
 IMAGE = (8, 6, 6)
 

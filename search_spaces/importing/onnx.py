@@ -1,0 +1,192 @@
+"""Bring a network in from ONNX: its structure becomes a computation graph, its weights stay in the file."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+
+from gennape.errors import InvalidDataError, InvalidGraphError
+from gennape.search_spaces.graphs.builder import GraphBuilder
+from gennape.search_spaces.graphs.graph import Column, ComputationGraph, pack, validate
+from gennape.search_spaces.graphs.operations import other_kind
+from gennape.search_spaces.graphs.ops import Op
+from gennape.search_spaces.importing.imported import Imported
+from gennape.search_spaces.importing.onnx_nodes.call import Call, Result, Sequence
+from gennape.search_spaces.importing.onnx_nodes.constants import evaluate, is_evaluated
+from gennape.search_spaces.importing.onnx_nodes.file import MAX_BYTES, Constant, read_model, without_weights
+from gennape.search_spaces.importing.onnx_nodes.network import OnnxNetwork, OnnxNode, needed, network_of
+from gennape.search_spaces.importing.onnx_nodes.number_types import casts, number_types
+from gennape.search_spaces.importing.onnx_nodes.operators import FUSED_OPERATORS, OPERATORS
+from gennape.search_spaces.importing.onnx_nodes.patterns import FUSED, fuse
+from gennape.search_spaces.importing.onnx_nodes.runtime import as_onnx
+from gennape.search_spaces.importing.onnx_nodes.sharing import Origin, with_shared_weights
+from gennape.search_spaces.importing.passes import tidied
+from gennape.search_spaces.importing.tracing.traced_value import TracedValue, default_groups, grouped, settle, sizes
+
+#: Most problems that an error lists, longest time that an import takes, and largest cost of a node.
+_MAX_LISTED, _MAX_SECONDS, _MAX_COST = 200, 60.0, 2.0**53
+#: Most bytes of computed constants whose numbers are kept.
+_MAX_CONSTANTS = 64 * 2**20
+
+
+def read_onnx(
+    path: Path, max_bytes: int = MAX_BYTES, shape: tuple[int, ...] | None = None, max_inputs: int | None = None
+) -> ComputationGraph:
+    """The network in the ONNX file at ``path``, of opset 11 to 28.
+
+    Only the structure is read, never weights or external data, so that memory does not grow with them. A free first
+    dimension of the input is a batch and set to 1; for other free dimensions give the input's ``shape``.
+
+    Raises :class:`InvalidDataError` for a file that cannot be read or is larger than ``max_bytes`` or not ONNX, and
+    :class:`InvalidGraphError` that lists every node that a computation graph cannot express, or where all operators
+    together take more than ``max_inputs``, which is what an import takes its time for.
+    """
+    return import_onnx(path, max_bytes, shape, max_inputs).graph
+
+
+def import_onnx(
+    path: Path, max_bytes: int = MAX_BYTES, shape: tuple[int, ...] | None = None, max_inputs: int | None = None
+) -> Imported:
+    """As :func:`read_onnx`, with a count of the operations outside the vocabulary."""
+    network = network_of(read_model(path, max_bytes), shape)
+    inputs = sum(len(node.inputs) for node in network.nodes)
+    if max_inputs is not None and inputs > max_inputs:
+        raise InvalidGraphError(
+            f"the operators of the model take {inputs} inputs, more than the {max_inputs} that are taken here; "
+            "divide the network"
+        )
+    return _imported(network)
+
+
+def from_onnx(model: onnx.ModelProto, shape: tuple[int, ...] | None = None) -> Imported:
+    """As :func:`import_onnx`, of a model in memory, which stays as it is."""
+    return _imported(network_of(without_weights(model), shape))
+
+
+def _imported(network: OnnxNetwork) -> Imported:
+    constants = dict(network.constants)
+    problems: list[str] = []
+    name, shape = network.input
+    network = replace(network, nodes=as_onnx(network.nodes, constants))
+    given = {name: network.type, **{key: x.type for key, x in constants.items()}}
+    types = number_types(network.nodes, given)
+    network = replace(network, nodes=casts(network.nodes, types))
+    deadline = time.monotonic() + _MAX_SECONDS
+    nodes = fuse(_without_constants(network, constants, problems, deadline), constants, network.output)
+    builder, groups = GraphBuilder(), default_groups(shape)
+    image = grouped(builder.input(*sizes(shape, groups)), shape, groups)
+    values: dict[str, Result] = {**constants, name: image}
+    call = Call(OnnxNode("", "", (), ()), (), builder, network.opset, set(), {}, types)
+    origins: list[Origin] = []
+    for node in needed(nodes, network.output):
+        _check_time(deadline, node)
+        # What takes the result of a problem is no problem of its own, unless nothing could take it.
+        lost = any(x and x not in values for x in node.inputs)
+        try:
+            first, taken = builder.size, _prepared(call, node, values)
+            results = [] if lost and _is_known(node) else _results(taken)
+            learnt = tuple(x for x in taken.constants if x is not None and x.params)
+            origins.append(Origin(first, builder.size, learnt))
+            values.update((name, made) for name, made in zip(node.outputs, results, strict=False) if name)
+        except InvalidGraphError as error:
+            problems.append(f"node {node}: {error}")
+    result = values.get(network.output)
+    if problems or not isinstance(result, TracedValue):
+        raise _refused(problems or [f"the output {network.output!r} does not depend on the input"])
+    builder.output(settle(builder, result).value)
+    graph = with_shared_weights(*tidied(builder.build()), origins)
+    _check_cost(graph)
+    validate(pack([graph]))
+    return Imported(graph, _counted(graph, call.others))
+
+
+def _check_time(deadline: float, node: OnnxNode) -> None:
+    if time.monotonic() > deadline:
+        raise InvalidDataError(f"the import took over {_MAX_SECONDS:.0f} s, up to node {node}; simplify the model")
+
+
+def _prepared(call: Call, node: OnnxNode, values: dict[str, Result]) -> Call:
+    """The call of an operator on what was made before."""
+    taken = [values.get(name) for name in node.inputs]
+    sequences = [x for x in taken if isinstance(x, Sequence)]
+    if sequences and node.op != "SequenceAt":
+        raise InvalidGraphError("it takes a sequence, must take its parts")
+    xs = tuple(None if isinstance(x, Sequence) else x for x in taken)
+    return replace(call, node=node, xs=xs, sequence=sequences[0] if sequences else None)
+
+
+def _check_cost(graph: ComputationGraph) -> None:
+    """Refuse sizes whose products no counter of costs can hold."""
+    nodes = np.maximum(graph.nodes, 1).astype(np.float64)
+    made = [Column.C_IN, Column.C_OUT, Column.KERNEL_H, Column.KERNEL_W, Column.H_OUT, Column.W_OUT]
+    taken = [Column.C_IN, Column.H_IN, Column.W_IN, Column.W_OUT]
+    worst = max(nodes[:, made].prod(1).max(), nodes[:, taken].prod(1).max(), graph.scalars.max())
+    if worst > _MAX_COST:
+        raise InvalidGraphError(
+            f"a node of the model would cost {worst:.1e} multiply-accumulates, over {_MAX_COST:.1e}"
+        )
+
+
+def _counted(graph: ComputationGraph, names: set[str]) -> dict[str, int]:
+    """How often each operation outside the vocabulary is in the graph."""
+    kinds = Counter(graph.nodes[graph.nodes[:, Column.OP] == Op.OTHER, Column.KIND].tolist())
+    # The last two are not operators: they arrange a tensor's dimensions for the operator that takes it.
+    named = {name: kinds[other_kind(name)] for name in sorted(names | {"rearrange", "expand"})}
+    return {name: count for name, count in named.items() if count}
+
+
+def _without_constants(
+    network: OnnxNetwork, constants: dict[str, Constant], problems: list[str], deadline: float
+) -> list[OnnxNode]:
+    """The nodes that depend on the image; the others are computed into ``constants``."""
+    rest, held = [], 0
+    for node in network.nodes:
+        fixed = not node.domain and is_evaluated(node.op) and all(not x or x in constants for x in node.inputs)
+        if not fixed:
+            rest.append(node)
+            continue
+        try:
+            _check_time(deadline, node)
+            made = evaluate(node, [constants.get(x) for x in node.inputs], network.opset)
+            held += sum(x.values.nbytes for x in made if x.values is not None)
+            if held > _MAX_CONSTANTS:  # of what follows only the shapes are kept
+                made = [replace(x, values=None) for x in made]
+            constants.update((name, x) for name, x in zip(node.outputs, made, strict=False) if name)
+        except InvalidGraphError as error:
+            problems.append(f"node {node}: {error}")
+    return rest
+
+
+def _is_known(node: OnnxNode) -> bool:
+    if node.domain:
+        return node.domain == FUSED and node.op in FUSED_OPERATORS
+    return node.op in OPERATORS or is_evaluated(node.op)
+
+
+def _results(call: Call) -> list[Result]:
+    """What the operator makes, as nodes or as constants."""
+    node = call.node
+    if all(not isinstance(x, TracedValue) for x in call.xs) and is_evaluated(node.op) and not node.domain:
+        return [*evaluate(node, call.constants, call.opset)]
+    operator = (FUSED_OPERATORS if node.domain == FUSED else {} if node.domain else OPERATORS).get(node.op)
+    if operator is None:
+        raise InvalidGraphError("no operation is known for it")
+    made = operator(call)
+    results = made if isinstance(made, list) else [made]
+    if len(results) < node.n_taken:
+        raise InvalidGraphError(f"its output {node.n_taken} is taken, of which only the first {len(results)} is known")
+    return results
+
+
+def _refused(problems: list[str]) -> InvalidGraphError:
+    listed = problems[:_MAX_LISTED] + [f"and {len(problems) - _MAX_LISTED} more"] * (len(problems) > _MAX_LISTED)
+    return InvalidGraphError(
+        f"the model cannot be told as a computation graph, {len(problems)} of its parts are not known:\n  "
+        + "\n  ".join(listed)
+        + "\nreplace them in the network, or fold what is constant when exporting"
+    )

@@ -1,0 +1,28 @@
+"""Bring a network in from a program that ``torch.export`` saved: its structure, without its weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from gennape.search_spaces.graphs.graph import ComputationGraph
+from gennape.search_spaces.importing.pt2_nodes.archive import read_archive
+from gennape.search_spaces.importing.pt2_nodes.program import Program
+from gennape.search_spaces.importing.torch import HANDLERS, SUBSTITUTES, Traced, trace_without_numbers
+
+
+def read_pt2(path: Path, shape: tuple[int, ...] | None = None) -> ComputationGraph:
+    """The computation graph of the program at ``path``; see :func:`import_pt2`."""
+    return import_pt2(path, shape).graph
+
+
+def import_pt2(path: Path, shape: tuple[int, ...] | None = None) -> Traced:
+    """The network in a file of ``torch.export.save``, as :func:`torch_import.trace` gives it; ``.graph`` is the graph.
+
+    Nothing of the file is executed or unpickled, and weights are passed over. A free first dimension of the input is a
+    batch and set to 1; where its other dimensions are free, too, ``shape`` says what they are: (1, 3, 224, 224).
+
+    Raises :class:`InvalidDataError` for a file that cannot be read or is no program, :class:`OpenShapeError` where
+    ``shape`` is missing, and :class:`InvalidGraphError` that lists every call that no node can stand for.
+    """
+    program = Program(read_archive(path), HANDLERS.keys() | SUBSTITUTES.keys())
+    return trace_without_numbers(program, program.example(shape))

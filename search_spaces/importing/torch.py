@@ -1,0 +1,292 @@
+"""Any PyTorch module as a computation graph, by running it once on tensors that have shapes but no numbers."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass, field, replace
+from traceback import walk_tb
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.export import ExportedProgram
+from torch.jit import ScriptModule
+from torch.nn.parameter import is_lazy
+
+from gennape.errors import InvalidDataError, InvalidGraphError
+from gennape.search_spaces.graphs import cost
+from gennape.search_spaces.graphs.graph import Column, ComputationGraph, pack
+from gennape.search_spaces.graphs.operations import other_kind
+from gennape.search_spaces.graphs.ops import Op
+from gennape.search_spaces.graphs.weight_sharing import counted_once, tied
+from gennape.search_spaces.importing.imported import Imported
+from gennape.search_spaces.importing.passes import tidied
+from gennape.search_spaces.importing.tracing import (
+    arithmetic,
+    attention,
+    functions,
+    layers,
+    overloads,
+    pools,
+    products,
+    rewrites,
+    shapes,
+    slices,
+)
+from gennape.search_spaces.importing.tracing.preservation import preserved
+from gennape.search_spaces.importing.tracing.recorder import Recorder, number_in
+from gennape.search_spaces.importing.tracing.surroundings import plain
+from gennape.search_spaces.importing.tracing.tables import Handler, Substitute
+from gennape.search_spaces.importing.tracing.traced_value import settle
+
+#: What each PyTorch function is as nodes.
+HANDLERS: dict[Any, Handler] = {
+    **functions.HANDLERS,
+    **pools.HANDLERS,
+    **layers.HANDLERS,
+    **shapes.HANDLERS,
+    **slices.HANDLERS,
+    **arithmetic.HANDLERS,
+    **products.HANDLERS,
+}
+#: Functions that are recorded as what they are made of.
+SUBSTITUTES: dict[Any, Substitute] = {
+    **functions.SUBSTITUTES,
+    **shapes.SUBSTITUTES,
+    **arithmetic.SUBSTITUTES,
+    **attention.SUBSTITUTES,
+    **overloads.SUBSTITUTES,
+    **rewrites.SUBSTITUTES,
+}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Traced(Imported):
+    """A network that came in from PyTorch.
+
+    ``weights`` gives for a node the names, in the module, of the tensors that its layer holds, in the layer's order:
+    weight and bias; of a batch normalisation also running mean and variance. None stands for one that is computed of
+    others. ``shared`` counts the uses of parameters used more than once: the graph has a layer for each use, and these
+    are tied, so that their parameters count once. ``took_numbers`` is True where the module asks for the numbers in a
+    tensor: what was recorded is then what it does with the example.
+    """
+
+    weights: dict[int, tuple[str | None, ...]] = field(default_factory=dict)
+    shared: dict[str, int] = field(default_factory=dict)
+    took_numbers: bool = False
+
+
+Example = Tensor | tuple[int, int, int]
+#: Most numbers of an image that is given by its sizes.
+_MAX_NUMBERS = 2**40
+
+
+def from_torch(module: nn.Module | ExportedProgram, example: Example | None = None) -> ComputationGraph:
+    """The computation graph of ``module`` in evaluation mode; see :func:`trace`."""
+    return trace(module, example).graph
+
+
+def trace(module: Any, example: Example | None = None) -> Traced:
+    """Record what ``module``, an ``nn.Module`` or an exported program, does in evaluation mode with one image.
+
+    ``example`` is the image, [1, c, h, w] or [c, h, w], or only its channels, height and width; an exported program
+    whose input has fixed sizes needs none. Weights are neither copied nor moved, and the module is left as it was. A
+    module that asks for the numbers in a tensor is run on its own device, with the example's or zeros.
+
+    Raises :class:`InvalidDataError` for an example that is no image, and :class:`InvalidGraphError` where the module
+    fails on it, gives something else than one tensor, or calls functions that no node can stand for: all of these are
+    listed, each with the path of the module that calls it.
+    """
+    if isinstance(module, ExportedProgram):
+        example = _example_of(module) if example is None else example
+        module = module.module(check_guards=False)
+    module = getattr(module, "_orig_mod", module)  # what torch.compile was given
+    _refuse(module)
+    image = _image(module, example)
+    try:
+        return _run(module, image, meta=True)
+    except _ForwardError as error:
+        if any(x.is_meta for x in _held(module)):
+            raise InvalidGraphError(
+                f"{error}; the module is on the meta device: if it needs numbers, make it on the CPU"
+            ) from error.__cause__
+    try:
+        return _run(module, image, meta=False)
+    except _ForwardError as error:
+        raise InvalidGraphError(str(error)) from error.__cause__
+
+
+def trace_without_numbers(module: nn.Module, image: Tensor) -> Traced:
+    """As :func:`trace`, of a module made for this one run, which never computes with numbers."""
+    try:
+        return _run(module, image, meta=True, passing=True)
+    except _ForwardError as error:
+        raise InvalidGraphError(str(error)) from error.__cause__
+
+
+def _example_of(program: ExportedProgram) -> tuple[int, int, int]:
+    """Channels, height and width of the one image that a program takes."""
+    names = set(program.graph_signature.user_inputs)
+    given = [node.meta.get("val") for node in program.graph.nodes if node.op == "placeholder" and node.name in names]
+    shapes = [tuple(x.shape) for x in given if isinstance(x, Tensor)]
+    if len(shapes) != 1 or len(shapes[0]) != 4:
+        raise InvalidGraphError(f"the program takes inputs of shapes {shapes}, must take one image")
+    batch, *sizes = shapes[0]
+    if type(batch) is int and batch != 1:
+        raise InvalidGraphError(
+            f"the program takes a batch of {batch} images; export it with a batch of one, or a free one"
+        )
+    if not all(type(size) is int for size in sizes):
+        raise InvalidDataError("the program leaves its input's size open; give an example: (channels, height, width)")
+    return (sizes[0], sizes[1], sizes[2])
+
+
+class _ForwardError(InvalidGraphError):
+    """The module itself failed."""
+
+
+def _image(module: nn.Module, example: Any) -> Tensor:
+    """The example as one image [1, c, h, w], on the device and of the type of the module's parameters."""
+    if not isinstance(example, Tensor):
+        sizes = list(example) if isinstance(example, tuple | list) else []
+        if len(sizes) != 3 or not all(isinstance(n, int) and n > 0 for n in sizes):
+            raise InvalidDataError(f"an example is an image, or its channels, height and width; got {_got(example)}")
+        if math.prod(sizes) > _MAX_NUMBERS:
+            raise InvalidDataError(f"an example has at most {_MAX_NUMBERS} numbers; got {_got(example)}")
+        dtype = next((p.dtype for p in module.parameters() if p.is_floating_point()), None)
+        return torch.empty(1, *sizes, dtype=dtype, device="meta")
+    image = example[None] if example.dim() == 3 else example
+    if image.dim() != 4 or image.shape[0] != 1 or image.numel() == 0:
+        raise InvalidDataError(
+            f"an example is one image, [1, channels, height, width]; got {list(example.shape)}: of a batch give one"
+        )
+    return image.detach()
+
+
+def _got(example: Any) -> str:
+    """An example that is none; of an array its shape, as its numbers say nothing."""
+    shape = getattr(example, "shape", None)
+    return (
+        f"{example!r:.200}" if shape is None else f"a {type(example).__name__} of shape {list(shape)}: make it a tensor"
+    )
+
+
+def _refuse(module: Any) -> None:
+    """Raise for what is no module, and for modules that cannot be followed whatever they do."""
+    if not isinstance(module, nn.Module):
+        raise InvalidGraphError(
+            f"a trace takes an nn.Module or an exported program, got {module!r:.200}; make a function the forward "
+            "method of a module that holds the weights it uses"
+        )
+    scripted = [name or "the module" for name, part in module.named_modules() if isinstance(part, ScriptModule)]
+    if scripted:
+        raise InvalidGraphError(
+            f"scripted modules do not show what they do: {', '.join(scripted[:8])}; give what was scripted"
+        )
+    lazy = [name for name, tensor in (*module.named_parameters(), *module.named_buffers()) if is_lazy(tensor)]
+    if lazy:
+        raise InvalidGraphError(f"lazy modules have no weights yet: {', '.join(lazy[:8])}; run the module once before")
+
+
+def _held(module: nn.Module) -> Iterator[Tensor]:
+    yield from module.parameters()
+    yield from module.buffers()
+
+
+@plain()
+def _run(module: nn.Module, image: Tensor, meta: bool, passing: bool = False) -> Traced:
+    """One forward pass under a recorder, on the meta device or where the module's weights are.
+
+    With ``passing`` nobody uses the module afterwards, and nothing of it is restored.
+    """
+    r = Recorder(module, HANDLERS, SUBSTITUTES, meta)
+    for name, parameter in module.named_parameters():
+        r.parameter(name, r.stand_in(parameter))
+    for name, buffer in module.named_buffers():
+        r.fixed(r.stand_in(buffer), name, number_in(buffer))
+    for tensor in _attributes(module):
+        r.fixed(r.stand_in(tensor), number=number_in(tensor))
+    x = torch.empty_like(image, device="meta") if meta else _numbers(module, image)
+    r.image(x)
+    with torch.no_grad(), nullcontext() if passing else preserved(module, numbers=not meta):
+        for part in module.modules():  # not by ``eval``, which may be overridden
+            part.training = False
+        out = _call(r, module, x)
+        return _finish(r, out, took_numbers=not meta)
+
+
+def _numbers(module: nn.Module, image: Tensor) -> Tensor:
+    """The image, or zeros for it, as a tensor of its own where the module's weights are."""
+    device = next((x.device for x in _held(module)), torch.device("cpu"))
+    return torch.zeros_like(image, device=device) if image.is_meta else image.to(device, copy=True)
+
+
+def _attributes(module: nn.Module) -> Iterator[Tensor]:
+    """Tensors that modules hold without having registered them."""
+    for part in module.modules():
+        for name, value in part.__dict__.items():
+            if name in ("_parameters", "_buffers"):
+                continue
+            items = (
+                value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else (value,)
+            )
+            yield from (item for item in items if isinstance(item, Tensor) and not isinstance(item, nn.Parameter))
+
+
+def _call(r: Recorder, module: nn.Module, x: Tensor) -> Any:
+    """The module's result; raises :class:`_ForwardError` naming the place where it fails."""
+    try:
+        with torch.device("meta") if r.meta else nullcontext(), r:
+            return module(x)
+    except Exception as error:
+        places = [r.place(frame) for frame, _ in walk_tb(error.__traceback__)]
+        place = next((place for place in reversed(places) if place), type(module).__name__)
+        shape = "x".join(map(str, x.shape[1:]))
+        message = next(iter(str(error).strip().splitlines()), "no message")
+        raise _ForwardError(
+            f"the network does not run on an image of {shape} (channels, height, width): "
+            f"{place} raises {type(error).__name__}: {message}"
+        ) from error
+
+
+def _finish(r: Recorder, out: Any, took_numbers: bool) -> Traced:
+    if not isinstance(out, Tensor):
+        raise InvalidGraphError(
+            f"the network must give one tensor, but gives {_describe(out)}; wrap it in a module that picks one"
+        )
+    if out.numel() == 0:
+        raise InvalidGraphError(f"the network's result is empty: it has the shape {list(out.shape)}")
+    if r.is_traced(out) and r.is_stale(out):
+        r.problem("a part of the network's result was changed in place")
+    if r.problems:
+        listed = "\n".join(f"  {problem}" for problem in r.problems)
+        raise InvalidGraphError(
+            f"{len(r.problems)} parts of the network cannot be told as a graph:\n{listed}\n"
+            "Write them with other functions, or add a handler to HANDLERS of gennape.search_spaces.importing.torch"
+        )
+    if not r.is_traced(out):
+        raise InvalidGraphError("the network's result does not depend on the image")
+    r.b.output(settle(r.b, r.traced(out)).value)
+    graph, kept = tidied(r.b.build())
+    position = {int(old): new for new, old in enumerate(kept)}
+    called = {other_kind(name): name for name in r.names}
+    kinds = graph.nodes[graph.nodes[:, Column.OP] == Op.OTHER, Column.KIND]
+    others = Counter(called[kind] for kind in kinds.tolist())
+    weights = {position[node]: names for node, names in r.weights.items() if node in position}
+    learns = cost.node_params(pack([graph])) > 0
+    held = {position[node]: node for node in r.identities if node in position and learns[position[node]]}
+    nodes = counted_once(graph.nodes, {new: r.numbers[old] for new, old in held.items()})
+    learns = cost.node_params(pack([replace(graph, nodes=nodes)])) > 0
+    nodes = tied(nodes, {new: r.identities[old] for new, old in held.items() if learns[new]})
+    return Traced(replace(graph, nodes=nodes), dict(others), weights, r.shared, took_numbers)
+
+
+def _describe(out: Any) -> str:
+    if isinstance(out, dict):
+        return "a dictionary of " + ", ".join(f"{key} ({_describe(value)})" for key, value in out.items())
+    if isinstance(out, list | tuple):
+        return f"a {type(out).__name__} of " + ", ".join(map(_describe, out))
+    return f"a tensor {list(out.shape)}" if isinstance(out, Tensor) else f"a {type(out).__name__}"

@@ -1,0 +1,233 @@
+"""Run a module without changing it: everything that a forward pass may leave behind is put back afterwards.
+
+What a module can reach is searched through: sub-modules, containers, objects, functions with their closures, classes.
+Of each the state is remembered (see ``keepers``) and restored to the same object. The numbers in tensors are
+remembered only for a run that works on them.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
+
+from gennape.search_spaces.importing.tracing.keepers import CACHED, PLAIN, Kept, Restore, is_foreign, keep
+from gennape.search_spaces.importing.tracing.tensors import version_of
+
+#: Objects that a module may refer to before the search for state ends: far more than any network has.
+_MOST_OBJECTS = 2_000_000
+
+
+@contextmanager
+def preserved(module: nn.Module, numbers: bool) -> Iterator[None]:
+    """On leaving, also by an error, ``module`` and PyTorch's settings are as they were.
+
+    ``numbers`` says whether the run may write to the module's tensors, whose bytes are then remembered, too.
+    """
+    settings, state = _settings(), _state(module, numbers)
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for restore in state:
+                restore()
+        for restore in settings:
+            restore()
+
+
+def _state(module: nn.Module, numbers: bool) -> list[Restore]:
+    """How everything that ``module`` reaches is restored, tensors last."""
+    restores: list[Restore] = []
+    storages: dict[int, Restore] = {}
+    seen: dict[int, Any] = {}  # holds the objects, so that no other takes the id of one
+    waiting: list[Any] = [module]
+    while waiting and len(seen) < _MOST_OBJECTS:
+        x = waiting.pop()
+        if id(x) in seen:
+            continue
+        seen[id(x)] = x
+        if isinstance(x, Tensor):
+            kept: Kept | None = _tensor(x, numbers)
+            _numbers(x, storages, numbers)
+        else:
+            kept = _globals(x) if isinstance(x, ModuleType) else keep(x)
+        if kept is not None:
+            waiting += [item for item in kept.inside if not isinstance(item, PLAIN) and id(item) not in seen]
+            if kept.restore is not None:
+                restores.append(kept.restore)
+    return [*restores, *storages.values()]
+
+
+# Tensors -------------------------------------------------------------------------------------------------------------
+
+
+def _tensor(x: Tensor, numbers: bool) -> Kept:
+    """What a tensor is beside its numbers: flags, gradient, Python attributes, and which storage it looks at.
+
+    A run that does not work on the tensor cannot make it look at another storage.
+    """
+    requires_grad, gradient, attributes = x.requires_grad, _gradient(x), dict(x.__dict__)
+    alias, layout, hooks = x.detach() if numbers else x, _layout(x), x._backward_hooks
+    kept_hooks = None if hooks is None else keep(hooks)
+
+    def restore() -> None:
+        if _layout(x) != layout:
+            x.data = alias
+        if x._backward_hooks is not hooks:
+            x._backward_hooks = hooks
+        if kept_hooks is not None and kept_hooks.restore is not None:
+            kept_hooks.restore()
+        if x.is_leaf and x.requires_grad != requires_grad:
+            x.requires_grad_(requires_grad)
+        if _gradient(x) is not gradient:
+            x.grad = gradient
+        if x.__dict__ != attributes:
+            x.__dict__.clear()
+            x.__dict__.update(attributes)
+
+    return Kept(restore, [*attributes.values(), *([] if gradient is None else [gradient])])
+
+
+def _gradient(x: Tensor) -> Tensor | None:
+    return x.grad if x.is_leaf else None  # one inside a graph warns when it is asked
+
+
+def _layout(x: Tensor) -> tuple[Any, ...]:
+    """Where and how the numbers of a tensor lie."""
+    if x.layout != torch.strided or is_traceable_wrapper_subclass(x):
+        return (x.layout, x.dtype, x.device, tuple(x.shape))
+    return (x.dtype, x.device, tuple(x.shape), x.stride(), x.storage_offset(), x.untyped_storage()._cdata)
+
+
+def _numbers(x: Tensor, storages: dict[int, Restore], wanted: bool) -> None:
+    """Remember the bytes of a tensor's storage, once for all tensors that look at it."""
+    if not wanted or x.is_meta:
+        return
+    if x.layout != torch.strided or is_traceable_wrapper_subclass(x):
+        before = x.detach().clone()
+        version = version_of(x)
+
+        def restore_sparse() -> None:
+            if version_of(x) != version:
+                x.detach().copy_(before)
+
+        storages[id(x)] = restore_sparse
+        return
+    storage = x.untyped_storage()
+    if storage._cdata in storages:
+        return
+    saved: torch.UntypedStorage = storage.clone()  # type: ignore[no-untyped-call]
+
+    def restore() -> None:
+        if storage.nbytes() != saved.nbytes():
+            storage.resize_(saved.nbytes())
+        if not torch.equal(_as_bytes(storage), _as_bytes(saved)):  # else nothing is written: it may be read-only
+            storage.copy_(saved)
+
+    storages[storage._cdata] = restore
+
+
+def _as_bytes(storage: torch.UntypedStorage) -> Tensor:
+    return torch.empty(0, dtype=torch.uint8, device=storage.device).set_(storage)
+
+
+# What all modules share ----------------------------------------------------------------------------------------------
+
+
+def _globals(x: ModuleType) -> Kept | None:
+    """Tensors that the Python module of a class keeps: only these are taken back, as other code changes it as well."""
+    if is_foreign(x.__name__):
+        return None
+    names = vars(x)
+    before = dict(names)
+    containers = [(value, keep(value)) for value in before.values() if type(value) in (dict, list, OrderedDict)]
+    cached = [keep(value) for value in before.values() if isinstance(value, CACHED)]
+
+    def restore() -> None:
+        for name, value in list(names.items()):
+            if value is not before.get(name) and _holds_tensor(value):
+                if name in before:
+                    names[name] = before[name]
+                else:
+                    del names[name]
+        for kept in (*(kept for value, kept in containers if _holds_tensor(value)), *cached):
+            if kept is not None and kept.restore is not None:
+                kept.restore()
+
+    return Kept(restore)
+
+
+def _holds_tensor(value: Any, depth: int = 3) -> bool:
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, list | tuple):
+        return depth > 0 and any(_holds_tensor(item, depth - 1) for item in value)
+    return isinstance(value, Tensor)
+
+
+def _settings() -> list[Restore]:
+    """Global state: random generators, the default device and type, automatic casts, determinism."""
+    return [_generators(), *(_setting(get, put) for get, put in _SETTINGS)]
+
+
+def _setting(get: Callable[[], Any], put: Callable[[Any], Any]) -> Restore:
+    before = get()
+
+    def restore() -> None:
+        if get() != before:
+            put(before)
+
+    return restore
+
+
+def _generators() -> Restore:
+    state, python, numpy = torch.get_rng_state(), random.getstate(), np.random.get_state()  # noqa: NPY002
+    devices = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None  # type: ignore[no-untyped-call]
+
+    def restore() -> None:
+        torch.set_rng_state(state)
+        random.setstate(python)
+        np.random.set_state(numpy)  # noqa: NPY002
+        if devices is not None:
+            torch.cuda.set_rng_state_all(devices)
+
+    return restore
+
+
+def _set_device(device: torch.device) -> None:
+    torch.set_default_device(None if device.type == "cpu" else device)
+
+
+_SETTINGS: tuple[tuple[Callable[[], Any], Callable[[Any], Any]], ...] = (
+    (torch.get_default_dtype, torch.set_default_dtype),
+    (torch.get_default_device, _set_device),
+    (torch.is_grad_enabled, torch._C._set_grad_enabled),
+    (torch.are_deterministic_algorithms_enabled, torch.use_deterministic_algorithms),
+    (torch.get_float32_matmul_precision, torch.set_float32_matmul_precision),
+    (torch.get_num_threads, torch.set_num_threads),
+    (torch.is_anomaly_enabled, lambda on: torch.autograd.set_detect_anomaly(on, torch.is_anomaly_check_nan_enabled())),
+    (lambda: torch.backends.cudnn.benchmark, lambda on: setattr(torch.backends.cudnn, "benchmark", on)),
+    (torch.is_autocast_cache_enabled, torch.set_autocast_cache_enabled),
+    *(
+        (
+            (lambda kind=kind: torch.is_autocast_enabled(kind)),
+            (lambda on, kind=kind: torch.set_autocast_enabled(kind, on)),
+        )
+        for kind in ("cpu", "cuda")
+    ),
+    *(
+        (
+            (lambda kind=kind: torch.get_autocast_dtype(kind)),
+            (lambda dtype, kind=kind: torch.set_autocast_dtype(kind, dtype)),
+        )
+        for kind in ("cpu", "cuda")
+    ),
+)
