@@ -60,7 +60,7 @@ from gennape.predictors.target import FlopsTarget
 from gennape.search_spaces.families.registry import FAMILIES, family
 from gennape.search_spaces.graphs.graph import PackedGraphs, concatenate
 from gennape.search_spaces.graphs.spectrum import laplacian_spectra
-from gennape.search_spaces.labels import LabelledArchitectures, read_labels, split
+from gennape.search_spaces.labels.labels import LabelledArchitectures, read_labels, split
 
 SOURCE = "nb101"
 TARGETS = ("nb201", "nb301", "proxylessnas", "ofa_mbv3", "ofa_resnet")

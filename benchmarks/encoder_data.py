@@ -19,7 +19,7 @@ from gennape.predictors.structure import structure
 from gennape.search_spaces.families.registry import FAMILIES, family
 from gennape.search_spaces.graphs.graph import PackedGraphs, concatenate
 from gennape.search_spaces.graphs.spectrum import laplacian_spectra
-from gennape.search_spaces.labels import read_labels, split
+from gennape.search_spaces.labels.labels import read_labels, split
 
 SOURCE = "nb101"
 TARGETS = ("nb201", "nb301", "proxylessnas", "ofa_mbv3", "ofa_resnet")

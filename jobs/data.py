@@ -15,9 +15,9 @@ import typer
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from gennape.search_spaces.benchmarks.download import Progress
     from gennape.search_spaces.families.space import SearchSpace
-    from gennape.search_spaces.labelled import LabelledArchitectures, Reader
+    from gennape.search_spaces.labels.download import Progress
+    from gennape.search_spaces.labels.labelled import LabelledArchitectures, Reader
 
 #: Bad rows that are shown; all are counted.
 SHOWN = 5
@@ -62,8 +62,8 @@ def data(
 
 
 def _list(out: Console) -> None:
-    from gennape.search_spaces.benchmarks.catalogue import SOURCES
-    from gennape.search_spaces.labels import READERS
+    from gennape.search_spaces.labels.catalogue import SOURCES
+    from gennape.search_spaces.labels.labels import READERS
 
     for source in SOURCES:
         out.print(f"{source.key}: {source.what}")
@@ -84,8 +84,8 @@ def _list(out: Console) -> None:
 def _fetch(out: Console, name: str, to: Path | None, sha256: str | None) -> None:
     from gennape.errors import ConfigError
     from gennape.platform.hints import command
-    from gennape.search_spaces.benchmarks.catalogue import source
-    from gennape.search_spaces.benchmarks.download import fetch, sha256_of
+    from gennape.search_spaces.labels.catalogue import source
+    from gennape.search_spaces.labels.download import fetch, sha256_of
 
     url, expected, file = name, sha256, PurePosixPath(urlsplit(name).path).name
     if "://" not in name:
@@ -125,9 +125,9 @@ def _bytes_bar(what: str) -> Iterator[Progress]:
 
 
 def _check(out: Console, path: Path, family: str | None, column: str | None) -> None:
-    from gennape.search_spaces.benchmarks.catalogue import SOURCES
-    from gennape.search_spaces.benchmarks.download import check_sha256
-    from gennape.search_spaces.labels import label_blocks, reader_of
+    from gennape.search_spaces.labels.catalogue import SOURCES
+    from gennape.search_spaces.labels.download import check_sha256
+    from gennape.search_spaces.labels.labels import label_blocks, reader_of
 
     reader = reader_of(path)
     space = _space(reader, path, family)
@@ -158,7 +158,7 @@ def _check(out: Console, path: Path, family: str | None, column: str | None) -> 
 def _space(reader: Reader, path: Path, family: str | None) -> SearchSpace:
     from gennape.errors import ConfigError
     from gennape.search_spaces.families.registry import family as family_named
-    from gennape.search_spaces.labels import families_of
+    from gennape.search_spaces.labels.labels import families_of
 
     if family is not None:
         return family_named(family)
@@ -172,7 +172,7 @@ class _Count:
     """What the blocks of a file held, one of them being kept as a sample."""
 
     def __init__(self) -> None:
-        from gennape.search_spaces.contradictions import LabelSpread
+        from gennape.search_spaces.labels.contradictions import LabelSpread
 
         self.rows, self.lowest, self.highest = 0, float("inf"), float("-inf")
         self.spread = LabelSpread()

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from gennape.predictors.fuzzy_ensemble import FuzzyEnsemble
     from gennape.search_spaces.graphs.graph import PackedGraphs
-    from gennape.search_spaces.labels import LabelledArchitectures
+    from gennape.search_spaces.labels.labels import LabelledArchitectures
 
 #: Parts that are left out in turn; of fewer rows than the second each row by itself, and of fewer than the third none.
 _FOLDS, _FEW, _FEWEST = 5, 10, 3
@@ -49,7 +49,7 @@ def finetune(
     from gennape.predictors.evaluation_rows import learnt_families
     from gennape.predictors.protocol import draw_labelled
     from gennape.search_spaces.families.registry import family as family_named
-    from gennape.search_spaces.labels import read_labels
+    from gennape.search_spaces.labels.labels import read_labels
 
     refuse_wrong_address(tracking_uri)
     check_place(out)
@@ -142,7 +142,7 @@ def _lessons(found: Mapping[str, float], n: int) -> list[str]:
 
 def _contradictions(rows: LabelledArchitectures, check: str) -> list[str]:
     """What to know of architectures whose labels contradict one another."""
-    from gennape.search_spaces.contradictions import spread_of
+    from gennape.search_spaces.labels.contradictions import spread_of
 
     found = spread_of([rows]).contradictions()
     if not found:

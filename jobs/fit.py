@@ -13,7 +13,7 @@ from gennape.jobs.tracked import Register, TrackingUri, Workspace, refuse_wrong_
 if TYPE_CHECKING:
     from gennape.predictors.predictor import Predictor
     from gennape.search_spaces.families.space import SearchSpace
-    from gennape.search_spaces.labels import LabelledArchitectures
+    from gennape.search_spaces.labels.labels import LabelledArchitectures
 
 
 def fit(
@@ -54,7 +54,7 @@ def fit(
     from gennape.predictors.descent import chosen_device
     from gennape.predictors.members.registry import MembersConfig
     from gennape.search_spaces.families.registry import family as family_named
-    from gennape.search_spaces.labels import read_labels, split
+    from gennape.search_spaces.labels.labels import read_labels, split
 
     if settings is not None:
         return run_with(context, settings)

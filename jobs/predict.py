@@ -117,7 +117,7 @@ def _without_missing(given: _Networks, failures: list[str]) -> _Networks:
 
 def _sorted(networks: Sequence[str], space: str | None, shape: InputShape | None) -> _Networks:
     """What every argument is, by its place; raises :class:`ConfigError` for what cannot be read in any way."""
-    from gennape.search_spaces.architectures import ARCHITECTURE_SUFFIXES, holds_architectures
+    from gennape.search_spaces.labels.architectures import ARCHITECTURE_SUFFIXES, holds_architectures
 
     found = _Networks()
     for place, text in enumerate(networks):
@@ -158,7 +158,7 @@ def _graphs(
 
 
 def _listed(path: Path, space: SearchSpace, failures: list[str]) -> Iterator[tuple[str, str | None, ComputationGraph]]:
-    from gennape.search_spaces.architectures import read_architectures
+    from gennape.search_spaces.labels.architectures import read_architectures
 
     rejected: list[str] = []
     empty = True

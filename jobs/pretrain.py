@@ -250,7 +250,7 @@ def _genomes(space: SearchSpace, data: Path | None, sample: int, rng: np.random.
     """The training rows of a file, or distinct samples of the space."""
     import numpy as np
 
-    from gennape.search_spaces.labels import read_labels, split
+    from gennape.search_spaces.labels.labels import read_labels, split
 
     if data is None:
         return np.unique(space.sample(rng, sample), axis=0)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from gennape.platform.tuning_trial import Rows
     from gennape.search_spaces.families.space import SearchSpace
     from gennape.search_spaces.graphs.graph import PackedGraphs
-    from gennape.search_spaces.labels import LabelledArchitectures
+    from gennape.search_spaces.labels.labels import LabelledArchitectures
 
 _JUDGES = 5  # one of so many rows judges
 
@@ -99,7 +99,7 @@ def _rows(data: Path, family: str, judge: Path | None, judge_family: str, rows: 
     from gennape.platform.tuning_trial import Rows
     from gennape.search_spaces.families.registry import family as family_named
     from gennape.search_spaces.graphs.spectrum import laplacian_spectra
-    from gennape.search_spaces.labels import read_labels, split
+    from gennape.search_spaces.labels.labels import read_labels, split
 
     space = family_named(family)
     labels = read_labels(data, space)
@@ -131,7 +131,7 @@ def _rows(data: Path, family: str, judge: Path | None, judge_family: str, rows: 
 
 def _untested(path: Path, space: SearchSpace, minimum: float, most: int, seed: int) -> LabelledArchitectures:
     """Of another file, at most so many rows that are not tested on."""
-    from gennape.search_spaces.labels import read_labels, split
+    from gennape.search_spaces.labels.labels import read_labels, split
 
     labels = read_labels(path, space)
     return _drawn(labels.take((split(labels) != 2) & (labels.accuracy >= minimum)), most, seed)

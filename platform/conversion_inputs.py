@@ -108,7 +108,7 @@ def labelled_file(path: Path, space: str, column: str | None = None, published: 
 
     Raises :class:`InvalidDataError` for a file without any architecture of the family.
     """
-    from gennape.search_spaces.labels import read_labels  # noqa: PLC0415 (workers do without pandas)
+    from gennape.search_spaces.labels.labels import read_labels  # noqa: PLC0415 (workers do without pandas)
 
     unread: list[str] = []
     read = read_labels(path, family(space), column, unread.append)

@@ -12,9 +12,9 @@ from gennape.platform.runs import config_of, find_run
 from gennape.predictors.checkpoint import load_checkpoint
 from gennape.predictors.choosing import MOST_NETWORKS
 from gennape.predictors.fuzzy_ensemble import FuzzyEnsemble
-from gennape.search_spaces.architectures import read_architectures
 from gennape.search_spaces.families.registry import family
 from gennape.search_spaces.graphs.canonical import canonical_hashes
+from gennape.search_spaces.labels.architectures import read_architectures
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -22,7 +22,7 @@ from gennape.predictors.checkpoint import load_checkpoint
 from gennape.predictors.verdict import dominates, measured, order_figures
 from gennape.search_spaces.graphs.canonical import canonical_hashes
 from gennape.search_spaces.graphs.cost import flops
-from gennape.search_spaces.labels import read_labels
+from gennape.search_spaces.labels.labels import read_labels
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

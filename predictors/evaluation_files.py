@@ -7,8 +7,8 @@ from pathlib import Path
 
 from gennape.errors import ConfigError, InvalidDataError
 from gennape.predictors.evaluation_rows import BENCHMARKS, OWN, Benchmark
-from gennape.search_spaces.benchmarks.table import SUFFIXES
 from gennape.search_spaces.families.registry import family
+from gennape.search_spaces.labels.table import SUFFIXES
 
 
 def benchmarks_in(data: Path, space: str | None = None, column: str | None = None) -> tuple[Path, list[Benchmark]]:

@@ -22,7 +22,7 @@ from gennape.search_spaces.families.registry import family as family_named
 from gennape.search_spaces.files.bounded import open_regular
 from gennape.search_spaces.graphs.graph import Column, PackedGraphs, concatenate
 from gennape.search_spaces.graphs.ops import Op
-from gennape.search_spaces.labels import LabelledArchitectures, read_labels, split
+from gennape.search_spaces.labels.labels import LabelledArchitectures, read_labels, split
 
 #: Zero-cost proxies that a labelled file may hold as columns.
 PROXIES = (

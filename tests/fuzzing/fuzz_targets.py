@@ -27,7 +27,6 @@ from fuzz_mutations import (
 
 from gennape.errors import GennapeError
 from gennape.predictors.checkpoint import load_checkpoint, provenance_of
-from gennape.search_spaces import labels
 from gennape.search_spaces.families.registry import FAMILIES
 from gennape.search_spaces.families.space import SearchSpace
 from gennape.search_spaces.files.bounded import open_bounded
@@ -38,7 +37,8 @@ from gennape.search_spaces.graphs.graph import PackedGraphs, pack, validate
 from gennape.search_spaces.graphs.parquet import read_graphs, read_notes
 from gennape.search_spaces.graphs.spectrum import laplacian_spectra
 from gennape.search_spaces.importing.onnx import import_onnx
-from gennape.search_spaces.labelled import architecture_of
+from gennape.search_spaces.labels.labelled import architecture_of
+from gennape.search_spaces.labels.labels import labels
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,8 +14,8 @@ from typer.testing import CliRunner, Result
 
 from gennape.errors import ConfigError, InvalidDataError
 from gennape.jobs.data import data
-from gennape.search_spaces.benchmarks.catalogue import SOURCES
 from gennape.search_spaces.files import tfrecord
+from gennape.search_spaces.labels.catalogue import SOURCES
 
 APP = typer.Typer()
 APP.command()(data)

@@ -9,7 +9,7 @@ import pytest
 
 from gennape.errors import InvalidDataError
 from gennape.jobs.input_files import require_file
-from gennape.search_spaces.labels import reader_of
+from gennape.search_spaces.labels.labels import reader_of
 
 
 def test_what_is_no_file_is_told_with_what_was_meant(tmp_path: Path) -> None:

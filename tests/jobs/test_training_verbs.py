@@ -17,7 +17,7 @@ from gennape.jobs.cli import app
 from gennape.predictors.checkpoint import learnt_numbers, load_checkpoint, provenance_of
 from gennape.search_spaces.families.registry import family
 from gennape.search_spaces.graphs.cost import params
-from gennape.search_spaces.labels import read_labels, split
+from gennape.search_spaces.labels.labels import read_labels, split
 
 
 def _run(*arguments: object) -> str:

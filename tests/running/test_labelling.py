@@ -38,7 +38,7 @@ from gennape.predictors.labelling.images import read_image_set
 from gennape.predictors.labelling.network_training import Outcome, train
 from gennape.predictors.labelling.recipe import Recipe, Seed
 from gennape.search_spaces.families.registry import family
-from gennape.search_spaces.labels import read_labels
+from gennape.search_spaces.labels.labels import read_labels
 
 RECIPE = Recipe(epochs=3, batch=8, precision="fp32")
 SPACE = family("two_path")

@@ -33,7 +33,7 @@ from gennape.predictors import training
 from gennape.predictors.checkpoint import provenance_of
 from gennape.search_spaces.families.registry import family
 from gennape.search_spaces.graphs.canonical import canonical_hashes
-from gennape.search_spaces.labels import read_labels, split
+from gennape.search_spaces.labels.labels import read_labels, split
 
 # MLflow's own loading of runs, on the release of SQLAlchemy that is installed.
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated")

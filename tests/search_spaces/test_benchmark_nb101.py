@@ -14,10 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gennape.errors import InvalidDataError
-from gennape.search_spaces.benchmarks.nb101 import last_evaluation, message_fields
 from gennape.search_spaces.families.registry import family
 from gennape.search_spaces.files import tfrecord
-from gennape.search_spaces.labels import label_blocks, read_labels, reader_of
+from gennape.search_spaces.labels.labels import label_blocks, read_labels, reader_of
+from gennape.search_spaces.labels.nb101 import last_evaluation, message_fields
 
 SPACE = family("nb101")
 HASH = "00005c142e6f48ac74fdcf73e3439874"

@@ -17,7 +17,7 @@ import torch
 from gennape.errors import InvalidDataError
 from gennape.search_spaces.families.nb201 import NasBench201
 from gennape.search_spaces.families.registry import family
-from gennape.search_spaces.labels import read_labels, reader_of
+from gennape.search_spaces.labels.labels import read_labels, reader_of
 
 CELLS = (
     "|avg_pool_3x3~0|+|nor_conv_1x1~0|skip_connect~1|+|nor_conv_1x1~0|skip_connect~1|skip_connect~2|",

@@ -13,7 +13,7 @@ import pytest
 from gennape.errors import InvalidDataError
 from gennape.search_spaces.families.nb301 import configuration
 from gennape.search_spaces.families.registry import family
-from gennape.search_spaces.labels import read_labels, reader_of, split
+from gennape.search_spaces.labels.labels import read_labels, reader_of, split
 
 SPACE = family("nb301")
 GENOMES = np.unique(SPACE.sample(np.random.default_rng(0), 3), axis=0)

@@ -35,7 +35,7 @@ from gennape.search_spaces.graphs.canonical import canonical_hashes
 from gennape.search_spaces.graphs.graph import Column, ComputationGraph, pack
 from gennape.search_spaces.graphs.module import compile_graph
 from gennape.search_spaces.graphs.ops import Op
-from gennape.search_spaces.labels import read_labels
+from gennape.search_spaces.labels.labels import read_labels
 
 SHARED = Path(__file__).parents[2].parent / "shared"
 SPACE = NasBench301()

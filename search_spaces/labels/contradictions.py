@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from jaxtyping import Int64
 
-from gennape.search_spaces.benchmarks.table import USUAL
-from gennape.search_spaces.labelled import LabelledArchitectures
+from gennape.search_spaces.labels.labelled import LabelledArchitectures
+from gennape.search_spaces.labels.table import USUAL
 
 #: Percent: trainings of one network differ by so much, and by no more than the second, whatever they are compared with.
 _NOISE, _MAX_NOISE = 1.0, 10.0

@@ -18,7 +18,7 @@ from gennape.search_spaces.families.hiaml import HiAML
 from gennape.search_spaces.families.inception import Inception
 from gennape.search_spaces.families.two_path import TwoPath
 from gennape.search_spaces.files.bounded import open_bounded
-from gennape.search_spaces.labelled import (
+from gennape.search_spaces.labels.labelled import (
     LabelledArchitectures,
     LabelledRow,
     Reader,

@@ -13,10 +13,10 @@ import pandas as pd
 from jaxtyping import Int64
 
 from gennape.errors import InvalidArchitectureError, InvalidDataError
-from gennape.search_spaces.benchmarks.table import ARCHITECTURE, SUFFIXES, cell_genomes, is_of_cells, tables
 from gennape.search_spaces.families.space import SearchSpace
 from gennape.search_spaces.files.bounded import bounded, open_bounded
-from gennape.search_spaces.labelled import Rejected, architecture_of
+from gennape.search_spaces.labels.labelled import Rejected, architecture_of
+from gennape.search_spaces.labels.table import ARCHITECTURE, SUFFIXES, cell_genomes, is_of_cells, tables
 
 #: Suffixes, in lower case, of the files that :func:`read_architectures` reads.
 ARCHITECTURE_SUFFIXES = (*SUFFIXES, ".json")

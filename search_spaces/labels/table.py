@@ -16,7 +16,7 @@ from gennape.search_spaces.families.nb101 import MAX_VERTICES, N_EDGES, PAIRS, N
 from gennape.search_spaces.families.space import SearchSpace
 from gennape.search_spaces.files.bounded import bounded, open_bounded, require_regular
 from gennape.search_spaces.files.parquet_pages import UNREADABLE, read_batches
-from gennape.search_spaces.labelled import (
+from gennape.search_spaces.labels.labelled import (
     BLOCK,
     LabelledArchitectures,
     LabelledRow,

@@ -6,11 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from gennape.errors import InvalidDataError
-from gennape.search_spaces.benchmarks import gennape_cache, json_families, nb101, nb201, nb301, table
 from gennape.search_spaces.families.registry import FAMILIES
 from gennape.search_spaces.families.space import SearchSpace
 from gennape.search_spaces.files.nearby import missing
-from gennape.search_spaces.labelled import (
+from gennape.search_spaces.labels.labelled import (
     LabelledArchitectures,
     Reader,
     Rejected,
@@ -18,6 +17,7 @@ from gennape.search_spaces.labelled import (
     concatenate,
     split,
 )
+from gennape.search_spaces.labels.labels import gennape_cache, json_families, nb101, nb201, nb301, table
 
 __all__ = ["READERS", "LabelledArchitectures", "families_of", "label_blocks", "read_labels", "reader_of", "split"]
 

@@ -19,7 +19,7 @@ from typing import Any
 from gennape.errors import InvalidDataError
 from gennape.search_spaces.families.nb301 import NasBench301
 from gennape.search_spaces.files.bounded import BROKEN, bounded, open_bounded, require_regular
-from gennape.search_spaces.labelled import (
+from gennape.search_spaces.labels.labelled import (
     LabelledArchitectures,
     LabelledRow,
     Reader,

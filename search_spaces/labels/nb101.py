@@ -20,7 +20,7 @@ from typing import Any
 from gennape.errors import InvalidDataError
 from gennape.search_spaces.families.nb101 import NasBench101
 from gennape.search_spaces.files import tfrecord
-from gennape.search_spaces.labelled import (
+from gennape.search_spaces.labels.labelled import (
     LabelledArchitectures,
     LabelledRow,
     Reader,

@@ -28,7 +28,7 @@ from gennape.search_spaces.families.nb201 import NasBench201
 from gennape.search_spaces.files.bounded import BROKEN, Readable, bounded, expected, open_bounded
 from gennape.search_spaces.files.restricted_pickle.reader import Rules, read_pickle
 from gennape.search_spaces.files.restricted_pickle.torch_file import read_torch
-from gennape.search_spaces.labelled import (
+from gennape.search_spaces.labels.labelled import (
     LabelledArchitectures,
     LabelledRow,
     Reader,

@@ -23,7 +23,14 @@ from gennape.search_spaces.families.proxylessnas import ProxylessNAS
 from gennape.search_spaces.families.space import SearchSpace
 from gennape.search_spaces.files.bounded import open_bounded
 from gennape.search_spaces.files.restricted_pickle.reader import FORGOTTEN, Record, Rules, read_pickle
-from gennape.search_spaces.labelled import LabelledArchitectures, LabelledRow, Reader, Request, choose_column, gather
+from gennape.search_spaces.labels.labelled import (
+    LabelledArchitectures,
+    LabelledRow,
+    Reader,
+    Request,
+    choose_column,
+    gather,
+)
 
 _GRAPH = "model_src.comp_graph.tf_comp_graph"
 _GENOTYPE = "model_src.darts.model_darts.Genotype"
