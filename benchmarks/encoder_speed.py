@@ -20,7 +20,8 @@ from gennape.predictors.contrastive import GENERAL, GENNAPE
 from gennape.predictors.descent import chosen_device
 from gennape.predictors.encoder import EncoderConfig, GraphEncoder
 from gennape.predictors.features import featurize
-from gennape.predictors.training import FitConfig, PretrainConfig, Progress, fit, pretrain
+from gennape.predictors.pretraining import PretrainConfig, pretrain
+from gennape.predictors.training import FitConfig, Progress, fit
 from gennape.search_spaces.families.registry import family
 from gennape.search_spaces.graphs.graph import PackedGraphs
 from gennape.search_spaces.graphs.spectrum import laplacian_spectra

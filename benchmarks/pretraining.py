@@ -18,7 +18,7 @@ from gennape.platform.pretraining import Prepared, WorkersConfig, pretrain_on_wo
 from gennape.platform.tracking import open_store
 from gennape.predictors.data_parallel import PretrainData
 from gennape.predictors.encoder import EncoderConfig
-from gennape.predictors.training import PretrainConfig
+from gennape.predictors.pretraining import PretrainConfig
 from gennape.search_spaces.families.registry import family
 from gennape.search_spaces.graphs.spectrum import laplacian_spectra
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from gennape.platform.pretraining import WorkersConfig
     from gennape.predictors.encoder import EncoderConfig
-    from gennape.predictors.training import PretrainConfig
+    from gennape.predictors.pretraining import PretrainConfig
     from gennape.search_spaces.families.space import SearchSpace
     from gennape.search_spaces.graphs.graph import PackedGraphs
 

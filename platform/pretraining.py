@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from gennape.predictors.encoder import EncoderConfig
-    from gennape.predictors.training import PretrainConfig
+    from gennape.predictors.pretraining import PretrainConfig
 
 __all__ = ["Prepared", "Pretrained", "WorkersConfig", "newest_state", "pretrain_on_workers", "training_folder"]
 

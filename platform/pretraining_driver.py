@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from gennape.platform.tracking import Tracker
     from gennape.predictors.encoder import EncoderConfig
-    from gennape.predictors.training import PretrainConfig
+    from gennape.predictors.pretraining import PretrainConfig
 
 #: In the folder of a pretraining: its run in MLflow and what it computes on; what Ray Train keeps.
 STATUS, RAY = "status.json", "ray"

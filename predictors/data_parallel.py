@@ -26,7 +26,7 @@ from gennape.predictors.contrastive import ProjectionHead, Views, worker_loss
 from gennape.predictors.descent import CPU, adam, made, mixed_precision
 from gennape.predictors.encoder import EncoderConfig, GraphEncoder
 from gennape.predictors.features import GraphBatch, featurize
-from gennape.predictors.training import PretrainConfig
+from gennape.predictors.pretraining import PretrainConfig
 from gennape.search_spaces.graphs.graph import PackedGraphs
 
 _NORM_BOUND = 5.0  # of gradients, as in descent.descend

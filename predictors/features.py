@@ -155,7 +155,7 @@ def moved(batch: Any, device: torch.device) -> Iterator[Any]:
 def featurize(graphs: PackedGraphs, formed: bool = False) -> GraphBatch:
     """The features of published computation graphs (operation, shapes, kernel, weight shape, bias), by step.
 
-    They are those of the graphs' :func:`normal form <gennape.search_spaces.graphs.normal_form.normal_form>`, but the cost;
+    They are those of the normal form (:mod:`gennape.search_spaces.graphs.normal_form`), but the cost;
     ``formed`` says that graphs have it already.
 
     Sizes are logarithms: channels as log2(c) / 8, kernels as log2(k), heights and widths relative to the graph's own

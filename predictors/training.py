@@ -1,9 +1,8 @@
-"""Pretraining the encoder and fitting the ensemble."""
+"""Fitting the ensemble to labelled graphs."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -12,12 +11,10 @@ from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 from torch.nn import functional
 
-from gennape.errors import ConfigError
 from gennape.predictors.clustered_encoder import ClusteredEncoder, ClusteringConfig
-from gennape.predictors.contrastive import GENNAPE, ContrastiveConfig, ProjectionHead, Views, contrastive_loss
-from gennape.predictors.descent import CPU, adam, chosen_device, descend, made, mixed_precision, regrouped
-from gennape.predictors.encoder import EncoderConfig, GraphEncoder
-from gennape.predictors.features import batches_of_nodes, featurize
+from gennape.predictors.descent import CPU, adam, chosen_device, descend, mixed_precision, regrouped
+from gennape.predictors.encoder import GraphEncoder
+from gennape.predictors.features import batches_of_nodes
 from gennape.predictors.fuzzy import fuzzy_c_means
 from gennape.predictors.fuzzy_ensemble import Fitted
 from gennape.predictors.heads import ClusterHeads
@@ -25,6 +22,7 @@ from gennape.predictors.members.cluster_regression import ClusterRegression
 from gennape.predictors.members.ensemble import stacked, zero_shot
 from gennape.predictors.members.registry import MembersConfig, fit_members
 from gennape.predictors.members.view import look
+from gennape.predictors.pretraining import Progress
 from gennape.predictors.scaling import fit_scaling_law
 from gennape.predictors.structure import structure
 from gennape.predictors.target import FlopsTarget, fit_target, flops_scale
@@ -32,19 +30,6 @@ from gennape.search_spaces.graphs.cost import flops
 from gennape.search_spaces.graphs.graph import PackedGraphs
 
 _NODES_AT_ONCE = 2**15
-#: Called after every step with the number of graphs seen and the loss of that step.
-Progress = Callable[[int, float], None]
-
-
-@dataclass(frozen=True, slots=True)
-class PretrainConfig:
-    """Contrastive pretraining: ``batch`` counts graphs, each of which is seen twice; ``contrast`` is the loss."""
-
-    epochs: int = 3
-    batch: int = 256
-    learning_rate: float = 1e-3
-    weight_decay: float = 1e-4
-    contrast: ContrastiveConfig = GENNAPE
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,50 +62,6 @@ class _Labels:
     def to(self, device: torch.device) -> _Labels:
         """The same on another device."""
         return _Labels(self.target.to(device), self.cost.to(device), self.unit.to(device))
-
-
-def pretrain(
-    graphs: PackedGraphs,
-    spectra: Float64[np.ndarray, "g q"],
-    encoder_config: EncoderConfig,
-    config: PretrainConfig,
-    rng: np.random.Generator,
-    progress: Progress,
-    *,
-    families: Int64[np.ndarray, " g"] | None = None,
-    device: torch.device | None = None,
-) -> GraphEncoder:
-    """An encoder whose embeddings are as similar as the Laplacian spectra of their graphs; labels play no part.
-
-    ``families`` tells which graphs are of one family, all where it is None; batches are drawn across families.
-    ``device`` computes, by default a GPU where there is one; the encoder comes back to the processor. Raises
-    :class:`ConfigError` for spectra of fewer eigenvalues than ``config`` asks for; of more, the smallest are taken.
-    """
-    device = device or chosen_device()
-    known = spectra.shape[1]
-    if known < config.contrast.eigenvalues:
-        raise ConfigError(f"the loss compares {config.contrast.eigenvalues} eigenvalues, got spectra of {known}")
-    spectra = spectra[:, : config.contrast.eigenvalues]
-    families = np.zeros(len(graphs), np.int64) if families is None else families
-    torch.manual_seed(int(rng.integers(2**31)))
-    encoder, head = GraphEncoder(encoder_config), ProjectionHead(encoder_config.embedding)
-    encoder.to(device)
-    head.to(device)
-    parameters = [*encoder.parameters(), *head.parameters()]
-    steps = config.epochs * max(1, len(graphs) // config.batch)
-    optimizer, schedule = adam(parameters, config.learning_rate, config.weight_decay, steps)
-    encoder.train()
-    once = list(_shuffled(len(graphs), config.batch, config.epochs, rng))
-    for chosen, batch in zip(once, made(lambda rows: featurize(graphs.take(rows)), once, device), strict=True):
-        twice = np.tile(chosen, 2)
-        rows = torch.from_numpy(spectra[twice]).float()
-        views = Views(torch.from_numpy(twice), torch.from_numpy(families[twice]), rows).to(device)
-        with mixed_precision(device):
-            projected = head(encoder(batch.doubled()))
-        loss = contrastive_loss(projected.float(), views, config.contrast)
-        descend(loss, parameters, optimizer, schedule)
-        progress(len(chosen), float(loss.detach()))
-    return encoder.to(CPU).eval()
 
 
 def fit(
@@ -206,11 +147,3 @@ def _loss(predicted: Float[Tensor, " b"], labels: _Labels, rows: Int64[Tensor, "
     """Absolute error in percent of accuracy, rounded off below half a percent."""
     error = (predicted - labels.target[rows]) * labels.unit[rows]
     return functional.smooth_l1_loss(error, torch.zeros_like(error), beta=0.5)
-
-
-def _shuffled(n: int, batch: int, epochs: int, rng: np.random.Generator) -> Iterator[Int64[np.ndarray, " b"]]:
-    """Batches of indices, each epoch in a new order; an incomplete last batch is dropped unless it is the only one."""
-    for _ in range(epochs):
-        order = rng.permutation(n)
-        for i in range(max(1, n // batch)):
-            yield order[i * batch : (i + 1) * batch]

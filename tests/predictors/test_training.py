@@ -12,7 +12,8 @@ from gennape.predictors.encoder import EncoderConfig, GraphEncoder
 from gennape.predictors.features import featurize
 from gennape.predictors.fuzzy_ensemble import FuzzyEnsemble
 from gennape.predictors.metrics import srcc
-from gennape.predictors.training import FitConfig, PretrainConfig, fit, pretrain
+from gennape.predictors.pretraining import PretrainConfig, pretrain
+from gennape.predictors.training import FitConfig, fit
 from gennape.search_spaces.graphs.cost import params
 from gennape.search_spaces.graphs.graph import PackedGraphs
 from gennape.search_spaces.graphs.spectrum import laplacian_spectra

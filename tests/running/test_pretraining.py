@@ -42,7 +42,7 @@ from gennape.predictors.data_parallel import (
 )
 from gennape.predictors.encoder import EncoderConfig
 from gennape.predictors.features import featurize
-from gennape.predictors.training import PretrainConfig, _shuffled, pretrain
+from gennape.predictors.pretraining import PretrainConfig, _shuffled, pretrain
 from gennape.search_spaces.families.registry import family
 from gennape.search_spaces.graphs.graph import concatenate
 from gennape.search_spaces.graphs.spectrum import laplacian_spectra
