@@ -40,11 +40,11 @@ from jaxtyping import Float64, Int64
 
 from gennape.predictors import training
 from gennape.predictors.checkpoint import load_encoder
-from gennape.predictors.clustered_encoder import ClusteredEncoder, ClusteringConfig
-from gennape.predictors.contrastive import GENERAL, GENNAPE, ContrastiveConfig
-from gennape.predictors.encoder import EncoderConfig, GraphEncoder
+from gennape.predictors.encoder.clustered import ClusteredEncoder, ClusteringConfig
+from gennape.predictors.encoder.contrastive import GENERAL, GENNAPE, ContrastiveConfig
+from gennape.predictors.encoder.encoder import EncoderConfig, GraphEncoder
+from gennape.predictors.encoder.fuzzy_c_means import fuzzy_c_means, memberships
 from gennape.predictors.evaluation_rows import BENCHMARKS, build_rows, read_rows
-from gennape.predictors.fuzzy import fuzzy_c_means, memberships
 from gennape.predictors.fuzzy_ensemble import Fitted, FuzzyEnsemble
 from gennape.predictors.gaussian_process import Known, fit_process
 from gennape.predictors.members import cluster_regression

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from jaxtyping import Float64
 
-from gennape.predictors.contrastive import GENNAPE, Views
+from gennape.predictors.encoder.contrastive import GENNAPE, Views
+from gennape.predictors.encoder.features import GraphBatch, featurize
 from gennape.predictors.evaluation_rows import BENCHMARKS, TRAINED, build_rows, read_rows
-from gennape.predictors.features import GraphBatch, featurize
 from gennape.predictors.protocol import BenchmarkRows, draw_labelled
 from gennape.predictors.structure import structure
 from gennape.search_spaces.families.registry import FAMILIES, family

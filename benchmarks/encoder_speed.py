@@ -15,12 +15,12 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from gennape.predictors.clustered_encoder import ClusteredEncoder, ClusteringConfig
-from gennape.predictors.contrastive import GENERAL, GENNAPE
-from gennape.predictors.descent import chosen_device
-from gennape.predictors.encoder import EncoderConfig, GraphEncoder
-from gennape.predictors.features import featurize
-from gennape.predictors.pretraining import PretrainConfig, pretrain
+from gennape.predictors.encoder.clustered import ClusteredEncoder, ClusteringConfig
+from gennape.predictors.encoder.contrastive import GENERAL, GENNAPE
+from gennape.predictors.encoder.encoder import EncoderConfig, GraphEncoder
+from gennape.predictors.encoder.features import featurize
+from gennape.predictors.encoder.optimisation import chosen_device
+from gennape.predictors.encoder.pretraining import PretrainConfig, pretrain
 from gennape.predictors.training import FitConfig, Progress, fit
 from gennape.search_spaces.families.registry import family
 from gennape.search_spaces.graphs.graph import PackedGraphs

@@ -14,9 +14,9 @@ from torch.nn import functional
 from torch_geometric.nn import GATv2Conv, GINConv, GraphConv, TransformerConv
 from torch_geometric.utils import segment
 
-from gennape.predictors.encoder import EncoderConfig
-from gennape.predictors.features import N_FEATURES, NUMERIC, GraphBatch
-from gennape.predictors.sharing import multiply
+from gennape.predictors.encoder.encoder import EncoderConfig
+from gennape.predictors.encoder.features import N_FEATURES, NUMERIC, GraphBatch
+from gennape.predictors.encoder.sharing import multiply
 from gennape.search_spaces.graphs.ops import VOCABULARY_SIZE
 
 HEADS = 4
@@ -211,7 +211,7 @@ class Kind:
 
 
 class VariantEncoder(nn.Module):
-    """As :class:`gennape.predictors.encoder.GraphEncoder`, which it is for the kind ``Kind()``: every step computed."""
+    """As :class:`gennape.predictors.encoder.encoder.GraphEncoder`, which it is for the kind ``Kind()``: every step computed."""
 
     def __init__(self, kind: Kind) -> None:
         super().__init__()

@@ -37,9 +37,9 @@ from encoder_variants import AGAIN, SHIPPED, UNTRAINED, VARIANTS, VariantEncoder
 from jaxtyping import Float64, Int64
 from torch.nn import functional
 
-from gennape.predictors.contrastive import GENNAPE, ProjectionHead, Views, contrastive_loss
-from gennape.predictors.descent import adam, descend
-from gennape.predictors.features import GraphBatch, batches_of_nodes, featurize
+from gennape.predictors.encoder.contrastive import GENNAPE, ProjectionHead, Views, contrastive_loss
+from gennape.predictors.encoder.features import GraphBatch, batches_of_nodes, featurize
+from gennape.predictors.encoder.optimisation import adam, descend
 from gennape.predictors.gaussian_process import Known, fit_process
 from gennape.predictors.heads import ClusterHeads
 from gennape.predictors.members.registry import MembersConfig

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from gennape.predictors.checkpoint import load_pretrained
-from gennape.predictors.features import featurize
+from gennape.predictors.encoder.features import featurize
 from gennape.search_spaces.families.registry import FAMILIES
 
 SAMPLES = 400

@@ -27,12 +27,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch_geometric.nn import GraphConv
 
-from gennape.predictors.clustered_encoder import ClusteredEncoder, ClusteringConfig
-from gennape.predictors.encoder import EncoderConfig
-from gennape.predictors.features import GraphBatch, featurize
+from gennape.predictors.encoder.clustered import ClusteredEncoder, ClusteringConfig
+from gennape.predictors.encoder.encoder import EncoderConfig
+from gennape.predictors.encoder.features import GraphBatch, featurize
+from gennape.predictors.encoder.kgnn import KGnn, KGnnConfig, KGnnTraining, share
+from gennape.predictors.encoder.sharing import SharedSteps
 from gennape.predictors.heads import ClusterHeads
-from gennape.predictors.kgnn import KGnn, KGnnConfig, KGnnTraining, share
-from gennape.predictors.sharing import SharedSteps
 from gennape.search_spaces.families.registry import family
 from gennape.search_spaces.graphs.graph import PackedGraphs
 from gennape.search_spaces.published.graphs import VOCABULARY, PublishedFeatures, features, published_graph

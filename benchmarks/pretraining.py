@@ -16,9 +16,9 @@ import numpy as np
 from gennape.platform.cluster import ENVIRONMENT
 from gennape.platform.pretraining import Prepared, WorkersConfig, pretrain_on_workers
 from gennape.platform.tracking import open_store
-from gennape.predictors.data_parallel import PretrainData
-from gennape.predictors.encoder import EncoderConfig
-from gennape.predictors.pretraining import PretrainConfig
+from gennape.predictors.encoder.data_parallel import PretrainData
+from gennape.predictors.encoder.encoder import EncoderConfig
+from gennape.predictors.encoder.pretraining import PretrainConfig
 from gennape.search_spaces.families.registry import family
 from gennape.search_spaces.graphs.spectrum import laplacian_spectra
 

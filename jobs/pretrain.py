@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from jaxtyping import Float64, Int64
 
     from gennape.platform.pretraining import WorkersConfig
-    from gennape.predictors.encoder import EncoderConfig
-    from gennape.predictors.pretraining import PretrainConfig
+    from gennape.predictors.encoder.encoder import EncoderConfig
+    from gennape.predictors.encoder.pretraining import PretrainConfig
     from gennape.search_spaces.families.space import SearchSpace
     from gennape.search_spaces.graphs.graph import PackedGraphs
 
@@ -89,8 +89,8 @@ def pretrain(
     from gennape.errors import ConfigError
     from gennape.predictors import training
     from gennape.predictors.checkpoint import check_place
-    from gennape.predictors.contrastive import GENERAL, GENNAPE
-    from gennape.predictors.encoder import EncoderConfig
+    from gennape.predictors.encoder.contrastive import GENERAL, GENNAPE
+    from gennape.predictors.encoder.encoder import EncoderConfig
 
     if settings is not None:
         return run_with(context, settings)
@@ -131,7 +131,7 @@ def _here(
     from gennape.jobs.provenance import provenance
     from gennape.predictors import training
     from gennape.predictors.checkpoint import save_encoder
-    from gennape.predictors.descent import chosen_device
+    from gennape.predictors.encoder.optimisation import chosen_device
 
     where = chosen_device(device)
     graphs, spectra, families = networks.make(settings.contrast.eigenvalues)
@@ -166,7 +166,7 @@ def _on_workers(
     from gennape.jobs.provenance import provenance
     from gennape.platform.pretraining import Prepared, pretrain_on_workers
     from gennape.platform.workspace import open_workspace
-    from gennape.predictors.data_parallel import PretrainData
+    from gennape.predictors.encoder.data_parallel import PretrainData
 
     def prepare() -> Prepared:
         made = PretrainData(*networks.make(settings.contrast.eigenvalues))

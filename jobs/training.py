@@ -75,7 +75,7 @@ def device_of(given: str | None, address: str | None) -> Literal["cpu", "cuda"]:
     Raises :class:`ConfigError` where ``cuda`` is asked of a machine without, and where nothing is said of a cluster,
     whose GPUs may come only when they are asked for.
     """
-    from gennape.predictors.descent import chosen_device
+    from gennape.predictors.encoder.optimisation import chosen_device
 
     if address is None:
         return "cuda" if chosen_device(given).type == "cuda" else "cpu"

@@ -23,14 +23,14 @@ from gennape.platform.runs import lock_run, read_json, work_folder, write_json
 from gennape.platform.settings import differences
 from gennape.platform.workspace import make_writable, remove_partial_files
 from gennape.predictors.checkpoint import save_encoder
-from gennape.predictors.data_parallel import PretrainData, state_of_encoder
+from gennape.predictors.encoder.data_parallel import PretrainData, state_of_encoder
 from gennape.search_spaces.graphs.parquet import write_shards
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from gennape.predictors.encoder import EncoderConfig
-    from gennape.predictors.pretraining import PretrainConfig
+    from gennape.predictors.encoder.encoder import EncoderConfig
+    from gennape.predictors.encoder.pretraining import PretrainConfig
 
 __all__ = ["Prepared", "Pretrained", "WorkersConfig", "newest_state", "pretrain_on_workers", "training_folder"]
 

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from gennape.platform.tracking import Tracker
-    from gennape.predictors.encoder import EncoderConfig
-    from gennape.predictors.pretraining import PretrainConfig
+    from gennape.predictors.encoder.encoder import EncoderConfig
+    from gennape.predictors.encoder.pretraining import PretrainConfig
 
 #: In the folder of a pretraining: its run in MLflow and what it computes on; what Ray Train keeps.
 STATUS, RAY = "status.json", "ray"

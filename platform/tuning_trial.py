@@ -15,10 +15,10 @@ from gennape.errors import WorkspaceError
 from gennape.platform.runs import read_json, write_json
 from gennape.predictors import training
 from gennape.predictors.checkpoint import load_checkpoint, save_ensemble
-from gennape.predictors.clustered_encoder import ClusteringConfig
-from gennape.predictors.contrastive import GENERAL, GENNAPE
-from gennape.predictors.descent import chosen_device
-from gennape.predictors.encoder import EncoderConfig
+from gennape.predictors.encoder.clustered import ClusteringConfig
+from gennape.predictors.encoder.contrastive import GENERAL, GENNAPE
+from gennape.predictors.encoder.encoder import EncoderConfig
+from gennape.predictors.encoder.optimisation import chosen_device
 from gennape.predictors.members.registry import MembersConfig
 from gennape.predictors.metrics import mae, srcc
 

@@ -26,9 +26,9 @@ from gennape.predictors.checkpoint_files import (
     read_description,
     write,
 )
-from gennape.predictors.clustered_encoder import ClusteredEncoder, ClusteringConfig
-from gennape.predictors.encoder import EncoderConfig, GraphEncoder
-from gennape.predictors.features import N_FEATURES
+from gennape.predictors.encoder.clustered import ClusteredEncoder, ClusteringConfig
+from gennape.predictors.encoder.encoder import EncoderConfig, GraphEncoder
+from gennape.predictors.encoder.features import N_FEATURES
 from gennape.predictors.fuzzy_ensemble import Fitted, FuzzyEnsemble
 from gennape.predictors.gaussian_process import GaussianProcess, restored
 from gennape.predictors.members.ensemble import MemberEnsemble

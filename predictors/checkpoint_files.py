@@ -21,7 +21,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from gennape.errors import CheckpointError
-from gennape.predictors.features import N_FEATURES
+from gennape.predictors.encoder.features import N_FEATURES
 from gennape.predictors.restoring import parsed
 from gennape.predictors.scaling import ScalingLaw
 from gennape.search_spaces.files.bounded import read_regular

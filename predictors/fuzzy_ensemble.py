@@ -12,9 +12,9 @@ from jaxtyping import Float64, Int64
 
 from gennape.errors import InvalidGraphError
 from gennape.predictors.choosing import choose
-from gennape.predictors.clustered_encoder import ClusteredEncoder
-from gennape.predictors.encoder import GraphEncoder
-from gennape.predictors.features import batches_of_nodes, featurize
+from gennape.predictors.encoder.clustered import ClusteredEncoder
+from gennape.predictors.encoder.encoder import GraphEncoder
+from gennape.predictors.encoder.features import batches_of_nodes, featurize
 from gennape.predictors.gaussian_process import GaussianProcess, Known, fit_process
 from gennape.predictors.members.ensemble import MemberEnsemble
 from gennape.predictors.members.view import View, look

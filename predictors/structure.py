@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
-from gennape.predictors.features import operations
+from gennape.predictors.encoder.features import operations
 from gennape.predictors.ways import WAYS, met_on_the_way, ways
 from gennape.search_spaces.graphs.cost import node_macs, node_params
 from gennape.search_spaces.graphs.graph import Column, PackedGraphs

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float64, Int64
 from scipy.sparse import csr_array
 
 from gennape.errors import InvalidGraphError
-from gennape.predictors.features import steps
+from gennape.predictors.encoder.features import steps
 from gennape.search_spaces.graphs.graph import Column, PackedGraphs, offsets_of, topological_levels
 from gennape.search_spaces.graphs.ops import WEIGHTED, Op
 
@@ -32,7 +32,7 @@ def ways(
 ) -> Float64[np.ndarray, "g w"]:
     """One row per graph, columns as in :data:`WAYS`, all as ``log(1 + x)``.
 
-    ``op`` and ``met`` are those of :func:`gennape.predictors.features.operations` and :func:`met_on_the_way`. ``on the
+    ``op`` and ``met`` are those of :func:`gennape.predictors.encoder.features.operations` and :func:`met_on_the_way`. ``on the
     way`` are expected numbers on a random walk; the shortest and the longest way are those with the fewest and the most
     layers (convolutions), layers larger than 1x1, or pools. Raises :class:`InvalidGraphError` for a cycle.
     """

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from gennape.predictors.bounds import Size
-from gennape.predictors.descent import adam, descend
+from gennape.predictors.encoder.optimisation import adam, descend
 from gennape.predictors.heads import ClusterHeads
 from gennape.predictors.members.member import Member, Progress, parsed
 from gennape.predictors.members.view import View

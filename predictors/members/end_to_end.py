@@ -11,7 +11,15 @@ import numpy as np
 from jaxtyping import Float64
 from torch import Tensor
 
-from gennape.predictors.kgnn import FINE_TUNING, KGnn, KGnnConfig, KGnnTraining, fine_tune, fit_kgnn, predict_accuracy
+from gennape.predictors.encoder.kgnn import (
+    FINE_TUNING,
+    KGnn,
+    KGnnConfig,
+    KGnnTraining,
+    fine_tune,
+    fit_kgnn,
+    predict_accuracy,
+)
 from gennape.predictors.members.member import Member, Progress, parsed
 from gennape.predictors.members.view import View
 from gennape.predictors.restoring import made_of
@@ -24,7 +32,7 @@ class _Config:
 
 
 class EndToEnd(Member):
-    """A :class:`gennape.predictors.kgnn.KGnn`, which reads the graphs themselves."""
+    """A :class:`gennape.predictors.encoder.kgnn.KGnn`, which reads the graphs themselves."""
 
     def __init__(self, name: str, network: KGnn) -> None:
         self.name = name
@@ -35,7 +43,7 @@ class EndToEnd(Member):
         return predict_accuracy(self.network, view.graphs)
 
     def tuned(self, view: View, accuracy: Float64[np.ndarray, " g"], rng: np.random.Generator) -> EndToEnd:
-        """See :meth:`Member.tuned` and :func:`gennape.predictors.kgnn.fine_tune`."""
+        """See :meth:`Member.tuned` and :func:`gennape.predictors.encoder.kgnn.fine_tune`."""
         return EndToEnd(self.name, fine_tune(self.network, view.graphs, accuracy, FINE_TUNING, rng, lambda _, __: None))
 
     def config(self) -> dict[str, Any]:

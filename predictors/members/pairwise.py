@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from gennape.predictors.bounds import Finite, Size
-from gennape.predictors.descent import adam, descend
+from gennape.predictors.encoder.optimisation import adam, descend
 from gennape.predictors.members.cluster_regression import HeadTraining, shuffled
 from gennape.predictors.members.line import line
 from gennape.predictors.members.member import Member, Progress, parsed

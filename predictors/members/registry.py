@@ -11,7 +11,7 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from gennape.errors import CheckpointError
-from gennape.predictors.kgnn import KGnnConfig, KGnnTraining
+from gennape.predictors.encoder.kgnn import KGnnConfig, KGnnTraining
 from gennape.predictors.members.cluster_regression import ClusterRegression, HeadTraining, fit_regression
 from gennape.predictors.members.end_to_end import EndToEnd, fit_end_to_end
 from gennape.predictors.members.flops_line import FlopsLine, fit_flops

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float64, Int64
 
-from gennape.predictors.clustered_encoder import ClusteredEncoder
-from gennape.predictors.features import batches_of_nodes, featurize
+from gennape.predictors.encoder.clustered import ClusteredEncoder
+from gennape.predictors.encoder.features import batches_of_nodes, featurize
 from gennape.predictors.target import flops_scale
 from gennape.search_spaces.graphs.cost import flops
 from gennape.search_spaces.graphs.graph import PackedGraphs

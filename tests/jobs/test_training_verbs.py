@@ -145,7 +145,7 @@ def test_where_no_checkpoint_can_be_written_is_said_before_training(
     encoder: Path, labels: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("gennape.predictors.training.fit", None)
-    monkeypatch.setattr("gennape.predictors.pretraining.pretrain", None)
+    monkeypatch.setattr("gennape.predictors.encoder.pretraining.pretrain", None)
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.tex").write_text("x")
     under = labels / "out"  # a file is no folder

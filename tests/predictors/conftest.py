@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from gennape.predictors.clustered_encoder import ClusteredEncoder, ClusteringConfig
-from gennape.predictors.encoder import EncoderConfig, GraphEncoder
+from gennape.predictors.encoder.clustered import ClusteredEncoder, ClusteringConfig
+from gennape.predictors.encoder.encoder import EncoderConfig, GraphEncoder
+from gennape.predictors.encoder.kgnn import KGnnConfig, KGnnTraining
 from gennape.predictors.fuzzy_ensemble import Fitted
 from gennape.predictors.heads import ClusterHeads
-from gennape.predictors.kgnn import KGnnConfig, KGnnTraining
 from gennape.predictors.members.cluster_regression import ClusterRegression, HeadTraining
 from gennape.predictors.members.ensemble import MemberEnsemble, stacked, zero_shot
 from gennape.predictors.members.registry import MembersConfig, fit_members

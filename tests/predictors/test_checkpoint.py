@@ -23,7 +23,7 @@ from gennape.predictors.checkpoint import (
     shipped_checkpoint,
 )
 from gennape.predictors.checkpoint_files import digest
-from gennape.predictors.encoder import GraphEncoder
+from gennape.predictors.encoder.encoder import GraphEncoder
 from gennape.predictors.fuzzy_ensemble import Fitted, FuzzyEnsemble
 from gennape.search_spaces.families.registry import family
 from gennape.search_spaces.graphs.graph import PackedGraphs

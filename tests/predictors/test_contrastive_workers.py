@@ -13,7 +13,7 @@ from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from gennape.errors import ConfigError
-from gennape.predictors.contrastive import (
+from gennape.predictors.encoder.contrastive import (
     GENERAL,
     GENNAPE,
     ContrastiveConfig,
@@ -22,8 +22,8 @@ from gennape.predictors.contrastive import (
     contrastive_loss,
     worker_loss,
 )
-from gennape.predictors.encoder import EncoderConfig, GraphEncoder
-from gennape.predictors.features import featurize
+from gennape.predictors.encoder.encoder import EncoderConfig, GraphEncoder
+from gennape.predictors.encoder.features import featurize
 from gennape.search_spaces.families.registry import family
 from gennape.search_spaces.graphs.graph import PackedGraphs, concatenate
 from gennape.search_spaces.graphs.spectrum import laplacian_spectra

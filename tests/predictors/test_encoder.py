@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from gennape.errors import ConfigError
-from gennape.predictors.encoder import EncoderConfig, GraphEncoder
-from gennape.predictors.features import featurize
+from gennape.predictors.encoder.encoder import EncoderConfig, GraphEncoder
+from gennape.predictors.encoder.features import featurize
 from gennape.search_spaces.families.registry import FAMILIES
 from gennape.search_spaces.families.space import SearchSpace
 from gennape.search_spaces.graphs.builder import GraphBuilder

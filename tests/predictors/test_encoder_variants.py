@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 import torch
 
-from gennape.predictors.contrastive import Views
-from gennape.predictors.encoder import EncoderConfig, GraphEncoder
-from gennape.predictors.features import featurize
+from gennape.predictors.encoder.contrastive import Views
+from gennape.predictors.encoder.encoder import EncoderConfig, GraphEncoder
+from gennape.predictors.encoder.features import featurize
 from gennape.search_spaces.families.registry import family
 from gennape.search_spaces.graphs.graph import PackedGraphs, concatenate, pack
 

@@ -5,7 +5,7 @@ from dataclasses import fields
 import numpy as np
 import torch
 
-from gennape.predictors.features import N_FEATURES, NUMERIC, featurize
+from gennape.predictors.encoder.features import N_FEATURES, NUMERIC, featurize
 from gennape.search_spaces.families.registry import FAMILIES
 from gennape.search_spaces.graphs.builder import GraphBuilder, conv_bn_relu
 from gennape.search_spaces.graphs.graph import concatenate, pack

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gennape.errors import ConfigError
-from gennape.predictors.fuzzy import fuzzy_c_means, memberships
+from gennape.predictors.encoder.fuzzy_c_means import fuzzy_c_means, memberships
 
 
 @given(st.integers(0, 10**6), st.integers(1, 6), st.floats(1.1, 4.0))

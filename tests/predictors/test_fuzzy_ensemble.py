@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from gennape.errors import InvalidDataError, InvalidGraphError
-from gennape.predictors.features import batches_of_nodes
+from gennape.predictors.encoder.features import batches_of_nodes
 from gennape.predictors.fuzzy_ensemble import Fitted, FuzzyEnsemble
 from gennape.predictors.heads import ClusterHeads
 from gennape.predictors.metrics import srcc

@@ -13,7 +13,7 @@ from scipy.stats import norm
 from torch import Tensor
 
 from gennape.errors import CheckpointError, ConfigError, InvalidDataError
-from gennape.predictors.clustered_encoder import ClusteredEncoder
+from gennape.predictors.encoder.clustered import ClusteredEncoder
 from gennape.predictors.members.cluster_regression import ClusterRegression
 from gennape.predictors.members.ensemble import LEAST_WEIGHT, MemberEnsemble, stacked, zero_shot
 from gennape.predictors.members.member import Member

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from gennape.errors import InvalidDataError
-from gennape.predictors.familiarity import Familiarity
+from gennape.predictors.encoder.in_distribution import Familiarity
 from gennape.predictors.scaling import _COLUMNS, _STRENGTH, ScalingLaw, fit_scaling_law
 from gennape.predictors.structure import STRUCTURE
 

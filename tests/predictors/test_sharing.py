@@ -9,8 +9,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gennape.predictors.features import N_FEATURES, GraphBatch, Neighbours, featurize
-from gennape.predictors.sharing import SparseRows, mean_of_steps, multiply, share
+from gennape.predictors.encoder.features import N_FEATURES, GraphBatch, Neighbours, featurize
+from gennape.predictors.encoder.sharing import SparseRows, mean_of_steps, multiply, share
 from gennape.search_spaces.graphs.graph import PackedGraphs
 
 LAYERS, WIDTH = 3, 5

@@ -5,14 +5,14 @@ import pytest
 import torch
 
 from gennape.errors import ConfigError
-from gennape.predictors.clustered_encoder import ClusteringConfig
-from gennape.predictors.contrastive import GENERAL, GENNAPE, ContrastiveConfig
-from gennape.predictors.descent import CPU, chosen_device, mixed_precision
-from gennape.predictors.encoder import EncoderConfig, GraphEncoder
-from gennape.predictors.features import featurize
+from gennape.predictors.encoder.clustered import ClusteringConfig
+from gennape.predictors.encoder.contrastive import GENERAL, GENNAPE, ContrastiveConfig
+from gennape.predictors.encoder.encoder import EncoderConfig, GraphEncoder
+from gennape.predictors.encoder.features import featurize
+from gennape.predictors.encoder.optimisation import CPU, chosen_device, mixed_precision
+from gennape.predictors.encoder.pretraining import PretrainConfig, pretrain
 from gennape.predictors.fuzzy_ensemble import FuzzyEnsemble
 from gennape.predictors.metrics import srcc
-from gennape.predictors.pretraining import PretrainConfig, pretrain
 from gennape.predictors.training import FitConfig, fit
 from gennape.search_spaces.graphs.cost import params
 from gennape.search_spaces.graphs.graph import PackedGraphs

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch_modules import Forward, assert_same_function, ops_of, with_weights_of
 
 from gennape.errors import InvalidGraphError
-from gennape.predictors.features import N_FEATURES, featurize
+from gennape.predictors.encoder.features import N_FEATURES, featurize
 from gennape.search_spaces.drawing.diagram import by, node_tooltips
 from gennape.search_spaces.exporting.onnx import to_onnx, to_python
 from gennape.search_spaces.graphs import cost

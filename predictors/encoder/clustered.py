@@ -11,11 +11,11 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from gennape.predictors.bounds import Size
-from gennape.predictors.encoder import EncoderConfig, GraphEncoder
-from gennape.predictors.familiarity import Familiarity
-from gennape.predictors.features import GraphBatch
-from gennape.predictors.fuzzy import memberships
-from gennape.predictors.sharing import SharedSteps
+from gennape.predictors.encoder.encoder import EncoderConfig, GraphEncoder
+from gennape.predictors.encoder.features import GraphBatch
+from gennape.predictors.encoder.fuzzy_c_means import memberships
+from gennape.predictors.encoder.in_distribution import Familiarity
+from gennape.predictors.encoder.sharing import SharedSteps
 
 
 @dataclass(frozen=True, slots=True)

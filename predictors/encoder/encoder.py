@@ -14,8 +14,8 @@ from torch_geometric.utils import segment
 
 from gennape.errors import ConfigError
 from gennape.predictors.bounds import Layers, Size
-from gennape.predictors.features import N_FEATURES, NUMERIC, GraphBatch
-from gennape.predictors.sharing import SharedSteps, mean_of_steps, multiply, share
+from gennape.predictors.encoder.features import N_FEATURES, NUMERIC, GraphBatch
+from gennape.predictors.encoder.sharing import SharedSteps, mean_of_steps, multiply, share
 from gennape.search_spaces.graphs.ops import VOCABULARY_SIZE
 
 _FEW_STEPS = 700  # fewer are computed sooner than equal ones are found

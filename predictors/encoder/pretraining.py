@@ -10,10 +10,10 @@ import torch
 from jaxtyping import Float64, Int64
 
 from gennape.errors import ConfigError
-from gennape.predictors.contrastive import GENNAPE, ContrastiveConfig, ProjectionHead, Views, contrastive_loss
-from gennape.predictors.descent import CPU, adam, chosen_device, descend, made, mixed_precision
-from gennape.predictors.encoder import EncoderConfig, GraphEncoder
-from gennape.predictors.features import featurize
+from gennape.predictors.encoder.contrastive import GENNAPE, ContrastiveConfig, ProjectionHead, Views, contrastive_loss
+from gennape.predictors.encoder.encoder import EncoderConfig, GraphEncoder
+from gennape.predictors.encoder.features import featurize
+from gennape.predictors.encoder.optimisation import CPU, adam, chosen_device, descend, made, mixed_precision
 from gennape.search_spaces.graphs.graph import PackedGraphs
 
 #: Called after every step with the number of graphs seen and the loss of that step.

@@ -16,9 +16,9 @@ from jaxtyping import Float, Float32, Int32, Int64, UInt64
 from torch import Tensor
 from torch.nn import functional
 
-from gennape.predictors.features import GraphBatch, Neighbours, moved
-from gennape.predictors.grouping import grouped
-from gennape.predictors.hashing import hash_rows, mix, number, words
+from gennape.predictors.encoder.features import GraphBatch, Neighbours, moved
+from gennape.predictors.encoder.grouping import grouped
+from gennape.predictors.encoder.hashing import hash_rows, mix, number, words
 from gennape.search_spaces.graphs.graph import offsets_of
 
 

@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from gennape.errors import ConfigError
-from gennape.predictors.features import GraphBatch, featurize
-from gennape.predictors.sharing import SharedSteps
+from gennape.predictors.encoder.features import GraphBatch, featurize
+from gennape.predictors.encoder.sharing import SharedSteps
 from gennape.search_spaces.graphs.graph import PackedGraphs
 
 CPU = torch.device("cpu")

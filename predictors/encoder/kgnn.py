@@ -1,6 +1,6 @@
 """The k-GNN: graph convolutions from producers to consumers, trained on accuracy from end to end (Morris et al., 2019).
 
-Steps whose producers look alike are computed once, see :mod:`gennape.predictors.sharing`: for 128 networks of a family
+Steps whose producers look alike are computed once, see :mod:`gennape.predictors.encoder.sharing`: for 128 networks of a family
 a quarter to 40 % of all rows.
 """
 
@@ -18,9 +18,9 @@ from torch.nn import functional
 
 from gennape.errors import ConfigError, InvalidGraphError
 from gennape.predictors.bounds import Layers, Size
-from gennape.predictors.descent import adam, descend, regrouped
-from gennape.predictors.features import N_FEATURES, GraphBatch, batches_of_nodes, featurize
-from gennape.predictors.sharing import SharedSteps, mean_of_steps, multiply, share
+from gennape.predictors.encoder.features import N_FEATURES, GraphBatch, batches_of_nodes, featurize
+from gennape.predictors.encoder.optimisation import adam, descend, regrouped
+from gennape.predictors.encoder.sharing import SharedSteps, mean_of_steps, multiply, share
 from gennape.predictors.target import flops_scale
 from gennape.search_spaces.graphs.cost import flops
 from gennape.search_spaces.graphs.graph import PackedGraphs

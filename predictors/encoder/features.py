@@ -16,8 +16,8 @@ import torch
 from jaxtyping import Bool, Float32, Int32, Int64
 from torch import Tensor
 
-from gennape.predictors.grouping import grouped
-from gennape.predictors.hashing import hash_rows, number, words
+from gennape.predictors.encoder.grouping import grouped
+from gennape.predictors.encoder.hashing import hash_rows, number, words
 from gennape.predictors.target import flops_scale
 from gennape.search_spaces.graphs.cost import flops
 from gennape.search_spaces.graphs.graph import Column, PackedGraphs, offsets_of
