@@ -44,16 +44,16 @@ from gennape.predictors.encoder.clustered import ClusteredEncoder, ClusteringCon
 from gennape.predictors.encoder.contrastive import GENERAL, GENNAPE, ContrastiveConfig
 from gennape.predictors.encoder.encoder import EncoderConfig, GraphEncoder
 from gennape.predictors.encoder.fuzzy_c_means import fuzzy_c_means, memberships
+from gennape.predictors.ensemble import cluster_regression
+from gennape.predictors.ensemble.cluster_regression import ClusterRegression, fit_regression
+from gennape.predictors.ensemble.ensemble import stacked, zero_shot
+from gennape.predictors.ensemble.inputs import View, look
+from gennape.predictors.ensemble.member import Member
+from gennape.predictors.ensemble.pairwise import fit_pairwise
+from gennape.predictors.ensemble.registry import ABLATIONS, MembersConfig
 from gennape.predictors.evaluation_rows import BENCHMARKS, build_rows, read_rows
 from gennape.predictors.fuzzy_ensemble import Fitted, FuzzyEnsemble
 from gennape.predictors.gaussian_process import Known, fit_process
-from gennape.predictors.members import cluster_regression
-from gennape.predictors.members.cluster_regression import ClusterRegression, fit_regression
-from gennape.predictors.members.ensemble import stacked, zero_shot
-from gennape.predictors.members.member import Member
-from gennape.predictors.members.pairwise import fit_pairwise
-from gennape.predictors.members.registry import ABLATIONS, MembersConfig
-from gennape.predictors.members.view import View, look
 from gennape.predictors.metrics import srcc
 from gennape.predictors.protocol import BenchmarkRows, draw_labelled
 from gennape.predictors.target import FlopsTarget

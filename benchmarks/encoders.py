@@ -40,9 +40,9 @@ from torch.nn import functional
 from gennape.predictors.encoder.contrastive import GENNAPE, ProjectionHead, Views, contrastive_loss
 from gennape.predictors.encoder.features import GraphBatch, batches_of_nodes, featurize
 from gennape.predictors.encoder.optimisation import adam, descend
+from gennape.predictors.ensemble.heads import ClusterHeads
+from gennape.predictors.ensemble.registry import MembersConfig
 from gennape.predictors.gaussian_process import Known, fit_process
-from gennape.predictors.heads import ClusterHeads
-from gennape.predictors.members.registry import MembersConfig
 from gennape.predictors.metrics import srcc
 from gennape.predictors.protocol import BenchmarkRows, draw_labelled
 from gennape.predictors.structure import SIZES

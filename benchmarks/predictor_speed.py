@@ -32,7 +32,7 @@ from gennape.predictors.encoder.encoder import EncoderConfig
 from gennape.predictors.encoder.features import GraphBatch, featurize
 from gennape.predictors.encoder.kgnn import KGnn, KGnnConfig, KGnnTraining, share
 from gennape.predictors.encoder.sharing import SharedSteps
-from gennape.predictors.heads import ClusterHeads
+from gennape.predictors.ensemble.heads import ClusterHeads
 from gennape.search_spaces.families.registry import family
 from gennape.search_spaces.graphs.graph import PackedGraphs
 from gennape.search_spaces.published.graphs import VOCABULARY, PublishedFeatures, features, published_graph

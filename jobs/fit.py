@@ -52,7 +52,7 @@ def fit(
     from gennape.predictors.checkpoint import check_place, load_checkpoint, load_encoder, save_ensemble
     from gennape.predictors.encoder.clustered import ClusteringConfig
     from gennape.predictors.encoder.optimisation import chosen_device
-    from gennape.predictors.members.registry import MembersConfig
+    from gennape.predictors.ensemble.registry import MembersConfig
     from gennape.search_spaces.families.registry import family as family_named
     from gennape.search_spaces.labels.labels import read_labels, split
 

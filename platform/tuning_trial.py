@@ -19,7 +19,7 @@ from gennape.predictors.encoder.clustered import ClusteringConfig
 from gennape.predictors.encoder.contrastive import GENERAL, GENNAPE
 from gennape.predictors.encoder.encoder import EncoderConfig
 from gennape.predictors.encoder.optimisation import chosen_device
-from gennape.predictors.members.registry import MembersConfig
+from gennape.predictors.ensemble.registry import MembersConfig
 from gennape.predictors.metrics import mae, srcc
 
 if TYPE_CHECKING:

@@ -29,9 +29,9 @@ from gennape.predictors.checkpoint_files import (
 from gennape.predictors.encoder.clustered import ClusteredEncoder, ClusteringConfig
 from gennape.predictors.encoder.encoder import EncoderConfig, GraphEncoder
 from gennape.predictors.encoder.features import N_FEATURES
+from gennape.predictors.ensemble.ensemble import MemberEnsemble
 from gennape.predictors.fuzzy_ensemble import Fitted, FuzzyEnsemble
 from gennape.predictors.gaussian_process import GaussianProcess, restored
-from gennape.predictors.members.ensemble import MemberEnsemble
 from gennape.predictors.restoring import made_of
 from gennape.predictors.structure import SIZES, STRUCTURE
 

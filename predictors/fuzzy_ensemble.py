@@ -15,9 +15,9 @@ from gennape.predictors.choosing import choose
 from gennape.predictors.encoder.clustered import ClusteredEncoder
 from gennape.predictors.encoder.encoder import GraphEncoder
 from gennape.predictors.encoder.features import batches_of_nodes, featurize
+from gennape.predictors.ensemble.ensemble import MemberEnsemble
+from gennape.predictors.ensemble.inputs import View, look
 from gennape.predictors.gaussian_process import GaussianProcess, Known, fit_process
-from gennape.predictors.members.ensemble import MemberEnsemble
-from gennape.predictors.members.view import View, look
 from gennape.predictors.predictor import Prediction, TunablePredictor, check_labels
 from gennape.predictors.scaling import ScalingLaw
 from gennape.predictors.structure import SIZES, structure

@@ -17,12 +17,12 @@ from gennape.predictors.encoder.features import batches_of_nodes
 from gennape.predictors.encoder.fuzzy_c_means import fuzzy_c_means
 from gennape.predictors.encoder.optimisation import CPU, adam, chosen_device, descend, mixed_precision, regrouped
 from gennape.predictors.encoder.pretraining import Progress
+from gennape.predictors.ensemble.cluster_regression import ClusterRegression
+from gennape.predictors.ensemble.ensemble import stacked, zero_shot
+from gennape.predictors.ensemble.heads import ClusterHeads
+from gennape.predictors.ensemble.inputs import look
+from gennape.predictors.ensemble.registry import MembersConfig, fit_members
 from gennape.predictors.fuzzy_ensemble import Fitted
-from gennape.predictors.heads import ClusterHeads
-from gennape.predictors.members.cluster_regression import ClusterRegression
-from gennape.predictors.members.ensemble import stacked, zero_shot
-from gennape.predictors.members.registry import MembersConfig, fit_members
-from gennape.predictors.members.view import look
 from gennape.predictors.scaling import fit_scaling_law
 from gennape.predictors.structure import structure
 from gennape.predictors.target import FlopsTarget, fit_target, flops_scale

@@ -9,12 +9,12 @@ import torch
 from gennape.predictors.encoder.clustered import ClusteredEncoder, ClusteringConfig
 from gennape.predictors.encoder.encoder import EncoderConfig, GraphEncoder
 from gennape.predictors.encoder.kgnn import KGnnConfig, KGnnTraining
+from gennape.predictors.ensemble.cluster_regression import ClusterRegression, HeadTraining
+from gennape.predictors.ensemble.ensemble import MemberEnsemble, stacked, zero_shot
+from gennape.predictors.ensemble.heads import ClusterHeads
+from gennape.predictors.ensemble.inputs import View, look
+from gennape.predictors.ensemble.registry import MembersConfig, fit_members
 from gennape.predictors.fuzzy_ensemble import Fitted
-from gennape.predictors.heads import ClusterHeads
-from gennape.predictors.members.cluster_regression import ClusterRegression, HeadTraining
-from gennape.predictors.members.ensemble import MemberEnsemble, stacked, zero_shot
-from gennape.predictors.members.registry import MembersConfig, fit_members
-from gennape.predictors.members.view import View, look
 from gennape.predictors.scaling import ScalingLaw
 from gennape.predictors.target import fit_target
 from gennape.search_spaces.families.registry import family

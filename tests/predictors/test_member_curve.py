@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gennape.predictors.members.curve import Curve
-from gennape.predictors.members.line import line
+from gennape.predictors.ensemble.calibration import Curve
+from gennape.predictors.ensemble.least_squares import line
 
 _NUMBERS = st.floats(-1e3, 1e3).map(lambda x: round(x, 3))
 

@@ -14,13 +14,13 @@ from torch import Tensor
 
 from gennape.errors import CheckpointError, ConfigError, InvalidDataError
 from gennape.predictors.encoder.clustered import ClusteredEncoder
-from gennape.predictors.members.cluster_regression import ClusterRegression
-from gennape.predictors.members.ensemble import LEAST_WEIGHT, MemberEnsemble, stacked, zero_shot
-from gennape.predictors.members.member import Member
-from gennape.predictors.members.registry import ABLATIONS, MembersConfig, fit_members
-from gennape.predictors.members.uncertainty import Uncertainty, learn_uncertainty, weighted_spread
-from gennape.predictors.members.view import View, look
-from gennape.predictors.members.weighing import out_of_fold, weights_by_rank
+from gennape.predictors.ensemble.cluster_regression import ClusterRegression
+from gennape.predictors.ensemble.ensemble import LEAST_WEIGHT, MemberEnsemble, stacked, zero_shot
+from gennape.predictors.ensemble.inputs import View, look
+from gennape.predictors.ensemble.member import Member
+from gennape.predictors.ensemble.registry import ABLATIONS, MembersConfig, fit_members
+from gennape.predictors.ensemble.uncertainty import Uncertainty, learn_uncertainty, weighted_spread
+from gennape.predictors.ensemble.weights import out_of_fold, weights_by_rank
 from gennape.predictors.metrics import kendall_tau
 from gennape.search_spaces.families.registry import family
 from gennape.search_spaces.graphs.cost import params

@@ -6,9 +6,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gennape.predictors.members.cluster_regression import HeadTraining
-from gennape.predictors.members.pairwise import ANCHORS, PairClassifier, fit_pairwise
-from gennape.predictors.members.view import View
+from gennape.predictors.ensemble.cluster_regression import HeadTraining
+from gennape.predictors.ensemble.inputs import View
+from gennape.predictors.ensemble.pairwise import ANCHORS, PairClassifier, fit_pairwise
 from gennape.predictors.metrics import kendall_tau
 from gennape.search_spaces.families.registry import family
 

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from protocol_cases import TEN, Constant, Mean, rows_of
 
+from gennape.predictors.ensemble.ensemble import MemberEnsemble
+from gennape.predictors.ensemble.inputs import View
+from gennape.predictors.ensemble.registry import ABLATIONS
 from gennape.predictors.fuzzy_ensemble import Fitted, FuzzyEnsemble
-from gennape.predictors.members.ensemble import MemberEnsemble
-from gennape.predictors.members.registry import ABLATIONS
-from gennape.predictors.members.view import View
 from gennape.predictors.methods import (
     ENSEMBLE_METHODS,
     cost_methods,

@@ -12,12 +12,12 @@ from torch import Tensor
 
 from gennape.errors import CheckpointError
 from gennape.predictors.encoder.kgnn import KGnnConfig, KGnnTraining
-from gennape.predictors.members.cluster_regression import ClusterRegression, HeadTraining, fit_regression
-from gennape.predictors.members.end_to_end import EndToEnd, fit_end_to_end
-from gennape.predictors.members.flops_line import FlopsLine, fit_flops
-from gennape.predictors.members.member import Member, Progress
-from gennape.predictors.members.pairwise import PAIRS, Pairwise, fit_pairwise
-from gennape.predictors.members.view import View
+from gennape.predictors.ensemble.cluster_regression import ClusterRegression, HeadTraining, fit_regression
+from gennape.predictors.ensemble.end_to_end import EndToEnd, fit_end_to_end
+from gennape.predictors.ensemble.flops_baseline import FlopsLine, fit_flops
+from gennape.predictors.ensemble.inputs import View
+from gennape.predictors.ensemble.member import Member, Progress
+from gennape.predictors.ensemble.pairwise import PAIRS, Pairwise, fit_pairwise
 
 #: Kinds of members, by the name that a checkpoint has for them.
 KINDS: Mapping[str, type[Member]] = {kind.__name__: kind for kind in (ClusterRegression, Pairwise, EndToEnd, FlopsLine)}

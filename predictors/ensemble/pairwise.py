@@ -15,10 +15,10 @@ from torch.nn import functional
 
 from gennape.predictors.bounds import Finite, Size
 from gennape.predictors.encoder.optimisation import adam, descend
-from gennape.predictors.members.cluster_regression import HeadTraining, shuffled
-from gennape.predictors.members.line import line
-from gennape.predictors.members.member import Member, Progress, parsed
-from gennape.predictors.members.view import View
+from gennape.predictors.ensemble.cluster_regression import HeadTraining, shuffled
+from gennape.predictors.ensemble.inputs import View
+from gennape.predictors.ensemble.least_squares import line
+from gennape.predictors.ensemble.member import Member, Progress, parsed
 from gennape.predictors.restoring import made_of
 
 #: Networks that a classifier of a whole family compares others with.

@@ -11,7 +11,7 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from gennape.predictors import restoring
-from gennape.predictors.members.view import View
+from gennape.predictors.ensemble.inputs import View
 
 T = TypeVar("T")
 #: Called after every step of a training with the number of networks seen and the loss of that step.

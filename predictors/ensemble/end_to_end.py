@@ -20,8 +20,8 @@ from gennape.predictors.encoder.kgnn import (
     fit_kgnn,
     predict_accuracy,
 )
-from gennape.predictors.members.member import Member, Progress, parsed
-from gennape.predictors.members.view import View
+from gennape.predictors.ensemble.inputs import View
+from gennape.predictors.ensemble.member import Member, Progress, parsed
 from gennape.predictors.restoring import made_of
 
 

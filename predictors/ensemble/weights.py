@@ -8,8 +8,8 @@ import numpy as np
 from jaxtyping import Float64
 from scipy.special import softmax
 
-from gennape.predictors.members.member import Member
-from gennape.predictors.members.view import View
+from gennape.predictors.ensemble.inputs import View
+from gennape.predictors.ensemble.member import Member
 from gennape.predictors.metrics import kendall_tau
 
 

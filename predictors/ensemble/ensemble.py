@@ -14,13 +14,13 @@ from scipy.stats import norm
 from torch import Tensor
 
 from gennape.errors import CheckpointError, ConfigError
-from gennape.predictors.members.curve import Curve
-from gennape.predictors.members.line import line
-from gennape.predictors.members.member import Member, parsed
-from gennape.predictors.members.registry import described, restored
-from gennape.predictors.members.uncertainty import Uncertainty, learn_uncertainty, weighted_spread
-from gennape.predictors.members.view import View
-from gennape.predictors.members.weighing import out_of_fold, weights_by_rank
+from gennape.predictors.ensemble.calibration import Curve
+from gennape.predictors.ensemble.inputs import View
+from gennape.predictors.ensemble.least_squares import line
+from gennape.predictors.ensemble.member import Member, parsed
+from gennape.predictors.ensemble.registry import described, restored
+from gennape.predictors.ensemble.uncertainty import Uncertainty, learn_uncertainty, weighted_spread
+from gennape.predictors.ensemble.weights import out_of_fold, weights_by_rank
 from gennape.predictors.predictor import check_labels
 
 #: Shares of networks below each knot of a zero-shot scale.

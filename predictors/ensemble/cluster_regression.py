@@ -15,9 +15,9 @@ from torch.nn import functional
 
 from gennape.predictors.bounds import Size
 from gennape.predictors.encoder.optimisation import adam, descend
-from gennape.predictors.heads import ClusterHeads
-from gennape.predictors.members.member import Member, Progress, parsed
-from gennape.predictors.members.view import View
+from gennape.predictors.ensemble.heads import ClusterHeads
+from gennape.predictors.ensemble.inputs import View
+from gennape.predictors.ensemble.member import Member, Progress, parsed
 from gennape.predictors.restoring import made_of
 from gennape.predictors.target import FlopsTarget, fit_target
 

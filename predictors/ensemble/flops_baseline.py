@@ -12,9 +12,9 @@ from torch import Tensor
 
 from gennape.errors import CheckpointError
 from gennape.predictors.bounds import Finite
-from gennape.predictors.members.line import line
-from gennape.predictors.members.member import Member, parsed
-from gennape.predictors.members.view import View
+from gennape.predictors.ensemble.inputs import View
+from gennape.predictors.ensemble.least_squares import line
+from gennape.predictors.ensemble.member import Member, parsed
 
 
 @dataclass(frozen=True, slots=True)
