@@ -52,8 +52,8 @@ from gennape.predictors.ensemble.member import Member
 from gennape.predictors.ensemble.pairwise import fit_pairwise
 from gennape.predictors.ensemble.registry import ABLATIONS, MembersConfig
 from gennape.predictors.evaluation_rows import BENCHMARKS, build_rows, read_rows
+from gennape.predictors.few_shot.gaussian_process import Known, fit_process
 from gennape.predictors.fuzzy_ensemble import Fitted, FuzzyEnsemble
-from gennape.predictors.gaussian_process import Known, fit_process
 from gennape.predictors.metrics import srcc
 from gennape.predictors.protocol import BenchmarkRows, draw_labelled
 from gennape.predictors.target import FlopsTarget

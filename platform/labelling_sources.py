@@ -10,7 +10,7 @@ from gennape.errors import ConfigError, InvalidArchitectureError, InvalidDataErr
 from gennape.platform.run_report import read_front
 from gennape.platform.runs import config_of, find_run
 from gennape.predictors.checkpoint import load_checkpoint
-from gennape.predictors.choosing import MOST_NETWORKS
+from gennape.predictors.few_shot.active_selection import MOST_NETWORKS
 from gennape.predictors.fuzzy_ensemble import FuzzyEnsemble
 from gennape.search_spaces.families.registry import family
 from gennape.search_spaces.graphs.canonical import canonical_hashes

@@ -30,10 +30,10 @@ from gennape.predictors.encoder.clustered import ClusteredEncoder, ClusteringCon
 from gennape.predictors.encoder.encoder import EncoderConfig, GraphEncoder
 from gennape.predictors.encoder.features import N_FEATURES
 from gennape.predictors.ensemble.ensemble import MemberEnsemble
+from gennape.predictors.few_shot.gaussian_process import GaussianProcess, restored
+from gennape.predictors.few_shot.structure import SIZES, STRUCTURE
 from gennape.predictors.fuzzy_ensemble import Fitted, FuzzyEnsemble
-from gennape.predictors.gaussian_process import GaussianProcess, restored
 from gennape.predictors.restoring import made_of
-from gennape.predictors.structure import SIZES, STRUCTURE
 
 __all__ = [
     "DESCRIPTION",

@@ -22,8 +22,8 @@ from safetensors.torch import load, save
 
 from gennape.errors import CheckpointError
 from gennape.predictors.encoder.features import N_FEATURES
+from gennape.predictors.few_shot.scaling_law import ScalingLaw
 from gennape.predictors.restoring import parsed
-from gennape.predictors.scaling import ScalingLaw
 from gennape.search_spaces.files.bounded import read_regular
 
 log = logging.getLogger(__name__)

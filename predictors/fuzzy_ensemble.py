@@ -11,16 +11,16 @@ import torch
 from jaxtyping import Float64, Int64
 
 from gennape.errors import InvalidGraphError
-from gennape.predictors.choosing import choose
 from gennape.predictors.encoder.clustered import ClusteredEncoder
 from gennape.predictors.encoder.encoder import GraphEncoder
 from gennape.predictors.encoder.features import batches_of_nodes, featurize
 from gennape.predictors.ensemble.ensemble import MemberEnsemble
 from gennape.predictors.ensemble.inputs import View, look
-from gennape.predictors.gaussian_process import GaussianProcess, Known, fit_process
+from gennape.predictors.few_shot.active_selection import choose
+from gennape.predictors.few_shot.gaussian_process import GaussianProcess, Known, fit_process
+from gennape.predictors.few_shot.scaling_law import ScalingLaw
+from gennape.predictors.few_shot.structure import SIZES, structure
 from gennape.predictors.predictor import Prediction, TunablePredictor, check_labels
-from gennape.predictors.scaling import ScalingLaw
-from gennape.predictors.structure import SIZES, structure
 from gennape.search_spaces.graphs.canonical import canonical_hashes
 from gennape.search_spaces.graphs.graph import PackedGraphs
 from gennape.search_spaces.graphs.normal_form import normal_form

@@ -8,8 +8,8 @@ import numpy as np
 from jaxtyping import Float64
 
 from gennape.errors import InvalidDataError
+from gennape.predictors.few_shot.gaussian_process import GaussianProcess, Known, fit_process
 from gennape.predictors.fuzzy_ensemble import FuzzyEnsemble
-from gennape.predictors.gaussian_process import GaussianProcess, Known, fit_process
 from gennape.search_spaces.graphs.cost import flops
 from gennape.search_spaces.graphs.graph import PackedGraphs
 

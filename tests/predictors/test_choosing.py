@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from gennape.errors import InvalidDataError
-from gennape.predictors import choosing
-from gennape.predictors.choosing import _greedy, choose
+from gennape.predictors.few_shot import active_selection as choosing
+from gennape.predictors.few_shot.active_selection import _greedy, choose
+from gennape.predictors.few_shot.gaussian_process import Known, before_labels
 from gennape.predictors.fuzzy_ensemble import Fitted, FuzzyEnsemble
-from gennape.predictors.gaussian_process import Known, before_labels
 from gennape.search_spaces.graphs.graph import PackedGraphs
 
 

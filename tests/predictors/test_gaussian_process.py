@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from gennape.predictors import gaussian_process
-from gennape.predictors.gaussian_process import Known, fit_process
+from gennape.predictors.few_shot import gaussian_process
+from gennape.predictors.few_shot.gaussian_process import Known, fit_process
 from gennape.predictors.metrics import srcc
 
 

@@ -6,8 +6,8 @@ import torch
 
 from gennape.errors import InvalidDataError
 from gennape.predictors.encoder.in_distribution import Familiarity
-from gennape.predictors.scaling import _COLUMNS, _STRENGTH, ScalingLaw, fit_scaling_law
-from gennape.predictors.structure import STRUCTURE
+from gennape.predictors.few_shot.scaling_law import _COLUMNS, _STRENGTH, ScalingLaw, fit_scaling_law
+from gennape.predictors.few_shot.structure import STRUCTURE
 
 
 def _structures(n: int, seed: int = 0) -> np.ndarray:

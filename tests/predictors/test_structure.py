@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gennape.errors import InvalidGraphError
-from gennape.predictors.structure import STRUCTURE, structure
+from gennape.predictors.few_shot.structure import STRUCTURE, structure
 from gennape.search_spaces.families.registry import FAMILIES
 from gennape.search_spaces.families.space import SearchSpace
 from gennape.search_spaces.graphs.builder import GraphBuilder

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gennape.predictors.structure import STRUCTURE, structure
-from gennape.predictors.ways import WAYS
+from gennape.predictors.few_shot.paths import WAYS
+from gennape.predictors.few_shot.structure import STRUCTURE, structure
 from gennape.search_spaces.graphs.builder import GraphBuilder, Value
 from gennape.search_spaces.graphs.graph import ComputationGraph, pack
 

@@ -10,7 +10,7 @@ from scipy.stats import norm, rankdata
 
 from gennape.errors import InvalidDataError
 from gennape.predictors.bounds import Finite, Scale
-from gennape.predictors.structure import STRUCTURE
+from gennape.predictors.few_shot.structure import STRUCTURE
 
 #: What the law looks at: size, the share of pools on a walk, and how many layers even the shortest way must pass.
 TERMS = ("size", "pools on the way", "shortest way in spatial layers")

@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float64, Int64
 
 from gennape.errors import InvalidDataError
-from gennape.predictors.gaussian_process import Known, before_labels
+from gennape.predictors.few_shot.gaussian_process import Known, before_labels
 
 #: Networks that can be chosen among: a table of all their pairs is kept.
 MOST_NETWORKS = 4096
