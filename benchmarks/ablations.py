@@ -38,8 +38,6 @@ import numpy as np
 import torch
 from jaxtyping import Float64, Int64
 
-from gennape.predictors import training
-from gennape.predictors.checkpoint import load_encoder
 from gennape.predictors.encoder.clustered import ClusteredEncoder, ClusteringConfig
 from gennape.predictors.encoder.contrastive import GENERAL, GENNAPE, ContrastiveConfig
 from gennape.predictors.encoder.encoder import EncoderConfig, GraphEncoder
@@ -53,8 +51,10 @@ from gennape.predictors.ensemble.pairwise import fit_pairwise
 from gennape.predictors.ensemble.registry import ABLATIONS, MembersConfig
 from gennape.predictors.evaluation_rows import BENCHMARKS, build_rows, read_rows
 from gennape.predictors.few_shot.gaussian_process import Known, fit_process
-from gennape.predictors.fuzzy_ensemble import Fitted, FuzzyEnsemble
 from gennape.predictors.metrics import srcc
+from gennape.predictors.model import fitting as training
+from gennape.predictors.model.checkpoint import load_encoder
+from gennape.predictors.model.fuzzy_ensemble import Fitted, FuzzyEnsemble
 from gennape.predictors.protocol import BenchmarkRows, draw_labelled
 from gennape.predictors.target import FlopsTarget
 from gennape.search_spaces.families.registry import FAMILIES, family

@@ -21,7 +21,7 @@ from gennape.predictors.encoder.encoder import EncoderConfig, GraphEncoder
 from gennape.predictors.encoder.features import featurize
 from gennape.predictors.encoder.optimisation import chosen_device
 from gennape.predictors.encoder.pretraining import PretrainConfig, pretrain
-from gennape.predictors.training import FitConfig, Progress, fit
+from gennape.predictors.model.fitting import FitConfig, Progress, fit
 from gennape.search_spaces.families.registry import family
 from gennape.search_spaces.graphs.graph import PackedGraphs
 from gennape.search_spaces.graphs.spectrum import laplacian_spectra

@@ -11,8 +11,8 @@ import sys
 import numpy as np
 import torch
 
-from gennape.predictors.checkpoint import load_pretrained
 from gennape.predictors.encoder.features import featurize
+from gennape.predictors.model.checkpoint import load_pretrained
 from gennape.search_spaces.families.registry import FAMILIES
 
 SAMPLES = 400

@@ -217,7 +217,7 @@ def drill(given: argparse.Namespace) -> None:
 
 def compare(given: argparse.Namespace, bodies: list[str], served: dict[str, float]) -> None:
     """What was served, beside what a process without a service predicts."""
-    from gennape.predictors.checkpoint import load_checkpoint  # noqa: PLC0415 (clients need nothing of it)
+    from gennape.predictors.model.checkpoint import load_checkpoint  # noqa: PLC0415 (clients need nothing of it)
 
     one = asking(given.space, load_checkpoint())
     in_process = max(by_threads(threads, one, bodies, given.measure) for threads in (1, CLIENTS))

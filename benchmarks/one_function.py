@@ -28,7 +28,7 @@ from scipy.stats import spearmanr
 from torch import Tensor, nn
 
 from gennape.errors import GennapeError
-from gennape.predictors.checkpoint import load_pretrained
+from gennape.predictors.model.checkpoint import load_pretrained
 from gennape.search_spaces.families.registry import FAMILIES
 from gennape.search_spaces.graphs.graph import ComputationGraph, pack
 from gennape.search_spaces.graphs.module import compile_graph

@@ -77,8 +77,8 @@ def evaluate(
     from gennape.platform.evaluation_tables import tables
     from gennape.platform.evaluation_tracking import evaluation_run
     from gennape.platform.workspace import make_writable, open_workspace
-    from gennape.predictors.checkpoint import learnt_numbers, load_checkpoint, provenance_of
     from gennape.predictors.methods import member_methods
+    from gennape.predictors.model.checkpoint import learnt_numbers, load_checkpoint, provenance_of
     from gennape.predictors.protocol import Plan
 
     start, plan = time.perf_counter(), Plan(labels, tuple(range(seeds)))

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
     from jaxtyping import Float64
 
-    from gennape.predictors.fuzzy_ensemble import FuzzyEnsemble
+    from gennape.predictors.model.fuzzy_ensemble import FuzzyEnsemble
     from gennape.search_spaces.graphs.graph import PackedGraphs
     from gennape.search_spaces.labels.labels import LabelledArchitectures
 
@@ -45,8 +45,8 @@ def finetune(
     from gennape.errors import InvalidDataError
     from gennape.jobs.progress import progress_bar
     from gennape.jobs.provenance import provenance
-    from gennape.predictors.checkpoint import check_place, load_checkpoint, provenance_of, save_tuned
     from gennape.predictors.evaluation_rows import learnt_families
+    from gennape.predictors.model.checkpoint import check_place, load_checkpoint, provenance_of, save_tuned
     from gennape.predictors.protocol import draw_labelled
     from gennape.search_spaces.families.registry import family as family_named
     from gennape.search_spaces.labels.labels import read_labels

@@ -48,11 +48,11 @@ def fit(
     from gennape.errors import ConfigError
     from gennape.jobs.progress import progress_bar
     from gennape.jobs.provenance import provenance
-    from gennape.predictors import training
-    from gennape.predictors.checkpoint import check_place, load_checkpoint, load_encoder, save_ensemble
     from gennape.predictors.encoder.clustered import ClusteringConfig
     from gennape.predictors.encoder.optimisation import chosen_device
     from gennape.predictors.ensemble.registry import MembersConfig
+    from gennape.predictors.model import fitting as training
+    from gennape.predictors.model.checkpoint import check_place, load_checkpoint, load_encoder, save_ensemble
     from gennape.search_spaces.families.registry import family as family_named
     from gennape.search_spaces.labels.labels import read_labels, split
 

@@ -87,10 +87,10 @@ def pretrain(
     from rich.console import Console
 
     from gennape.errors import ConfigError
-    from gennape.predictors import training
-    from gennape.predictors.checkpoint import check_place
     from gennape.predictors.encoder.contrastive import GENERAL, GENNAPE
     from gennape.predictors.encoder.encoder import EncoderConfig
+    from gennape.predictors.model import fitting as training
+    from gennape.predictors.model.checkpoint import check_place
 
     if settings is not None:
         return run_with(context, settings)
@@ -129,9 +129,9 @@ def _here(
 
     from gennape.jobs.progress import progress_bar
     from gennape.jobs.provenance import provenance
-    from gennape.predictors import training
-    from gennape.predictors.checkpoint import save_encoder
     from gennape.predictors.encoder.optimisation import chosen_device
+    from gennape.predictors.model import fitting as training
+    from gennape.predictors.model.checkpoint import save_encoder
 
     where = chosen_device(device)
     graphs, spectra, families = networks.make(settings.contrast.eigenvalues)

@@ -162,7 +162,7 @@ def _stored_run(workspace: Path, name: str, given: dict[str, Any], checkpoint: P
 
 
 def _checkpoint_hash(path: str | None) -> str:
-    from gennape.predictors.checkpoint import load_checkpoint
+    from gennape.predictors.model.checkpoint import load_checkpoint
 
     return load_checkpoint(None if path is None else Path(path)).sha256
 

@@ -52,7 +52,7 @@ def serve(
     from gennape.platform.http_server import bound_socket
     from gennape.platform.serving import serve_ensemble
     from gennape.platform.serving_config import RequestLimits, ServingConfig
-    from gennape.predictors.checkpoint import provenance_of
+    from gennape.predictors.model.checkpoint import provenance_of
 
     out = Console(highlight=False, markup=False, soft_wrap=True)
     limits = RequestLimits(
@@ -104,7 +104,7 @@ def _updated(ensemble: EnsembleHandle, checkpoint: Path | None, out: Console) ->
 
 def _tell_tuning(checkpoint: Path | None, out: Console) -> None:
     """Say what a fine-tuned checkpoint knows, and that answers of other families can mislead."""
-    from gennape.predictors.checkpoint import provenance_of
+    from gennape.predictors.model.checkpoint import provenance_of
     from gennape.predictors.scale import scale_of
 
     scale = scale_of(provenance_of(checkpoint))

@@ -47,7 +47,7 @@ def register_result(checkpoint: Path, verb: str, workspace: Path | None, trackin
 def warn_elsewhere(checkpoint: Path | str | None, *spaces: str) -> None:
     """Say so where a checkpoint was fine-tuned on another family than ``spaces``."""
     from gennape.errors import CheckpointError
-    from gennape.predictors.checkpoint import provenance_of
+    from gennape.predictors.model.checkpoint import provenance_of
     from gennape.predictors.scale import scale_of
 
     try:

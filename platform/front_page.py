@@ -14,7 +14,7 @@ import plotly.graph_objects as go
 
 from gennape.errors import CheckpointError
 from gennape.platform.objectives import Objective
-from gennape.predictors.checkpoint import provenance_of
+from gennape.predictors.model.checkpoint import provenance_of
 from gennape.predictors.scale import scale_of
 from gennape.search_spaces.drawing.summary import quantity
 

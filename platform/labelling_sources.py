@@ -9,9 +9,9 @@ import numpy as np
 from gennape.errors import ConfigError, InvalidArchitectureError, InvalidDataError
 from gennape.platform.run_report import read_front
 from gennape.platform.runs import config_of, find_run
-from gennape.predictors.checkpoint import load_checkpoint
 from gennape.predictors.few_shot.active_selection import MOST_NETWORKS
-from gennape.predictors.fuzzy_ensemble import FuzzyEnsemble
+from gennape.predictors.model.checkpoint import load_checkpoint
+from gennape.predictors.model.fuzzy_ensemble import FuzzyEnsemble
 from gennape.search_spaces.families.registry import family
 from gennape.search_spaces.graphs.canonical import canonical_hashes
 from gennape.search_spaces.labels.architectures import read_architectures

@@ -22,8 +22,8 @@ from gennape.platform.pretraining_worker import CONFIG, GRAPHS, newest_state, st
 from gennape.platform.runs import lock_run, read_json, work_folder, write_json
 from gennape.platform.settings import differences
 from gennape.platform.workspace import make_writable, remove_partial_files
-from gennape.predictors.checkpoint import save_encoder
 from gennape.predictors.encoder.data_parallel import PretrainData, state_of_encoder
+from gennape.predictors.model.checkpoint import save_encoder
 from gennape.search_spaces.graphs.parquet import write_shards
 
 if TYPE_CHECKING:

@@ -18,8 +18,8 @@ import torch
 
 import gennape
 from gennape.errors import CheckpointError, InvalidDataError
-from gennape.predictors.checkpoint import checkpoint_name, is_encoder, load_checkpoint, load_encoder
 from gennape.predictors.encoder.features import batches_of_nodes, featurize
+from gennape.predictors.model.checkpoint import checkpoint_name, is_encoder, load_checkpoint, load_encoder
 from gennape.search_spaces.families.registry import family
 from gennape.search_spaces.graphs.graph import PackedGraphs, concatenate
 

@@ -83,7 +83,7 @@ def serve_ensemble(
 
 def _scale(checkpoint: Path | None) -> AccuracyScale:
     """What a checkpoint says of its fine-tuning; of what is none of ours nothing."""
-    from gennape.predictors.checkpoint import provenance_of  # noqa: PLC0415 (it imports torch)
+    from gennape.predictors.model.checkpoint import provenance_of  # noqa: PLC0415 (it imports torch)
     from gennape.predictors.scale import AccuracyScale, scale_of  # noqa: PLC0415
 
     try:

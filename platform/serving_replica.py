@@ -79,6 +79,6 @@ def load_files(files: Mapping[str, bytes], load: Load) -> Predictor:
 
 def load_checkpoint_at(path: Path | None) -> Predictor:
     """The predictor of the checkpoint at ``path``, of the shipped one for None."""
-    from gennape.predictors.checkpoint import load_checkpoint  # noqa: PLC0415 (it imports torch)
+    from gennape.predictors.model.checkpoint import load_checkpoint  # noqa: PLC0415 (it imports torch)
 
     return load_checkpoint(path)

@@ -21,7 +21,7 @@ from gennape.platform.tracking_journal import (
 )
 from gennape.platform.tracking_sender import Sender
 from gennape.platform.tracking_store import brief, provenance, server_address, store_uri
-from gennape.predictors.checkpoint import checkpoint_name, is_encoder, provenance_of
+from gennape.predictors.model.checkpoint import checkpoint_name, is_encoder, provenance_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

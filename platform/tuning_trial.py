@@ -13,14 +13,14 @@ import numpy as np
 
 from gennape.errors import WorkspaceError
 from gennape.platform.runs import read_json, write_json
-from gennape.predictors import training
-from gennape.predictors.checkpoint import load_checkpoint, save_ensemble
 from gennape.predictors.encoder.clustered import ClusteringConfig
 from gennape.predictors.encoder.contrastive import GENERAL, GENNAPE
 from gennape.predictors.encoder.encoder import EncoderConfig
 from gennape.predictors.encoder.optimisation import chosen_device
 from gennape.predictors.ensemble.registry import MembersConfig
 from gennape.predictors.metrics import mae, srcc
+from gennape.predictors.model import fitting as training
+from gennape.predictors.model.checkpoint import load_checkpoint, save_ensemble
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping

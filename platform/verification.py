@@ -18,7 +18,7 @@ from gennape.platform.front_page import CLOUD, FRONT, INK
 from gennape.platform.labelling_sources import front_of, sampled
 from gennape.platform.runs import config_of, find_run, write_json
 from gennape.platform.workspace import atomic_write_bytes
-from gennape.predictors.checkpoint import load_checkpoint
+from gennape.predictors.model.checkpoint import load_checkpoint
 from gennape.predictors.verdict import dominates, measured, order_figures
 from gennape.search_spaces.graphs.canonical import canonical_hashes
 from gennape.search_spaces.graphs.cost import flops

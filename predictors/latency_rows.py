@@ -10,8 +10,8 @@ import pandas as pd
 from jaxtyping import Bool, Float64, Int64
 
 from gennape.predictors.evaluation_rows import Benchmark, ChosenRows, read_rows
-from gennape.predictors.fuzzy_ensemble import FuzzyEnsemble
-from gennape.predictors.latency import LatencyPredictor
+from gennape.predictors.model.fuzzy_ensemble import FuzzyEnsemble
+from gennape.predictors.model.latency import LatencyPredictor
 from gennape.predictors.predictor import Predictor
 from gennape.predictors.protocol import ALL, FINE_TUNED, MILLISECONDS, BenchmarkRows, Estimates, Method, Scores, Target
 from gennape.search_spaces.graphs.cost import flops, params

@@ -26,7 +26,7 @@ from fuzz_mutations import (
 )
 
 from gennape.errors import GennapeError
-from gennape.predictors.checkpoint import load_checkpoint, provenance_of
+from gennape.predictors.model.checkpoint import load_checkpoint, provenance_of
 from gennape.search_spaces.families.registry import FAMILIES
 from gennape.search_spaces.families.space import SearchSpace
 from gennape.search_spaces.files.bounded import open_bounded

@@ -11,8 +11,8 @@ from typer.testing import CliRunner
 
 from gennape.jobs.cli import app
 from gennape.jobs.finetune import _lessons
-from gennape.predictors.checkpoint import load_pretrained, provenance_of
 from gennape.predictors.metrics import srcc
+from gennape.predictors.model.checkpoint import load_pretrained, provenance_of
 from gennape.search_spaces.families.registry import family
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from gennape.errors import CheckpointError, ConfigError, GennapeError, InvalidDataError
 from gennape.jobs.cli import app
-from gennape.predictors.checkpoint import learnt_numbers, load_checkpoint, provenance_of
+from gennape.predictors.model.checkpoint import learnt_numbers, load_checkpoint, provenance_of
 from gennape.search_spaces.families.registry import family
 from gennape.search_spaces.graphs.cost import params
 from gennape.search_spaces.labels.labels import read_labels, split
@@ -69,7 +69,7 @@ def test_pretrain_then_fit_makes_a_checkpoint_that_predicts(encoder: Path, label
 
 
 def provenance_hash(encoder: Path) -> str:
-    from gennape.predictors.checkpoint import load_encoder
+    from gennape.predictors.model.checkpoint import load_encoder
 
     return load_encoder(encoder)[1]
 
@@ -144,7 +144,7 @@ def test_figures_of_too_few_rows_are_left_out(encoder: Path, labels: Path, tmp_p
 def test_where_no_checkpoint_can_be_written_is_said_before_training(
     encoder: Path, labels: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gennape.predictors.training.fit", None)
+    monkeypatch.setattr("gennape.predictors.model.fitting.fit", None)
     monkeypatch.setattr("gennape.predictors.encoder.pretraining.pretrain", None)
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.tex").write_text("x")

@@ -15,7 +15,7 @@ from gennape.predictors.ensemble.heads import ClusterHeads
 from gennape.predictors.ensemble.inputs import View, look
 from gennape.predictors.ensemble.registry import MembersConfig, fit_members
 from gennape.predictors.few_shot.scaling_law import ScalingLaw
-from gennape.predictors.fuzzy_ensemble import Fitted
+from gennape.predictors.model.fuzzy_ensemble import Fitted
 from gennape.predictors.target import fit_target
 from gennape.search_spaces.families.registry import family
 from gennape.search_spaces.graphs.cost import params

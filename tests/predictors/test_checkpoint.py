@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from gennape.errors import CheckpointError
-from gennape.predictors import checkpoint_files
-from gennape.predictors.checkpoint import (
+from gennape.predictors.encoder.encoder import GraphEncoder
+from gennape.predictors.model import checkpoint_files
+from gennape.predictors.model.checkpoint import (
     DESCRIPTION,
     WEIGHTS,
     learnt_numbers,
@@ -22,9 +23,8 @@ from gennape.predictors.checkpoint import (
     save_tuned,
     shipped_checkpoint,
 )
-from gennape.predictors.checkpoint_files import digest
-from gennape.predictors.encoder.encoder import GraphEncoder
-from gennape.predictors.fuzzy_ensemble import Fitted, FuzzyEnsemble
+from gennape.predictors.model.checkpoint_files import digest
+from gennape.predictors.model.fuzzy_ensemble import Fitted, FuzzyEnsemble
 from gennape.search_spaces.families.registry import family
 from gennape.search_spaces.graphs.graph import PackedGraphs
 

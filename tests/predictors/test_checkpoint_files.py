@@ -18,7 +18,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from gennape.errors import CheckpointError
-from gennape.predictors.checkpoint import (
+from gennape.predictors.encoder.encoder import GraphEncoder
+from gennape.predictors.model.checkpoint import (
     DESCRIPTION,
     WEIGHTS,
     learnt_numbers,
@@ -30,9 +31,8 @@ from gennape.predictors.checkpoint import (
     save_tuned,
     shipped_checkpoint,
 )
-from gennape.predictors.checkpoint_files import digest
-from gennape.predictors.encoder.encoder import GraphEncoder
-from gennape.predictors.fuzzy_ensemble import Fitted
+from gennape.predictors.model.checkpoint_files import digest
+from gennape.predictors.model.fuzzy_ensemble import Fitted
 from gennape.search_spaces.graphs.graph import PackedGraphs
 
 Edit = Callable[[dict[str, Any]], object]

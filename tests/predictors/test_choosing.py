@@ -7,7 +7,7 @@ from gennape.errors import InvalidDataError
 from gennape.predictors.few_shot import active_selection as choosing
 from gennape.predictors.few_shot.active_selection import _greedy, choose
 from gennape.predictors.few_shot.gaussian_process import Known, before_labels
-from gennape.predictors.fuzzy_ensemble import Fitted, FuzzyEnsemble
+from gennape.predictors.model.fuzzy_ensemble import Fitted, FuzzyEnsemble
 from gennape.search_spaces.graphs.graph import PackedGraphs
 
 

@@ -12,7 +12,6 @@ import pytest
 from protocol_cases import TEN, Mean, rows_of
 
 from gennape.errors import InvalidDataError
-from gennape.predictors.checkpoint import identity_numbers
 from gennape.predictors.evaluation_files import benchmarks_in
 from gennape.predictors.evaluation_rows import (
     BENCHMARKS,
@@ -26,6 +25,7 @@ from gennape.predictors.evaluation_rows import (
 from gennape.predictors.methods import (
     methods_for,
 )
+from gennape.predictors.model.checkpoint import identity_numbers
 from gennape.predictors.protocol import (
     ALL,
     Plan,

@@ -10,8 +10,8 @@ from gennape.errors import InvalidDataError, InvalidGraphError
 from gennape.predictors.encoder.features import batches_of_nodes
 from gennape.predictors.ensemble.heads import ClusterHeads
 from gennape.predictors.few_shot.structure import structure
-from gennape.predictors.fuzzy_ensemble import Fitted, FuzzyEnsemble
 from gennape.predictors.metrics import srcc
+from gennape.predictors.model.fuzzy_ensemble import Fitted, FuzzyEnsemble
 from gennape.predictors.target import fit_target, flops_scale
 from gennape.predictors.testing import check_predictor
 from gennape.search_spaces.families.registry import FAMILIES

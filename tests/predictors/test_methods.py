@@ -13,7 +13,6 @@ from protocol_cases import TEN, Constant, Mean, rows_of
 from gennape.predictors.ensemble.ensemble import MemberEnsemble
 from gennape.predictors.ensemble.inputs import View
 from gennape.predictors.ensemble.registry import ABLATIONS
-from gennape.predictors.fuzzy_ensemble import Fitted, FuzzyEnsemble
 from gennape.predictors.methods import (
     ENSEMBLE_METHODS,
     cost_methods,
@@ -23,6 +22,7 @@ from gennape.predictors.methods import (
     predictor_method,
     proxy_methods,
 )
+from gennape.predictors.model.fuzzy_ensemble import Fitted, FuzzyEnsemble
 from gennape.predictors.predictor import Prediction
 from gennape.predictors.protocol import (
     FINE_TUNED,

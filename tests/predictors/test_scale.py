@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from gennape.predictors.checkpoint import provenance_of
+from gennape.predictors.model.checkpoint import provenance_of
 from gennape.predictors.scale import scale_of
 
 

@@ -11,9 +11,9 @@ from gennape.predictors.encoder.encoder import EncoderConfig, GraphEncoder
 from gennape.predictors.encoder.features import featurize
 from gennape.predictors.encoder.optimisation import CPU, chosen_device, mixed_precision
 from gennape.predictors.encoder.pretraining import PretrainConfig, pretrain
-from gennape.predictors.fuzzy_ensemble import FuzzyEnsemble
 from gennape.predictors.metrics import srcc
-from gennape.predictors.training import FitConfig, fit
+from gennape.predictors.model.fitting import FitConfig, fit
+from gennape.predictors.model.fuzzy_ensemble import FuzzyEnsemble
 from gennape.search_spaces.graphs.cost import params
 from gennape.search_spaces.graphs.graph import PackedGraphs
 from gennape.search_spaces.graphs.spectrum import laplacian_spectra

@@ -16,7 +16,7 @@ import gennape.platform.cluster
 import gennape.platform.islands
 import gennape.platform.serving
 import gennape.platform.tracking
-import gennape.predictors.checkpoint
+import gennape.predictors.model.checkpoint
 from gennape.jobs import cli
 from gennape.jobs.search import search
 from gennape.platform.islands import LocalIslands
@@ -83,7 +83,7 @@ def replace(set_attribute, islands, seconds, tracker):
         tracker.continued, tracker.server = run_id, server
         yield tracker
 
-    set_attribute(gennape.predictors.checkpoint, "load_checkpoint", lambda _path=None: SyntheticPredictor())
+    set_attribute(gennape.predictors.model.checkpoint, "load_checkpoint", lambda _path=None: SyntheticPredictor())
     set_attribute(gennape.platform.serving, "serve_ensemble", lambda _config: nullcontext(Slow(seconds)))
     set_attribute(gennape.platform.tracking, "track", track)
     if islands == "inline":

@@ -31,7 +31,6 @@ from gennape.platform.pretraining import (
 from gennape.platform.runs import lock_run
 from gennape.platform.tracking import open_store
 from gennape.platform.workspace import atomic_write_bytes
-from gennape.predictors.checkpoint import provenance_of
 from gennape.predictors.encoder.contrastive import GENERAL, GENNAPE
 from gennape.predictors.encoder.data_parallel import (
     BatchOrder,
@@ -43,6 +42,7 @@ from gennape.predictors.encoder.data_parallel import (
 from gennape.predictors.encoder.encoder import EncoderConfig
 from gennape.predictors.encoder.features import featurize
 from gennape.predictors.encoder.pretraining import PretrainConfig, _shuffled, pretrain
+from gennape.predictors.model.checkpoint import provenance_of
 from gennape.search_spaces.families.registry import family
 from gennape.search_spaces.graphs.graph import concatenate
 from gennape.search_spaces.graphs.spectrum import laplacian_spectra

@@ -25,7 +25,7 @@ import onnx
 import pytest
 
 from gennape.jobs import serve
-from gennape.predictors.checkpoint import load_pretrained, save_tuned, shipped_checkpoint
+from gennape.predictors.model.checkpoint import load_pretrained, save_tuned, shipped_checkpoint
 from gennape.search_spaces.families.registry import family
 
 if TYPE_CHECKING:

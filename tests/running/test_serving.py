@@ -25,7 +25,7 @@ from gennape.errors import CheckpointError, InvalidGraphError, ServiceError
 from gennape.platform.cluster import local_ray
 from gennape.platform.http_api import example
 from gennape.platform.serving import EnsembleHandle, ServingConfig, serve_ensemble, update_ensemble
-from gennape.predictors.checkpoint import load_checkpoint
+from gennape.predictors.model.checkpoint import load_checkpoint
 from gennape.search_spaces.families.registry import family
 
 if TYPE_CHECKING:

@@ -23,7 +23,7 @@ from gennape.platform.tracking_journal import (
 from gennape.platform.tracking_models import register_checkpoint
 from gennape.platform.tracking_sender import Sender
 from gennape.platform.tracking_store import open_store
-from gennape.predictors.checkpoint import checkpoint_name, shipped_checkpoint
+from gennape.predictors.model.checkpoint import checkpoint_name, shipped_checkpoint
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

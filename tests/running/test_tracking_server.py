@@ -36,8 +36,8 @@ from gennape.platform.tracking_catch_up import catch_up
 from gennape.platform.tracking_models import register_checkpoint
 from gennape.platform.tracking_store import ENVIRONMENT, Credentials, open_store, server_address
 from gennape.platform.tuning_trial import Epochs, Settings, Study
-from gennape.predictors.checkpoint import load_checkpoint, save_encoder, shipped_checkpoint
 from gennape.predictors.encoder.encoder import EncoderConfig, GraphEncoder
+from gennape.predictors.model.checkpoint import load_checkpoint, save_encoder, shipped_checkpoint
 from gennape.search_spaces.families.registry import family
 from gennape.source import commit
 

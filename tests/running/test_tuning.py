@@ -29,8 +29,8 @@ from gennape.platform import tuning
 from gennape.platform.tracking import open_store
 from gennape.platform.tuning import tuning_folder
 from gennape.platform.tuning_trial import CONFIG, NAMES, RESULTS, Epochs, Settings, Study, draw_settings, measure
-from gennape.predictors import training
-from gennape.predictors.checkpoint import provenance_of
+from gennape.predictors.model import fitting as training
+from gennape.predictors.model.checkpoint import provenance_of
 from gennape.search_spaces.families.registry import family
 from gennape.search_spaces.graphs.canonical import canonical_hashes
 from gennape.search_spaces.labels.labels import read_labels, split

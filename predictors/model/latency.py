@@ -9,7 +9,7 @@ from jaxtyping import Float64
 
 from gennape.errors import InvalidDataError
 from gennape.predictors.few_shot.gaussian_process import GaussianProcess, Known, fit_process
-from gennape.predictors.fuzzy_ensemble import FuzzyEnsemble
+from gennape.predictors.model.fuzzy_ensemble import FuzzyEnsemble
 from gennape.search_spaces.graphs.cost import flops
 from gennape.search_spaces.graphs.graph import PackedGraphs
 

@@ -24,7 +24,7 @@ from gennape.predictors.ensemble.inputs import look
 from gennape.predictors.ensemble.registry import MembersConfig, fit_members
 from gennape.predictors.few_shot.scaling_law import fit_scaling_law
 from gennape.predictors.few_shot.structure import structure
-from gennape.predictors.fuzzy_ensemble import Fitted
+from gennape.predictors.model.fuzzy_ensemble import Fitted
 from gennape.predictors.target import FlopsTarget, fit_target, flops_scale
 from gennape.search_spaces.graphs.cost import flops
 from gennape.search_spaces.graphs.graph import PackedGraphs

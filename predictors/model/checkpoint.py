@@ -15,7 +15,13 @@ import torch
 from jaxtyping import Int64
 
 from gennape.errors import CheckpointError
-from gennape.predictors.checkpoint_files import (
+from gennape.predictors.encoder.clustered import ClusteredEncoder, ClusteringConfig
+from gennape.predictors.encoder.encoder import EncoderConfig, GraphEncoder
+from gennape.predictors.encoder.features import N_FEATURES
+from gennape.predictors.ensemble.ensemble import MemberEnsemble
+from gennape.predictors.few_shot.gaussian_process import GaussianProcess, restored
+from gennape.predictors.few_shot.structure import SIZES, STRUCTURE
+from gennape.predictors.model.checkpoint_files import (
     DESCRIPTION,
     WEIGHTS,
     Description,
@@ -26,13 +32,7 @@ from gennape.predictors.checkpoint_files import (
     read_description,
     write,
 )
-from gennape.predictors.encoder.clustered import ClusteredEncoder, ClusteringConfig
-from gennape.predictors.encoder.encoder import EncoderConfig, GraphEncoder
-from gennape.predictors.encoder.features import N_FEATURES
-from gennape.predictors.ensemble.ensemble import MemberEnsemble
-from gennape.predictors.few_shot.gaussian_process import GaussianProcess, restored
-from gennape.predictors.few_shot.structure import SIZES, STRUCTURE
-from gennape.predictors.fuzzy_ensemble import Fitted, FuzzyEnsemble
+from gennape.predictors.model.fuzzy_ensemble import Fitted, FuzzyEnsemble
 from gennape.predictors.restoring import made_of
 
 __all__ = [
