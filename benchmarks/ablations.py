@@ -49,13 +49,13 @@ from gennape.predictors.ensemble.inputs import View, look
 from gennape.predictors.ensemble.member import Member
 from gennape.predictors.ensemble.pairwise import fit_pairwise
 from gennape.predictors.ensemble.registry import ABLATIONS, MembersConfig
-from gennape.predictors.evaluation_rows import BENCHMARKS, build_rows, read_rows
+from gennape.predictors.evaluation.protocol import BenchmarkRows, draw_labelled
+from gennape.predictors.evaluation.rows import BENCHMARKS, build_rows, read_rows
 from gennape.predictors.few_shot.gaussian_process import Known, fit_process
 from gennape.predictors.metrics import srcc
 from gennape.predictors.model import fitting as training
 from gennape.predictors.model.checkpoint import load_encoder
 from gennape.predictors.model.fuzzy_ensemble import Fitted, FuzzyEnsemble
-from gennape.predictors.protocol import BenchmarkRows, draw_labelled
 from gennape.predictors.target import FlopsTarget
 from gennape.search_spaces.families.registry import FAMILIES, family
 from gennape.search_spaces.graphs.graph import PackedGraphs, concatenate

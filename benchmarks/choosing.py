@@ -15,12 +15,12 @@ from pathlib import Path
 
 import numpy as np
 
-from gennape.predictors.evaluation_files import benchmarks_in
-from gennape.predictors.evaluation_rows import build_rows, read_rows
+from gennape.predictors.evaluation.files import benchmarks_in
+from gennape.predictors.evaluation.protocol import BenchmarkRows
+from gennape.predictors.evaluation.rows import build_rows, read_rows
 from gennape.predictors.metrics import srcc
 from gennape.predictors.model.checkpoint import learnt_numbers, load_pretrained
 from gennape.predictors.model.fuzzy_ensemble import FuzzyEnsemble
-from gennape.predictors.protocol import BenchmarkRows
 
 
 def compare(

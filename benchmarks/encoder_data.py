@@ -13,9 +13,9 @@ from jaxtyping import Float64
 
 from gennape.predictors.encoder.contrastive import GENNAPE, Views
 from gennape.predictors.encoder.features import GraphBatch, featurize
-from gennape.predictors.evaluation_rows import BENCHMARKS, TRAINED, build_rows, read_rows
+from gennape.predictors.evaluation.protocol import BenchmarkRows, draw_labelled
+from gennape.predictors.evaluation.rows import BENCHMARKS, TRAINED, build_rows, read_rows
 from gennape.predictors.few_shot.structure import structure
-from gennape.predictors.protocol import BenchmarkRows, draw_labelled
 from gennape.search_spaces.families.registry import FAMILIES, family
 from gennape.search_spaces.graphs.graph import PackedGraphs, concatenate
 from gennape.search_spaces.graphs.spectrum import laplacian_spectra

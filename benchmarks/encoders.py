@@ -42,10 +42,10 @@ from gennape.predictors.encoder.features import GraphBatch, batches_of_nodes, fe
 from gennape.predictors.encoder.optimisation import adam, descend
 from gennape.predictors.ensemble.heads import ClusterHeads
 from gennape.predictors.ensemble.registry import MembersConfig
+from gennape.predictors.evaluation.protocol import BenchmarkRows, draw_labelled
 from gennape.predictors.few_shot.gaussian_process import Known, fit_process
 from gennape.predictors.few_shot.structure import SIZES
 from gennape.predictors.metrics import srcc
-from gennape.predictors.protocol import BenchmarkRows, draw_labelled
 from gennape.predictors.target import FlopsTarget, fit_target, flops_scale
 from gennape.search_spaces.graphs.cost import flops
 from gennape.search_spaces.graphs.graph import PackedGraphs

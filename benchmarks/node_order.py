@@ -32,10 +32,10 @@ from jaxtyping import Int32
 from rich.console import Console
 from rich.progress import track
 
+from gennape.predictors.evaluation.protocol import draw_labelled
 from gennape.predictors.metrics import srcc
 from gennape.predictors.model.checkpoint import load_pretrained
 from gennape.predictors.model.fuzzy_ensemble import FuzzyEnsemble
-from gennape.predictors.protocol import draw_labelled
 from gennape.search_spaces.families.nb301 import CELLS, NODES, NasBench301
 from gennape.search_spaces.graphs.canonical import canonical_hashes
 from gennape.search_spaces.graphs.cost import flops

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from jaxtyping import Float64, Int64
 
     from gennape.platform.evaluation_tables import Table
-    from gennape.predictors.evaluation_rows import ChosenRows
+    from gennape.predictors.evaluation.protocol import BenchmarkRows, Method, Outcome, Plan
+    from gennape.predictors.evaluation.rows import ChosenRows
     from gennape.predictors.predictor import Predictor
-    from gennape.predictors.protocol import BenchmarkRows, Method, Outcome, Plan
 
     _Measured = list[tuple[BenchmarkRows, Outcome]]
 
@@ -77,9 +77,9 @@ def evaluate(
     from gennape.platform.evaluation_tables import tables
     from gennape.platform.evaluation_tracking import evaluation_run
     from gennape.platform.workspace import make_writable, open_workspace
-    from gennape.predictors.methods import member_methods
+    from gennape.predictors.evaluation.methods import member_methods
+    from gennape.predictors.evaluation.protocol import Plan
     from gennape.predictors.model.checkpoint import learnt_numbers, load_checkpoint, provenance_of
-    from gennape.predictors.protocol import Plan
 
     start, plan = time.perf_counter(), Plan(labels, tuple(range(seeds)))
     points = [replace(plan, labels=n) for n in _numbers(curve)]
@@ -130,8 +130,8 @@ def _read(
 ) -> tuple[list[ChosenRows], dict[str, str]]:
     """The rows of all files in the folder, and why other rows of the report stay empty."""
     from gennape.jobs.progress import progress_bar
-    from gennape.predictors.evaluation_files import benchmarks_in
-    from gennape.predictors.evaluation_rows import BENCHMARKS, UNLABELLED, learnt_families, read_rows
+    from gennape.predictors.evaluation.files import benchmarks_in
+    from gennape.predictors.evaluation.rows import BENCHMARKS, UNLABELLED, learnt_families, read_rows
 
     folder, present = benchmarks_in(data, space, column)
     chosen, all_known = [], space is None and data.is_dir()
@@ -153,7 +153,7 @@ def _read(
 
 def _read_latencies(folder: Path) -> list[ChosenRows]:
     """The rows of the file that holds nothing but latencies, if it is there."""
-    from gennape.predictors.latency_rows import read_latencies
+    from gennape.predictors.evaluation.latency_rows import read_latencies
 
     rows = read_latencies(folder)
     return [] if rows is None else [rows]
@@ -172,10 +172,10 @@ def _measure(
     import numpy as np
 
     from gennape.jobs.progress import progress_bar
-    from gennape.predictors.evaluation_rows import build_rows, computed_proxies, with_proxies
-    from gennape.predictors.latency_rows import latency_methods, latency_rows
-    from gennape.predictors.methods import curve_methods, methods_for
-    from gennape.predictors.protocol import calls, measure
+    from gennape.predictors.evaluation.latency_rows import latency_methods, latency_rows
+    from gennape.predictors.evaluation.methods import curve_methods, methods_for
+    from gennape.predictors.evaluation.protocol import calls, measure
+    from gennape.predictors.evaluation.rows import build_rows, computed_proxies, with_proxies
 
     files = [*chosen, *timed]
     with progress_bar("Building graphs", sum(len(rows.labels.genomes) for rows in files)) as advance:
@@ -207,7 +207,7 @@ def _embeddings(
     """Of some networks of each family measured, and of samples of those that have no labels; none without ``embed``."""
     import numpy as np
 
-    from gennape.predictors.evaluation_rows import UNLABELLED
+    from gennape.predictors.evaluation.rows import UNLABELLED
     from gennape.predictors.predictor import TunablePredictor
     from gennape.search_spaces.families.registry import family as family_named
 

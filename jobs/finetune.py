@@ -45,9 +45,9 @@ def finetune(
     from gennape.errors import InvalidDataError
     from gennape.jobs.progress import progress_bar
     from gennape.jobs.provenance import provenance
-    from gennape.predictors.evaluation_rows import learnt_families
+    from gennape.predictors.evaluation.protocol import draw_labelled
+    from gennape.predictors.evaluation.rows import learnt_families
     from gennape.predictors.model.checkpoint import check_place, load_checkpoint, provenance_of, save_tuned
-    from gennape.predictors.protocol import draw_labelled
     from gennape.search_spaces.families.registry import family as family_named
     from gennape.search_spaces.labels.labels import read_labels
 

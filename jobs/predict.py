@@ -77,8 +77,8 @@ def predict(
     if not any((given.files, given.lists, given.written)):
         _report(failures)
         raise typer.Exit(1)
+    from gennape.predictors.evaluation.scale import scale_of
     from gennape.predictors.model.checkpoint import load_checkpoint, provenance_of
-    from gennape.predictors.scale import scale_of
     from gennape.search_spaces.families.registry import family
 
     of = None if space is None else family(space)

@@ -104,8 +104,8 @@ def _updated(ensemble: EnsembleHandle, checkpoint: Path | None, out: Console) ->
 
 def _tell_tuning(checkpoint: Path | None, out: Console) -> None:
     """Say what a fine-tuned checkpoint knows, and that answers of other families can mislead."""
+    from gennape.predictors.evaluation.scale import scale_of
     from gennape.predictors.model.checkpoint import provenance_of
-    from gennape.predictors.scale import scale_of
 
     scale = scale_of(provenance_of(checkpoint))
     if scale.tuned:

@@ -47,8 +47,8 @@ def register_result(checkpoint: Path, verb: str, workspace: Path | None, trackin
 def warn_elsewhere(checkpoint: Path | str | None, *spaces: str) -> None:
     """Say so where a checkpoint was fine-tuned on another family than ``spaces``."""
     from gennape.errors import CheckpointError
+    from gennape.predictors.evaluation.scale import scale_of
     from gennape.predictors.model.checkpoint import provenance_of
-    from gennape.predictors.scale import scale_of
 
     try:
         scale = scale_of(provenance_of(None if checkpoint is None else Path(checkpoint)))

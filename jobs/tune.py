@@ -160,7 +160,7 @@ def _strangers(
 
 def _drawn(labels: LabelledArchitectures, most: int, seed: int) -> LabelledArchitectures:
     """At most so many, in an order that tells nothing."""
-    from gennape.predictors.protocol import draw_labelled
+    from gennape.predictors.evaluation.protocol import draw_labelled
 
     return labels.take(draw_labelled(labels.identity, seed, min(most, len(labels.genomes))))
 

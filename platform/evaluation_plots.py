@@ -13,8 +13,8 @@ from sklearn.manifold import TSNE
 
 from gennape.platform.evaluation_tables import PREDICTOR, learning_curves, published_figure, setting_title
 from gennape.platform.front_page import CLOUD, FRONT, INK
+from gennape.predictors.evaluation.protocol import ALL, FINE_TUNED, MILLISECONDS, ZERO_SHOT
 from gennape.predictors.metrics import coverage, normal_scale
-from gennape.predictors.protocol import ALL, FINE_TUNED, MILLISECONDS, ZERO_SHOT
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from jaxtyping import Float64
 
     from gennape.platform.evaluation_report import Evaluation
-    from gennape.predictors.protocol import BenchmarkRows, Outcome
+    from gennape.predictors.evaluation.protocol import BenchmarkRows, Outcome
 
 #: Points drawn of each benchmark: more say nothing new, and make the page heavy.
 MOST_POINTS = 600

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from gennape.platform.evaluation_tables import Table, details, learning_curves, overviews, summary_of, tables
 from gennape.platform.workspace import atomic_write_bytes
-from gennape.predictors.methods import SIX_MEMBERS
-from gennape.predictors.published_results import PUBLISHED
+from gennape.predictors.evaluation.methods import SIX_MEMBERS
+from gennape.predictors.evaluation.published_results import PUBLISHED
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from jaxtyping import Float64
 
-    from gennape.predictors.protocol import BenchmarkRows, Outcome, Plan
+    from gennape.predictors.evaluation.protocol import BenchmarkRows, Outcome, Plan
 
 #: Version of ``report.json``.
 FORMAT = 2
@@ -53,7 +53,7 @@ class Evaluation:
 
     @property
     def summary(self) -> pd.DataFrame:
-        """Of accuracies, see :func:`gennape.predictors.protocol.summarise`."""
+        """Of accuracies, see :func:`gennape.predictors.evaluation.protocol.summarise`."""
         return summary_of(self.measured)
 
 

@@ -6,10 +6,10 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from gennape.predictors.methods import ENSEMBLE_METHODS, SIX_MEMBERS
+from gennape.predictors.evaluation.methods import ENSEMBLE_METHODS, SIX_MEMBERS
+from gennape.predictors.evaluation.protocol import ALL, FINE_TUNED, ZERO_SHOT, summarise
+from gennape.predictors.evaluation.published_results import PUBLISHED
 from gennape.predictors.metrics import LEVELS
-from gennape.predictors.protocol import ALL, FINE_TUNED, ZERO_SHOT, summarise
-from gennape.predictors.published_results import PUBLISHED
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from gennape.platform.evaluation_report import Evaluation
-    from gennape.predictors.protocol import BenchmarkRows, Outcome
-    from gennape.predictors.published_results import PublishedFigure
+    from gennape.predictors.evaluation.protocol import BenchmarkRows, Outcome
+    from gennape.predictors.evaluation.published_results import PublishedFigure
 
 #: Figures of the tables, with their titles; the others are in the JSON.
 TITLES = {
@@ -57,7 +57,7 @@ class Table:
 
 
 def summary_of(measured: Sequence[tuple[BenchmarkRows, Outcome]]) -> pd.DataFrame:
-    """See :func:`gennape.predictors.protocol.summarise`."""
+    """See :func:`gennape.predictors.evaluation.protocol.summarise`."""
     return summarise([m for _, outcome in measured for m in outcome.measurements])
 
 

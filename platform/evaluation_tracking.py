@@ -13,7 +13,7 @@ from gennape.errors import WorkspaceError
 from gennape.platform.evaluation_tables import PREDICTOR, learning_curves
 from gennape.platform.tracking_sender import MOST_METRICS
 from gennape.platform.tracking_store import open_store, provenance, server_address
-from gennape.predictors.protocol import ALL
+from gennape.predictors.evaluation.protocol import ALL
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence

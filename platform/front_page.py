@@ -14,8 +14,8 @@ import plotly.graph_objects as go
 
 from gennape.errors import CheckpointError
 from gennape.platform.objectives import Objective
+from gennape.predictors.evaluation.scale import scale_of
 from gennape.predictors.model.checkpoint import provenance_of
-from gennape.predictors.scale import scale_of
 from gennape.search_spaces.drawing.summary import quantity
 
 if TYPE_CHECKING:

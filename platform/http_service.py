@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from gennape.errors import GennapeError
     from gennape.platform.serving_answers import Answer
-    from gennape.predictors.scale import AccuracyScale
+    from gennape.predictors.evaluation.scale import AccuracyScale
     from gennape.search_spaces.graphs.graph import PackedGraphs
 
 MAX_MESSAGE = 500

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from ray.serve.handle import DeploymentHandle
 
     from gennape.platform.serving_replica import Load
-    from gennape.predictors.scale import AccuracyScale
+    from gennape.predictors.evaluation.scale import AccuracyScale
 
 __all__ = ["EnsembleHandle", "ServingConfig", "serve_ensemble", "update_ensemble"]
 
@@ -83,8 +83,8 @@ def serve_ensemble(
 
 def _scale(checkpoint: Path | None) -> AccuracyScale:
     """What a checkpoint says of its fine-tuning; of what is none of ours nothing."""
+    from gennape.predictors.evaluation.scale import AccuracyScale, scale_of  # noqa: PLC0415
     from gennape.predictors.model.checkpoint import provenance_of  # noqa: PLC0415 (it imports torch)
-    from gennape.predictors.scale import AccuracyScale, scale_of  # noqa: PLC0415
 
     try:
         return scale_of(provenance_of(checkpoint))

@@ -18,8 +18,8 @@ from gennape.platform.front_page import CLOUD, FRONT, INK
 from gennape.platform.labelling_sources import front_of, sampled
 from gennape.platform.runs import config_of, find_run, write_json
 from gennape.platform.workspace import atomic_write_bytes
+from gennape.predictors.evaluation.verdict import dominates, measured, order_figures
 from gennape.predictors.model.checkpoint import load_checkpoint
-from gennape.predictors.verdict import dominates, measured, order_figures
 from gennape.search_spaces.graphs.canonical import canonical_hashes
 from gennape.search_spaces.graphs.cost import flops
 from gennape.search_spaces.labels.labels import read_labels
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from gennape.platform.config import SearchConfig
+    from gennape.predictors.evaluation.verdict import Measured
     from gennape.predictors.predictor import Predictor
-    from gennape.predictors.verdict import Measured
     from gennape.search_spaces.families.space import SearchSpace
 
 #: What a network is trained for: it is of the front, or one that the front is compared with.

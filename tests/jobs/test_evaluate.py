@@ -15,8 +15,8 @@ from typer.testing import CliRunner
 
 from gennape.errors import ConfigError, InvalidDataError, WorkspaceError
 from gennape.jobs.cli import app
-from gennape.predictors.evaluation_rows import BENCHMARKS
-from gennape.predictors.methods import ENSEMBLE_METHODS
+from gennape.predictors.evaluation.methods import ENSEMBLE_METHODS
+from gennape.predictors.evaluation.rows import BENCHMARKS
 from gennape.predictors.model.checkpoint import load_checkpoint
 from gennape.search_spaces.families.registry import family
 from gennape.search_spaces.graphs.cost import flops

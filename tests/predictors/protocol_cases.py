@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from gennape.predictors.predictor import Prediction, Predictor, TunablePredictor
-from gennape.predictors.protocol import (
+from gennape.predictors.evaluation.protocol import (
     ALL,
     BenchmarkRows,
     Method,
 )
+from gennape.predictors.predictor import Prediction, Predictor, TunablePredictor
 from gennape.search_spaces.families.registry import family
 from gennape.search_spaces.graphs.graph import PackedGraphs
 

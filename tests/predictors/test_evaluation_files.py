@@ -11,8 +11,8 @@ import pandas as pd
 import pytest
 
 from gennape.errors import ConfigError, InvalidDataError
-from gennape.predictors.evaluation_files import benchmarks_in
-from gennape.predictors.evaluation_rows import build_rows, read_rows
+from gennape.predictors.evaluation.files import benchmarks_in
+from gennape.predictors.evaluation.rows import build_rows, read_rows
 from gennape.search_spaces.families import registry
 from gennape.search_spaces.families.nb201 import NasBench201
 

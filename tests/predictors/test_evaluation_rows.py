@@ -12,8 +12,17 @@ import pytest
 from protocol_cases import TEN, Mean, rows_of
 
 from gennape.errors import InvalidDataError
-from gennape.predictors.evaluation_files import benchmarks_in
-from gennape.predictors.evaluation_rows import (
+from gennape.predictors.evaluation.files import benchmarks_in
+from gennape.predictors.evaluation.methods import (
+    methods_for,
+)
+from gennape.predictors.evaluation.protocol import (
+    ALL,
+    Plan,
+    draw_labelled,
+    measure,
+)
+from gennape.predictors.evaluation.rows import (
     BENCHMARKS,
     Benchmark,
     build_rows,
@@ -22,16 +31,7 @@ from gennape.predictors.evaluation_rows import (
     read_rows,
     with_proxies,
 )
-from gennape.predictors.methods import (
-    methods_for,
-)
 from gennape.predictors.model.checkpoint import identity_numbers
-from gennape.predictors.protocol import (
-    ALL,
-    Plan,
-    draw_labelled,
-    measure,
-)
 from gennape.search_spaces.families.registry import family
 
 
@@ -111,7 +111,7 @@ def test_rows_with_all_proxies_are_a_subset() -> None:
 def test_proxies_are_computed_on_a_few_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     # Computing them is tested elsewhere; these cost nothing.
     proxies = {name: lambda _, images, __: float(len(images)) for name in ("synflow", "jacov", "params")}
-    monkeypatch.setattr("gennape.predictors.evaluation_rows.COMPUTED", proxies)
+    monkeypatch.setattr("gennape.predictors.evaluation.rows.COMPUTED", proxies)
     rows, told = rows_of(TEN, columns={"synflow": np.ones(10)}), []
     found = computed_proxies(rows, 1, np.random.default_rng(0), lambda: told.append(1))
     assert set(found) == {"synflow (computed)", "jacov"}  # parameters are counted on all rows anyhow

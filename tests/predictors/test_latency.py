@@ -10,12 +10,18 @@ import pandas as pd
 import pytest
 
 from gennape.errors import InvalidDataError, InvalidGraphError
-from gennape.predictors.evaluation_rows import BENCHMARKS, build_rows, read_rows
-from gennape.predictors.latency_rows import LATENCIES, LATENCY_FILE, latency_methods, latency_rows, read_latencies
+from gennape.predictors.evaluation.latency_rows import (
+    LATENCIES,
+    LATENCY_FILE,
+    latency_methods,
+    latency_rows,
+    read_latencies,
+)
+from gennape.predictors.evaluation.protocol import FINE_TUNED, Plan, Target, latency_figures, measure
+from gennape.predictors.evaluation.rows import BENCHMARKS, build_rows, read_rows
 from gennape.predictors.model.fuzzy_ensemble import Fitted, FuzzyEnsemble
 from gennape.predictors.model.latency import LatencyPredictor
 from gennape.predictors.predictor import Prediction, Predictor
-from gennape.predictors.protocol import FINE_TUNED, Plan, Target, latency_figures, measure
 from gennape.search_spaces.families.registry import family
 from gennape.search_spaces.graphs.cost import flops, params
 from gennape.search_spaces.graphs.graph import ComputationGraph, PackedGraphs, pack

@@ -13,7 +13,7 @@ from protocol_cases import TEN, Constant, Mean, rows_of
 from gennape.predictors.ensemble.ensemble import MemberEnsemble
 from gennape.predictors.ensemble.inputs import View
 from gennape.predictors.ensemble.registry import ABLATIONS
-from gennape.predictors.methods import (
+from gennape.predictors.evaluation.methods import (
     ENSEMBLE_METHODS,
     cost_methods,
     curve_methods,
@@ -22,9 +22,7 @@ from gennape.predictors.methods import (
     predictor_method,
     proxy_methods,
 )
-from gennape.predictors.model.fuzzy_ensemble import Fitted, FuzzyEnsemble
-from gennape.predictors.predictor import Prediction
-from gennape.predictors.protocol import (
+from gennape.predictors.evaluation.protocol import (
     FINE_TUNED,
     ZERO_SHOT,
     BenchmarkRows,
@@ -34,6 +32,8 @@ from gennape.predictors.protocol import (
     draw_labelled,
     measure,
 )
+from gennape.predictors.model.fuzzy_ensemble import Fitted, FuzzyEnsemble
+from gennape.predictors.predictor import Prediction
 from gennape.search_spaces.graphs.cost import flops
 from gennape.search_spaces.graphs.graph import PackedGraphs
 

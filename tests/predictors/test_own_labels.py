@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 
 from gennape.errors import InvalidDataError
-from gennape.predictors.evaluation_files import benchmarks_in
-from gennape.predictors.evaluation_rows import OWN, read_rows
+from gennape.predictors.evaluation.files import benchmarks_in
+from gennape.predictors.evaluation.rows import OWN, read_rows
 from gennape.search_spaces.families.registry import family
 
 LABELS = Path(__file__).parents[2] / "benchmarks" / "labels"

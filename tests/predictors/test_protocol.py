@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from protocol_cases import ORACLE, TEN, method, rows_of
 
 from gennape.errors import InvalidDataError
-from gennape.predictors.protocol import (
+from gennape.predictors.evaluation.protocol import (
     ALL,
     FINE_TUNED,
     MILLISECONDS,

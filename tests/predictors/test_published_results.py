@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from gennape.predictors.protocol import (
+from gennape.predictors.evaluation.protocol import (
     FINE_TUNED,
     ZERO_SHOT,
 )
-from gennape.predictors.published_results import PUBLISHED
+from gennape.predictors.evaluation.published_results import PUBLISHED
 
 SHARED = Path(__file__).resolve().parents[2].parent / "shared"
 

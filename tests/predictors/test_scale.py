@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from gennape.predictors.evaluation.scale import scale_of
 from gennape.predictors.model.checkpoint import provenance_of
-from gennape.predictors.scale import scale_of
 
 
 def test_the_shipped_checkpoint_is_on_the_scale_of_its_benchmark() -> None:

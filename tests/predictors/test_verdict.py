@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import ttest_ind
 
-from gennape.predictors.verdict import dominates, measured, order_figures
+from gennape.predictors.evaluation.verdict import dominates, measured, order_figures
 
 
 def test_means_and_pooled_noise_by_hand() -> None:

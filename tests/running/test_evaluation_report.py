@@ -14,7 +14,7 @@ from gennape.platform.evaluation_plots import _curves, _reliability, plots, proj
 from gennape.platform.evaluation_report import Evaluation, as_json, as_markdown, write_evaluation
 from gennape.platform.evaluation_tables import TITLES, tables
 from gennape.platform.evaluation_tracking import _values
-from gennape.predictors.protocol import (
+from gennape.predictors.evaluation.protocol import (
     ALL,
     FINE_TUNED,
     MILLISECONDS,
@@ -24,7 +24,7 @@ from gennape.predictors.protocol import (
     Outcome,
     Plan,
 )
-from gennape.predictors.published_results import PUBLISHED
+from gennape.predictors.evaluation.published_results import PUBLISHED
 from gennape.search_spaces.graphs.graph import pack
 
 if TYPE_CHECKING:

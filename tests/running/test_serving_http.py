@@ -18,7 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from gennape.errors import ServiceError
 from gennape.platform.http_api import create_api, example
 from gennape.platform.serving_answers import Answer
-from gennape.predictors.scale import AccuracyScale
+from gennape.predictors.evaluation.scale import AccuracyScale
 from gennape.search_spaces.families.registry import FAMILIES, family
 
 if TYPE_CHECKING:

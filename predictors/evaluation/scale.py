@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from gennape.predictors.evaluation_rows import learnt_families
+from gennape.predictors.evaluation.rows import learnt_families
 from gennape.search_spaces.families.nb101 import NasBench101
 
 #: What the labels of a benchmark are, by the family.

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from gennape.errors import ConfigError, InvalidDataError
-from gennape.predictors.evaluation_rows import BENCHMARKS, OWN, Benchmark
+from gennape.predictors.evaluation.rows import BENCHMARKS, OWN, Benchmark
 from gennape.search_spaces.families.registry import family
 from gennape.search_spaces.labels.table import SUFFIXES
 

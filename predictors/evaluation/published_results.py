@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from gennape.predictors.protocol import FINE_TUNED, ZERO_SHOT
+from gennape.predictors.evaluation.protocol import FINE_TUNED, ZERO_SHOT
 
 GENNAPE, GENERAL = "GENNAPE (AAAI 2023)", "General-Purpose Predictor (SDM 2023)"
 

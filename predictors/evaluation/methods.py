@@ -12,9 +12,17 @@ from jaxtyping import Float64, Int64
 
 from gennape.predictors.ensemble.ensemble import MemberEnsemble
 from gennape.predictors.ensemble.registry import ABLATIONS
+from gennape.predictors.evaluation.protocol import (
+    FINE_TUNED,
+    ZERO_SHOT,
+    BenchmarkRows,
+    Estimates,
+    Method,
+    Scores,
+    Target,
+)
 from gennape.predictors.model.fuzzy_ensemble import FuzzyEnsemble
 from gennape.predictors.predictor import Predictor, TunablePredictor
-from gennape.predictors.protocol import FINE_TUNED, ZERO_SHOT, BenchmarkRows, Estimates, Method, Scores, Target
 from gennape.search_spaces.graphs.cost import flops, params
 from gennape.search_spaces.graphs.graph import PackedGraphs
 

@@ -9,11 +9,20 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float64, Int64
 
-from gennape.predictors.evaluation_rows import Benchmark, ChosenRows, read_rows
+from gennape.predictors.evaluation.protocol import (
+    ALL,
+    FINE_TUNED,
+    MILLISECONDS,
+    BenchmarkRows,
+    Estimates,
+    Method,
+    Scores,
+    Target,
+)
+from gennape.predictors.evaluation.rows import Benchmark, ChosenRows, read_rows
 from gennape.predictors.model.fuzzy_ensemble import FuzzyEnsemble
 from gennape.predictors.model.latency import LatencyPredictor
 from gennape.predictors.predictor import Predictor
-from gennape.predictors.protocol import ALL, FINE_TUNED, MILLISECONDS, BenchmarkRows, Estimates, Method, Scores, Target
 from gennape.search_spaces.graphs.cost import flops, params
 from gennape.search_spaces.graphs.graph import PackedGraphs
 
