@@ -27,7 +27,7 @@ import torch
 from PIL import Image
 from scipy.stats import spearmanr
 
-from gennape.predictors.proxies import BATCH, PROXIES, Proxy, proxy_scores
+from gennape.predictors.proxies.proxies import BATCH, PROXIES, Proxy, proxy_scores
 from gennape.search_spaces.families.nb201 import NasBench201
 from gennape.search_spaces.graphs.canonical import canonical_hashes
 from gennape.search_spaces.graphs.graph import PackedGraphs

@@ -15,8 +15,8 @@ from jaxtyping import Bool, Float64, Int64
 from gennape.errors import InvalidDataError
 from gennape.predictors.evaluation.protocol import ALL, BenchmarkRows, draw_labelled
 from gennape.predictors.model.checkpoint import identity_numbers
-from gennape.predictors.proxies import PROXIES as COMPUTED
-from gennape.predictors.proxies import proxy_scores
+from gennape.predictors.proxies.proxies import PROXIES as COMPUTED
+from gennape.predictors.proxies.proxies import proxy_scores
 from gennape.search_spaces.families.nb201 import OPERATIONS
 from gennape.search_spaces.families.registry import family as family_named
 from gennape.search_spaces.files.bounded import open_regular

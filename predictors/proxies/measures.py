@@ -1,7 +1,7 @@
 """The zero-cost proxies: functions of a compiled network, a batch of images [b, c, h, w] and their labels [b].
 
 Each reads and leaves the network as it is: weights, gradients, mode and running statistics. It may return NaN or an
-infinity where it has no value. Definitions and sources: see :mod:`gennape.predictors.proxies`.
+infinity where it has no value. Definitions and sources: see :mod:`gennape.predictors.proxies.proxies`.
 """
 
 from __future__ import annotations
