@@ -211,7 +211,7 @@ class Kind:
 
 
 class VariantEncoder(nn.Module):
-    """As :class:`gennape.predictors.encoder.encoder.GraphEncoder`, which it is for the kind ``Kind()``: every step computed."""
+    """As :class:`GraphEncoder`, which it is for the kind ``Kind()``: every step computed."""
 
     def __init__(self, kind: Kind) -> None:
         super().__init__()

@@ -92,7 +92,7 @@ def read_rows(
     """The rows of a benchmark's file that count.
 
     Of families that the predictor learnt (``learnt``) count the sampled rows whose architectures had no part in it
-    (``numbers``, see :func:`gennape.predictors.model.checkpoint.learnt_numbers`), or, where a checkpoint does not tell them,
+    (``numbers``, see :func:`.learnt_numbers`), or, where a checkpoint does not tell them,
     the test part of the split. Of equal architectures one row counts, or the mean of all of them. Rows come in the
     order of their identities, so that nothing depends on that of the file. Raises :class:`InvalidDataError` for an
     unreadable file or row, for a missing column, and for own labels of several recipes or image sets.

@@ -31,7 +31,7 @@ _MOST_TUNED_BY = 500
 class Known:
     """What a process knows of networks: ``prior`` prediction, and four descriptions.
 
-    ``sizes`` and ``ways`` are the two parts of :func:`gennape.predictors.few_shot.structure.structure`; ``pooled`` are means and
+    ``sizes`` and ``ways`` are the two parts of :func:`.structure`; ``pooled`` are means and
     maxima over steps, ``totals`` sums over steps, of what an encoder makes of each.
     """
 

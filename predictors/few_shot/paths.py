@@ -32,7 +32,7 @@ def ways(
 ) -> Float64[np.ndarray, "g w"]:
     """One row per graph, columns as in :data:`WAYS`, all as ``log(1 + x)``.
 
-    ``op`` and ``met`` are those of :func:`gennape.predictors.encoder.features.operations` and :func:`met_on_the_way`. ``on the
+    ``op`` and ``met`` are those of :func:`.operations` and :func:`met_on_the_way`. ``on the
     way`` are expected numbers on a random walk; the shortest and the longest way are those with the fewest and the most
     layers (convolutions), layers larger than 1x1, or pools. Raises :class:`InvalidGraphError` for a cycle.
     """

@@ -37,7 +37,7 @@ def structure(graphs: PackedGraphs, formed: bool = False) -> Float64[np.ndarray,
     (sum of x^q)^(1/q) with q = 2/3: a layer twice as large counts for less than two layers. ``on the way`` are expected
     numbers on a walk from the output to the input that picks among what feeds a step at random; ``pools`` are shares
     of pooling among pooling and convolutions. The other sizes are logarithms, ``log(1 + x)``. Columns of the ways are
-    those of :func:`gennape.predictors.few_shot.paths.ways`. Raises :class:`gennape.errors.InvalidGraphError` for a cycle.
+    those of :func:`.ways`. Raises :class:`gennape.errors.InvalidGraphError` for a cycle.
     """
     graphs = graphs if formed else normal_form(graphs)
     op = operations(graphs)
