@@ -31,7 +31,7 @@ from gennape.platform.evaluation_log import SHARDS, read_shard
 from gennape.platform.failures import FILE
 from gennape.platform.search import run_search
 from gennape.platform.searchers.testing import SyntheticPredictor
-from gennape.platform.workspace import atomic_write_bytes
+from gennape.platform.workspace.files import atomic_write_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -24,10 +24,10 @@ from pathlib import Path
 import numpy as np
 
 from gennape.platform.cluster import local_ray
-from gennape.platform.ports import claim_port
 from gennape.platform.tracking import Tracker, track
 from gennape.platform.tracking_catch_up import catch_up
 from gennape.platform.tracking_store import ENVIRONMENT
+from gennape.platform.workspace.ports import claim_port
 
 HOST, START_S = "127.0.0.1", 180.0
 RATE, VALUES = 12.5, 4  # calls a second, and values of each: 50 values a second

@@ -83,7 +83,7 @@ def _list(out: Console) -> None:
 
 def _fetch(out: Console, name: str, to: Path | None, sha256: str | None) -> None:
     from gennape.errors import ConfigError
-    from gennape.platform.hints import command
+    from gennape.platform.workspace.hints import command
     from gennape.search_spaces.labels.catalogue import source
     from gennape.search_spaces.labels.download import fetch, sha256_of
 

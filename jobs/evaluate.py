@@ -11,7 +11,7 @@ import typer
 from gennape.errors import InvalidDataError
 from gennape.jobs.input_files import require_file
 from gennape.jobs.tracked import TrackingUri
-from gennape.platform.hints import command
+from gennape.platform.workspace.hints import command
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -76,7 +76,7 @@ def evaluate(
     from gennape.platform.evaluation_report import Evaluation, write_evaluation
     from gennape.platform.evaluation_tables import tables
     from gennape.platform.evaluation_tracking import evaluation_run
-    from gennape.platform.workspace import make_writable, open_workspace
+    from gennape.platform.workspace.files import make_writable, open_workspace
     from gennape.predictors.evaluation.methods import member_methods
     from gennape.predictors.evaluation.protocol import Plan
     from gennape.predictors.model.checkpoint import learnt_numbers, load_checkpoint, provenance_of

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gennape.jobs.tracked import Register, TrackingUri, Workspace, refuse_wrong_address, register_result
-from gennape.platform.hints import command
+from gennape.platform.workspace.hints import command
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -26,7 +26,7 @@ from gennape.jobs.training import (
     recipe_of,
     train_networks,
 )
-from gennape.platform.hints import command
+from gennape.platform.workspace.hints import command
 
 if TYPE_CHECKING:
     import numpy as np
@@ -74,7 +74,7 @@ def label(
     from gennape.jobs.tracked import refuse_wrong_address
     from gennape.platform.labelling import ImageSources, Workers
     from gennape.platform.labelling_rows import check_suffix, tasks_of
-    from gennape.platform.workspace import open_workspace
+    from gennape.platform.workspace.files import open_workspace
 
     check_suffix(out)
     refuse_wrong_address(tracking_uri)

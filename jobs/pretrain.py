@@ -9,7 +9,7 @@ import typer
 
 from gennape.jobs.settings_file import SettingsFile, run_with
 from gennape.jobs.tracked import Register, TrackingUri, refuse_wrong_address, register_result
-from gennape.platform.hints import command
+from gennape.platform.workspace.hints import command
 
 if TYPE_CHECKING:
     import numpy as np
@@ -165,7 +165,7 @@ def _on_workers(
     from gennape.jobs.progress import progress_bar
     from gennape.jobs.provenance import provenance
     from gennape.platform.pretraining import Prepared, pretrain_on_workers
-    from gennape.platform.workspace import open_workspace
+    from gennape.platform.workspace.files import open_workspace
     from gennape.predictors.encoder.data_parallel import PretrainData
 
     def prepare() -> Prepared:

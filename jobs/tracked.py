@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from gennape.platform.hints import command
+from gennape.platform.workspace.hints import command
 
 TrackingUri = Annotated[
     str | None,
@@ -32,7 +32,7 @@ def register_result(checkpoint: Path, verb: str, workspace: Path | None, trackin
     from rich.console import Console
 
     from gennape.platform.tracking_models import register_checkpoint
-    from gennape.platform.workspace import open_workspace
+    from gennape.platform.workspace.files import open_workspace
 
     folder = open_workspace(workspace)
     found = register_checkpoint(checkpoint, folder, verb, tracking_uri)

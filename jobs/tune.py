@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gennape.jobs.tracked import Address, TrackingUri, Workspace, refuse_wrong_address
-from gennape.platform.hints import command
+from gennape.platform.workspace.hints import command
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -57,7 +57,7 @@ def tune(
     from gennape.jobs.provenance import provenance
     from gennape.platform.tuning import tune_settings, tuning_folder
     from gennape.platform.tuning_trial import NAMES, Epochs, Study, draw_settings
-    from gennape.platform.workspace import open_workspace
+    from gennape.platform.workspace.files import open_workspace
 
     refuse_wrong_address(tracking_uri)
     varied = sorted(set(vary or NAMES))

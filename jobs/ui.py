@@ -24,7 +24,7 @@ def ui(
 
     from gennape.platform.tracking_store import server_address
     from gennape.platform.tracking_ui import serve_ui
-    from gennape.platform.workspace import open_workspace
+    from gennape.platform.workspace.files import open_workspace
 
     out = Console(highlight=False, markup=False, soft_wrap=True)
     server, folder = server_address(tracking_uri), open_workspace(workspace)

@@ -66,7 +66,7 @@ def verify(
     from gennape.platform.labelling_rows import tasks_of
     from gennape.platform.labelling_sources import architectures_in, family_of
     from gennape.platform.verification import candidates, metrics_of, verdict, write_verdict
-    from gennape.platform.workspace import make_writable, open_workspace
+    from gennape.platform.workspace.files import make_writable, open_workspace
 
     refuse_wrong_address(tracking_uri)
     where = device_of(device, address)

@@ -18,8 +18,8 @@ from gennape.platform.cluster import local_ray
 from gennape.platform.conversion_inputs import sha256_of
 from gennape.platform.conversion_parts import COLUMNS, Watch
 from gennape.platform.conversion_pool import REJECTED, Job, Written, write_jobs
-from gennape.platform.runs import lock_run, read_json, write_json
-from gennape.platform.workspace import atomic_path, make_writable, remove_partial_files
+from gennape.platform.workspace.files import atomic_path, make_writable, remove_partial_files
+from gennape.platform.workspace.runs import lock_run, read_json, write_json
 from gennape.search_spaces.graphs.parquet import SCHEMA_VERSION, read_notes
 from gennape.source import commit
 

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from gennape.platform.evaluation_tables import Table, details, learning_curves, overviews, summary_of, tables
-from gennape.platform.workspace import atomic_write_bytes
+from gennape.platform.workspace.files import atomic_write_bytes
 from gennape.predictors.evaluation.methods import SIX_MEMBERS
 from gennape.predictors.evaluation.published_results import PUBLISHED
 

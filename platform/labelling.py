@@ -14,10 +14,10 @@ from gennape.errors import ConfigError
 from gennape.platform.cluster import local_ray
 from gennape.platform.labelling_pool import Pool, Share, Study, epochs_path
 from gennape.platform.labelling_rows import DONE, beside, check_suffix, draw_labels, read_row, row_path, write_labels
-from gennape.platform.runs import lock_run, read_json, work_folder, write_json
 from gennape.platform.tracking import track
 from gennape.platform.tracking_journal import new_name
-from gennape.platform.workspace import make_writable, remove_partial_files
+from gennape.platform.workspace.files import make_writable, remove_partial_files
+from gennape.platform.workspace.runs import lock_run, read_json, work_folder, write_json
 from gennape.predictors.labelling.device_images import parts
 from gennape.predictors.labelling.images import cache_file, read_image_set
 from gennape.predictors.labelling.network_training import check_network

@@ -16,7 +16,7 @@ from ray.exceptions import NodeDiedError, OutOfMemoryError, RayActorError, RayTa
 from gennape.errors import CheckpointError, GennapeError, InvalidDataError, ServiceError, WorkspaceError
 from gennape.platform.cluster import alive_nodes
 from gennape.platform.labelling_rows import read_row, row_path, write_row
-from gennape.platform.workspace import atomic_write_bytes
+from gennape.platform.workspace.files import atomic_write_bytes
 from gennape.predictors.labelling.device_images import put
 from gennape.predictors.labelling.failures import DeviceMemoryError, DivergedError, memory_named
 from gennape.predictors.labelling.images import ImageSet, kept_images

@@ -18,10 +18,10 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from gennape.errors import ConfigError, GennapeError, ServiceError
 from gennape.platform.cluster import local_ray, on_loopback
 from gennape.platform.pretraining_worker import Board, Point, meet, work
-from gennape.platform.runs import read_json, write_json
-from gennape.platform.settings import flat
 from gennape.platform.tracking import track
 from gennape.platform.tracking_journal import new_name
+from gennape.platform.workspace.runs import read_json, write_json
+from gennape.platform.workspace.settings import flat
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

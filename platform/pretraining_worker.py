@@ -20,7 +20,7 @@ import ray
 import torch
 
 from gennape.errors import GennapeError, WorkspaceError
-from gennape.platform.workspace import atomic_write_bytes
+from gennape.platform.workspace.files import atomic_write_bytes
 from gennape.predictors.encoder.data_parallel import PretrainData, WorkerPretraining, rank, workers
 from gennape.predictors.encoder.optimisation import CPU
 from gennape.search_spaces.graphs.parquet import read_graphs

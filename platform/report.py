@@ -26,8 +26,8 @@ from gennape.platform.front_page import (
     label,
 )
 from gennape.platform.objectives import MEASURES
-from gennape.platform.run_files import DIGESTS, digests_of
-from gennape.platform.workspace import atomic_write_bytes
+from gennape.platform.workspace.files import atomic_write_bytes
+from gennape.platform.workspace.run_files import DIGESTS, digests_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

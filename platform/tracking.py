@@ -12,7 +12,6 @@ from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from gennape.errors import WorkspaceError
-from gennape.platform.hints import command, workspace_option
 from gennape.platform.tracking_journal import (
     Journal,
     Record,
@@ -27,6 +26,7 @@ from gennape.platform.tracking_journal import (
 )
 from gennape.platform.tracking_sender import Sender, State
 from gennape.platform.tracking_store import Credentials, brief, open_store, provenance, server_address, store_uri
+from gennape.platform.workspace.hints import command, workspace_option
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

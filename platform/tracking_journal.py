@@ -18,8 +18,8 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from gennape.errors import WorkspaceError
-from gennape.platform.hints import command, workspace_option
-from gennape.platform.runs import RUNS, read_json, write_json
+from gennape.platform.workspace.hints import command, workspace_option
+from gennape.platform.workspace.runs import RUNS, read_json, write_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

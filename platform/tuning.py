@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING, Any
 
 from gennape.errors import ConfigError, GennapeError, ServiceError, WorkspaceError
 from gennape.platform.cluster import local_ray
-from gennape.platform.runs import lock_run, read_json, work_folder, write_json
-from gennape.platform.settings import differences, flat
 from gennape.platform.tracking import track
 from gennape.platform.tracking_journal import new_name
 from gennape.platform.tuning_trial import CONFIG, FACTOR, RESULTS, Rows, Settings, Study, run_trial
-from gennape.platform.workspace import make_writable, remove_partial_files
+from gennape.platform.workspace.files import make_writable, remove_partial_files
+from gennape.platform.workspace.runs import lock_run, read_json, work_folder, write_json
+from gennape.platform.workspace.settings import differences, flat
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -265,6 +265,6 @@ def _write(out: Path, study: Study, found: Found) -> None:
 
 
 def _write_text(path: Path, text: str) -> None:
-    from gennape.platform.workspace import atomic_write_bytes  # noqa: PLC0415
+    from gennape.platform.workspace.files import atomic_write_bytes  # noqa: PLC0415
 
     atomic_write_bytes(path, text.encode())

@@ -177,7 +177,7 @@ def lint_imports(tree: Path) -> subprocess.CompletedProcess[str]:
     ("room", "line"),
     [
         ("search_spaces/families", "from gennape.predictors.metrics import srcc"),
-        ("predictors", "import gennape.platform.workspace"),
+        ("predictors", "import gennape.platform.workspace.files"),
         ("platform/searchers", "from gennape.jobs.cli import app"),
         ("jobs", "def f():\n    from ray import serve"),
         ("predictors", "import mlflow"),

@@ -16,8 +16,8 @@ import typer
 
 from gennape.jobs.cli import app
 from gennape.platform.config import search_config
-from gennape.platform.hints import command, workspace_option
 from gennape.platform.search import SearchResult
+from gennape.platform.workspace.hints import command, workspace_option
 
 label, search, tune = (importlib.import_module(f"gennape.jobs.{name}") for name in ("label", "search", "tune"))
 ROOT = Path(__file__).resolve().parents[2]

@@ -28,7 +28,7 @@ from gennape.platform import conversion
 from gennape.platform.conversion import ConversionConfig, convert
 from gennape.platform.conversion_inputs import FamilySample, labelled_file, onnx_folder
 from gennape.platform.conversion_parts import Architectures, SampledPart
-from gennape.platform.runs import lock_run
+from gennape.platform.workspace.runs import lock_run
 from gennape.search_spaces.exporting.onnx import to_onnx
 from gennape.search_spaces.families.registry import FAMILIES, family
 from gennape.search_spaces.graphs.canonical import canonical_hashes

@@ -17,9 +17,9 @@ ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
 def _where() -> tuple[str, str]:
     import platform
 
-    import gennape.platform.workspace
+    import gennape.platform.workspace.files
 
-    return platform.__file__, f"{platform.python_version()} {gennape.platform.workspace.__name__}"
+    return platform.__file__, f"{platform.python_version()} {gennape.platform.workspace.files.__name__}"
 
 
 @pytest.mark.cluster
@@ -28,4 +28,4 @@ def test_a_worker_imports_the_standard_platform() -> None:
         file, told = ray.get(ray.remote(_where).remote())
     assert Path(file).name == "platform.py"
     assert told.startswith("3.")
-    assert told.endswith("gennape.platform.workspace")
+    assert told.endswith("gennape.platform.workspace.files")

@@ -28,9 +28,9 @@ from gennape.platform.pretraining import (
     pretrain_on_workers,
     training_folder,
 )
-from gennape.platform.runs import lock_run
 from gennape.platform.tracking import open_store
-from gennape.platform.workspace import atomic_write_bytes
+from gennape.platform.workspace.files import atomic_write_bytes
+from gennape.platform.workspace.runs import lock_run
 from gennape.predictors.encoder.contrastive import GENERAL, GENNAPE
 from gennape.predictors.encoder.data_parallel import (
     BatchOrder,

@@ -19,7 +19,8 @@ from gennape.platform.evaluation_log import count_shards, read_shard
 from gennape.platform.objectives import parse_objectives
 from gennape.platform.report import write_front
 from gennape.platform.run_report import read_front
-from gennape.platform.runs import (
+from gennape.platform.state import STATE, load_state, new_state, save_state
+from gennape.platform.workspace.runs import (
     CONFIG,
     REPORT,
     STATUS,
@@ -30,7 +31,6 @@ from gennape.platform.runs import (
     set_status,
     status_of,
 )
-from gennape.platform.state import STATE, load_state, new_state, save_state
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -17,9 +17,9 @@ from gennape.platform.evaluation_log import SHARDS, read_log
 from gennape.platform.front import front_frame, front_of
 from gennape.platform.islands import LocalIslands
 from gennape.platform.run_report import RunReport, caution, read_front
-from gennape.platform.runs import RUNS, describe_run, find_run, lock_run, set_status, status_of
 from gennape.platform.search import run_search
 from gennape.platform.searchers.testing import SyntheticPredictor
+from gennape.platform.workspace.runs import RUNS, describe_run, find_run, lock_run, set_status, status_of
 from gennape.search_spaces.families.registry import family
 
 if TYPE_CHECKING:
@@ -142,7 +142,7 @@ def test_a_workspace_that_takes_no_files_is_read(tmp_path: Path, monkeypatch: py
     def refuse(folder: Path, *_: object) -> None:
         raise WorkspaceError(f"cannot write to {folder}")
 
-    monkeypatch.setattr("gennape.platform.workspace.make_writable", refuse)
+    monkeypatch.setattr("gennape.platform.workspace.files.make_writable", refuse)
     options = ["--run", "whole", "--index", "0", "--workspace", str(tmp_path / "w")]
     for verb, more in (("export", ["--to", str(tmp_path / "net.py")]), ("show", [])):
         assert CliRunner().invoke(app, [verb, *options, *more], catch_exceptions=False).exit_code == 0

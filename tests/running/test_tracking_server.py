@@ -29,13 +29,13 @@ from gennape.jobs.tracked import register_result
 from gennape.platform import tuning
 from gennape.platform.cluster import local_ray
 from gennape.platform.http_api import example
-from gennape.platform.ports import claim_port
 from gennape.platform.registered_model import CheckpointModel, _load_pyfunc
 from gennape.platform.tracking import track
 from gennape.platform.tracking_catch_up import catch_up
 from gennape.platform.tracking_models import register_checkpoint
 from gennape.platform.tracking_store import ENVIRONMENT, Credentials, open_store, server_address
 from gennape.platform.tuning_trial import Epochs, Settings, Study
+from gennape.platform.workspace.ports import claim_port
 from gennape.predictors.encoder.encoder import EncoderConfig, GraphEncoder
 from gennape.predictors.model.checkpoint import load_checkpoint, save_encoder, shipped_checkpoint
 from gennape.search_spaces.families.registry import family

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import TypeAdapter, ValidationError
 
 from gennape.errors import WorkspaceError
-from gennape.platform.workspace import atomic_write_bytes
+from gennape.platform.workspace.files import atomic_write_bytes
 from gennape.search_spaces.files.bounded import read_regular
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
-from gennape.platform.workspace import default_workspace
+from gennape.platform.workspace.files import default_workspace
 
 
 def command(verb: str, *arguments: object, **options: object) -> str:

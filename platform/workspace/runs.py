@@ -16,7 +16,8 @@ from pydantic import BaseModel
 from gennape import __version__
 from gennape.errors import WorkspaceError
 from gennape.platform.config import SearchConfig, search_config
-from gennape.platform.run_files import (
+from gennape.platform.workspace.files import REMEDY
+from gennape.platform.workspace.run_files import (
     DIGESTS,
     checked,
     digests_of,
@@ -26,7 +27,6 @@ from gennape.platform.run_files import (
     warn_of_age,
     write_json,
 )
-from gennape.platform.workspace import REMEDY
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
