@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from gennape.platform.cluster import ENVIRONMENT, LOOPBACK
+from gennape.platform.cluster.connection import ENVIRONMENT, LOOPBACK
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from fault_drill_pretraining import NODES, Drill, say, schedule, start_cluster
 
-from gennape.platform.cluster import ENVIRONMENT, LOOPBACK
+from gennape.platform.cluster.connection import ENVIRONMENT, LOOPBACK
 
 SHARD = 200
 

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gennape.platform.cluster import ENVIRONMENT, LOOPBACK
+from gennape.platform.cluster.connection import ENVIRONMENT, LOOPBACK
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gennape.platform.cluster import ENVIRONMENT, LOOPBACK
+from gennape.platform.cluster.connection import ENVIRONMENT, LOOPBACK
 from gennape.platform.config import SearchConfig, search_config
 from gennape.platform.evaluation_log import SHARDS, read_shard
 from gennape.platform.failures import FILE
@@ -70,7 +70,7 @@ def drive(folder: Path, address: str) -> None:
     import ray.cloudpickle  # noqa: PLC0415 (the environment comes first)
     from ray import serve  # noqa: PLC0415
 
-    from gennape.platform.cluster import local_ray  # noqa: PLC0415
+    from gennape.platform.cluster.connection import local_ray  # noqa: PLC0415
     from gennape.platform.islands import RayIslands  # noqa: PLC0415
     from gennape.platform.serving import ServingConfig, serve_ensemble  # noqa: PLC0415
 

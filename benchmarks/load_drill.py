@@ -142,7 +142,7 @@ def bodies_of(space: str, graphs: int, seed: int) -> list[str]:
 @contextmanager
 def service(replicas: int) -> Iterator[EnsembleHandle]:
     """The shipped predictor, served on this machine."""
-    from gennape.platform.cluster import local_ray  # noqa: PLC0415
+    from gennape.platform.cluster.connection import local_ray  # noqa: PLC0415
     from gennape.platform.serving import ServingConfig, serve_ensemble  # noqa: PLC0415
 
     config = ServingConfig(min_replicas=replicas, max_replicas=replicas, http_port=0)

@@ -49,7 +49,7 @@ VERBS = {
 RAY = """
 import time
 import ray
-from gennape.platform.cluster import local_ray
+from gennape.platform.cluster.connection import local_ray
 with local_ray(None, 2):
     ray.get(ray.remote(lambda: time.sleep(2)).remote())
 """

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from gennape.platform.cluster import ENVIRONMENT
+from gennape.platform.cluster.connection import ENVIRONMENT
 from gennape.platform.pretraining import Prepared, WorkersConfig, pretrain_on_workers
 from gennape.platform.tracking import open_store
 from gennape.predictors.encoder.data_parallel import PretrainData

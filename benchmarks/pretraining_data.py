@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gennape.platform.cluster import ENVIRONMENT, local_ray
+from gennape.platform.cluster.connection import ENVIRONMENT, local_ray
 from gennape.search_spaces.families.registry import family
 from gennape.search_spaces.graphs.parquet import read_graphs, write_shards
 

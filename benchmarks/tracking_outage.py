@@ -23,7 +23,7 @@ from pathlib import Path
 
 import numpy as np
 
-from gennape.platform.cluster import local_ray
+from gennape.platform.cluster.connection import local_ray
 from gennape.platform.tracking import Tracker, track
 from gennape.platform.tracking_catch_up import catch_up
 from gennape.platform.tracking_store import ENVIRONMENT

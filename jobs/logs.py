@@ -16,7 +16,7 @@ def logs(
     address: Address = DASHBOARD,
 ) -> None:
     """Show what a job has printed; the exit status is that of the job, 0 while it has none."""
-    from gennape.platform.cluster_jobs import read_log
+    from gennape.platform.cluster.jobs import read_log
 
     if follow:
         show_until_end(address, job)

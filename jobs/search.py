@@ -71,7 +71,7 @@ def search(
     tracking_uri: TrackingUri = None,
 ) -> None:
     """Search for the networks that no other beats in all objectives, and continue searches that were cut off."""
-    from gennape.platform.room import refuse_small_machine
+    from gennape.platform.cluster.memory import refuse_small_machine
     from gennape.platform.workspace.files import find_workspace, open_workspace
     from gennape.platform.workspace.runs import config_of
 
@@ -234,7 +234,7 @@ def _run(
     """``checkpoint``: where that of the run lies now, if elsewhere than when it began; ``tell``: that it is cut off."""
     from rich.console import Console
 
-    from gennape.platform.cluster import local_ray
+    from gennape.platform.cluster.connection import local_ray
     from gennape.platform.front_page import about_run
     from gennape.platform.islands import RayIslands, most_replicas
     from gennape.platform.run_report import RunReport

@@ -47,7 +47,7 @@ def serve(
     """Answer accuracy, FLOPs and parameters of networks over HTTP, until Ctrl-C."""
     from rich.console import Console
 
-    from gennape.platform.cluster import local_ray
+    from gennape.platform.cluster.connection import local_ray
     from gennape.platform.http_auth import read_token, require_token
     from gennape.platform.http_server import bound_socket
     from gennape.platform.serving import serve_ensemble

@@ -13,7 +13,7 @@ from gennape.jobs.submit import DASHBOARD, Address
 from gennape.jobs.text_table import text_table
 
 if TYPE_CHECKING:
-    from gennape.platform.cluster_jobs import Job
+    from gennape.platform.cluster.jobs import Job
 
 HEAD = ("ID", "VERB", "STATE", "STARTED", "TOOK", "FAILED")
 
@@ -23,7 +23,7 @@ def status(
     address: Address = DASHBOARD,
 ) -> None:
     """Show how one job stands, or all jobs; exit status 1 where the one asked for failed or was stopped."""
-    from gennape.platform.cluster_jobs import all_jobs, find_job
+    from gennape.platform.cluster.jobs import all_jobs, find_job
 
     jobs = all_jobs(address) if job is None else [find_job(address, job)]
     if not jobs:

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 from gennape.jobs.submit import DASHBOARD, WORKSPACE, Address, JobId, at, option_of
 
 if TYPE_CHECKING:
-    from gennape.platform.cluster_jobs import Job
+    from gennape.platform.cluster.jobs import Job
 
 
 def stop(job: JobId, address: Address = DASHBOARD) -> None:
     """Stop a job, wait until it has stopped, and say what it leaves behind."""
-    from gennape.platform.cluster_jobs import read_log, stop_job
+    from gennape.platform.cluster.jobs import read_log, stop_job
 
     sys.stderr.write(f"stopping {job} ...\n")
     stopped = stop_job(address, job)
@@ -24,7 +24,7 @@ def stop(job: JobId, address: Address = DASHBOARD) -> None:
 
 def left_behind(job: Job, log: str, address: str) -> str:
     """How the job ended, what of it is kept, and how a search goes on."""
-    from gennape.platform.cluster_jobs import resume_command
+    from gennape.platform.cluster.jobs import resume_command
 
     if job.state != "stopped":
         return f"{job.id} {job.state} before it could be stopped\n"

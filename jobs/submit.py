@@ -47,9 +47,9 @@ def submit(
     python: Annotated[str, typer.Option(help="Python on the head.")] = "python",
 ) -> None:
     """Run a verb on a Ray cluster, with this version of gennape."""
-    from gennape.platform.submission import Submission
-    from gennape.platform.submission import submit as submit_job
-    from gennape.platform.wheel import build_wheel, source_tree
+    from gennape.platform.cluster.submission import Submission
+    from gennape.platform.cluster.submission import submit as submit_job
+    from gennape.platform.cluster.wheel import build_wheel, source_tree
 
     refuse_unparsable(verb)
     # -P: nothing that lies in the head's current folder may stand in for the shipped package.
@@ -67,7 +67,7 @@ def submit(
 
 def _about(address: str, job: str, verb: list[str], workspace: str) -> str:
     """Where to look, and what to do next."""
-    from gennape.platform.submission import dashboard_page
+    from gennape.platform.cluster.submission import dashboard_page
 
     lines = [f"dashboard  {dashboard_page(address, job)}"]
     if (runs := tracked_in(verb, workspace)) is not None:
@@ -102,7 +102,7 @@ def at(address: str) -> str:
 
 def show_until_end(address: str, job: str) -> None:
     """Show what a job prints; end with its exit status when it ends."""
-    from gennape.platform.cluster_jobs import follow
+    from gennape.platform.cluster.jobs import follow
 
     try:
         status = follow(address, job, show)

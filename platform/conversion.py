@@ -14,7 +14,7 @@ import ray
 
 import gennape
 from gennape.errors import ConfigError
-from gennape.platform.cluster import local_ray
+from gennape.platform.cluster.connection import local_ray
 from gennape.platform.conversion_inputs import sha256_of
 from gennape.platform.conversion_parts import COLUMNS, Watch
 from gennape.platform.conversion_pool import REJECTED, Job, Written, write_jobs

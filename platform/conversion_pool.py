@@ -16,7 +16,7 @@ import ray
 from ray.exceptions import NodeDiedError, OutOfMemoryError, RayActorError, RayTaskError, WorkerCrashedError
 
 from gennape.errors import GennapeError, ServiceError, WorkspaceError
-from gennape.platform.cluster import alive_nodes
+from gennape.platform.cluster.connection import alive_nodes
 from gennape.platform.conversion_inputs import sha256_of
 from gennape.platform.conversion_parts import read_note
 from gennape.search_spaces.graphs.parquet import write_graphs

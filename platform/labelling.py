@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import ray
 
 from gennape.errors import ConfigError
-from gennape.platform.cluster import local_ray
+from gennape.platform.cluster.connection import local_ray
 from gennape.platform.labelling_pool import Pool, Share, Study, epochs_path
 from gennape.platform.labelling_rows import DONE, beside, check_suffix, draw_labels, read_row, row_path, write_labels
 from gennape.platform.tracking import track

@@ -14,7 +14,7 @@ import torch
 from ray.exceptions import NodeDiedError, OutOfMemoryError, RayActorError, RayTaskError, WorkerCrashedError
 
 from gennape.errors import CheckpointError, GennapeError, InvalidDataError, ServiceError, WorkspaceError
-from gennape.platform.cluster import alive_nodes
+from gennape.platform.cluster.connection import alive_nodes
 from gennape.platform.labelling_rows import read_row, row_path, write_row
 from gennape.platform.workspace.files import atomic_write_bytes
 from gennape.predictors.labelling.device_images import put

@@ -16,7 +16,7 @@ from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from gennape.errors import ConfigError, GennapeError, ServiceError
-from gennape.platform.cluster import local_ray, on_loopback
+from gennape.platform.cluster.connection import local_ray, on_loopback
 from gennape.platform.pretraining_worker import Board, Point, meet, work
 from gennape.platform.tracking import track
 from gennape.platform.tracking_journal import new_name

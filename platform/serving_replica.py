@@ -11,7 +11,7 @@ import numpy as np
 from ray import serve
 
 from gennape.errors import CheckpointError, GennapeError, ServiceError
-from gennape.platform.cluster import keep_replica_on_loopback
+from gennape.platform.cluster.connection import keep_replica_on_loopback
 from gennape.platform.serving_answers import Answer, answer_sets, probe_graphs
 
 if TYPE_CHECKING:

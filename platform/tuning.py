@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from gennape.errors import ConfigError, GennapeError, ServiceError, WorkspaceError
-from gennape.platform.cluster import local_ray
+from gennape.platform.cluster.connection import local_ray
 from gennape.platform.tracking import track
 from gennape.platform.tracking_journal import new_name
 from gennape.platform.tuning_trial import CONFIG, FACTOR, RESULTS, Rows, Settings, Study, run_trial

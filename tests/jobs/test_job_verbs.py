@@ -21,8 +21,9 @@ from gennape.errors import ConfigError, ServiceError
 from gennape.jobs.status import duration, table
 from gennape.jobs.stop import left_behind
 from gennape.jobs.submit import at, on_cluster, refuse_unparsable, submit, tracked_in
-from gennape.platform import job_client, submission
-from gennape.platform.cluster_jobs import (
+from gennape.platform.cluster.connection import client as job_client
+from gennape.platform.cluster.connection import submission
+from gennape.platform.cluster.jobs import (
     Job,
     all_jobs,
     failure_of,
@@ -32,8 +33,8 @@ from gennape.platform.cluster_jobs import (
     stop_job,
     verb_of,
 )
-from gennape.platform.submission import dashboard_page
-from gennape.platform.wheel import unpack_wheel
+from gennape.platform.cluster.submission import dashboard_page
+from gennape.platform.cluster.wheel import unpack_wheel
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

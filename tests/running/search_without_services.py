@@ -12,7 +12,7 @@ import sys
 import time
 from contextlib import contextmanager, nullcontext
 
-import gennape.platform.cluster
+import gennape.platform.cluster.connection
 import gennape.platform.islands
 import gennape.platform.serving
 import gennape.platform.tracking
@@ -87,7 +87,7 @@ def replace(set_attribute, islands, seconds, tracker):
     set_attribute(gennape.platform.serving, "serve_ensemble", lambda _config: nullcontext(Slow(seconds)))
     set_attribute(gennape.platform.tracking, "track", track)
     if islands == "inline":
-        set_attribute(gennape.platform.cluster, "local_ray", lambda _address=None: nullcontext())
+        set_attribute(gennape.platform.cluster.connection, "local_ray", lambda _address=None: nullcontext())
         set_attribute(gennape.platform.islands, "RayIslands", InlineIslands)
 
 

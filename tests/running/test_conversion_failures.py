@@ -31,7 +31,7 @@ from hypothesis import strategies as st
 
 from gennape.errors import ServiceError
 from gennape.platform import conversion, conversion_pool
-from gennape.platform.cluster import local_ray
+from gennape.platform.cluster.connection import local_ray
 from gennape.platform.conversion import ConversionConfig, convert
 from gennape.platform.conversion_inputs import FamilySample
 from gennape.platform.conversion_parts import SampledPart, read_note

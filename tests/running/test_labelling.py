@@ -19,7 +19,7 @@ from labelling_cases import coloured, write_parquet
 
 from gennape.errors import CheckpointError, ConfigError, InvalidDataError
 from gennape.platform import labelling, labelling_pool
-from gennape.platform.cluster import local_ray
+from gennape.platform.cluster.connection import local_ray
 from gennape.platform.labelling import ImageSources, Workers, label, study_folder
 from gennape.platform.labelling_pool import Pool, Share, Study, Trainer, checkpoint_path
 from gennape.platform.labelling_rows import (

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import ray
 
-from gennape.platform.cluster import local_ray
+from gennape.platform.cluster.connection import local_ray
 
 # Ray workers cannot import test modules.
 ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])

@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 from gennape.errors import CheckpointError, ConfigError, ServiceError
 from gennape.jobs.cli import app
 from gennape.platform import pretraining, pretraining_driver
-from gennape.platform.cluster import local_ray
+from gennape.platform.cluster.connection import local_ray
 from gennape.platform.pretraining import (
     Prepared,
     WorkersConfig,

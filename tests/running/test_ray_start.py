@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from gennape.platform import ray_start
-from gennape.platform.ray_signals import uninterrupted
-from gennape.platform.ray_start import turn_to_start
+from gennape.platform.cluster.connection import start as ray_start
+from gennape.platform.cluster.signals import uninterrupted
+from gennape.platform.cluster.start import turn_to_start
 
 if TYPE_CHECKING:
     from multiprocessing.synchronize import Event

@@ -24,7 +24,7 @@ from typer.testing import CliRunner
 
 from gennape.errors import CheckpointError, ConfigError, WorkspaceError
 from gennape.jobs.search import search
-from gennape.platform.cluster import local_ray
+from gennape.platform.cluster.connection import local_ray
 from gennape.platform.config import SearchConfig, search_config
 from gennape.platform.evaluation_log import read_log
 from gennape.platform.islands import LocalIslands, RayIslands, most_replicas

@@ -22,7 +22,7 @@ from ray import serve
 from serving_cases import DEADLY, GRAVE, REFUSED, SLOW, graphs_of, load_counter, write_counter
 
 from gennape.errors import CheckpointError, InvalidGraphError, ServiceError
-from gennape.platform.cluster import local_ray
+from gennape.platform.cluster.connection import local_ray
 from gennape.platform.http_api import example
 from gennape.platform.serving import EnsembleHandle, ServingConfig, serve_ensemble, update_ensemble
 from gennape.predictors.model.checkpoint import load_checkpoint

@@ -26,9 +26,9 @@ import gennape
 from gennape.errors import ConfigError, ServiceError
 from gennape.jobs.cli import app
 from gennape.jobs.submit import on_cluster
-from gennape.platform.cluster_jobs import all_jobs, find_job, follow, read_log, stop_job
-from gennape.platform.submission import Submission, submit
-from gennape.platform.wheel import build_wheel, source_tree, unpack_wheel
+from gennape.platform.cluster.jobs import all_jobs, find_job, follow, read_log, stop_job
+from gennape.platform.cluster.submission import Submission, submit
+from gennape.platform.cluster.wheel import build_wheel, source_tree, unpack_wheel
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -72,7 +72,7 @@ def test_the_wheel_is_built_from_this_source(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
         source = source_tree() / "platform" / "submission.py"
-        assert archive.read("gennape/platform/submission.py") == source.read_bytes()
+        assert archive.read("gennape/platform/cluster/submission.py") == source.read_bytes()
     assert "gennape/__main__.py" in names
     assert not any(name.startswith("platform") for name in names)
 
@@ -314,7 +314,7 @@ def test_no_secret_of_this_machine_reaches_the_head(head: tuple[str, Path], whee
     }
     told = "import os; print(dict(os.environ)); print('all told')"
     program = (
-        "import sys; from pathlib import Path; from gennape.platform.submission import Submission, submit; "
+        "import sys; from pathlib import Path; from gennape.platform.cluster.submission import Submission, submit; "
         f"print(submit(Submission(sys.argv[1], ['python', '-c', {told!r}], Path(sys.argv[2]))))"
     )
     command = [sys.executable, "-c", program, dashboard, str(wheel)]

@@ -14,7 +14,7 @@ import ray
 
 import gennape
 from gennape.errors import WorkspaceError
-from gennape.platform.cluster import local_ray
+from gennape.platform.cluster.connection import local_ray
 from gennape.platform.tracking import track
 from gennape.platform.tracking_catch_up import catch_up
 from gennape.platform.tracking_journal import Journal, Record, write_record

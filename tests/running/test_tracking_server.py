@@ -27,7 +27,7 @@ from gennape.errors import ConfigError, ServiceError
 from gennape.jobs.cli import app
 from gennape.jobs.tracked import register_result
 from gennape.platform import tuning
-from gennape.platform.cluster import local_ray
+from gennape.platform.cluster.connection import local_ray
 from gennape.platform.http_api import example
 from gennape.platform.registered_model import CheckpointModel, _load_pyfunc
 from gennape.platform.tracking import track

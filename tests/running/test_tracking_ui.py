@@ -21,7 +21,7 @@ import psutil
 import pytest
 
 from gennape.errors import ServiceError
-from gennape.platform.cluster import local_ray
+from gennape.platform.cluster.connection import local_ray
 from gennape.platform.tracking import track
 from gennape.platform.tracking_store import open_store
 from gennape.platform.tracking_ui import serve_ui

@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gennape.errors import ServiceError
+from gennape.platform.cluster.memory import refuse_small_machine
+from gennape.platform.cluster.session import end_processes, marked, session_folder
+from gennape.platform.cluster.signals import keep_own_signals, uninterrupted
+from gennape.platform.cluster.start import turn_to_start
 from gennape.platform.http_auth import is_loopback
-from gennape.platform.ray_session import end_processes, marked, session_folder
-from gennape.platform.ray_signals import keep_own_signals, uninterrupted
-from gennape.platform.ray_start import turn_to_start
-from gennape.platform.room import refuse_small_machine
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from gennape.addresses import web_address
 from gennape.errors import ServiceError
-from gennape.platform.cluster import tighten_token
+from gennape.platform.cluster.connection import tighten_token
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -12,7 +12,7 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from gennape.errors import ServiceError
-from gennape.platform.job_client import asking, connect, first_line
+from gennape.platform.cluster.client import asking, connect, first_line
 from gennape.platform.workspace.hints import command
 
 if TYPE_CHECKING:

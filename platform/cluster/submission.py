@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import gennape
-from gennape.platform.job_client import asking, connect
-from gennape.platform.wheel import unpack_wheel
+from gennape.platform.cluster.client import asking, connect
+from gennape.platform.cluster.wheel import unpack_wheel
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
