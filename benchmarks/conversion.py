@@ -18,8 +18,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from gennape.platform.cluster.connection import local_ray
-from gennape.platform.conversion import ConversionConfig, convert
-from gennape.platform.conversion_inputs import FamilySample, Inputs, labelled_file
+from gennape.platform.conversion.convert import ConversionConfig, convert
+from gennape.platform.conversion.inputs import FamilySample, Inputs, labelled_file
 from gennape.search_spaces.graphs.parquet import GRAPH_COLUMNS
 
 

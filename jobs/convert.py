@@ -13,8 +13,8 @@ from gennape.jobs.options import require_one
 from gennape.jobs.tracked import Address
 
 if TYPE_CHECKING:
-    from gennape.platform.conversion import ConversionResult
-    from gennape.platform.conversion_inputs import Inputs
+    from gennape.platform.conversion.convert import ConversionResult
+    from gennape.platform.conversion.inputs import Inputs
 
 
 def convert(
@@ -40,8 +40,8 @@ def convert(
 ) -> None:
     """Convert a sample, a labelled file or a folder of ONNX files to graphs with costs, hashes and spectra."""
     from gennape.jobs.progress import progress_bar
-    from gennape.platform.conversion import ConversionConfig
-    from gennape.platform.conversion import convert as convert_inputs
+    from gennape.platform.conversion.convert import ConversionConfig
+    from gennape.platform.conversion.convert import convert as convert_inputs
 
     inputs = _inputs(space, sample, seed, labels, column, onnx, published, max_mb, shape)
     config = ConversionConfig(spectrum, shard_size or inputs.shard_size, timeout)
@@ -73,7 +73,7 @@ def _inputs(
     shape: InputShape | None,
 ) -> Inputs:
     """Exactly one of the three inputs."""
-    from gennape.platform.conversion_inputs import FamilySample, labelled_file, onnx_folder
+    from gennape.platform.conversion.inputs import FamilySample, labelled_file, onnx_folder
     from gennape.search_spaces.families.registry import family
 
     require_one("what shall be converted?", {"--sample N": sample, "--labels FILE": labels, "--onnx FOLDER": onnx})
@@ -93,7 +93,7 @@ def _inputs(
 
 def _summary(to: Path, result: ConversionResult) -> None:
     """What was made, what was left out, and where to look."""
-    from gennape.platform.conversion import MANIFEST, REPORT
+    from gennape.platform.conversion.convert import MANIFEST, REPORT
 
     before = f", {result.kept} of them before" if result.kept else ""
     typer.echo(f"{result.rows} graphs in {result.shards} files{before}: {to}")

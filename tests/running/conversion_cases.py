@@ -17,11 +17,11 @@ import pandas as pd
 import pytest
 
 from gennape.errors import InvalidDataError
-from gennape.platform import conversion
-from gennape.platform.conversion import ConversionConfig
-from gennape.platform.conversion_inputs import FamilySample, onnx_folder
-from gennape.platform.conversion_parts import OnnxPart, Watch
-from gennape.platform.conversion_pool import write_shard
+from gennape.platform.conversion.convert import ConversionConfig
+from gennape.platform.conversion.convert import convert as conversion
+from gennape.platform.conversion.inputs import FamilySample, onnx_folder
+from gennape.platform.conversion.parts import OnnxPart, Watch
+from gennape.platform.conversion.pool import write_shard
 from gennape.search_spaces.families.registry import family
 from gennape.search_spaces.graphs.parquet import read_graphs
 

@@ -24,10 +24,10 @@ from conversion_cases import (
 )
 
 from gennape.errors import ConfigError, InvalidArchitectureError, InvalidDataError, WorkspaceError
-from gennape.platform import conversion
-from gennape.platform.conversion import ConversionConfig, convert
-from gennape.platform.conversion_inputs import FamilySample, labelled_file, onnx_folder
-from gennape.platform.conversion_parts import Architectures, SampledPart
+from gennape.platform.conversion.convert import ConversionConfig, convert
+from gennape.platform.conversion.convert import convert as conversion
+from gennape.platform.conversion.inputs import FamilySample, labelled_file, onnx_folder
+from gennape.platform.conversion.parts import Architectures, SampledPart
 from gennape.platform.workspace.runs import lock_run
 from gennape.search_spaces.exporting.onnx import to_onnx
 from gennape.search_spaces.families.registry import FAMILIES, family

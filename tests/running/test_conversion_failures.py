@@ -30,12 +30,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gennape.errors import ServiceError
-from gennape.platform import conversion, conversion_pool
 from gennape.platform.cluster.connection import local_ray
-from gennape.platform.conversion import ConversionConfig, convert
-from gennape.platform.conversion_inputs import FamilySample
-from gennape.platform.conversion_parts import SampledPart, read_note
-from gennape.platform.conversion_pool import write_shard
+from gennape.platform.conversion.convert import ConversionConfig, convert
+from gennape.platform.conversion.convert import convert as conversion
+from gennape.platform.conversion.convert import pool as conversion_pool
+from gennape.platform.conversion.inputs import FamilySample
+from gennape.platform.conversion.parts import SampledPart, read_note
+from gennape.platform.conversion.pool import write_shard
 from gennape.search_spaces.graphs.parquet import read_graphs
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -280,8 +281,8 @@ def test_workers_have_one_thread(tmp_path):
 DRIVER = """
 import sys
 from pathlib import Path
-from gennape.platform.conversion import ConversionConfig, convert
-from gennape.platform.conversion_inputs import FamilySample
+from gennape.platform.conversion.convert import ConversionConfig, convert
+from gennape.platform.conversion.inputs import FamilySample
 convert(FamilySample("nb101", 4000, 5), Path(sys.argv[1]), ConversionConfig(shard_size=200), 2)
 """
 

@@ -10,9 +10,9 @@ from conversion_cases import SAMPLE
 from ray.exceptions import RayActorError
 
 from gennape.errors import ServiceError
-from gennape.platform import conversion_pool
-from gennape.platform.conversion_parts import Watch
-from gennape.platform.conversion_pool import DEATHS, Job, Written, write_jobs
+from gennape.platform.conversion.convert import pool as conversion_pool
+from gennape.platform.conversion.parts import Watch
+from gennape.platform.conversion.pool import DEATHS, Job, Written, write_jobs
 
 
 @dataclass

@@ -10,8 +10,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from gennape.errors import OpenShapeError
-from gennape.platform.conversion_inputs import onnx_folder
-from gennape.platform.conversion_parts import _read
+from gennape.platform.conversion.inputs import onnx_folder
+from gennape.platform.conversion.parts import _read
 from gennape.search_spaces.graphs.cost import macs
 from gennape.search_spaces.graphs.graph import pack
 

@@ -15,9 +15,9 @@ import ray
 import gennape
 from gennape.errors import ConfigError
 from gennape.platform.cluster.connection import local_ray
-from gennape.platform.conversion_inputs import sha256_of
-from gennape.platform.conversion_parts import COLUMNS, Watch
-from gennape.platform.conversion_pool import REJECTED, Job, Written, write_jobs
+from gennape.platform.conversion.inputs import sha256_of
+from gennape.platform.conversion.parts import COLUMNS, Watch
+from gennape.platform.conversion.pool import REJECTED, Job, Written, write_jobs
 from gennape.platform.workspace.files import atomic_path, make_writable, remove_partial_files
 from gennape.platform.workspace.runs import lock_run, read_json, write_json
 from gennape.search_spaces.graphs.parquet import SCHEMA_VERSION, read_notes
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from gennape.platform.conversion_inputs import Inputs
+    from gennape.platform.conversion.inputs import Inputs
 
 #: Beside the shards: what the data set is and which shards are finished; what was rejected and why. Readers of Parquet
 #: folders pass over names that begin with an underscore.

@@ -17,16 +17,16 @@ from ray.exceptions import NodeDiedError, OutOfMemoryError, RayActorError, RayTa
 
 from gennape.errors import GennapeError, ServiceError, WorkspaceError
 from gennape.platform.cluster.connection import alive_nodes
-from gennape.platform.conversion_inputs import sha256_of
-from gennape.platform.conversion_parts import read_note
+from gennape.platform.conversion.inputs import sha256_of
+from gennape.platform.conversion.parts import read_note
 from gennape.search_spaces.graphs.parquet import write_graphs
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping, Sequence
     from pathlib import Path
 
-    from gennape.platform.conversion_inputs import Inputs
-    from gennape.platform.conversion_parts import Converted, Part, Watch
+    from gennape.platform.conversion.inputs import Inputs
+    from gennape.platform.conversion.parts import Converted, Part, Watch
 
 #: Notes in the footer of a shard: the conversion that it belongs to as JSON; its rejected rows as CSV without header.
 CONVERSION, REJECTED = "gennape.conversion", "gennape.rejected"

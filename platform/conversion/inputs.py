@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from gennape.errors import InvalidDataError
-from gennape.platform.conversion_parts import Architectures, OnnxPart, SampledPart
+from gennape.platform.conversion.parts import Architectures, OnnxPart, SampledPart
 from gennape.search_spaces.families.registry import family
 from gennape.search_spaces.files.nearby import missing
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from jaxtyping import Int64, Shaped
 
-    from gennape.platform.conversion_parts import Part
+    from gennape.platform.conversion.parts import Part
 
 
 class Inputs(Protocol):
