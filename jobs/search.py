@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from gennape.platform.config import SearchConfig
     from gennape.platform.search import GenerationRecord, SearchResult
-    from gennape.platform.workspace.runs import RunLock
+    from gennape.platform.workspace.run_lock import RunLock
 
 _TABLE_ROWS = 10
 
@@ -72,8 +72,8 @@ def search(
 ) -> None:
     """Search for the networks that no other beats in all objectives, and continue searches that were cut off."""
     from gennape.platform.cluster.memory import refuse_small_machine
+    from gennape.platform.runs import config_of
     from gennape.platform.workspace.files import find_workspace, open_workspace
-    from gennape.platform.workspace.runs import config_of
 
     settings = {
         "space": space,
@@ -125,7 +125,7 @@ def _checked(given: dict[str, Any], checkpoint: Path | None) -> SearchConfig:
 
 
 def _new_run(workspace: Path, config: SearchConfig) -> Path:
-    from gennape.platform.workspace.runs import create_run, describe_run
+    from gennape.platform.runs import create_run, describe_run
 
     folder = create_run(workspace, config.space, config.seed)
     describe_run(folder, config)
@@ -135,7 +135,7 @@ def _new_run(workspace: Path, config: SearchConfig) -> Path:
 def _stored_run(workspace: Path, name: str, given: dict[str, Any], checkpoint: Path | None) -> Path | None:
     """The folder of a run that can go on with these settings; None, having said so, when it is finished."""
     from gennape.platform.config import refuse_contradictions, search_config
-    from gennape.platform.workspace.runs import FINISHED, REPORT, config_of, find_run, status_of
+    from gennape.platform.runs import FINISHED, REPORT, config_of, find_run, status_of
 
     folder = find_run(workspace, name, to_resume=True)
     config = config_of(folder)
@@ -178,17 +178,8 @@ def _run_to_the_end(
 ) -> None:
     """Run, and whatever stops the search before its end, say how to go on; ``evaluations``: a larger budget, if any."""
     from gennape.platform.extension import extend
-    from gennape.platform.workspace.runs import (
-        FAILED,
-        FINISHED,
-        INTERRUPTED,
-        REPORT,
-        RUNNING,
-        config_of,
-        lock_run,
-        set_status,
-        status_of,
-    )
+    from gennape.platform.runs import FAILED, FINISHED, INTERRUPTED, REPORT, RUNNING, config_of, set_status, status_of
+    from gennape.platform.workspace.run_lock import lock_run
 
     told = False
 
@@ -238,10 +229,10 @@ def _run(
     from gennape.platform.front_page import about_run
     from gennape.platform.islands import RayIslands, most_replicas
     from gennape.platform.run_report import RunReport
+    from gennape.platform.runs import FINISHED, config_of, set_status, status_of
     from gennape.platform.search import run_search
     from gennape.platform.serving import ServingConfig, serve_ensemble
     from gennape.platform.tracking import track
-    from gennape.platform.workspace.runs import FINISHED, config_of, set_status, status_of
 
     config, screen = config_of(folder), Console(stderr=True, highlight=False)
     parameters = {name: str(value) for name, value in config.model_dump().items()}
@@ -330,7 +321,7 @@ def _summary(folder: Path, config: SearchConfig, result: SearchResult, tracking_
     from rich.console import Console
     from rich.table import Table
 
-    from gennape.platform.workspace.runs import REPORT
+    from gennape.platform.runs import REPORT
 
     front = result.front
     rows = np.unique(np.linspace(0, len(front) - 1, min(_TABLE_ROWS, len(front))).round().astype(int))

@@ -17,7 +17,8 @@ from gennape.platform.labelling_rows import DONE, beside, check_suffix, draw_lab
 from gennape.platform.tracking import track
 from gennape.platform.tracking_journal import new_name
 from gennape.platform.workspace.files import make_writable, remove_partial_files
-from gennape.platform.workspace.runs import lock_run, read_json, work_folder, write_json
+from gennape.platform.workspace.run_files import read_json, write_json
+from gennape.platform.workspace.run_lock import lock_run, work_folder
 from gennape.predictors.labelling.device_images import parts
 from gennape.predictors.labelling.images import cache_file, read_image_set
 from gennape.predictors.labelling.network_training import check_network

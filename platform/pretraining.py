@@ -20,7 +20,8 @@ from gennape.errors import ConfigError, ServiceError
 from gennape.platform.pretraining_driver import Training, WorkersConfig, status_of, train
 from gennape.platform.pretraining_worker import CONFIG, GRAPHS, newest_state, step_of
 from gennape.platform.workspace.files import make_writable, remove_partial_files
-from gennape.platform.workspace.runs import lock_run, read_json, work_folder, write_json
+from gennape.platform.workspace.run_files import read_json, write_json
+from gennape.platform.workspace.run_lock import lock_run, work_folder
 from gennape.platform.workspace.settings import differences
 from gennape.predictors.encoder.data_parallel import PretrainData, state_of_encoder
 from gennape.predictors.model.checkpoint import save_encoder

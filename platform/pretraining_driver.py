@@ -20,7 +20,7 @@ from gennape.platform.cluster.connection import local_ray, on_loopback
 from gennape.platform.pretraining_worker import Board, Point, meet, work
 from gennape.platform.tracking import track
 from gennape.platform.tracking_journal import new_name
-from gennape.platform.workspace.runs import read_json, write_json
+from gennape.platform.workspace.run_files import read_json, write_json
 from gennape.platform.workspace.settings import flat
 
 if TYPE_CHECKING:

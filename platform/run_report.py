@@ -13,10 +13,10 @@ from gennape.errors import WorkspaceError
 from gennape.platform.evaluation_log import copy_log, count_rows, read_log, read_measures
 from gennape.platform.front import front_frame, front_of
 from gennape.platform.report import fields_of_front, write_front, write_report
+from gennape.platform.runs import FINISHED, REPORT, RUNNING, config_of, status_of
 from gennape.platform.workspace.files import make_writable
 from gennape.platform.workspace.hints import command, workspace_option
 from gennape.platform.workspace.run_files import read_as, refuse_edited
-from gennape.platform.workspace.runs import FINISHED, REPORT, RUNNING, config_of, status_of
 from gennape.search_spaces.families.registry import family
 
 if TYPE_CHECKING:

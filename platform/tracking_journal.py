@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 from gennape.errors import WorkspaceError
 from gennape.platform.workspace.hints import command, workspace_option
-from gennape.platform.workspace.runs import RUNS, read_json, write_json
+from gennape.platform.workspace.run_files import read_json, write_json
+from gennape.platform.workspace.run_lock import RUNS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -22,7 +22,8 @@ from gennape.platform.tracking import track
 from gennape.platform.tracking_journal import new_name
 from gennape.platform.tuning_trial import CONFIG, FACTOR, RESULTS, Rows, Settings, Study, run_trial
 from gennape.platform.workspace.files import make_writable, remove_partial_files
-from gennape.platform.workspace.runs import lock_run, read_json, work_folder, write_json
+from gennape.platform.workspace.run_files import read_json, write_json
+from gennape.platform.workspace.run_lock import lock_run, work_folder
 from gennape.platform.workspace.settings import differences, flat
 
 if TYPE_CHECKING:

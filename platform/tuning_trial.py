@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gennape.errors import WorkspaceError
-from gennape.platform.workspace.runs import read_json, write_json
+from gennape.platform.workspace.run_files import read_json, write_json
 from gennape.predictors.encoder.clustered import ClusteringConfig
 from gennape.predictors.encoder.contrastive import GENERAL, GENNAPE
 from gennape.predictors.encoder.encoder import EncoderConfig

@@ -16,8 +16,9 @@ from matplotlib.figure import Figure
 from gennape.errors import ConfigError
 from gennape.platform.front_page import CLOUD, FRONT, INK
 from gennape.platform.labelling_sources import front_of, sampled
+from gennape.platform.runs import config_of, find_run
 from gennape.platform.workspace.files import atomic_write_bytes
-from gennape.platform.workspace.runs import config_of, find_run, write_json
+from gennape.platform.workspace.run_files import write_json
 from gennape.predictors.evaluation.verdict import dominates, measured, order_figures
 from gennape.predictors.model.checkpoint import load_checkpoint
 from gennape.search_spaces.graphs.canonical import canonical_hashes

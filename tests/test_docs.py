@@ -33,9 +33,9 @@ from gennape.jobs.cli import app
 from gennape.platform.config import search_config
 from gennape.platform.islands import LocalIslands
 from gennape.platform.report import write_report
+from gennape.platform.runs import REPORT, describe_run, set_status
 from gennape.platform.search import run_search
 from gennape.platform.searchers.testing import SyntheticPredictor
-from gennape.platform.workspace.runs import REPORT, describe_run, set_status
 from gennape.search_spaces.families.nb101 import NasBench101
 from gennape.search_spaces.families.registry import FAMILIES, family
 from gennape.search_spaces.families.testing import check_search_space

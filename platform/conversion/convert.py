@@ -19,7 +19,8 @@ from gennape.platform.conversion.inputs import sha256_of
 from gennape.platform.conversion.parts import COLUMNS, Watch
 from gennape.platform.conversion.pool import REJECTED, Job, Written, write_jobs
 from gennape.platform.workspace.files import atomic_path, make_writable, remove_partial_files
-from gennape.platform.workspace.runs import lock_run, read_json, write_json
+from gennape.platform.workspace.run_files import read_json, write_json
+from gennape.platform.workspace.run_lock import lock_run
 from gennape.search_spaces.graphs.parquet import SCHEMA_VERSION, read_notes
 from gennape.source import commit
 

@@ -17,9 +17,9 @@ from gennape.jobs.cli import app
 from gennape.jobs.verify import _say
 from gennape.platform.config import search_config
 from gennape.platform.labelling_sources import sampled
+from gennape.platform.runs import REPORT, describe_run
 from gennape.platform.tracking import open_store
 from gennape.platform.verification import FRONT_ROLE, KNOWN, MEDIAN, NAMED, Candidates, candidates, verdict
-from gennape.platform.workspace.runs import REPORT, describe_run
 from gennape.predictors.model.checkpoint import load_checkpoint
 from gennape.search_spaces.families.registry import family
 from gennape.search_spaces.graphs.canonical import canonical_hashes

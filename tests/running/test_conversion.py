@@ -28,7 +28,7 @@ from gennape.platform.conversion.convert import ConversionConfig, convert
 from gennape.platform.conversion.convert import convert as conversion
 from gennape.platform.conversion.inputs import FamilySample, labelled_file, onnx_folder
 from gennape.platform.conversion.parts import Architectures, SampledPart
-from gennape.platform.workspace.runs import lock_run
+from gennape.platform.workspace.run_lock import lock_run
 from gennape.search_spaces.exporting.onnx import to_onnx
 from gennape.search_spaces.families.registry import FAMILIES, family
 from gennape.search_spaces.graphs.canonical import canonical_hashes

@@ -16,9 +16,9 @@ from gennape.platform.config import search_config
 from gennape.platform.evaluation_log import SHARDS, read_log, read_shard, same
 from gennape.platform.extension import extend
 from gennape.platform.islands import LocalIslands
+from gennape.platform.runs import config_of, describe_run
 from gennape.platform.search import run_search
 from gennape.platform.searchers.testing import SyntheticPredictor
-from gennape.platform.workspace.runs import config_of, describe_run
 from gennape.search_spaces.families.registry import family
 
 if TYPE_CHECKING:

@@ -30,7 +30,7 @@ from gennape.platform.pretraining import (
 )
 from gennape.platform.tracking import open_store
 from gennape.platform.workspace.files import atomic_write_bytes
-from gennape.platform.workspace.runs import lock_run
+from gennape.platform.workspace.run_lock import lock_run
 from gennape.predictors.encoder.contrastive import GENERAL, GENNAPE
 from gennape.predictors.encoder.data_parallel import (
     BatchOrder,

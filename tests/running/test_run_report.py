@@ -17,9 +17,10 @@ from gennape.platform.evaluation_log import SHARDS, read_log
 from gennape.platform.front import front_frame, front_of
 from gennape.platform.islands import LocalIslands
 from gennape.platform.run_report import RunReport, caution, read_front
+from gennape.platform.runs import describe_run, find_run, set_status, status_of
 from gennape.platform.search import run_search
 from gennape.platform.searchers.testing import SyntheticPredictor
-from gennape.platform.workspace.runs import RUNS, describe_run, find_run, lock_run, set_status, status_of
+from gennape.platform.workspace.run_lock import RUNS, lock_run
 from gennape.search_spaces.families.registry import family
 
 if TYPE_CHECKING:

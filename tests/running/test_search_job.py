@@ -29,10 +29,11 @@ from gennape.platform.config import SearchConfig, search_config
 from gennape.platform.evaluation_log import read_log
 from gennape.platform.islands import LocalIslands, RayIslands, most_replicas
 from gennape.platform.objectives import NAMES
+from gennape.platform.runs import list_runs, status_of
 from gennape.platform.search import run_search
 from gennape.platform.searchers.registry import SEARCHERS
 from gennape.platform.searchers.testing import SyntheticPredictor
-from gennape.platform.workspace.runs import list_runs, lock_run, status_of
+from gennape.platform.workspace.run_lock import lock_run
 
 SCRIPT = Path(__file__).with_name("search_without_services.py")
 PATIENCE_S = 400  # on a busy machine

@@ -11,9 +11,11 @@ import pytest
 from gennape.errors import WorkspaceError
 from gennape.platform.labelling import study_folder
 from gennape.platform.pretraining import training_folder
+from gennape.platform.runs import create_run, find_run, set_status, status_of
 from gennape.platform.tuning import tuning_folder
 from gennape.platform.workspace.files import atomic_path, atomic_write_bytes, find_workspace, open_workspace
-from gennape.platform.workspace.runs import create_run, find_run, lock_run, read_json, set_status, status_of, write_json
+from gennape.platform.workspace.run_files import read_json, write_json
+from gennape.platform.workspace.run_lock import lock_run
 from gennape.search_spaces.files.atomic import replacing
 
 NOON = datetime(2026, 11, 22, 12, 0, 5)

@@ -1,12 +1,8 @@
-"""Run folders: readable unique names, finding them again, what they say about themselves, and who works in them."""
+"""Run folders of searches: readable unique names, finding them again, and what they say about themselves."""
 
 from __future__ import annotations
 
-import fcntl
-import hashlib
 import os
-import time
-from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,17 +18,15 @@ from gennape.platform.workspace.run_files import (
     checked,
     digests_of,
     read_as,
-    read_json,
     refuse_edited,
     warn_of_age,
     write_json,
 )
+from gennape.platform.workspace.run_lock import RUNS, at_work
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-    from typing import IO
+    from collections.abc import Mapping
 
-RUNS = "runs"
 #: Files of a run folder: what it does, how it stands, and the folder of its results (``report/front.json`` etc.).
 CONFIG, STATUS, REPORT = "config.json", "status.json", "report"
 RUNNING, INTERRUPTED, FINISHED, FAILED = "running", "interrupted", "finished", "failed"
@@ -41,14 +35,6 @@ _RECENT = 8
 _CONFIG_DIGESTS = "config"
 _GOES_ON = "remove the file, and the run goes on from its evaluations"
 _PUT_BACK = "put the former values back, or start a new search"
-__all__ = [
-    "CONFIG", "FAILED", "FINISHED", "INTERRUPTED", "LATEST", "REPORT", "RUNNING", "RUNS", "STATUS", "RunLock",
-    "at_work", "config_of", "create_run", "describe_run", "find_run", "list_runs", "lock_run", "read_json",
-    "set_status", "status_of", "work_folder", "write_json",
-]  # fmt: skip
-_LOCK = ".lock"
-#: Who looks whether a run is at work holds its lock for a moment, too: a run that begins tries again.
-_TRIES, _WAIT_S = 5, 0.1
 #: Names the newest run.
 LATEST = "latest"
 
@@ -120,80 +106,6 @@ def list_runs(workspace: Path) -> list[Path]:
         return sorted(folders, key=lambda path: (path.stat().st_mtime_ns, path.name), reverse=True)
     except OSError as error:
         raise WorkspaceError(f"cannot read the runs in {root}: {error.strerror or error}") from error
-
-
-def work_folder(parent: Path, out: Path, name: str) -> Path:
-    """Where under ``parent`` is kept what is under way for the output ``out``: ``name``, and what tells it from others
-    of that name. One for all ways to write the path."""
-    return parent.absolute() / f"{name}-{hashlib.sha256(str(out.resolve()).encode()).hexdigest()[:8]}"
-
-
-class RunLock:
-    """A run folder that this process alone works in."""
-
-    def __init__(self, folder: Path, file: IO[str]) -> None:
-        self._folder = folder
-        self._file = file
-
-    def check(self) -> None:
-        """Raise :class:`WorkspaceError` when the folder was deleted or moved meanwhile."""
-        mine = os.fstat(self._file.fileno())
-        try:
-            there = (self._folder / _LOCK).stat()
-        except OSError:
-            there = None
-        if there is None or (there.st_dev, there.st_ino) != (mine.st_dev, mine.st_ino):
-            raise WorkspaceError(
-                f"the folder of the run was deleted or moved while it was at work: {self._folder}; "
-                "what it held cannot be continued from there: start a new search, or put the folder back and resume it"
-            )
-
-
-@contextmanager
-def lock_run(folder: Path) -> Iterator[RunLock]:
-    """Be the only one working in a run folder; freed when the process ends, however it ends.
-
-    Raises :class:`WorkspaceError` when another process works there.
-    """
-    try:
-        file = _open_lock(folder, os.O_CREAT | os.O_RDWR)
-    except OSError as error:
-        raise WorkspaceError(f"cannot lock {folder / _LOCK}: {error.strerror or error}; remove it") from error
-    with file:
-        for attempt in range(_TRIES):
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                if attempt == _TRIES - 1:
-                    raise WorkspaceError(
-                        f"run {folder.name} is at work in another process; wait for it or stop it"
-                    ) from None
-                time.sleep(_WAIT_S)
-            else:
-                break
-        yield RunLock(folder, file)
-
-
-def _open_lock(folder: Path, flags: int) -> IO[str]:
-    """The lock, which no link leads to and nothing waits for."""
-    opened = os.open(folder / _LOCK, flags | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
-    try:
-        return os.fdopen(opened, "w" if flags & os.O_RDWR else "r")
-    except OSError:
-        os.close(opened)
-        raise
-
-
-def at_work(folder: Path) -> bool:
-    """Whether a living process works in a run folder: it holds the lock, which the system frees when it ends."""
-    try:
-        with _open_lock(folder, os.O_RDONLY) as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:  # never begun, or not ours to look at
-        return False
-    return False
 
 
 def describe_run(folder: Path, config: SearchConfig) -> None:
