@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from typing import TYPE_CHECKING
 from urllib.parse import unquote_plus, urlsplit
@@ -55,3 +56,11 @@ def web_address(text: str, what: str, secrets: str = "leave them out") -> SplitR
     if "@" in text:
         raise ConfigError(f"{what} holds a user or password; {secrets}")
     raise ConfigError(f"{what} must be an address http://... or https://..., got {without_query(text)!r}")
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach ``host``."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import ipaddress
 import os
 from typing import TYPE_CHECKING
 
+from gennape.addresses import is_loopback
 from gennape.errors import ServiceError
 from gennape.search_spaces.files.bounded import read_regular
 
@@ -43,14 +43,6 @@ def read_token(file: Path | None = None) -> str | None:
             f"{len(token)} characters; make one with: openssl rand -hex 32"
         )
     return token
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach ``host``."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def require_token(host: str, token: str | None) -> None:

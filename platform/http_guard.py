@@ -13,7 +13,8 @@ from urllib.parse import urlsplit
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 
-from gennape.platform.http_auth import is_authorised, is_loopback
+from gennape.addresses import is_loopback
+from gennape.platform.http_auth import is_authorised
 from gennape.platform.http_metrics import OTHER_PATH
 from gennape.platform.serving_answers import OverloadedError
 from gennape.search_spaces.families.space import shown

@@ -15,12 +15,12 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gennape.addresses import is_loopback
 from gennape.errors import ServiceError
 from gennape.platform.cluster.memory import refuse_small_machine
 from gennape.platform.cluster.session import end_processes, marked, session_folder
 from gennape.platform.cluster.signals import keep_own_signals, uninterrupted
 from gennape.platform.cluster.start import turn_to_start
-from gennape.platform.http_auth import is_loopback
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
