@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from starlette.responses import JSONResponse
 
 from gennape.errors import ConfigError, InvalidArchitectureError, InvalidDataError, InvalidGraphError, ServiceError
-from gennape.platform.http_guard import Gate
+from gennape.platform.http_admission import Gate
 from gennape.platform.http_metrics import Metrics
 from gennape.platform.serving_answers import OutOfTimeError, OverloadedError
 from gennape.platform.serving_config import RequestLimits

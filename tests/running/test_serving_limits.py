@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 
 from gennape.addresses import is_loopback
 from gennape.errors import ServiceError
+from gennape.platform.http_admission import Gate
 from gennape.platform.http_api import create_api
 from gennape.platform.http_auth import TOKEN, is_authorised, read_token, require_token
 from gennape.platform.http_bodies import as_columns
-from gennape.platform.http_guard import Gate
 from gennape.platform.serving_answers import Answer, OverloadedError
 from gennape.search_spaces.families.registry import family
 
