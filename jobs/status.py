@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gennape.jobs.submit import DASHBOARD, Address
+from gennape.jobs.cluster_options import DASHBOARD, Address
 from gennape.jobs.text_table import text_table
 
 if TYPE_CHECKING:

@@ -6,7 +6,8 @@ import shlex
 import sys
 from typing import TYPE_CHECKING
 
-from gennape.jobs.submit import DASHBOARD, WORKSPACE, Address, JobId, at, option_of
+from gennape.jobs.cluster_options import DASHBOARD, Address, JobId, at, option_of
+from gennape.jobs.submit import WORKSPACE
 
 if TYPE_CHECKING:
     from gennape.platform.cluster.jobs import Job

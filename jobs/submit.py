@@ -2,31 +2,31 @@
 
 from __future__ import annotations
 
-import inspect
 import shlex
 import sys
 import tempfile
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from gennape.addresses import holds_secret
 from gennape.errors import ConfigError
+from gennape.jobs.cluster_options import DASHBOARD, Address, at, option_of, show, show_until_end
 
-DASHBOARD = "http://127.0.0.1:8265"
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
 WORKSPACE = "~/gennape-workspace"
 #: Verbs about jobs, which run where the cluster is asked from.
 ABOUT_JOBS = ("submit", "status", "logs", "stop")
 #: Verbs that record in MLflow whatever they are told.
 TRACKED = ("search", "evaluate", "label", "verify", "tune")
 
-Address = Annotated[str, typer.Option(envvar="RAY_API_SERVER_ADDRESS", help="Dashboard of the cluster.")]
-JobId = Annotated[str, typer.Argument(metavar="ID", help="Name of the job, as submit printed it.")]
-
 
 def submit(
+    context: typer.Context,
     verb: Annotated[
         list[str],
         typer.Argument(metavar="-- VERB [OPTIONS]...", help="What to run there, as here: -- search --space ofa_mbv3"),
@@ -51,9 +51,10 @@ def submit(
     from gennape.platform.cluster.submission import submit as submit_job
     from gennape.platform.cluster.wheel import build_wheel, source_tree
 
-    refuse_unparsable(verb)
+    verbs = context.find_root().command.commands  # type: ignore[attr-defined]
+    refuse_unparsable(verb, verbs)
     # -P: nothing that lies in the head's current folder may stand in for the shipped package.
-    command = [python, "-P", "-m", "gennape", *on_cluster(verb)]
+    command = [python, "-P", "-m", "gennape", *on_cluster(verb, verbs)]
     with tempfile.TemporaryDirectory(prefix="gennape-build-") as folder:
         built = wheel or build_wheel(source_tree(), Path(folder))
         job = submit_job(Submission(address, command, built, {"GENNAPE_WORKSPACE": workspace}, exclude or []))
@@ -86,65 +87,26 @@ def tracked_in(verb: list[str], workspace: str) -> str | None:
     return workspace
 
 
-def option_of(words: list[str], option: str) -> str | None:
-    """The value that a command gives an option, if it does."""
-    for word, following in zip(words, [*words[1:], ""], strict=True):
-        name, _, value = word.partition("=")
-        if name == option:
-            return value or following
-    return None
-
-
-def at(address: str) -> str:
-    """The option that names the cluster, where it is not the one that is asked by default."""
-    return "" if address == DASHBOARD else f" --address {shlex.quote(address)}"
-
-
-def show_until_end(address: str, job: str) -> None:
-    """Show what a job prints; end with its exit status when it ends."""
-    from gennape.platform.cluster.jobs import follow
-
-    try:
-        status = follow(address, job, show)
-    except KeyboardInterrupt:
-        sys.stderr.write(f"job {job} goes on; stop it with: gennape stop {job}{at(address)}\n")
-        raise
-    if status != 0:
-        raise typer.Exit(status)
-
-
-def show(text: str) -> None:
-    """Write to stdout, at once."""
-    sys.stdout.write(text)
-    sys.stdout.flush()
-
-
-def refuse_unparsable(verb: list[str]) -> None:
+def refuse_unparsable(verb: list[str], verbs: Mapping[str, Any]) -> None:
     """Raise :class:`ConfigError` for arguments that the command line would refuse there, before anything is shipped."""
-    from gennape.jobs.cli import app
-
-    on_cluster(verb)
+    on_cluster(verb, verbs)
     name, *arguments = verb
-    known: Any = typer.main.get_command(app)
     try:
-        known.commands[name].make_context(name, arguments)
+        verbs[name].make_context(name, arguments)
     except typer.TyperException as error:
         said = error.format_message()
         raise ConfigError(f"`gennape {name}` would refuse this: {said}; see `gennape {name} --help`") from error
 
 
-def on_cluster(verb: list[str]) -> list[str]:
-    """The verb's arguments, with ``--address auto`` where it takes an address and none is given.
+def on_cluster(verb: list[str], verbs: Mapping[str, Any]) -> list[str]:
+    """The arguments of one of ``verbs``, with ``--address auto`` where it takes an address and none is given.
 
     Raises :class:`ConfigError` for a verb that does not exist or is about jobs, before anything is shipped.
     """
-    from gennape.jobs.cli import app
-
-    known = {command.callback.__name__: command.callback for command in app.registered_commands if command.callback}
-    if verb[0] not in known:
-        meant = get_close_matches(verb[0], known, 1)
+    if verb[0] not in verbs:
+        meant = get_close_matches(verb[0], verbs, 1)
         hint = f"; did you mean {meant[0]}?" if meant else ""
-        raise ConfigError(f"unknown verb {verb[0]!r}; known are {', '.join(sorted(known))}{hint}")
+        raise ConfigError(f"unknown verb {verb[0]!r}; known are {', '.join(sorted(verbs))}{hint}")
     if verb[0] in ABOUT_JOBS:
         raise ConfigError(f"`{verb[0]}` is about jobs and runs here, not in one; leave out `submit --`")
     if any(holds_secret(argument) for argument in verb):
@@ -152,6 +114,6 @@ def on_cluster(verb: list[str]) -> list[str]:
             "an option of the verb holds a user, password, token or signature, which would show in the list of jobs; "
             "leave it out, and set up on the cluster how it proves who it is"
         )
-    takes_address = "address" in inspect.signature(known[verb[0]]).parameters
+    takes_address = any(parameter.name == "address" for parameter in verbs[verb[0]].params)
     given = any(argument.partition("=")[0] == "--address" for argument in verb)
     return [*verb, "--address", "auto"] if takes_address and not given else verb

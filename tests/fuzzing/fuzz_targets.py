@@ -37,8 +37,8 @@ from gennape.search_spaces.graphs.graph import PackedGraphs, pack, validate
 from gennape.search_spaces.graphs.parquet import read_graphs, read_notes
 from gennape.search_spaces.graphs.spectrum import laplacian_spectra
 from gennape.search_spaces.importing.onnx import import_onnx
+from gennape.search_spaces.labels import labels
 from gennape.search_spaces.labels.labelled import architecture_of
-from gennape.search_spaces.labels.labels import labels
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,15 +14,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+import typer
 from hypothesis import given
 from hypothesis import strategies as st
 
 from gennape.errors import ConfigError, ServiceError
+from gennape.jobs.cli import app
+from gennape.jobs.cluster_options import at
 from gennape.jobs.status import duration, table
 from gennape.jobs.stop import left_behind
-from gennape.jobs.submit import at, on_cluster, refuse_unparsable, submit, tracked_in
-from gennape.platform.cluster.connection import client as job_client
-from gennape.platform.cluster.connection import submission
+from gennape.jobs.submit import on_cluster, refuse_unparsable, tracked_in
+from gennape.platform.cluster import client as job_client
+from gennape.platform.cluster import submission
 from gennape.platform.cluster.jobs import (
     Job,
     all_jobs,
@@ -39,6 +42,8 @@ from gennape.platform.cluster.wheel import unpack_wheel
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+#: The verbs of the command line.
+VERBS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
 JOB = Job("raysubmit_a", "search", "running", 1000.0, None, 0, "", "~/gennape-workspace")
 MIB = 2**20
 
@@ -242,7 +247,7 @@ def test_where_the_runs_of_a_job_are_tracked() -> None:
 @pytest.mark.parametrize("verb", ["submit", "status", "logs", "stop"])
 def test_verbs_about_jobs_are_no_jobs(verb: str) -> None:
     with pytest.raises(ConfigError, match="runs here"):
-        on_cluster([verb])
+        on_cluster([verb], VERBS)
 
 
 @pytest.mark.parametrize(
@@ -256,16 +261,16 @@ def test_verbs_about_jobs_are_no_jobs(verb: str) -> None:
 )
 def test_what_the_command_line_would_refuse_is_not_shipped(arguments: list[str], told: str) -> None:
     with pytest.raises(ConfigError, match=f"`gennape {arguments[0]}` would refuse this.*{told}"):
-        submit(arguments, address="http://127.0.0.1:1", wheel=Path("absent.whl"))
-    refuse_unparsable(["search", "--space", "nb101", "--seed", "3"])
+        refuse_unparsable(arguments, VERBS)
+    refuse_unparsable(["search", "--space", "nb101", "--seed", "3"], VERBS)
 
 
 @pytest.mark.parametrize("option", [["--tracking-uri", "http://u:hush@h"], ["--tracking-uri=http://u:hush@h:1/x"]])
 def test_no_secret_becomes_part_of_a_job(option: list[str]) -> None:
     with pytest.raises(ConfigError, match="list of jobs") as refused:
-        on_cluster(["search", *option])
+        on_cluster(["search", *option], VERBS)
     assert "hush" not in str(refused.value)
-    assert on_cluster(["fit", "--tracking-uri", "http://h/a@b"])[-1] == "http://h/a@b"
+    assert on_cluster(["fit", "--tracking-uri", "http://h/a@b"], VERBS)[-1] == "http://h/a@b"
 
 
 @pytest.mark.parametrize(
@@ -278,7 +283,7 @@ def test_no_secret_becomes_part_of_a_job(option: list[str]) -> None:
 )
 def test_a_secret_in_a_query_is_not_shipped(option: list[str]) -> None:
     with pytest.raises(ConfigError, match="token or signature, which would show in the list of jobs") as refused:
-        on_cluster(["search", *option])
+        on_cluster(["search", *option], VERBS)
     assert "hush" not in str(refused.value)
 
 

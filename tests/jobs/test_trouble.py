@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from gennape.errors import GennapeError, InvalidDataError, ServiceError, WorkspaceError
 from gennape.jobs.cli import app
 from gennape.jobs.trouble import trouble_of
-from gennape.platform.cluster.connection import memory as room
+from gennape.platform.cluster import memory as room
 from gennape.search_spaces.files import memory
 from gennape.search_spaces.files.atomic import replacing
 from gennape.search_spaces.files.bounded import open_bounded, open_regular, read_regular

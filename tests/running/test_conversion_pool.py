@@ -10,7 +10,7 @@ from conversion_cases import SAMPLE
 from ray.exceptions import RayActorError
 
 from gennape.errors import ServiceError
-from gennape.platform.conversion.convert import pool as conversion_pool
+from gennape.platform.conversion import pool as conversion_pool
 from gennape.platform.conversion.parts import Watch
 from gennape.platform.conversion.pool import DEATHS, Job, Written, write_jobs
 

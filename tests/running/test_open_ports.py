@@ -17,9 +17,9 @@ import psutil
 import pytest
 
 from gennape.errors import ServiceError
-from gennape.platform.cluster.connection import connection as cluster
+from gennape.platform.cluster import connection as cluster
+from gennape.platform.cluster import session as ray_session
 from gennape.platform.cluster.connection import local_ray, tighten_token
-from gennape.platform.cluster.connection import session as ray_session
 from gennape.platform.cluster.session import PREFIX, VARIABLE, marked, remove_stale, session_folder
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from gennape.platform.cluster.connection import start as ray_start
+from gennape.platform.cluster import start as ray_start
 from gennape.platform.cluster.signals import uninterrupted
 from gennape.platform.cluster.start import turn_to_start
 

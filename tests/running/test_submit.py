@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import typer
 from typer.testing import CliRunner
 
 import gennape
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
 # Ray's own, of the library it talks through.
 pytestmark = pytest.mark.filterwarnings("ignore:ssl=None is deprecated")
 
+#: The verbs of the command line.
+VERBS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
 # What runs on the cluster: which gennape and which platform are imported, by the driver and by a worker.
 PROBE = """
 import platform, sys
@@ -113,9 +116,9 @@ def test_an_unreachable_cluster_is_named(wheel: Path) -> None:
 
 
 def test_verbs_get_the_address_of_their_cluster() -> None:
-    assert on_cluster(["conform", "folder"]) == ["conform", "folder"]
+    assert on_cluster(["conform", "folder"], VERBS) == ["conform", "folder"]
     with pytest.raises(ConfigError, match=r"unknown verb 'serach'; known are .*conform"):
-        on_cluster(["serach"])
+        on_cluster(["serach"], VERBS)
 
 
 @pytest.fixture(scope="module")

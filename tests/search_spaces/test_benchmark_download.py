@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 
 from gennape.errors import ConfigError, InvalidDataError, ServiceError, WorkspaceError
+from gennape.search_spaces.labels import download
 from gennape.search_spaces.labels.catalogue import SOURCES, source
 from gennape.search_spaces.labels.download import fetch, sha256_of
-from gennape.search_spaces.labels.labels import download
 
 CONTENT = np.random.default_rng(0).bytes(200_000)
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
