@@ -26,11 +26,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gennape.platform.cluster.connection import ENVIRONMENT, LOOPBACK
-from gennape.platform.config import SearchConfig, search_config
-from gennape.platform.evaluation_log import SHARDS, read_shard
-from gennape.platform.failures import FILE
-from gennape.platform.search import run_search
-from gennape.platform.searchers.testing import SyntheticPredictor
+from gennape.platform.search.config import SearchConfig, search_config
+from gennape.platform.search.driver import run_search
+from gennape.platform.search.failures import FILE
+from gennape.platform.search.log import SHARDS, read_shard
+from gennape.platform.search.searchers.testing import SyntheticPredictor
 from gennape.platform.workspace.files import atomic_write_bytes
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     from ray.cluster_utils import Cluster
 
-    from gennape.platform.search import GenerationRecord
+    from gennape.platform.search.driver import GenerationRecord
     from gennape.predictors.predictor import Prediction
     from gennape.search_spaces.graphs.graph import PackedGraphs
 
@@ -71,7 +71,7 @@ def drive(folder: Path, address: str) -> None:
     from ray import serve  # noqa: PLC0415
 
     from gennape.platform.cluster.connection import local_ray  # noqa: PLC0415
-    from gennape.platform.islands import RayIslands  # noqa: PLC0415
+    from gennape.platform.search.islands import RayIslands  # noqa: PLC0415
     from gennape.platform.serving import ServingConfig, serve_ensemble  # noqa: PLC0415
 
     ray.cloudpickle.register_pickle_by_value(sys.modules["__main__"])
@@ -217,7 +217,7 @@ def run(config: SearchConfig, kills: int, seed: int, expected_rounds: int) -> tu
 
 def undisturbed(config: SearchConfig) -> tuple[list[str], str, int]:
     """Hashes in order, front and rounds of the search in one process."""
-    from gennape.platform.islands import LocalIslands  # noqa: PLC0415
+    from gennape.platform.search.islands import LocalIslands  # noqa: PLC0415
 
     with tempfile.TemporaryDirectory() as name:
         result = run_search(config, Path(name), LocalIslands(config, SyntheticPredictor()))

@@ -30,21 +30,21 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gennape.platform.archive import Evaluations, as_objects
-from gennape.platform.config import SearchConfig, search_config
-from gennape.platform.islands import Island, Step, Task
-from gennape.platform.known import Findings, Known
-from gennape.platform.objectives import NAMES
-from gennape.platform.search import run_search
-from gennape.platform.searchers.testing import SyntheticPredictor
+from gennape.platform.search.config import SearchConfig, search_config
+from gennape.platform.search.driver import run_search
+from gennape.platform.search.evaluations import Evaluations, as_objects
+from gennape.platform.search.islands import Island, Step, Task
+from gennape.platform.search.objectives import NAMES
+from gennape.platform.search.searchers.testing import SyntheticPredictor
+from gennape.platform.search.seen import Findings, Known
 from gennape.search_spaces.families.registry import family
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from gennape.platform.failures import Loss
-    from gennape.platform.search import GenerationRecord
-    from gennape.platform.searchers.searcher import State
+    from gennape.platform.search.driver import GenerationRecord
+    from gennape.platform.search.failures import Loss
+    from gennape.platform.search.searchers.base import State
 
     #: Latency of a population, in units of its mean, of an island.
     Draw = Callable[[np.random.Generator, int], float]

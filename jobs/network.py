@@ -79,8 +79,8 @@ def _of_family(name: str, architecture: object, published: bool, options: tuple[
 
 
 def _point_of_front(workspace: Path | None, run: str, index: int) -> tuple[str, object]:
-    from gennape.platform.run_report import caution, read_front
-    from gennape.platform.runs import config_of, find_run
+    from gennape.platform.search.run_report import caution, read_front
+    from gennape.platform.search.runs import config_of, find_run
     from gennape.platform.workspace.files import find_workspace
 
     folder = find_run(find_workspace(workspace), run)

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress
 
-    from gennape.platform.config import SearchConfig
-    from gennape.platform.search import GenerationRecord, SearchResult
+    from gennape.platform.search.config import SearchConfig
+    from gennape.platform.search.driver import GenerationRecord, SearchResult
     from gennape.platform.workspace.run_lock import RunLock
 
 _TABLE_ROWS = 10
@@ -72,7 +72,7 @@ def search(
 ) -> None:
     """Search for the networks that no other beats in all objectives, and continue searches that were cut off."""
     from gennape.platform.cluster.memory import refuse_small_machine
-    from gennape.platform.runs import config_of
+    from gennape.platform.search.runs import config_of
     from gennape.platform.workspace.files import find_workspace, open_workspace
 
     settings = {
@@ -113,7 +113,7 @@ def search(
 
 def _checked(given: dict[str, Any], checkpoint: Path | None) -> SearchConfig:
     """Every setting of a new run, checked before anything is made."""
-    from gennape.platform.config import search_config
+    from gennape.platform.search.config import search_config
     from gennape.search_spaces.families.registry import FAMILIES
 
     if "space" not in given:
@@ -125,7 +125,7 @@ def _checked(given: dict[str, Any], checkpoint: Path | None) -> SearchConfig:
 
 
 def _new_run(workspace: Path, config: SearchConfig) -> Path:
-    from gennape.platform.runs import create_run, describe_run
+    from gennape.platform.search.runs import create_run, describe_run
 
     folder = create_run(workspace, config.space, config.seed)
     describe_run(folder, config)
@@ -134,8 +134,8 @@ def _new_run(workspace: Path, config: SearchConfig) -> Path:
 
 def _stored_run(workspace: Path, name: str, given: dict[str, Any], checkpoint: Path | None) -> Path | None:
     """The folder of a run that can go on with these settings; None, having said so, when it is finished."""
-    from gennape.platform.config import refuse_contradictions, search_config
-    from gennape.platform.runs import FINISHED, REPORT, config_of, find_run, status_of
+    from gennape.platform.search.config import refuse_contradictions, search_config
+    from gennape.platform.search.runs import FINISHED, REPORT, config_of, find_run, status_of
 
     folder = find_run(workspace, name, to_resume=True)
     config = config_of(folder)
@@ -177,8 +177,17 @@ def _run_to_the_end(
     evaluations: int | None,
 ) -> None:
     """Run, and whatever stops the search before its end, say how to go on; ``evaluations``: a larger budget, if any."""
-    from gennape.platform.extension import extend
-    from gennape.platform.runs import FAILED, FINISHED, INTERRUPTED, REPORT, RUNNING, config_of, set_status, status_of
+    from gennape.platform.search.extension import extend
+    from gennape.platform.search.runs import (
+        FAILED,
+        FINISHED,
+        INTERRUPTED,
+        REPORT,
+        RUNNING,
+        config_of,
+        set_status,
+        status_of,
+    )
     from gennape.platform.workspace.run_lock import lock_run
 
     told = False
@@ -226,11 +235,11 @@ def _run(
     from rich.console import Console
 
     from gennape.platform.cluster.connection import local_ray
-    from gennape.platform.front_page import about_run
-    from gennape.platform.islands import RayIslands, most_replicas
-    from gennape.platform.run_report import RunReport
-    from gennape.platform.runs import FINISHED, config_of, set_status, status_of
-    from gennape.platform.search import run_search
+    from gennape.platform.search.driver import run_search
+    from gennape.platform.search.front_page import about_run
+    from gennape.platform.search.islands import RayIslands, most_replicas
+    from gennape.platform.search.run_report import RunReport
+    from gennape.platform.search.runs import FINISHED, config_of, set_status, status_of
     from gennape.platform.serving import ServingConfig, serve_ensemble
     from gennape.platform.tracking import track
 
@@ -321,7 +330,7 @@ def _summary(folder: Path, config: SearchConfig, result: SearchResult, tracking_
     from rich.console import Console
     from rich.table import Table
 
-    from gennape.platform.runs import REPORT
+    from gennape.platform.search.runs import REPORT
 
     front = result.front
     rows = np.unique(np.linspace(0, len(front) - 1, min(_TABLE_ROWS, len(front))).round().astype(int))

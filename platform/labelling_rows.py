@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from gennape.errors import ConfigError
-from gennape.platform.front_page import CLOUD, FRONT, INK
+from gennape.platform.search.front_page import CLOUD, FRONT, INK
 from gennape.platform.workspace.files import atomic_write_bytes
 from gennape.platform.workspace.run_files import read_json, write_json
 from gennape.search_spaces.graphs.canonical import canonical_hashes

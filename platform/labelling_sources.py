@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gennape.errors import ConfigError, InvalidArchitectureError, InvalidDataError
-from gennape.platform.run_report import read_front
-from gennape.platform.runs import config_of, find_run
+from gennape.platform.search.run_report import read_front
+from gennape.platform.search.runs import config_of, find_run
 from gennape.predictors.few_shot.active_selection import MOST_NETWORKS
 from gennape.predictors.model.checkpoint import load_checkpoint
 from gennape.predictors.model.fuzzy_ensemble import FuzzyEnsemble

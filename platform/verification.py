@@ -14,9 +14,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from gennape.errors import ConfigError
-from gennape.platform.front_page import CLOUD, FRONT, INK
 from gennape.platform.labelling_sources import front_of, sampled
-from gennape.platform.runs import config_of, find_run
+from gennape.platform.search.front_page import CLOUD, FRONT, INK
+from gennape.platform.search.runs import config_of, find_run
 from gennape.platform.workspace.files import atomic_write_bytes
 from gennape.platform.workspace.run_files import write_json
 from gennape.predictors.evaluation.verdict import dominates, measured, order_figures
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from jaxtyping import Float64, Int64
     from matplotlib.axes import Axes
 
-    from gennape.platform.config import SearchConfig
+    from gennape.platform.search.config import SearchConfig
     from gennape.predictors.evaluation.verdict import Measured
     from gennape.predictors.predictor import Predictor
     from gennape.search_spaces.families.space import SearchSpace

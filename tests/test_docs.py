@@ -30,12 +30,12 @@ import typer
 from typer.testing import CliRunner
 
 from gennape.jobs.cli import app
-from gennape.platform.config import search_config
-from gennape.platform.islands import LocalIslands
-from gennape.platform.report import write_report
-from gennape.platform.runs import REPORT, describe_run, set_status
-from gennape.platform.search import run_search
-from gennape.platform.searchers.testing import SyntheticPredictor
+from gennape.platform.search.config import search_config
+from gennape.platform.search.driver import run_search
+from gennape.platform.search.islands import LocalIslands
+from gennape.platform.search.report import write_report
+from gennape.platform.search.runs import REPORT, describe_run, set_status
+from gennape.platform.search.searchers.testing import SyntheticPredictor
 from gennape.search_spaces.families.nb101 import NasBench101
 from gennape.search_spaces.families.registry import FAMILIES, family
 from gennape.search_spaces.families.testing import check_search_space

@@ -25,7 +25,7 @@ PROBE = """
 import pathlib, platform, sys
 assert pathlib.Path(platform.__file__) == pathlib.Path(sys.argv[1]), platform.__file__
 assert platform.python_implementation()
-import gennape.platform.objectives, gennape.search_spaces.families.registry, gennape.predictors.metrics
+import gennape.platform.search.objectives, gennape.search_spaces.families.registry, gennape.predictors.metrics
 import gennape.jobs.cli
 print(gennape.__file__)
 """

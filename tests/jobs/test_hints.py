@@ -15,8 +15,8 @@ import pytest
 import typer
 
 from gennape.jobs.cli import app
-from gennape.platform.config import search_config
-from gennape.platform.search import SearchResult
+from gennape.platform.search.config import search_config
+from gennape.platform.search.driver import SearchResult
 from gennape.platform.workspace.hints import command, workspace_option
 
 label, search, tune = (importlib.import_module(f"gennape.jobs.{name}") for name in ("label", "search", "tune"))

@@ -17,9 +17,9 @@ from gennape.jobs.cli import app
 from gennape.jobs.label import _networks
 from gennape.jobs.training import device_of, recipe_of
 from gennape.platform import labelling
-from gennape.platform.config import search_config
 from gennape.platform.labelling import Labelled, Progress
-from gennape.platform.runs import REPORT, describe_run
+from gennape.platform.search.config import search_config
+from gennape.platform.search.runs import REPORT, describe_run
 from gennape.platform.tracking import open_store
 from gennape.predictors.labelling.recipe import Recipe
 from gennape.search_spaces.families.registry import family

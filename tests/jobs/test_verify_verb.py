@@ -15,9 +15,9 @@ from typer.testing import CliRunner
 from gennape.errors import CheckpointError, ConfigError
 from gennape.jobs.cli import app
 from gennape.jobs.verify import _say
-from gennape.platform.config import search_config
 from gennape.platform.labelling_sources import sampled
-from gennape.platform.runs import REPORT, describe_run
+from gennape.platform.search.config import search_config
+from gennape.platform.search.runs import REPORT, describe_run
 from gennape.platform.tracking import open_store
 from gennape.platform.verification import FRONT_ROLE, KNOWN, MEDIAN, NAMED, Candidates, candidates, verdict
 from gennape.predictors.model.checkpoint import load_checkpoint

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from gennape.platform.searchers.testing import SyntheticPredictor
+from gennape.platform.search.searchers.testing import SyntheticPredictor
 from gennape.predictors.predictor import Prediction
 from gennape.predictors.testing import check_predictor
 from gennape.search_spaces.graphs.graph import PackedGraphs

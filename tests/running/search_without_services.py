@@ -13,14 +13,14 @@ import time
 from contextlib import contextmanager, nullcontext
 
 import gennape.platform.cluster.connection
-import gennape.platform.islands
+import gennape.platform.search.islands
 import gennape.platform.serving
 import gennape.platform.tracking
 import gennape.predictors.model.checkpoint
 from gennape.jobs import cli
 from gennape.jobs.search import search
-from gennape.platform.islands import LocalIslands
-from gennape.platform.searchers.testing import SyntheticPredictor
+from gennape.platform.search.islands import LocalIslands
+from gennape.platform.search.searchers.testing import SyntheticPredictor
 
 
 class Tracker:
@@ -88,7 +88,7 @@ def replace(set_attribute, islands, seconds, tracker):
     set_attribute(gennape.platform.tracking, "track", track)
     if islands == "inline":
         set_attribute(gennape.platform.cluster.connection, "local_ray", lambda _address=None: nullcontext())
-        set_attribute(gennape.platform.islands, "RayIslands", InlineIslands)
+        set_attribute(gennape.platform.search.islands, "RayIslands", InlineIslands)
 
 
 if __name__ == "__main__":

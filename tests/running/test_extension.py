@@ -11,20 +11,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gennape.platform import extension
-from gennape.platform.config import search_config
-from gennape.platform.evaluation_log import SHARDS, read_log, read_shard, same
-from gennape.platform.extension import extend
-from gennape.platform.islands import LocalIslands
-from gennape.platform.runs import config_of, describe_run
-from gennape.platform.search import run_search
-from gennape.platform.searchers.testing import SyntheticPredictor
+from gennape.platform.search import extension
+from gennape.platform.search.config import search_config
+from gennape.platform.search.driver import run_search
+from gennape.platform.search.extension import extend
+from gennape.platform.search.islands import LocalIslands
+from gennape.platform.search.log import SHARDS, read_log, read_shard, same
+from gennape.platform.search.runs import config_of, describe_run
+from gennape.platform.search.searchers.testing import SyntheticPredictor
 from gennape.search_spaces.families.registry import family
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from gennape.platform.search import SearchResult
+    from gennape.platform.search.driver import SearchResult
 
 GENES = len(family("hiaml").genes)
 
@@ -113,7 +113,7 @@ def test_a_search_of_a_former_version_goes_on_from_where_it_stands(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr("gennape.platform.rounds.keep_uncut", lambda *_: None)
+        patch.setattr("gennape.platform.search.rounds.keep_uncut", lambda *_: None)
         first = _run(tmp_path / "run", evaluations=50)
     extend(tmp_path / "run", 120)
     result = _run(tmp_path / "run")

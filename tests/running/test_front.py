@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from gennape.platform.archive import Evaluations, as_objects, concatenate, none_evaluated
-from gennape.platform.front import elites, extend_front, front_frame, front_of, hypervolume, reference_point
-from gennape.platform.objectives import minimised, parse_objectives
+from gennape.platform.search.evaluations import Evaluations, as_objects, concatenate, none_evaluated
+from gennape.platform.search.front import elites, extend_front, front_frame, front_of, hypervolume, reference_point
+from gennape.platform.search.objectives import minimised, parse_objectives
 from gennape.search_spaces.families.registry import family
 
 ACCURACY_FLOPS = parse_objectives("accuracy:max,flops:min")

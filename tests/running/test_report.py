@@ -11,10 +11,10 @@ import pytest
 from matplotlib.image import imread
 
 from gennape.errors import WorkspaceError
-from gennape.platform.config import search_config
-from gennape.platform.front_page import About, about_run
-from gennape.platform.objectives import Objective, parse_objectives
-from gennape.platform.report import write_report
+from gennape.platform.search.config import search_config
+from gennape.platform.search.front_page import About, about_run
+from gennape.platform.search.objectives import Objective, parse_objectives
+from gennape.platform.search.report import write_report
 
 if TYPE_CHECKING:
     from pathlib import Path

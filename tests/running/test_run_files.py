@@ -14,13 +14,22 @@ import pandas as pd
 import pytest
 
 from gennape.errors import WorkspaceError
-from gennape.platform.config import search_config
-from gennape.platform.evaluation_log import count_shards, read_shard
-from gennape.platform.objectives import parse_objectives
-from gennape.platform.report import write_front
-from gennape.platform.run_report import read_front
-from gennape.platform.runs import CONFIG, REPORT, STATUS, config_of, describe_run, list_runs, set_status, status_of
-from gennape.platform.state import STATE, load_state, new_state, save_state
+from gennape.platform.search.config import search_config
+from gennape.platform.search.log import count_shards, read_shard
+from gennape.platform.search.objectives import parse_objectives
+from gennape.platform.search.report import write_front
+from gennape.platform.search.run_report import read_front
+from gennape.platform.search.runs import (
+    CONFIG,
+    REPORT,
+    STATUS,
+    config_of,
+    describe_run,
+    list_runs,
+    set_status,
+    status_of,
+)
+from gennape.platform.search.state import STATE, load_state, new_state, save_state
 from gennape.platform.workspace.run_lock import lock_run
 
 if TYPE_CHECKING:

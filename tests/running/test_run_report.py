@@ -11,22 +11,22 @@ from typer.testing import CliRunner
 
 from gennape.errors import WorkspaceError
 from gennape.jobs.cli import app
-from gennape.platform import run_report
-from gennape.platform.config import search_config
-from gennape.platform.evaluation_log import SHARDS, read_log
-from gennape.platform.front import front_frame, front_of
-from gennape.platform.islands import LocalIslands
-from gennape.platform.run_report import RunReport, caution, read_front
-from gennape.platform.runs import describe_run, find_run, set_status, status_of
-from gennape.platform.search import run_search
-from gennape.platform.searchers.testing import SyntheticPredictor
+from gennape.platform.search import run_report
+from gennape.platform.search.config import search_config
+from gennape.platform.search.driver import run_search
+from gennape.platform.search.front import front_frame, front_of
+from gennape.platform.search.islands import LocalIslands
+from gennape.platform.search.log import SHARDS, read_log
+from gennape.platform.search.run_report import RunReport, caution, read_front
+from gennape.platform.search.runs import describe_run, find_run, set_status, status_of
+from gennape.platform.search.searchers.testing import SyntheticPredictor
 from gennape.platform.workspace.run_lock import RUNS, lock_run
 from gennape.search_spaces.families.registry import family
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from gennape.platform.rounds import GenerationRecord
+    from gennape.platform.search.rounds import GenerationRecord
 
 GENES = len(family("hiaml").genes)
 FILES = ["evaluations.parquet", "front.csv", "front.html", "front.json", "front.png"]

@@ -11,16 +11,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gennape.errors import ServiceError, WorkspaceError
-from gennape.platform import rounds as rounds_module
-from gennape.platform.archive import digests_of
-from gennape.platform.config import search_config
-from gennape.platform.evaluation_log import read_log
-from gennape.platform.failures import FAILURES, LOSSES, IslandLostError
-from gennape.platform.front import front_of
-from gennape.platform.islands import LocalIslands
-from gennape.platform.objectives import NAMES, minimised
-from gennape.platform.search import run_search
-from gennape.platform.searchers.testing import SyntheticPredictor
+from gennape.platform.search import rounds as rounds_module
+from gennape.platform.search.config import search_config
+from gennape.platform.search.driver import run_search
+from gennape.platform.search.evaluations import digests_of
+from gennape.platform.search.failures import FAILURES, LOSSES, IslandLostError
+from gennape.platform.search.front import front_of
+from gennape.platform.search.islands import LocalIslands
+from gennape.platform.search.log import read_log
+from gennape.platform.search.objectives import NAMES, minimised
+from gennape.platform.search.searchers.testing import SyntheticPredictor
 from gennape.predictors.predictor import Prediction
 from gennape.search_spaces.families import registry
 from gennape.search_spaces.families.hiaml import NAMES as BLOCKS

@@ -8,12 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gennape.errors import WorkspaceError
-from gennape.platform.config import search_config
-from gennape.platform.evaluation_log import read_measures, read_shard, read_table, same, shard
-from gennape.platform.islands import LocalIslands
-from gennape.platform.search import run_search
-from gennape.platform.searchers.testing import SyntheticPredictor
-from gennape.platform.state import STATE, load_state
+from gennape.platform.search.config import search_config
+from gennape.platform.search.driver import run_search
+from gennape.platform.search.islands import LocalIslands
+from gennape.platform.search.log import read_measures, read_shard, read_table, same, shard
+from gennape.platform.search.searchers.testing import SyntheticPredictor
+from gennape.platform.search.state import STATE, load_state
 
 CONFIG = search_config(space="hiaml", evaluations=40, population=10, islands=2)
 PLACES = st.floats(0, 1, exclude_max=True)  # as a fraction of the file

@@ -8,11 +8,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from gennape.platform import rounds as rounds_module
-from gennape.platform.config import search_config
-from gennape.platform.islands import LocalIslands
-from gennape.platform.search import run_search
-from gennape.platform.searchers.testing import SyntheticPredictor
+from gennape.platform.search import rounds as rounds_module
+from gennape.platform.search.config import search_config
+from gennape.platform.search.driver import run_search
+from gennape.platform.search.islands import LocalIslands
+from gennape.platform.search.searchers.testing import SyntheticPredictor
 from gennape.search_spaces.families.registry import family
 from gennape.search_spaces.graphs.canonical import canonical_hashes
 

@@ -25,14 +25,14 @@ from typer.testing import CliRunner
 from gennape.errors import CheckpointError, ConfigError, WorkspaceError
 from gennape.jobs.search import search
 from gennape.platform.cluster.connection import local_ray
-from gennape.platform.config import SearchConfig, search_config
-from gennape.platform.evaluation_log import read_log
-from gennape.platform.islands import LocalIslands, RayIslands, most_replicas
-from gennape.platform.objectives import NAMES
-from gennape.platform.runs import list_runs, status_of
-from gennape.platform.search import run_search
-from gennape.platform.searchers.registry import SEARCHERS
-from gennape.platform.searchers.testing import SyntheticPredictor
+from gennape.platform.search.config import SearchConfig, search_config
+from gennape.platform.search.driver import run_search
+from gennape.platform.search.islands import LocalIslands, RayIslands, most_replicas
+from gennape.platform.search.log import read_log
+from gennape.platform.search.objectives import NAMES
+from gennape.platform.search.runs import list_runs, status_of
+from gennape.platform.search.searchers.registry import SEARCHERS
+from gennape.platform.search.searchers.testing import SyntheticPredictor
 from gennape.platform.workspace.run_lock import lock_run
 
 SCRIPT = Path(__file__).with_name("search_without_services.py")

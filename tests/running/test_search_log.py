@@ -16,18 +16,25 @@ from ray.exceptions import ActorDiedError
 from ray.serve.exceptions import BackPressureError
 
 from gennape.errors import InvalidGraphError, ServiceError, WorkspaceError
-from gennape.platform.answers import ALONE, LATE, ask
-from gennape.platform.archive import Evaluations, as_objects, concatenate, first_of_each, narrow, none_evaluated
-from gennape.platform.config import search_config
-from gennape.platform.evaluation_log import copy_log, count_shards, read_log, read_shard, same, shard, write_shard
-from gennape.platform.failures import IslandLostError
-from gennape.platform.front import front_frame, front_of
-from gennape.platform.islands import LocalIslands, Step, Task
-from gennape.platform.known import Findings, Known, Window
-from gennape.platform.objectives import parse_objectives
-from gennape.platform.search import run_search
-from gennape.platform.searchers.testing import SyntheticPredictor
-from gennape.platform.state import load_state
+from gennape.platform.search.config import search_config
+from gennape.platform.search.driver import run_search
+from gennape.platform.search.evaluations import (
+    Evaluations,
+    as_objects,
+    concatenate,
+    first_of_each,
+    narrow,
+    none_evaluated,
+)
+from gennape.platform.search.evaluator import ALONE, LATE, ask
+from gennape.platform.search.failures import IslandLostError
+from gennape.platform.search.front import front_frame, front_of
+from gennape.platform.search.islands import LocalIslands, Step, Task
+from gennape.platform.search.log import copy_log, count_shards, read_log, read_shard, same, shard, write_shard
+from gennape.platform.search.objectives import parse_objectives
+from gennape.platform.search.searchers.testing import SyntheticPredictor
+from gennape.platform.search.seen import Findings, Known, Window
+from gennape.platform.search.state import load_state
 from gennape.search_spaces.families.registry import family
 from gennape.search_spaces.graphs.canonical import canonical_hashes
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from gennape.errors import ConfigError
-from gennape.platform.config import refuse_contradictions, search_config
-from gennape.platform.objectives import NAMES, Objective, measure, minimised, parse_objectives
+from gennape.platform.search.config import refuse_contradictions, search_config
+from gennape.platform.search.objectives import NAMES, Objective, measure, minimised, parse_objectives
 from gennape.predictors.predictor import Prediction
 from gennape.search_spaces.graphs.builder import GraphBuilder
 from gennape.search_spaces.graphs.graph import pack

@@ -8,11 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gennape.errors import ConfigError, InvalidDataError
-from gennape.platform.searchers.nsga2 import NSGA2
-from gennape.platform.searchers.random_search import RandomSearch
-from gennape.platform.searchers.registry import SEARCHERS, searcher
-from gennape.platform.searchers.searcher import pack_generator, unpack_generator
-from gennape.platform.searchers.testing import CHECKS, POPULATION, toy_objectives
+from gennape.platform.search.searchers.base import pack_generator, unpack_generator
+from gennape.platform.search.searchers.nsga2 import NSGA2
+from gennape.platform.search.searchers.random_search import RandomSearch
+from gennape.platform.search.searchers.registry import SEARCHERS, searcher
+from gennape.platform.search.searchers.testing import CHECKS, POPULATION, toy_objectives
 from gennape.search_spaces.families.registry import family
 
 SPACES = ("hiaml", "ofa_mbv3")

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from gennape.errors import WorkspaceError
 from gennape.platform import tracking_journal
-from gennape.platform.tracking_islands import island_metrics
+from gennape.platform.search.island_metrics import island_metrics
 from gennape.platform.tracking_journal import (
     Journal,
     Place,

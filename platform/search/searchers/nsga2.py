@@ -13,7 +13,7 @@ from pymoo.core.problem import Problem
 from pymoo.core.sampling import Sampling
 from pymoo.core.termination import NoTermination
 
-from gennape.platform.searchers.searcher import Searcher, State
+from gennape.platform.search.searchers.base import Searcher, State
 
 if TYPE_CHECKING:
     from jaxtyping import Float64, Int64

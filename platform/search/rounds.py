@@ -7,24 +7,24 @@ from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING
 
 from gennape.errors import WorkspaceError
-from gennape.platform.archive import none_evaluated
-from gennape.platform.evaluation_log import count_shards, read_findings, read_shard, same, shard, write_shard
-from gennape.platform.failures import Failures, Outcome
-from gennape.platform.front import elites, hypervolume
-from gennape.platform.islands import Step, Task
-from gennape.platform.known import findings_of, joined
-from gennape.platform.state import absorb, keep_uncut, save_state
-from gennape.platform.tracking_islands import island_metrics
+from gennape.platform.search.evaluations import none_evaluated
+from gennape.platform.search.failures import Failures, Outcome
+from gennape.platform.search.front import elites, hypervolume
+from gennape.platform.search.island_metrics import island_metrics
+from gennape.platform.search.islands import Step, Task
+from gennape.platform.search.log import count_shards, read_findings, read_shard, same, shard, write_shard
+from gennape.platform.search.seen import findings_of, joined
+from gennape.platform.search.state import absorb, keep_uncut, save_state
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from gennape.platform.archive import Evaluations
-    from gennape.platform.config import SearchConfig
-    from gennape.platform.failures import Loss
-    from gennape.platform.islands import Archipelago
-    from gennape.platform.state import SearchState
+    from gennape.platform.search.config import SearchConfig
+    from gennape.platform.search.evaluations import Evaluations
+    from gennape.platform.search.failures import Loss
+    from gennape.platform.search.islands import Archipelago
+    from gennape.platform.search.state import SearchState
     from gennape.search_spaces.families.space import SearchSpace
 
 

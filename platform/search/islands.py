@@ -12,12 +12,12 @@ import ray
 from ray.exceptions import RayError, RayTaskError
 
 from gennape.errors import GennapeError
-from gennape.platform.answers import Answers, ask, chain, no_answer
-from gennape.platform.archive import Evaluations, as_objects, digests_of, narrow, none_evaluated
-from gennape.platform.failures import IslandLostError, Loss, Outcome
-from gennape.platform.known import Findings, Known, findings_of
-from gennape.platform.objectives import NAMES, measure, minimised
-from gennape.platform.searchers.registry import searcher
+from gennape.platform.search.evaluations import Evaluations, as_objects, digests_of, narrow, none_evaluated
+from gennape.platform.search.evaluator import Answers, ask, chain, no_answer
+from gennape.platform.search.failures import IslandLostError, Loss, Outcome
+from gennape.platform.search.objectives import NAMES, measure, minimised
+from gennape.platform.search.searchers.registry import searcher
+from gennape.platform.search.seen import Findings, Known, findings_of
 from gennape.predictors.predictor import Prediction
 from gennape.search_spaces.families.registry import family
 from gennape.search_spaces.graphs.canonical import canonical_hashes
@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 
     from jaxtyping import Int64
 
-    from gennape.platform.answers import Evaluator
-    from gennape.platform.config import SearchConfig
-    from gennape.platform.searchers.searcher import Searcher, State
+    from gennape.platform.search.config import SearchConfig
+    from gennape.platform.search.evaluator import Evaluator
+    from gennape.platform.search.searchers.base import Searcher, State
     from gennape.search_spaces.families.space import SearchSpace
     from gennape.search_spaces.graphs.graph import PackedGraphs
 

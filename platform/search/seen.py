@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gennape.platform import objectives
+from gennape.platform.search import objectives
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from jaxtyping import Float64
 
-    from gennape.platform.archive import Evaluations
+    from gennape.platform.search.evaluations import Evaluations
 
 #: A run is merged with the one before it unless that is this much longer: a logarithm of runs, of amortised cost.
 _RATIO = 2

@@ -10,8 +10,8 @@ from ray.exceptions import RayError, RayTaskError
 from ray.serve.exceptions import BackPressureError
 
 from gennape.errors import InvalidArchitectureError, InvalidDataError, InvalidGraphError, ServiceError
-from gennape.platform.archive import stacked
-from gennape.platform.failures import IslandLostError, Outcome
+from gennape.platform.search.evaluations import stacked
+from gennape.platform.search.failures import IslandLostError, Outcome
 
 if TYPE_CHECKING:
     from jaxtyping import Float64

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from gennape.errors import ConfigError
-from gennape.platform.searchers.nsga2 import NSGA2
-from gennape.platform.searchers.random_search import RandomSearch
-from gennape.platform.searchers.searcher import Searcher
+from gennape.platform.search.searchers.base import Searcher
+from gennape.platform.search.searchers.nsga2 import NSGA2
+from gennape.platform.search.searchers.random_search import RandomSearch
 
 SEARCHERS: tuple[type[Searcher], ...] = (
     NSGA2,

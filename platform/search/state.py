@@ -13,11 +13,11 @@ import numpy as np
 from pydantic import BaseModel, Field
 
 from gennape.errors import WorkspaceError
-from gennape.platform.archive import Evaluations, none_evaluated
-from gennape.platform.evaluation_log import chained, count_shards, read_shard
-from gennape.platform.failures import Outcome
-from gennape.platform.front import extend_front, reference_point
-from gennape.platform.objectives import NAMES
+from gennape.platform.search.evaluations import Evaluations, none_evaluated
+from gennape.platform.search.failures import Outcome
+from gennape.platform.search.front import extend_front, reference_point
+from gennape.platform.search.log import chained, count_shards, read_shard
+from gennape.platform.search.objectives import NAMES
 from gennape.platform.workspace.files import atomic_path, atomic_write_bytes, remove_partial_files
 from gennape.search_spaces.files.bounded import open_regular
 
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
     from jaxtyping import Float64, Int64
 
-    from gennape.platform.config import SearchConfig
-    from gennape.platform.searchers.searcher import State
+    from gennape.platform.search.config import SearchConfig
+    from gennape.platform.search.searchers.base import State
 
 #: The last state; and of a search that its budget has ended, the last one that no smaller or larger budget changes.
 STATE, UNCUT = "state.npz", "uncut.npz"

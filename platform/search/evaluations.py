@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
-from gennape.platform import objectives
-from gennape.platform.failures import Outcome
+from gennape.platform.search import objectives
+from gennape.platform.search.failures import Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

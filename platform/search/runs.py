@@ -11,7 +11,7 @@ from pydantic import BaseModel
 
 from gennape import __version__
 from gennape.errors import WorkspaceError
-from gennape.platform.config import SearchConfig, search_config
+from gennape.platform.search.config import SearchConfig, search_config
 from gennape.platform.workspace.files import REMEDY
 from gennape.platform.workspace.run_files import (
     DIGESTS,

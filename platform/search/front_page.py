@@ -13,7 +13,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from gennape.errors import CheckpointError
-from gennape.platform.objectives import Objective
+from gennape.platform.search.objectives import Objective
 from gennape.predictors.evaluation.scale import scale_of
 from gennape.predictors.model.checkpoint import provenance_of
 from gennape.search_spaces.drawing.summary import quantity
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-    from gennape.platform.config import SearchConfig
+    from gennape.platform.search.config import SearchConfig
 
 CLOUD, FRONT, INK = "#9aa5b1", "#0b6e99", "#243b53"
 #: Colours of a third objective: told apart in grey and by colour-blind eyes.

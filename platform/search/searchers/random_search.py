@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from gennape.platform.searchers.searcher import Searcher
+from gennape.platform.search.searchers.base import Searcher
 
 if TYPE_CHECKING:
     import numpy as np

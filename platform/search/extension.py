@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from gennape.platform.evaluation_log import count_shards, shard
-from gennape.platform.runs import config_of, describe_run
-from gennape.platform.state import STATE, UNCUT, load_state
+from gennape.platform.search.log import count_shards, shard
+from gennape.platform.search.runs import config_of, describe_run
+from gennape.platform.search.state import STATE, UNCUT, load_state
 from gennape.search_spaces.families.registry import family
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from gennape.errors import ConfigError
-from gennape.platform.objectives import Objective, parse_objectives
-from gennape.platform.searchers.registry import searcher
+from gennape.platform.search.objectives import Objective, parse_objectives
+from gennape.platform.search.searchers.registry import searcher
 from gennape.search_spaces.families.registry import family
 
 

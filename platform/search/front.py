@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import moocore
 import numpy as np
 
-from gennape.platform.archive import Evaluations, concatenate, to_frame
-from gennape.platform.objectives import NAMES, minimised
+from gennape.platform.search.evaluations import Evaluations, concatenate, to_frame
+from gennape.platform.search.objectives import NAMES, minimised
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from jaxtyping import Float64
 
-    from gennape.platform.objectives import Objective
+    from gennape.platform.search.objectives import Objective
 
 #: The reference point lies this part of the first population's range beyond its worst values.
 MARGIN = 0.1

@@ -1,6 +1,6 @@
 """What every searcher must do, for anyone's own searcher; and a predictor that costs nothing, to search without one.
 
-from gennape.platform.searchers.testing import CHECKS
+from gennape.platform.search.searchers.testing import CHECKS
 
 @pytest.mark.parametrize("check", CHECKS)
 def test_my_searcher(check):
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from jaxtyping import Float64, Int64
 
-    from gennape.platform.searchers.searcher import Searcher
+    from gennape.platform.search.searchers.base import Searcher
     from gennape.search_spaces.families.space import SearchSpace
     from gennape.search_spaces.graphs.graph import PackedGraphs
 

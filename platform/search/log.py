@@ -13,10 +13,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from gennape.errors import WorkspaceError
-from gennape.platform import objectives
-from gennape.platform.archive import Evaluations, as_objects, concatenate, none_evaluated, to_table
-from gennape.platform.failures import Outcome
-from gennape.platform.known import Findings, findings_of, joined, no_findings
+from gennape.platform.search import objectives
+from gennape.platform.search.evaluations import Evaluations, as_objects, concatenate, none_evaluated, to_table
+from gennape.platform.search.failures import Outcome
+from gennape.platform.search.seen import Findings, findings_of, joined, no_findings
 from gennape.platform.workspace.files import atomic_path, is_partial, remove_partial_files
 from gennape.search_spaces.files.bounded import open_regular
 from gennape.search_spaces.files.parquet_pages import UNREADABLE

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gennape.platform.archive import concatenate, none_evaluated
-from gennape.platform.failures import Loss
-from gennape.platform.known import Findings, Window, findings_of
+from gennape.platform.search.evaluations import concatenate, none_evaluated
+from gennape.platform.search.failures import Loss
+from gennape.platform.search.seen import Findings, Window, findings_of
 
 if TYPE_CHECKING:
-    from gennape.platform.archive import Evaluations
-    from gennape.platform.islands import Step
-    from gennape.platform.rounds import Rounds
+    from gennape.platform.search.evaluations import Evaluations
+    from gennape.platform.search.islands import Step
+    from gennape.platform.search.rounds import Rounds
 
 #: A round is closed after as many generations as there are islands, or after so many seconds.
 ROUND_S = 5.0

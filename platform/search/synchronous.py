@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gennape.platform.archive import concatenate, first_of_each
-from gennape.platform.evaluation_log import read_findings
-from gennape.platform.failures import Loss, Outcome
-from gennape.platform.known import findings_of, no_findings
+from gennape.platform.search.evaluations import concatenate, first_of_each
+from gennape.platform.search.failures import Loss, Outcome
+from gennape.platform.search.log import read_findings
+from gennape.platform.search.seen import findings_of, no_findings
 
 if TYPE_CHECKING:
-    from gennape.platform.islands import Step, Task
-    from gennape.platform.known import Findings
-    from gennape.platform.rounds import Rounds
+    from gennape.platform.search.islands import Step, Task
+    from gennape.platform.search.rounds import Rounds
+    from gennape.platform.search.seen import Findings
 
 
 def run_in_step(rounds: Rounds) -> str:

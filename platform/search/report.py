@@ -12,7 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
 
-from gennape.platform.front_page import (
+from gennape.platform.search.front_page import (
     CLOUD,
     COLOURS,
     FRONT,
@@ -25,7 +25,7 @@ from gennape.platform.front_page import (
     is_wide,
     label,
 )
-from gennape.platform.objectives import MEASURES
+from gennape.platform.search.objectives import MEASURES
 from gennape.platform.workspace.files import atomic_write_bytes
 from gennape.platform.workspace.run_files import DIGESTS, digests_of
 
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.axis import Axis
 
-    from gennape.platform.objectives import Objective
+    from gennape.platform.search.objectives import Objective
 
 #: By the directions of y and x: matplotlib's number of the corner opposite to the good one.
 LEGEND_CORNER = {("max", "min"): 4, ("max", "max"): 3, ("min", "min"): 1, ("min", "max"): 2}

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from gennape.platform.evaluation_log import read_findings, read_table
-from gennape.platform.failures import Failures
-from gennape.platform.free_running import run_freely
-from gennape.platform.front import front_frame
-from gennape.platform.in_step import run_in_step
-from gennape.platform.rounds import GenerationRecord, Rounds
-from gennape.platform.state import load_state
+from gennape.platform.search.asynchronous import run_freely
+from gennape.platform.search.failures import Failures
+from gennape.platform.search.front import front_frame
+from gennape.platform.search.log import read_findings, read_table
+from gennape.platform.search.rounds import GenerationRecord, Rounds
+from gennape.platform.search.state import load_state
+from gennape.platform.search.synchronous import run_in_step
 from gennape.search_spaces.families.registry import family
 
 if TYPE_CHECKING:
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-    from gennape.platform.config import SearchConfig
-    from gennape.platform.islands import Archipelago
+    from gennape.platform.search.config import SearchConfig
+    from gennape.platform.search.islands import Archipelago
 
 __all__ = ["GenerationRecord", "SearchResult", "run_search"]
 

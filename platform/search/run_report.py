@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ConfigDict
 
 from gennape.errors import WorkspaceError
-from gennape.platform.evaluation_log import copy_log, count_rows, read_log, read_measures
-from gennape.platform.front import front_frame, front_of
-from gennape.platform.report import fields_of_front, write_front, write_report
-from gennape.platform.runs import FINISHED, REPORT, RUNNING, config_of, status_of
+from gennape.platform.search.front import front_frame, front_of
+from gennape.platform.search.log import copy_log, count_rows, read_log, read_measures
+from gennape.platform.search.report import fields_of_front, write_front, write_report
+from gennape.platform.search.runs import FINISHED, REPORT, RUNNING, config_of, status_of
 from gennape.platform.workspace.files import make_writable
 from gennape.platform.workspace.hints import command, workspace_option
 from gennape.platform.workspace.run_files import read_as, refuse_edited
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-    from gennape.platform.archive import Evaluations
-    from gennape.platform.config import SearchConfig
-    from gennape.platform.front_page import About
+    from gennape.platform.search.config import SearchConfig
+    from gennape.platform.search.evaluations import Evaluations
+    from gennape.platform.search.front_page import About
 
 #: Pictures and the table of all evaluations are made again after so many seconds, and after so many times as long as
 #: they took: 2 % of the time at most.
