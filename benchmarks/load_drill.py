@@ -30,7 +30,7 @@ import numpy as np
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from gennape.platform.serving import EnsembleHandle
+    from gennape.platform.serving.deployment import EnsembleHandle
     from gennape.predictors.predictor import Predictor
 
 CLIENTS, BODIES = 8, 16
@@ -143,7 +143,7 @@ def bodies_of(space: str, graphs: int, seed: int) -> list[str]:
 def service(replicas: int) -> Iterator[EnsembleHandle]:
     """The shipped predictor, served on this machine."""
     from gennape.platform.cluster.connection import local_ray  # noqa: PLC0415
-    from gennape.platform.serving import ServingConfig, serve_ensemble  # noqa: PLC0415
+    from gennape.platform.serving.deployment import ServingConfig, serve_ensemble  # noqa: PLC0415
 
     config = ServingConfig(min_replicas=replicas, max_replicas=replicas, http_port=0)
     with local_ray(), serve_ensemble(config) as ensemble:

@@ -19,7 +19,7 @@ _LOOK_EVERY_S = 1.0
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from gennape.platform.serving import EnsembleHandle
+    from gennape.platform.serving.deployment import EnsembleHandle
 
 
 def serve(
@@ -48,10 +48,10 @@ def serve(
     from rich.console import Console
 
     from gennape.platform.cluster.connection import local_ray
-    from gennape.platform.http_auth import read_token, require_token
-    from gennape.platform.http_server import bound_socket
-    from gennape.platform.serving import serve_ensemble
-    from gennape.platform.serving_config import RequestLimits, ServingConfig
+    from gennape.platform.serving.config import RequestLimits, ServingConfig
+    from gennape.platform.serving.deployment import serve_ensemble
+    from gennape.platform.serving.http.auth import read_token, require_token
+    from gennape.platform.serving.http.server import bound_socket
     from gennape.predictors.model.checkpoint import provenance_of
 
     out = Console(highlight=False, markup=False, soft_wrap=True)
@@ -90,7 +90,7 @@ def _update_when_asked(ensemble: EnsembleHandle, checkpoint: Path | None, out: C
 
 
 def _updated(ensemble: EnsembleHandle, checkpoint: Path | None, out: Console) -> EnsembleHandle:
-    from gennape.platform.serving import update_ensemble
+    from gennape.platform.serving.deployment import update_ensemble
 
     try:
         ensemble = update_ensemble(ensemble, checkpoint)
@@ -114,7 +114,7 @@ def _tell_tuning(checkpoint: Path | None, out: Console) -> None:
 
 def example_request(url: str, token: bool) -> str:
     """A shell command that asks for one prediction."""
-    from gennape.platform.http_api import example
+    from gennape.platform.serving.http.app import example
     from gennape.search_spaces.families.registry import family
 
     space = family("hiaml")

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING
 
 from gennape.errors import ServiceError
-from gennape.platform.http_server import bound_socket, url_of
+from gennape.platform.serving.http.server import bound_socket, url_of
 from gennape.platform.tracking_store import ENVIRONMENT, open_store
 
 if TYPE_CHECKING:

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import numpy as np
 
-from gennape.platform.http_api import create_api, example
-from gennape.platform.http_service import HttpService
-from gennape.platform.serving_answers import Answer
-from gennape.platform.serving_config import RequestLimits
+from gennape.platform.serving.answers import Answer
+from gennape.platform.serving.config import RequestLimits
+from gennape.platform.serving.http.app import create_api, example
+from gennape.platform.serving.http.service import HttpService
 from gennape.predictors.predictor import Prediction
 from gennape.search_spaces.families.registry import family
 

@@ -14,7 +14,7 @@ from contextlib import contextmanager, nullcontext
 
 import gennape.platform.cluster.connection
 import gennape.platform.search.islands
-import gennape.platform.serving
+import gennape.platform.serving.deployment
 import gennape.platform.tracking
 import gennape.predictors.model.checkpoint
 from gennape.jobs import cli
@@ -84,7 +84,7 @@ def replace(set_attribute, islands, seconds, tracker):
         yield tracker
 
     set_attribute(gennape.predictors.model.checkpoint, "load_checkpoint", lambda _path=None: SyntheticPredictor())
-    set_attribute(gennape.platform.serving, "serve_ensemble", lambda _config: nullcontext(Slow(seconds)))
+    set_attribute(gennape.platform.serving.deployment, "serve_ensemble", lambda _config: nullcontext(Slow(seconds)))
     set_attribute(gennape.platform.tracking, "track", track)
     if islands == "inline":
         set_attribute(gennape.platform.cluster.connection, "local_ray", lambda _address=None: nullcontext())

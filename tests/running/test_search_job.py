@@ -233,7 +233,7 @@ def test_a_run_goes_on_with_its_checkpoint_wherever_that_lies_now(tmp_path, monk
         served.append(config.checkpoint)
         return nullcontext(SyntheticPredictor())
 
-    monkeypatch.setattr("gennape.platform.serving.serve_ensemble", serve)
+    monkeypatch.setattr("gennape.platform.serving.deployment.serve_ensemble", serve)
     with monkeypatch.context() as patch:
         interrupt_at(patch, 1)
         call(tmp_path, *SMALL, "--checkpoint", str(tmp_path / "old"))
@@ -241,7 +241,7 @@ def test_a_run_goes_on_with_its_checkpoint_wherever_that_lies_now(tmp_path, monk
         again = call(tmp_path, "--resume", run.name, "--checkpoint", str(tmp_path / "moved"))
     assert f"--resume {run.name} --checkpoint {tmp_path / 'moved'} --workspace" in again.output
     with monkeypatch.context() as patch:
-        patch.setattr("gennape.platform.serving.serve_ensemble", lambda _: nullcontext(Replaced()))
+        patch.setattr("gennape.platform.serving.deployment.serve_ensemble", lambda _: nullcontext(Replaced()))
         with pytest.raises(ConfigError, match="is there now; put the former back"):
             call(tmp_path, "--resume", run.name)
     assert status_of(run)["status"] == "failed"

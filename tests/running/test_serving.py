@@ -23,8 +23,8 @@ from serving_cases import DEADLY, GRAVE, REFUSED, SLOW, graphs_of, load_counter,
 
 from gennape.errors import CheckpointError, InvalidGraphError, ServiceError
 from gennape.platform.cluster.connection import local_ray
-from gennape.platform.http_api import example
-from gennape.platform.serving import EnsembleHandle, ServingConfig, serve_ensemble, update_ensemble
+from gennape.platform.serving.deployment import EnsembleHandle, ServingConfig, serve_ensemble, update_ensemble
+from gennape.platform.serving.http.app import example
 from gennape.predictors.model.checkpoint import load_checkpoint
 from gennape.search_spaces.families.registry import family
 

@@ -10,9 +10,9 @@ import onnx
 import pytest
 from http_cases import LIMITS, SHA, ask_api, predict
 
-from gennape.platform import http_api
-from gennape.platform.http_api import example
-from gennape.platform.http_bodies import as_columns
+from gennape.platform.serving.http import app as http_api
+from gennape.platform.serving.http.app import example
+from gennape.platform.serving.http.schemas import as_columns
 from gennape.search_spaces.families.registry import FAMILIES, family
 from gennape.search_spaces.importing.onnx import read_onnx
 

@@ -17,18 +17,18 @@ from ray.serve.exceptions import BackPressureError, RayServeException
 from serving_cases import REFUSED, NodeCounter, UnsureCounter, graphs_of
 
 from gennape.errors import CheckpointError, InvalidGraphError, ServiceError
-from gennape.platform import serving
-from gennape.platform.serving import EnsembleHandle, ServingConfig
-from gennape.platform.serving_answers import Answer, OutOfTimeError, OverloadedError, answer_sets, probe_graphs
-from gennape.platform.serving_config import RequestLimits
-from gennape.platform.serving_handle import (
+from gennape.platform.serving import deployment as serving
+from gennape.platform.serving.answers import Answer, OutOfTimeError, OverloadedError, answer_sets, probe_graphs
+from gennape.platform.serving.config import RequestLimits
+from gennape.platform.serving.deployment import EnsembleHandle, ServingConfig
+from gennape.platform.serving.handle import (
     FIRST_PAUSE_S,
     LONGEST_PAUSE_S,
     MOST_LOSSES,
     Application,
     Backoff,
 )
-from gennape.platform.serving_replica import load_files, read_files
+from gennape.platform.serving.replica import load_files, read_files
 from gennape.predictors.predictor import Predictor
 from gennape.search_spaces.graphs.graph import PackedGraphs, validate
 
@@ -74,8 +74,8 @@ def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """What is waited between tries; the clock goes on by that, and nothing is waited for."""
     waited: list[float] = []
     now = time.monotonic
-    monkeypatch.setattr("gennape.platform.serving_handle.time.monotonic", lambda: now() + sum(waited))
-    monkeypatch.setattr("gennape.platform.serving_handle.time.sleep", waited.append)
+    monkeypatch.setattr("gennape.platform.serving.handle.time.monotonic", lambda: now() + sum(waited))
+    monkeypatch.setattr("gennape.platform.serving.handle.time.sleep", waited.append)
     return waited
 
 
@@ -189,7 +189,7 @@ def test_a_network_over_which_replicas_keep_dying_is_given_up(pauses: list[float
 
 
 def test_in_an_event_loop_as_many_losses_are_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gennape.platform.serving_handle.FIRST_PAUSE_S", 0)
+    monkeypatch.setattr("gennape.platform.serving.handle.FIRST_PAUSE_S", 0)
     answer = asyncio.run(handle_on(errors=[LOST] * MOST_LOSSES).ask(graphs_of(4)))
     assert answer.prediction.accuracy.tolist() == [4]
     with pytest.raises(ServiceError, match=f"{MOST_LOSSES + 1} replicas were lost while they predicted 1") as raised:

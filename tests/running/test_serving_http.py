@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
 from gennape.errors import ServiceError
-from gennape.platform.http_api import create_api, example
-from gennape.platform.serving_answers import Answer
+from gennape.platform.serving.answers import Answer
+from gennape.platform.serving.http.app import create_api, example
 from gennape.predictors.evaluation.scale import AccuracyScale
 from gennape.search_spaces.families.registry import FAMILIES, family
 

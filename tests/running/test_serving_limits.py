@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 
 from gennape.addresses import is_loopback
 from gennape.errors import ServiceError
-from gennape.platform.http_admission import Gate
-from gennape.platform.http_api import create_api
-from gennape.platform.http_auth import TOKEN, is_authorised, read_token, require_token
-from gennape.platform.http_bodies import as_columns
-from gennape.platform.serving_answers import Answer, OverloadedError
+from gennape.platform.serving.answers import Answer, OverloadedError
+from gennape.platform.serving.http.admission import Gate
+from gennape.platform.serving.http.app import create_api
+from gennape.platform.serving.http.auth import TOKEN, is_authorised, read_token, require_token
+from gennape.platform.serving.http.schemas import as_columns
 from gennape.search_spaces.families.registry import family
 
 if TYPE_CHECKING:
@@ -149,7 +149,7 @@ def test_what_nobody_waits_for_is_given_up() -> None:
 
 def test_the_gate_tells_to_wait_about_as_long_as_those_inside_take(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 0.0
-    monkeypatch.setattr("gennape.platform.http_guard.time.monotonic", lambda: now)
+    monkeypatch.setattr("gennape.platform.serving.http.middleware.time.monotonic", lambda: now)
     gate = Gate(20)
     assert gate.retry_after_s == 1
     for _ in range(20):

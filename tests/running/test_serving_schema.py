@@ -9,7 +9,7 @@ from http_cases import service_of
 from hypothesis import HealthCheck, seed, settings
 from schemathesis.checks import CHECKS
 
-from gennape.platform.http_api import create_api
+from gennape.platform.serving.http.app import create_api
 
 SECRET = "0123456789abcdef"  # noqa: S105 (nobody's)
 

@@ -16,16 +16,16 @@ import pytest
 from http_cases import LIMITS, ONE, service_of, sizes_of
 
 from gennape.errors import ServiceError
-from gennape.platform import http_server
-from gennape.platform.http_api import create_api
-from gennape.platform.http_connections import PER_REQUEST, bounded
-from gennape.platform.serving_answers import Answer, OverloadedError
-from gennape.platform.serving_config import RequestLimits
+from gennape.platform.serving.answers import Answer, OverloadedError
+from gennape.platform.serving.config import RequestLimits
+from gennape.platform.serving.http import server as http_server
+from gennape.platform.serving.http.app import create_api
+from gennape.platform.serving.http.connections import PER_REQUEST, bounded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from gennape.platform.http_service import HttpService
+    from gennape.platform.serving.http.service import HttpService
     from gennape.search_spaces.graphs.graph import PackedGraphs
 
 
@@ -141,6 +141,6 @@ def test_a_head_has_to_arrive_in_time() -> None:
 
 
 def test_a_server_leaves_half_of_the_files_to_other_work(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gennape.platform.http_connections.resource.getrlimit", lambda _: (200, 200))
+    monkeypatch.setattr("gennape.platform.serving.http.connections.resource.getrlimit", lambda _: (200, 200))
     assert bounded(RequestLimits()).most == 100
     assert bounded(LIMITS).most == PER_REQUEST * LIMITS.max_requests

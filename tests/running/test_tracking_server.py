@@ -28,8 +28,8 @@ from gennape.jobs.cli import app
 from gennape.jobs.tracked import register_result
 from gennape.platform import tuning
 from gennape.platform.cluster.connection import local_ray
-from gennape.platform.http_api import example
 from gennape.platform.registered_model import CheckpointModel, _load_pyfunc
+from gennape.platform.serving.http.app import example
 from gennape.platform.tracking import track
 from gennape.platform.tracking_catch_up import catch_up
 from gennape.platform.tracking_models import register_checkpoint

@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING
 import uvicorn
 
 from gennape.errors import GennapeError, ServiceError
-from gennape.platform.http_connections import bounded
-from gennape.platform.serving_answers import OverloadedError, probe_graphs
+from gennape.platform.serving.answers import OverloadedError, probe_graphs
+from gennape.platform.serving.http.connections import bounded
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
     from fastapi import FastAPI
 
-    from gennape.platform.http_service import HttpService
+    from gennape.platform.serving.http.service import HttpService
 
 PROBE_EVERY_S, PROBE_TIMEOUT_S = 5.0, 20.0
 KEEP_ALIVE_S = 30

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 
-from gennape.platform.serving_answers import OverloadedError
+from gennape.platform.serving.answers import OverloadedError
 
 
 class Gate:

@@ -16,7 +16,7 @@ from gennape.search_spaces.graphs.plan import refuse_false_convolutions
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from gennape.platform.serving_config import RequestLimits
+    from gennape.platform.serving.config import RequestLimits
     from gennape.predictors.predictor import Prediction
     from gennape.search_spaces.families.space import Architecture
     from gennape.search_spaces.graphs.graph import PackedGraphs

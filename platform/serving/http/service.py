@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING
 from starlette.responses import JSONResponse
 
 from gennape.errors import ConfigError, InvalidArchitectureError, InvalidDataError, InvalidGraphError, ServiceError
-from gennape.platform.http_admission import Gate
-from gennape.platform.http_metrics import Metrics
-from gennape.platform.serving_answers import OutOfTimeError, OverloadedError
-from gennape.platform.serving_config import RequestLimits
+from gennape.platform.serving.answers import OutOfTimeError, OverloadedError
+from gennape.platform.serving.config import RequestLimits
+from gennape.platform.serving.http.admission import Gate
+from gennape.platform.serving.http.metrics import Metrics
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
     from gennape.errors import GennapeError
-    from gennape.platform.serving_answers import Answer
+    from gennape.platform.serving.answers import Answer
     from gennape.predictors.evaluation.scale import AccuracyScale
     from gennape.search_spaces.graphs.graph import PackedGraphs
 

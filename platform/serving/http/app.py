@@ -20,7 +20,9 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from gennape.errors import GennapeError, InvalidArchitectureError, InvalidDataError, InvalidGraphError
-from gennape.platform.http_bodies import (
+from gennape.platform.serving.http.metrics import CONTENT_TYPE
+from gennape.platform.serving.http.middleware import GONE, GRAPHS, HEALTH, METRICS, ONNX, PREDICT, SPACES, Guard
+from gennape.platform.serving.http.schemas import (
     ErrorBody,
     GraphsRequest,
     HealthResponse,
@@ -33,8 +35,6 @@ from gennape.platform.http_bodies import (
     limit_sizes,
     rows_of,
 )
-from gennape.platform.http_guard import GONE, GRAPHS, HEALTH, METRICS, ONNX, PREDICT, SPACES, Guard
-from gennape.platform.http_metrics import CONTENT_TYPE
 from gennape.search_spaces.families.registry import FAMILIES, family
 from gennape.search_spaces.graphs.graph import pack
 from gennape.search_spaces.importing.onnx import read_onnx
@@ -42,8 +42,8 @@ from gennape.search_spaces.importing.onnx import read_onnx
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from gennape.platform.http_service import HttpService
-    from gennape.platform.serving_config import RequestLimits
+    from gennape.platform.serving.config import RequestLimits
+    from gennape.platform.serving.http.service import HttpService
     from gennape.search_spaces.families.space import Architecture, SearchSpace
     from gennape.search_spaces.graphs.graph import ComputationGraph, PackedGraphs
 

@@ -12,15 +12,15 @@ from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskErro
 from ray.serve.exceptions import BackPressureError, RayServeException, ReplicaUnavailableError
 
 from gennape.errors import GennapeError, ServiceError
-from gennape.platform.serving_answers import Answer, OutOfTimeError, OverloadedError, joined
+from gennape.platform.serving.answers import Answer, OutOfTimeError, OverloadedError, joined
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from ray.serve.handle import DeploymentHandle
 
-    from gennape.platform.serving_config import ServingConfig
-    from gennape.platform.serving_replica import Load
+    from gennape.platform.serving.config import ServingConfig
+    from gennape.platform.serving.replica import Load
     from gennape.predictors.predictor import Prediction
     from gennape.search_spaces.graphs.graph import PackedGraphs
 

@@ -12,12 +12,12 @@ from ray import serve
 
 from gennape.errors import CheckpointError, GennapeError, ServiceError
 from gennape.platform.cluster.connection import keep_replica_on_loopback
-from gennape.platform.serving_answers import Answer, answer_sets, probe_graphs
+from gennape.platform.serving.answers import Answer, answer_sets, probe_graphs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from gennape.platform.serving_config import ServingConfig
+    from gennape.platform.serving.config import ServingConfig
     from gennape.predictors.predictor import Predictor
     from gennape.search_spaces.graphs.graph import PackedGraphs
 

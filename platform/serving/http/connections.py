@@ -10,7 +10,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 if TYPE_CHECKING:
     import asyncio
 
-    from gennape.platform.serving_config import RequestLimits
+    from gennape.platform.serving.config import RequestLimits
 
 PER_REQUEST = 4  # connections for each request that may be in progress: most clients keep theirs
 

@@ -13,9 +13,9 @@ from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 
 from gennape.addresses import is_loopback
-from gennape.platform.http_auth import is_authorised
-from gennape.platform.http_metrics import OTHER_PATH
-from gennape.platform.serving_answers import OverloadedError
+from gennape.platform.serving.answers import OverloadedError
+from gennape.platform.serving.http.auth import is_authorised
+from gennape.platform.serving.http.metrics import OTHER_PATH
 from gennape.search_spaces.families.space import shown
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from starlette.responses import Response
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-    from gennape.platform.http_service import HttpService
+    from gennape.platform.serving.http.service import HttpService
 
 HEALTH, PREDICT, GRAPHS, ONNX, SPACES, METRICS = (
     "/health",

@@ -18,11 +18,11 @@ from ray.serve.exceptions import RayServeException
 from ray.serve.schema import LoggingConfig
 
 from gennape.errors import CheckpointError, ServiceError
-from gennape.platform.http_auth import require_token
-from gennape.platform.serving_answers import probe_graphs
-from gennape.platform.serving_config import ServingConfig
-from gennape.platform.serving_handle import Application, EnsembleHandle, brief
-from gennape.platform.serving_replica import Ensemble, load_checkpoint_at, load_files, read_files
+from gennape.platform.serving.answers import probe_graphs
+from gennape.platform.serving.config import ServingConfig
+from gennape.platform.serving.handle import Application, EnsembleHandle, brief
+from gennape.platform.serving.http.auth import require_token
+from gennape.platform.serving.replica import Ensemble, load_checkpoint_at, load_files, read_files
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from ray.serve.handle import DeploymentHandle
 
-    from gennape.platform.serving_replica import Load
+    from gennape.platform.serving.replica import Load
     from gennape.predictors.evaluation.scale import AccuracyScale
 
 __all__ = ["EnsembleHandle", "ServingConfig", "serve_ensemble", "update_ensemble"]
@@ -61,7 +61,7 @@ def serve_ensemble(
     with ExitStack() as stack:
         bound = None
         if config.http_port is not None:
-            from gennape.platform.http_server import bound_socket, url_of  # noqa: PLC0415 (searches need no HTTP)
+            from gennape.platform.serving.http.server import bound_socket, url_of  # noqa: PLC0415 (searches need no HTTP)
 
             require_token(config.host, token)
             bound = stack.enter_context(bound_socket(config.host, config.http_port))
@@ -71,9 +71,9 @@ def serve_ensemble(
         url = None if bound is None else url_of(bound)
         handle = EnsembleHandle(sha256, url, deployment.predict, config.max_batch_graphs, config.timeout_s, application)
         if bound is not None:
-            from gennape.platform.http_api import create_api  # noqa: PLC0415
-            from gennape.platform.http_server import listening  # noqa: PLC0415
-            from gennape.platform.http_service import HttpService  # noqa: PLC0415
+            from gennape.platform.serving.http.app import create_api  # noqa: PLC0415
+            from gennape.platform.serving.http.server import listening  # noqa: PLC0415
+            from gennape.platform.serving.http.service import HttpService  # noqa: PLC0415
 
             scales = {sha256: _scale(config.checkpoint)}
             api = create_api(HttpService(handle.ask, sha256, config.limits, token, scales=scales))
