@@ -152,7 +152,7 @@ def pretraining(epochs: int, address: str, folder: Path, name: str) -> list[str]
 
 def curve(folder: Path, name: str) -> tuple[int, list[tuple[int, float]]]:
     """Runs in MLflow that ended with this encoder, and the losses of the first by step."""
-    from gennape.platform.tracking import open_store  # noqa: PLC0415
+    from gennape.platform.tracking.tracker import open_store  # noqa: PLC0415
 
     client, experiment = open_store(folder / "workspace")
     runs = [run for run in client.search_runs([experiment]) if run.data.params["out"] == str(folder / name)]

@@ -24,9 +24,9 @@ from pathlib import Path
 import numpy as np
 
 from gennape.platform.cluster.connection import local_ray
-from gennape.platform.tracking import Tracker, track
-from gennape.platform.tracking_catch_up import catch_up
-from gennape.platform.tracking_store import ENVIRONMENT
+from gennape.platform.tracking.catch_up import catch_up
+from gennape.platform.tracking.store import ENVIRONMENT
+from gennape.platform.tracking.tracker import Tracker, track
 from gennape.platform.workspace.ports import claim_port
 
 HOST, START_S = "127.0.0.1", 180.0

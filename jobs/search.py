@@ -241,7 +241,7 @@ def _run(
     from gennape.platform.search.run_report import RunReport
     from gennape.platform.search.runs import FINISHED, config_of, set_status, status_of
     from gennape.platform.serving.deployment import ServingConfig, serve_ensemble
-    from gennape.platform.tracking import track
+    from gennape.platform.tracking.tracker import track
 
     config, screen = config_of(folder), Console(stderr=True, highlight=False)
     parameters = {name: str(value) for name, value in config.model_dump().items()}

@@ -31,7 +31,7 @@ def register_result(checkpoint: Path, verb: str, workspace: Path | None, trackin
     """Register a checkpoint that is written, and say as what; where MLflow does not answer, say what to do."""
     from rich.console import Console
 
-    from gennape.platform.tracking_models import register_checkpoint
+    from gennape.platform.tracking.registration import register_checkpoint
     from gennape.platform.workspace.files import open_workspace
 
     folder = open_workspace(workspace)
@@ -60,6 +60,6 @@ def warn_elsewhere(checkpoint: Path | str | None, *spaces: str) -> None:
 
 def refuse_wrong_address(tracking_uri: str | None) -> None:
     """Raise :class:`ConfigError` for what is no address of a server: before training, not after it."""
-    from gennape.platform.tracking_store import server_address
+    from gennape.platform.tracking.store import server_address
 
     server_address(tracking_uri)

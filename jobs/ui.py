@@ -22,8 +22,8 @@ def ui(
     """Send to MLflow what runs could not, then open it on the runs of a workspace, until Ctrl-C."""
     from rich.console import Console
 
-    from gennape.platform.tracking_store import server_address
-    from gennape.platform.tracking_ui import serve_ui
+    from gennape.platform.tracking.store import server_address
+    from gennape.platform.tracking.ui.mlflow import serve_ui
     from gennape.platform.workspace.files import open_workspace
 
     out = Console(highlight=False, markup=False, soft_wrap=True)
@@ -43,7 +43,7 @@ def ui(
 
 
 def _catch_up(workspace: Path, out: Console) -> None:
-    from gennape.platform.tracking_catch_up import catch_up
+    from gennape.platform.tracking.catch_up import catch_up
 
     for found in catch_up(workspace):
         where = found.server or "the store of the workspace"

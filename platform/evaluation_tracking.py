@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 from gennape.errors import WorkspaceError
 from gennape.platform.evaluation_tables import PREDICTOR, learning_curves
-from gennape.platform.tracking_sender import MOST_METRICS
-from gennape.platform.tracking_store import open_store, provenance, server_address
+from gennape.platform.tracking.sender import MOST_METRICS
+from gennape.platform.tracking.store import open_store, provenance, server_address
 from gennape.predictors.evaluation.protocol import ALL
 
 if TYPE_CHECKING:

@@ -14,8 +14,8 @@ from gennape.errors import ConfigError
 from gennape.platform.cluster.connection import local_ray
 from gennape.platform.labelling_pool import Pool, Share, Study, epochs_path
 from gennape.platform.labelling_rows import DONE, beside, check_suffix, draw_labels, read_row, row_path, write_labels
-from gennape.platform.tracking import track
-from gennape.platform.tracking_journal import new_name
+from gennape.platform.tracking.journal import new_name
+from gennape.platform.tracking.tracker import track
 from gennape.platform.workspace.files import make_writable, remove_partial_files
 from gennape.platform.workspace.run_files import read_json, write_json
 from gennape.platform.workspace.run_lock import lock_run, work_folder
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from gennape.platform.labelling_rows import Task
-    from gennape.platform.tracking import Tracker
+    from gennape.platform.tracking.tracker import Tracker
     from gennape.predictors.labelling.recipe import Recipe
 
 #: Within a workspace: decoded images, and a folder for each study; what a study's holds.

@@ -18,8 +18,8 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from gennape.errors import ConfigError, GennapeError, ServiceError
 from gennape.platform.cluster.connection import local_ray, on_loopback
 from gennape.platform.pretraining_worker import Board, Point, meet, work
-from gennape.platform.tracking import track
-from gennape.platform.tracking_journal import new_name
+from gennape.platform.tracking.journal import new_name
+from gennape.platform.tracking.tracker import track
 from gennape.platform.workspace.run_files import read_json, write_json
 from gennape.platform.workspace.settings import flat
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
-    from gennape.platform.tracking import Tracker
+    from gennape.platform.tracking.tracker import Tracker
     from gennape.predictors.encoder.encoder import EncoderConfig
     from gennape.predictors.encoder.pretraining import PretrainConfig
 

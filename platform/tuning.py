@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 from gennape.errors import ConfigError, GennapeError, ServiceError, WorkspaceError
 from gennape.platform.cluster.connection import local_ray
-from gennape.platform.tracking import track
-from gennape.platform.tracking_journal import new_name
+from gennape.platform.tracking.journal import new_name
+from gennape.platform.tracking.tracker import track
 from gennape.platform.tuning_trial import CONFIG, FACTOR, RESULTS, Rows, Settings, Study, run_trial
 from gennape.platform.workspace.files import make_writable, remove_partial_files
 from gennape.platform.workspace.run_files import read_json, write_json
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
-    from gennape.platform.tracking import Tracker
+    from gennape.platform.tracking.tracker import Tracker
 
 #: Within a workspace: a folder for each tuning. Within it: its run in MLflow, what MLflow was told, what it shows.
 FOLDER = "tuning"

@@ -20,7 +20,7 @@ from gennape.platform import labelling
 from gennape.platform.labelling import Labelled, Progress
 from gennape.platform.search.config import search_config
 from gennape.platform.search.runs import REPORT, describe_run
-from gennape.platform.tracking import open_store
+from gennape.platform.tracking.tracker import open_store
 from gennape.predictors.labelling.recipe import Recipe
 from gennape.search_spaces.families.registry import family
 

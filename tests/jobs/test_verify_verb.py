@@ -18,7 +18,7 @@ from gennape.jobs.verify import _say
 from gennape.platform.labelling_sources import sampled
 from gennape.platform.search.config import search_config
 from gennape.platform.search.runs import REPORT, describe_run
-from gennape.platform.tracking import open_store
+from gennape.platform.tracking.tracker import open_store
 from gennape.platform.verification import FRONT_ROLE, KNOWN, MEDIAN, NAMED, Candidates, candidates, verdict
 from gennape.predictors.model.checkpoint import load_checkpoint
 from gennape.search_spaces.families.registry import family

@@ -15,7 +15,7 @@ from contextlib import contextmanager, nullcontext
 import gennape.platform.cluster.connection
 import gennape.platform.search.islands
 import gennape.platform.serving.deployment
-import gennape.platform.tracking
+import gennape.platform.tracking.tracker
 import gennape.predictors.model.checkpoint
 from gennape.jobs import cli
 from gennape.jobs.search import search
@@ -85,7 +85,7 @@ def replace(set_attribute, islands, seconds, tracker):
 
     set_attribute(gennape.predictors.model.checkpoint, "load_checkpoint", lambda _path=None: SyntheticPredictor())
     set_attribute(gennape.platform.serving.deployment, "serve_ensemble", lambda _config: nullcontext(Slow(seconds)))
-    set_attribute(gennape.platform.tracking, "track", track)
+    set_attribute(gennape.platform.tracking.tracker, "track", track)
     if islands == "inline":
         set_attribute(gennape.platform.cluster.connection, "local_ray", lambda _address=None: nullcontext())
         set_attribute(gennape.platform.search.islands, "RayIslands", InlineIslands)

@@ -18,7 +18,7 @@ import traceback
 from contextlib import closing
 from pathlib import Path
 
-from gennape.platform.tracking_store import ENVIRONMENT, open_store
+from gennape.platform.tracking.store import ENVIRONMENT, open_store
 
 os.environ.update(ENVIRONMENT)
 import mlflow.store.tracking.sqlalchemy_store

@@ -471,7 +471,7 @@ def test_projection_by_t_sne_keeps_clusters_apart() -> None:
 @pytest.mark.cluster
 def test_a_run_holds_figures_and_files(evaluation: Evaluation, tmp_path: Path) -> None:
     from gennape.platform.evaluation_tracking import evaluation_run
-    from gennape.platform.tracking import open_store
+    from gennape.platform.tracking.tracker import open_store
 
     paths = write_evaluation(tmp_path, evaluation)
     with evaluation_run(tmp_path, "evaluate-1", {"labels": "50"}) as log:

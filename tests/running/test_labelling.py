@@ -31,7 +31,7 @@ from gennape.platform.labelling_rows import (
     write_row,
 )
 from gennape.platform.labelling_sources import architectures_in, sampled, telling
-from gennape.platform.tracking import open_store
+from gennape.platform.tracking.tracker import open_store
 from gennape.predictors.labelling.device_images import put
 from gennape.predictors.labelling.failures import DivergedError, UnsuitableImagesError
 from gennape.predictors.labelling.images import read_image_set

@@ -28,7 +28,7 @@ from gennape.platform.pretraining import (
     pretrain_on_workers,
     training_folder,
 )
-from gennape.platform.tracking import open_store
+from gennape.platform.tracking.tracker import open_store
 from gennape.platform.workspace.files import atomic_write_bytes
 from gennape.platform.workspace.run_lock import lock_run
 from gennape.predictors.encoder.contrastive import GENERAL, GENNAPE

@@ -198,7 +198,7 @@ def test_an_interruption_after_the_end_leaves_the_run_finished(tmp_path, tracker
         yield tracker
         raise KeyboardInterrupt  # while what is told to MLflow is waited for
 
-    monkeypatch.setattr("gennape.platform.tracking.track", track)
+    monkeypatch.setattr("gennape.platform.tracking.tracker.track", track)
     result = call(tmp_path, *SMALL)
     (run,) = list_runs(tmp_path)
     assert result.exit_code == 130

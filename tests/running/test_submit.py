@@ -44,7 +44,7 @@ VERBS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
 # What runs on the cluster: which gennape and which platform are imported, by the driver and by a worker.
 PROBE = """
 import platform, sys
-import gennape, gennape.platform.tracking, ray
+import gennape, gennape.platform.tracking.tracker, ray
 from importlib.metadata import version
 
 def where():

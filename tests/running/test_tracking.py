@@ -15,10 +15,10 @@ import ray
 import gennape
 from gennape.errors import WorkspaceError
 from gennape.platform.cluster.connection import local_ray
-from gennape.platform.tracking import track
-from gennape.platform.tracking_catch_up import catch_up
-from gennape.platform.tracking_journal import Journal, Record, write_record
-from gennape.platform.tracking_store import open_store, provenance, store_uri
+from gennape.platform.tracking.catch_up import catch_up
+from gennape.platform.tracking.journal import Journal, Record, write_record
+from gennape.platform.tracking.store import open_store, provenance, store_uri
+from gennape.platform.tracking.tracker import track
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,7 +32,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy i
 
 @pytest.fixture(autouse=True)
 def _little_patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gennape.platform.tracking.GRACE_S", 0.5)
+    monkeypatch.setattr("gennape.platform.tracking.tracker.GRACE_S", 0.5)
 
 
 @pytest.fixture(scope="module")
@@ -173,7 +173,7 @@ def test_an_unreadable_store_is_reported_and_caught_up_with(
         tracker.metrics(0, {"hypervolume": 1.0, "best": 2.0})
         with pytest.raises(WorkspaceError, match=r"mlflow\.db"):
             tracker.run_id  # noqa: B018
-    (record,) = [record for record in caplog.records if record.name == "gennape.platform.tracking"]
+    (record,) = [record for record in caplog.records if record.name == "gennape.platform.tracking.tracker"]
     assert "2 values" in record.getMessage()
     assert "gennape ui" in record.getMessage()
     (tmp_path / "mlflow.db").unlink()

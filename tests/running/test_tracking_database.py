@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from gennape.errors import WorkspaceError
-from gennape.platform.tracking_store import open_store, store_uri
+from gennape.platform.tracking.store import open_store, store_uri
 
 # MLflow's own, of its tables.
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated")

@@ -14,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gennape.errors import WorkspaceError
-from gennape.platform import tracking_journal
 from gennape.platform.search.island_metrics import island_metrics
-from gennape.platform.tracking_journal import (
+from gennape.platform.tracking import journal as tracking_journal
+from gennape.platform.tracking.journal import (
     Journal,
     Place,
     Record,

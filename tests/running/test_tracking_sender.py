@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from gennape.errors import CheckpointError, WorkspaceError
-from gennape.platform import registered_model
-from gennape.platform.tracking_catch_up import catch_up
-from gennape.platform.tracking_journal import (
+from gennape.platform.tracking import model as registered_model
+from gennape.platform.tracking.catch_up import catch_up
+from gennape.platform.tracking.journal import (
     Journal,
     Record,
     journal_folder,
@@ -20,9 +20,9 @@ from gennape.platform.tracking_journal import (
     read_record,
     write_record,
 )
-from gennape.platform.tracking_models import register_checkpoint
-from gennape.platform.tracking_sender import Sender
-from gennape.platform.tracking_store import open_store
+from gennape.platform.tracking.registration import register_checkpoint
+from gennape.platform.tracking.sender import Sender
+from gennape.platform.tracking.store import open_store
 from gennape.predictors.model.checkpoint import checkpoint_name, shipped_checkpoint
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ def test_a_run_whose_process_was_killed_is_called_killed_and_goes_on(tmp_path: P
 def test_no_run_is_begun_anew_at_a_server_that_may_be_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
-    monkeypatch.setattr("gennape.platform.tracking_sender.open_store", lambda *_: open_store(elsewhere))
+    monkeypatch.setattr("gennape.platform.tracking.sender.open_store", lambda *_: open_store(elsewhere))
     folder = _sent(tmp_path, [START]).folder
     write_record(folder, Record("http://host:5000", "token", "f" * 32))
     with pytest.raises(WorkspaceError, match=r"no MLflow run f+ at http://host:5000 .*--tracking-uri"):

@@ -28,12 +28,12 @@ from gennape.jobs.cli import app
 from gennape.jobs.tracked import register_result
 from gennape.platform import tuning
 from gennape.platform.cluster.connection import local_ray
-from gennape.platform.registered_model import CheckpointModel, _load_pyfunc
 from gennape.platform.serving.http.app import example
-from gennape.platform.tracking import track
-from gennape.platform.tracking_catch_up import catch_up
-from gennape.platform.tracking_models import register_checkpoint
-from gennape.platform.tracking_store import ENVIRONMENT, Credentials, open_store, server_address
+from gennape.platform.tracking.catch_up import catch_up
+from gennape.platform.tracking.model import CheckpointModel, _load_pyfunc
+from gennape.platform.tracking.registration import register_checkpoint
+from gennape.platform.tracking.store import ENVIRONMENT, Credentials, open_store, server_address
+from gennape.platform.tracking.tracker import track
 from gennape.platform.tuning_trial import Epochs, Settings, Study
 from gennape.platform.workspace.ports import claim_port
 from gennape.predictors.encoder.encoder import EncoderConfig, GraphEncoder
@@ -76,7 +76,7 @@ def server(outage: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Iter
 
 @pytest.fixture(autouse=True)
 def _little_patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gennape.platform.tracking.GRACE_S", 0.5)
+    monkeypatch.setattr("gennape.platform.tracking.tracker.GRACE_S", 0.5)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
 
 

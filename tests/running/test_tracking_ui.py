@@ -22,9 +22,9 @@ import pytest
 
 from gennape.errors import ServiceError
 from gennape.platform.cluster.connection import local_ray
-from gennape.platform.tracking import track
-from gennape.platform.tracking_store import open_store
-from gennape.platform.tracking_ui import serve_ui
+from gennape.platform.tracking.store import open_store
+from gennape.platform.tracking.tracker import track
+from gennape.platform.tracking.ui.mlflow import serve_ui
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -26,7 +26,7 @@ from gennape.errors import ConfigError, WorkspaceError
 from gennape.jobs import tune as verb
 from gennape.jobs.cli import app
 from gennape.platform import tuning
-from gennape.platform.tracking import open_store
+from gennape.platform.tracking.tracker import open_store
 from gennape.platform.tuning import tuning_folder
 from gennape.platform.tuning_trial import CONFIG, NAMES, RESULTS, Epochs, Settings, Study, draw_settings, measure
 from gennape.predictors.model import fitting as training

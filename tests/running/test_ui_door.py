@@ -11,7 +11,7 @@ from starlette.routing import Route, WebSocketRoute
 from starlette.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
 
-from gennape.platform.ui_door import Door
+from gennape.platform.tracking.ui.door import Door
 
 HOME = "http://127.0.0.1:5000"
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")

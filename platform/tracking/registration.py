@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from gennape.errors import GennapeError
-from gennape.platform.registered_model import ENCODERS, PREDICTORS
-from gennape.platform.tracking_journal import (
+from gennape.platform.tracking.journal import (
     Journal,
     Record,
     clear,
@@ -19,8 +18,9 @@ from gennape.platform.tracking_journal import (
     new_token,
     write_record,
 )
-from gennape.platform.tracking_sender import Sender
-from gennape.platform.tracking_store import brief, provenance, server_address, store_uri
+from gennape.platform.tracking.model import ENCODERS, PREDICTORS
+from gennape.platform.tracking.sender import Sender
+from gennape.platform.tracking.store import brief, provenance, server_address, store_uri
 from gennape.predictors.model.checkpoint import checkpoint_name, is_encoder, provenance_of
 
 if TYPE_CHECKING:

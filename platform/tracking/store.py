@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import gennape
 from gennape.addresses import web_address, without_query
 from gennape.errors import ConfigError, ServiceError, WorkspaceError
-from gennape.platform.tracking_database import NAME, database
+from gennape.platform.tracking.database import NAME, database
 from gennape.source import commit
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from gennape.errors import WorkspaceError
-from gennape.platform.tracking_journal import (
+from gennape.platform.tracking.journal import (
     Journal,
     Record,
     clear,
@@ -24,8 +24,8 @@ from gennape.platform.tracking_journal import (
     values_after,
     write_record,
 )
-from gennape.platform.tracking_sender import Sender, State
-from gennape.platform.tracking_store import Credentials, brief, open_store, provenance, server_address, store_uri
+from gennape.platform.tracking.sender import Sender, State
+from gennape.platform.tracking.store import Credentials, brief, open_store, provenance, server_address, store_uri
 from gennape.platform.workspace.hints import command, workspace_option
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""The process of MLflow's web interface: ``python -m gennape.platform.ui_server WORKSPACE SOCKET PIPE``.
+"""The process of MLflow's web interface: ``python -m gennape.platform.tracking.ui.server WORKSPACE SOCKET PIPE``.
 
 It listens on a socket that it is handed, writes the path of each link that opens it into a pipe, one a line, and ends
 when its standard input does: with the process that started it, however that ends. No secret is in its arguments or
@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING
 
 import uvicorn
 
-from gennape.platform.tracking_store import ENVIRONMENT, store_uri
-from gennape.platform.ui_door import Door
+from gennape.platform.tracking.store import ENVIRONMENT, store_uri
+from gennape.platform.tracking.ui.door import Door
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
@@ -58,7 +58,7 @@ def _application(workspace: Path) -> ASGIApp:
     os.environ[constants.ARTIFACT_ROOT_ENV_VAR] = artifacts
     from mlflow.server.fastapi_app import app  # noqa: PLC0415
 
-    from gennape.platform.ui_artifacts import confine  # noqa: PLC0415
+    from gennape.platform.tracking.ui.artifacts import confine  # noqa: PLC0415
 
     confine(workspace)
     return app

@@ -15,7 +15,7 @@ from typing import IO, TYPE_CHECKING
 
 from gennape.errors import ServiceError
 from gennape.platform.serving.http.server import bound_socket, url_of
-from gennape.platform.tracking_store import ENVIRONMENT, open_store
+from gennape.platform.tracking.store import ENVIRONMENT, open_store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -64,7 +64,15 @@ def serve_ui(workspace: Path, port: int) -> Iterator[Ui]:
 
 
 def _start(workspace: Path, listening: int, writing: int, words: IO[bytes]) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-P", "-m", "gennape.platform.ui_server", str(workspace), str(listening), str(writing)]
+    command = [
+        sys.executable,
+        "-P",
+        "-m",
+        "gennape.platform.tracking.ui.server",
+        str(workspace),
+        str(listening),
+        str(writing),
+    ]
     try:
         return subprocess.Popen(  # noqa: S603 (our own arguments)
             command,

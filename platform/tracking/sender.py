@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gennape.errors import GennapeError, WorkspaceError
-from gennape.platform.tracking_journal import (
+from gennape.platform.tracking.journal import (
     Place,
     entries,
     flush,
@@ -22,7 +22,7 @@ from gennape.platform.tracking_journal import (
     write_place,
     write_record,
 )
-from gennape.platform.tracking_store import ENVIRONMENT, IMPATIENT, PARENT, brief, open_store
+from gennape.platform.tracking.store import ENVIRONMENT, IMPATIENT, PARENT, brief, open_store
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -217,7 +217,7 @@ class Sender:
         self._mlflow().log_artifacts(self._run(), entry["artifacts"])
 
     def _model(self, entry: Mapping[str, Any]) -> None:
-        from gennape.platform.registered_model import add_version  # noqa: PLC0415
+        from gennape.platform.tracking.model import add_version  # noqa: PLC0415
 
         checkpoint = Path(entry["model"])
         try:

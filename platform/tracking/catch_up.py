@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from gennape.errors import GennapeError, WorkspaceError
-from gennape.platform.tracking_journal import clear, entries, journals, lock_journal, read_place, segments, values_after
-from gennape.platform.tracking_sender import Sender
-from gennape.platform.tracking_store import brief
+from gennape.platform.tracking.journal import clear, entries, journals, lock_journal, read_place, segments, values_after
+from gennape.platform.tracking.sender import Sender
+from gennape.platform.tracking.store import brief
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
