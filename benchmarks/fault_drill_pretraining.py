@@ -173,8 +173,8 @@ def main() -> None:
     options = parser.parse_args()
     # Before Ray starts; on loopback, and tokens would be written to ~.
     os.environ.update(ENVIRONMENT | LOOPBACK | {"RAY_AUTH_MODE": "disabled"})
-    from gennape.platform.pretraining import newest_state, training_folder  # noqa: PLC0415
-    from gennape.platform.pretraining_worker import step_of  # noqa: PLC0415
+    from gennape.platform.training.pretraining import newest_state, training_folder  # noqa: PLC0415
+    from gennape.platform.training.worker import step_of  # noqa: PLC0415
 
     rng, began, epochs = np.random.default_rng(options.seed), time.monotonic(), 4 * (options.kills + 2)
     with tempfile.TemporaryDirectory(prefix="gennape-") as name, ExitStack() as stack:

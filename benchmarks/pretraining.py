@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from gennape.platform.cluster.connection import ENVIRONMENT
-from gennape.platform.pretraining import Prepared, WorkersConfig, pretrain_on_workers
 from gennape.platform.tracking.tracker import open_store
+from gennape.platform.training.pretraining import Prepared, WorkersConfig, pretrain_on_workers
 from gennape.predictors.encoder.data_parallel import PretrainData
 from gennape.predictors.encoder.encoder import EncoderConfig
 from gennape.predictors.encoder.pretraining import PretrainConfig

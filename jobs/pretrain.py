@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import numpy as np
     from jaxtyping import Float64, Int64
 
-    from gennape.platform.pretraining import WorkersConfig
+    from gennape.platform.training.pretraining import WorkersConfig
     from gennape.predictors.encoder.encoder import EncoderConfig
     from gennape.predictors.encoder.pretraining import PretrainConfig
     from gennape.search_spaces.families.space import SearchSpace
@@ -101,7 +101,7 @@ def pretrain(
     networks = _Networks(_sources(family or ["nb101"], data or []), sample, np.random.default_rng(seed), batch)
     sizes = EncoderConfig(hidden, layers, embedding, dropout)
     if workers > 1 or gpus_per_worker or address is not None:
-        from gennape.platform.pretraining import WorkersConfig
+        from gennape.platform.training.pretraining import WorkersConfig
 
         if device is not None:
             raise ConfigError("--device is for one process; workers train on GPUs with --gpus-per-worker 1")
@@ -164,7 +164,7 @@ def _on_workers(
 
     from gennape.jobs.progress import progress_bar
     from gennape.jobs.provenance import provenance
-    from gennape.platform.pretraining import Prepared, pretrain_on_workers
+    from gennape.platform.training.pretraining import Prepared, pretrain_on_workers
     from gennape.platform.workspace.files import open_workspace
     from gennape.predictors.encoder.data_parallel import PretrainData
 

@@ -13,8 +13,8 @@ from gennape.platform.workspace.hints import command
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from gennape.platform.tuning import Found
-    from gennape.platform.tuning_trial import Rows
+    from gennape.platform.training.trial import Rows
+    from gennape.platform.training.tuning import Found
     from gennape.search_spaces.families.space import SearchSpace
     from gennape.search_spaces.graphs.graph import PackedGraphs
     from gennape.search_spaces.labels.labels import LabelledArchitectures
@@ -55,8 +55,8 @@ def tune(
     from gennape.errors import ConfigError
     from gennape.jobs.progress import progress_bar
     from gennape.jobs.provenance import provenance
-    from gennape.platform.tuning import tune_settings, tuning_folder
-    from gennape.platform.tuning_trial import NAMES, Epochs, Study, draw_settings
+    from gennape.platform.training.trial import NAMES, Epochs, Study, draw_settings
+    from gennape.platform.training.tuning import tune_settings, tuning_folder
     from gennape.platform.workspace.files import open_workspace
 
     refuse_wrong_address(tracking_uri)
@@ -96,7 +96,7 @@ def tune(
 def _rows(data: Path, family: str, judge: Path | None, judge_family: str, rows: int, minimum: float, seed: int) -> Rows:
     """Rows to learn from, to weigh members by, and to judge by; rows that are tested on take no part."""
     from gennape.errors import ConfigError
-    from gennape.platform.tuning_trial import Rows
+    from gennape.platform.training.trial import Rows
     from gennape.search_spaces.families.registry import family as family_named
     from gennape.search_spaces.graphs.spectrum import laplacian_spectra
     from gennape.search_spaces.labels.labels import read_labels, split

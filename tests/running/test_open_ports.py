@@ -70,7 +70,7 @@ def test_a_socket_on_every_interface_is_seen():
 def _meet(rank, folder):
     import torch
 
-    from gennape.platform.pretraining_worker import meet
+    from gennape.platform.training.worker import meet
 
     torch.set_num_threads(1)
     meet("gloo", str(folder / "meeting"), rank, 2, 120.0)

@@ -19,16 +19,17 @@ from typer.testing import CliRunner
 
 from gennape.errors import CheckpointError, ConfigError, ServiceError
 from gennape.jobs.cli import app
-from gennape.platform import pretraining, pretraining_driver
 from gennape.platform.cluster.connection import local_ray
-from gennape.platform.pretraining import (
+from gennape.platform.tracking.tracker import open_store
+from gennape.platform.training import driver as pretraining_driver
+from gennape.platform.training import pretraining
+from gennape.platform.training.pretraining import (
     Prepared,
     WorkersConfig,
     newest_state,
     pretrain_on_workers,
     training_folder,
 )
-from gennape.platform.tracking.tracker import open_store
 from gennape.platform.workspace.files import atomic_write_bytes
 from gennape.platform.workspace.run_lock import lock_run
 from gennape.predictors.encoder.contrastive import GENERAL, GENNAPE

@@ -26,7 +26,6 @@ from typer.testing import CliRunner
 from gennape.errors import ConfigError, ServiceError
 from gennape.jobs.cli import app
 from gennape.jobs.tracked import register_result
-from gennape.platform import tuning
 from gennape.platform.cluster.connection import local_ray
 from gennape.platform.serving.http.app import example
 from gennape.platform.tracking.catch_up import catch_up
@@ -34,7 +33,8 @@ from gennape.platform.tracking.model import CheckpointModel, _load_pyfunc
 from gennape.platform.tracking.registration import register_checkpoint
 from gennape.platform.tracking.store import ENVIRONMENT, Credentials, open_store, server_address
 from gennape.platform.tracking.tracker import track
-from gennape.platform.tuning_trial import Epochs, Settings, Study
+from gennape.platform.training import tuning
+from gennape.platform.training.trial import Epochs, Settings, Study
 from gennape.platform.workspace.ports import claim_port
 from gennape.predictors.encoder.encoder import EncoderConfig, GraphEncoder
 from gennape.predictors.model.checkpoint import load_checkpoint, save_encoder, shipped_checkpoint

@@ -25,10 +25,10 @@ from typer.testing import CliRunner
 from gennape.errors import ConfigError, WorkspaceError
 from gennape.jobs import tune as verb
 from gennape.jobs.cli import app
-from gennape.platform import tuning
 from gennape.platform.tracking.tracker import open_store
-from gennape.platform.tuning import tuning_folder
-from gennape.platform.tuning_trial import CONFIG, NAMES, RESULTS, Epochs, Settings, Study, draw_settings, measure
+from gennape.platform.training import tuning
+from gennape.platform.training.trial import CONFIG, NAMES, RESULTS, Epochs, Settings, Study, draw_settings, measure
+from gennape.platform.training.tuning import tuning_folder
 from gennape.predictors.model import fitting as training
 from gennape.predictors.model.checkpoint import provenance_of
 from gennape.search_spaces.families.registry import family

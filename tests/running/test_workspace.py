@@ -10,9 +10,9 @@ import pytest
 
 from gennape.errors import WorkspaceError
 from gennape.platform.labelling import study_folder
-from gennape.platform.pretraining import training_folder
 from gennape.platform.search.runs import create_run, find_run, set_status, status_of
-from gennape.platform.tuning import tuning_folder
+from gennape.platform.training.pretraining import training_folder
+from gennape.platform.training.tuning import tuning_folder
 from gennape.platform.workspace.files import atomic_path, atomic_write_bytes, find_workspace, open_workspace
 from gennape.platform.workspace.run_files import read_json, write_json
 from gennape.platform.workspace.run_lock import lock_run

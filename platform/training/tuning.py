@@ -20,7 +20,7 @@ from gennape.errors import ConfigError, GennapeError, ServiceError, WorkspaceErr
 from gennape.platform.cluster.connection import local_ray
 from gennape.platform.tracking.journal import new_name
 from gennape.platform.tracking.tracker import track
-from gennape.platform.tuning_trial import CONFIG, FACTOR, RESULTS, Rows, Settings, Study, run_trial
+from gennape.platform.training.trial import CONFIG, FACTOR, RESULTS, Rows, Settings, Study, run_trial
 from gennape.platform.workspace.files import make_writable, remove_partial_files
 from gennape.platform.workspace.run_files import read_json, write_json
 from gennape.platform.workspace.run_lock import lock_run, work_folder

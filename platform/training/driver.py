@@ -17,9 +17,9 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from gennape.errors import ConfigError, GennapeError, ServiceError
 from gennape.platform.cluster.connection import local_ray, on_loopback
-from gennape.platform.pretraining_worker import Board, Point, meet, work
 from gennape.platform.tracking.journal import new_name
 from gennape.platform.tracking.tracker import track
+from gennape.platform.training.worker import Board, Point, meet, work
 from gennape.platform.workspace.run_files import read_json, write_json
 from gennape.platform.workspace.settings import flat
 

@@ -17,8 +17,8 @@ import numpy as np
 import pyarrow as pa
 
 from gennape.errors import ConfigError, ServiceError
-from gennape.platform.pretraining_driver import Training, WorkersConfig, status_of, train
-from gennape.platform.pretraining_worker import CONFIG, GRAPHS, newest_state, step_of
+from gennape.platform.training.driver import Training, WorkersConfig, status_of, train
+from gennape.platform.training.worker import CONFIG, GRAPHS, newest_state, step_of
 from gennape.platform.workspace.files import make_writable, remove_partial_files
 from gennape.platform.workspace.run_files import read_json, write_json
 from gennape.platform.workspace.run_lock import lock_run, work_folder
