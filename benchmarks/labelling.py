@@ -26,11 +26,11 @@ import numpy as np
 import torch
 
 from gennape.errors import GennapeError
-from gennape.predictors.labelling.captured import own_stream
-from gennape.predictors.labelling.device_images import put
-from gennape.predictors.labelling.images import ImageSet, read_image_set
-from gennape.predictors.labelling.network_training import NetworkTraining, train
-from gennape.predictors.labelling.recipe import Recipe, Seed
+from gennape.platform.labelling.training.captured import own_stream
+from gennape.platform.labelling.training.device_images import put
+from gennape.platform.labelling.training.images import ImageSet, read_image_set
+from gennape.platform.labelling.training.network_training import NetworkTraining, train
+from gennape.platform.labelling.training.recipe import Recipe, Seed
 from gennape.search_spaces.families.registry import family
 from gennape.search_spaces.graphs.canonical import canonical_hashes
 from gennape.search_spaces.graphs.graph import pack

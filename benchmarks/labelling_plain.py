@@ -24,10 +24,10 @@ from importing import load_torchvision
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
-from gennape.predictors.labelling.device_images import put
-from gennape.predictors.labelling.images import Images, ImageSet, read_image_set
-from gennape.predictors.labelling.network_training import NetworkTraining
-from gennape.predictors.labelling.recipe import Recipe, Seed
+from gennape.platform.labelling.training.device_images import put
+from gennape.platform.labelling.training.images import Images, ImageSet, read_image_set
+from gennape.platform.labelling.training.network_training import NetworkTraining
+from gennape.platform.labelling.training.recipe import Recipe, Seed
 from gennape.search_spaces.families.registry import family
 from gennape.search_spaces.graphs.module import compile_graph
 

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     import numpy as np
     from jaxtyping import Int64
 
-    from gennape.platform.labelling import Labelled
+    from gennape.platform.labelling.study import Labelled
     from gennape.search_spaces.families.space import SearchSpace
 
 
@@ -72,8 +72,8 @@ def label(
 ) -> None:
     """Train networks on images by one recipe, and write the labels that fit, finetune and evaluate read."""
     from gennape.jobs.tracked import refuse_wrong_address
-    from gennape.platform.labelling import ImageSources, Workers
-    from gennape.platform.labelling_rows import check_suffix, tasks_of
+    from gennape.platform.labelling.rows import check_suffix, tasks_of
+    from gennape.platform.labelling.study import ImageSources, Workers
     from gennape.platform.workspace.files import open_workspace
 
     check_suffix(out)
@@ -103,7 +103,7 @@ def _networks(
     checkpoint: Path | None,
 ) -> tuple[SearchSpace, Int64[np.ndarray, "n g"]]:
     """The family, and the networks that exactly one of the options names."""
-    from gennape.platform.labelling_sources import architectures_in, front_of, sampled, telling
+    from gennape.platform.labelling.sources import architectures_in, front_of, sampled, telling
     from gennape.search_spaces.families.registry import family
 
     require_one("which networks?", {"--sample N": sample, "--run NAME": run, "--architectures FILE": architectures})
@@ -126,7 +126,7 @@ def _networks(
 
 def _summary(out: Path, space: str, result: Labelled) -> None:
     """What was made, what failed, and what to do next."""
-    from gennape.platform.labelling_rows import beside
+    from gennape.platform.labelling.rows import beside
 
     for note in result.notes:
         typer.echo(note, err=True)

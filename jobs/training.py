@@ -13,9 +13,9 @@ from gennape.jobs.input_files import require_file
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from gennape.platform.labelling import ImageSources, Labelled, Progress, Workers
-    from gennape.platform.labelling_rows import Task
-    from gennape.predictors.labelling.recipe import Recipe
+    from gennape.platform.labelling.rows import Task
+    from gennape.platform.labelling.study import ImageSources, Labelled, Progress, Workers
+    from gennape.platform.labelling.training.recipe import Recipe
 
 Images = Annotated[Path, typer.Option(help="Images to train on: Parquet (image, label), or a folder per class.")]
 TestImages = Annotated[Path | None, typer.Option(help="Images to test on, of the same form.")]
@@ -50,7 +50,7 @@ def train_networks(
 ) -> Labelled:
     """Train them, show how far it is, and when interrupted say how to go on."""
     from gennape.jobs.progress import progress_bar
-    from gennape.platform.labelling import label as label_tasks
+    from gennape.platform.labelling.study import label as label_tasks
 
     try:
         with progress_bar("Labelling", len(tasks) * recipe.epochs) as advance:
@@ -88,7 +88,7 @@ def recipe_of(path: Path | None, given: dict[str, int | None], device: str) -> R
     """The settings of a file, and those of the command line over them; what ``device`` computes best with."""
     import json
 
-    from gennape.predictors.labelling.recipe import recipe_from
+    from gennape.platform.labelling.training.recipe import recipe_from
     from gennape.search_spaces.files.bounded import read_regular
 
     settings: Any = {}

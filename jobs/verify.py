@@ -62,10 +62,10 @@ def verify(
     import pandas as pd
 
     from gennape.platform.evaluation_tracking import finished_run
-    from gennape.platform.labelling import ImageSources, Workers
-    from gennape.platform.labelling_rows import tasks_of
-    from gennape.platform.labelling_sources import architectures_in, family_of
-    from gennape.platform.verification import candidates, metrics_of, verdict, write_verdict
+    from gennape.platform.labelling.rows import tasks_of
+    from gennape.platform.labelling.sources import architectures_in, family_of
+    from gennape.platform.labelling.study import ImageSources, Workers
+    from gennape.platform.labelling.verification import candidates, metrics_of, verdict, write_verdict
     from gennape.platform.workspace.files import make_writable, open_workspace
 
     refuse_wrong_address(tracking_uri)

@@ -16,12 +16,12 @@ from gennape.errors import ConfigError, InvalidDataError, WorkspaceError
 from gennape.jobs.cli import app
 from gennape.jobs.label import _networks
 from gennape.jobs.training import device_of, recipe_of
-from gennape.platform import labelling
-from gennape.platform.labelling import Labelled, Progress
+from gennape.platform.labelling import study as labelling
+from gennape.platform.labelling.study import Labelled, Progress
+from gennape.platform.labelling.training.recipe import Recipe
 from gennape.platform.search.config import search_config
 from gennape.platform.search.runs import REPORT, describe_run
 from gennape.platform.tracking.tracker import open_store
-from gennape.predictors.labelling.recipe import Recipe
 from gennape.search_spaces.families.registry import family
 
 

@@ -147,7 +147,7 @@ def test_only_regular_files_are_opened(tmp_path: Path, monkeypatch: pytest.Monke
 def test_images_are_regular_files_of_bounded_size(tmp_path: Path) -> None:
     from PIL import Image
 
-    from gennape.predictors.labelling.images import read_images
+    from gennape.platform.labelling.training.images import read_images
 
     for name in ("cat", "dog"):
         (tmp_path / name).mkdir()

@@ -15,11 +15,11 @@ from typer.testing import CliRunner
 from gennape.errors import CheckpointError, ConfigError
 from gennape.jobs.cli import app
 from gennape.jobs.verify import _say
-from gennape.platform.labelling_sources import sampled
+from gennape.platform.labelling.sources import sampled
+from gennape.platform.labelling.verification import FRONT_ROLE, KNOWN, MEDIAN, NAMED, Candidates, candidates, verdict
 from gennape.platform.search.config import search_config
 from gennape.platform.search.runs import REPORT, describe_run
 from gennape.platform.tracking.tracker import open_store
-from gennape.platform.verification import FRONT_ROLE, KNOWN, MEDIAN, NAMED, Candidates, candidates, verdict
 from gennape.predictors.model.checkpoint import load_checkpoint
 from gennape.search_spaces.families.registry import family
 from gennape.search_spaces.graphs.canonical import canonical_hashes

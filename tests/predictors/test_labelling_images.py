@@ -20,10 +20,10 @@ from labelling_cases import CPU, RECIPE, coloured, encoded, image_set, write_par
 from safetensors.numpy import save_file
 
 from gennape.errors import ConfigError, InvalidDataError, WorkspaceError
-from gennape.predictors.labelling import images as images_module
-from gennape.predictors.labelling.device_images import put
-from gennape.predictors.labelling.images import Images, ImageSet, read_image_set, read_images
-from gennape.predictors.labelling.recipe import Recipe, Seed, draws, recipe_from
+from gennape.platform.labelling.training import images as images_module
+from gennape.platform.labelling.training.device_images import put
+from gennape.platform.labelling.training.images import Images, ImageSet, read_image_set, read_images
+from gennape.platform.labelling.training.recipe import Recipe, Seed, draws, recipe_from
 
 
 def same(a, b):
@@ -343,7 +343,7 @@ def test_recipes_are_read_from_settings():
 
 def test_training_needs_neither_ray_nor_pydantic():
     code = (
-        "import sys, gennape.predictors.labelling.network_training, gennape.predictors.labelling.images\n"
+        "import sys, gennape.platform.labelling.training.network_training, gennape.platform.labelling.training.images\n"
         "print([name for name in ('pydantic', 'ray', 'mlflow', 'torch_geometric', 'pandas') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

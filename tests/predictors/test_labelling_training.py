@@ -14,11 +14,11 @@ from labelling_cases import RECIPE, SIZE, network, on_cpu
 from safetensors.torch import load_file
 
 from gennape.errors import CheckpointError
-from gennape.predictors.labelling import network_training
-from gennape.predictors.labelling.failures import DeviceMemoryError, DivergedError, UnsuitableImagesError
-from gennape.predictors.labelling.nesterov import descend, laid_out
-from gennape.predictors.labelling.network_training import NetworkTraining, check_network, train
-from gennape.predictors.labelling.recipe import Recipe, Seed
+from gennape.platform.labelling.training import network_training
+from gennape.platform.labelling.training.failures import DeviceMemoryError, DivergedError, UnsuitableImagesError
+from gennape.platform.labelling.training.nesterov import descend, laid_out
+from gennape.platform.labelling.training.network_training import NetworkTraining, check_network, train
+from gennape.platform.labelling.training.recipe import Recipe, Seed
 
 SEED = Seed(0, "00ff", 0)
 

@@ -10,9 +10,9 @@ import pyarrow.parquet as pq
 import torch
 from PIL import Image
 
-from gennape.predictors.labelling.device_images import put
-from gennape.predictors.labelling.images import Images, ImageSet
-from gennape.predictors.labelling.recipe import Recipe
+from gennape.platform.labelling.training.device_images import put
+from gennape.platform.labelling.training.images import Images, ImageSet
+from gennape.platform.labelling.training.recipe import Recipe
 from gennape.search_spaces.graphs.builder import GraphBuilder, conv_bn_relu
 
 CPU = torch.device("cpu")

@@ -18,11 +18,11 @@ import torch
 from labelling_cases import coloured, write_parquet
 
 from gennape.errors import CheckpointError, ConfigError, InvalidDataError
-from gennape.platform import labelling, labelling_pool
 from gennape.platform.cluster.connection import local_ray
-from gennape.platform.labelling import ImageSources, Workers, label, study_folder
-from gennape.platform.labelling_pool import Pool, Share, Study, Trainer, checkpoint_path
-from gennape.platform.labelling_rows import (
+from gennape.platform.labelling import pool as labelling_pool
+from gennape.platform.labelling import study as labelling
+from gennape.platform.labelling.pool import Pool, Share, Study, Trainer, checkpoint_path
+from gennape.platform.labelling.rows import (
     Task,
     beside,
     read_row,
@@ -30,13 +30,14 @@ from gennape.platform.labelling_rows import (
     write_labels,
     write_row,
 )
-from gennape.platform.labelling_sources import architectures_in, sampled, telling
+from gennape.platform.labelling.sources import architectures_in, sampled, telling
+from gennape.platform.labelling.study import ImageSources, Workers, label, study_folder
+from gennape.platform.labelling.training.device_images import put
+from gennape.platform.labelling.training.failures import DivergedError, UnsuitableImagesError
+from gennape.platform.labelling.training.images import read_image_set
+from gennape.platform.labelling.training.network_training import Outcome, train
+from gennape.platform.labelling.training.recipe import Recipe, Seed
 from gennape.platform.tracking.tracker import open_store
-from gennape.predictors.labelling.device_images import put
-from gennape.predictors.labelling.failures import DivergedError, UnsuitableImagesError
-from gennape.predictors.labelling.images import read_image_set
-from gennape.predictors.labelling.network_training import Outcome, train
-from gennape.predictors.labelling.recipe import Recipe, Seed
 from gennape.search_spaces.families.registry import family
 from gennape.search_spaces.labels.labels import read_labels
 
@@ -396,9 +397,9 @@ def test_files_without_architectures_are_named(tmp_path):
 DRIVER = """
 import sys
 from pathlib import Path
-from gennape.platform.labelling import ImageSources, Workers, label
-from gennape.platform.labelling_rows import Task
-from gennape.predictors.labelling.recipe import Recipe
+from gennape.platform.labelling.study import ImageSources, Workers, label
+from gennape.platform.labelling.rows import Task
+from gennape.platform.labelling.training.recipe import Recipe
 import json
 out, workspace, train, test, address, tasks, recipe = sys.argv[1:]
 label(Path(out), Path(workspace), [Task(**task) for task in json.loads(tasks)], ImageSources(Path(train), Path(test)),

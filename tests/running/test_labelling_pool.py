@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 from ray.exceptions import ActorDiedError, OutOfMemoryError, RayTaskError
 
 from gennape.errors import ServiceError, WorkspaceError
-from gennape.platform import labelling_pool
-from gennape.platform.labelling_pool import TRIES, Pool, Share, Study, checkpoint_path
-from gennape.platform.labelling_rows import DONE, FAILED, Task, read_row, write_row
-from gennape.predictors.labelling.failures import DeviceMemoryError
-from gennape.predictors.labelling.network_training import Outcome
-from gennape.predictors.labelling.recipe import Recipe
+from gennape.platform.labelling import pool as labelling_pool
+from gennape.platform.labelling.pool import TRIES, Pool, Share, Study, checkpoint_path
+from gennape.platform.labelling.rows import DONE, FAILED, Task, read_row, write_row
+from gennape.platform.labelling.training.failures import DeviceMemoryError
+from gennape.platform.labelling.training.network_training import Outcome
+from gennape.platform.labelling.training.recipe import Recipe
 
 TASKS = [Task("two_path", "{}", f"{n:032x}", 1, 0) for n in range(6)]
 OUTCOME = Outcome([50.0], None, 1.0, 1.0, "cpu", recorded=False)

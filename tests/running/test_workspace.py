@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from gennape.errors import WorkspaceError
-from gennape.platform.labelling import study_folder
+from gennape.platform.labelling.study import study_folder
 from gennape.platform.search.runs import create_run, find_run, set_status, status_of
 from gennape.platform.training.pretraining import training_folder
 from gennape.platform.training.tuning import tuning_folder

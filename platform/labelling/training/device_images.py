@@ -10,8 +10,8 @@ from jaxtyping import Float, Int, Int64, UInt8
 from torch import Tensor
 
 from gennape.errors import ConfigError
-from gennape.predictors.labelling.images import Images, ImageSet
-from gennape.predictors.labelling.recipe import DOWN, HOLE_DOWN, HOLE_RIGHT, MIRRORED, RIGHT, ROW, Recipe
+from gennape.platform.labelling.training.images import Images, ImageSet
+from gennape.platform.labelling.training.recipe import DOWN, HOLE_DOWN, HOLE_RIGHT, MIRRORED, RIGHT, ROW, Recipe
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -18,11 +18,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from gennape.errors import CheckpointError
-from gennape.predictors.labelling.captured import captured, own_stream
-from gennape.predictors.labelling.device_images import DeviceImages, Shown
-from gennape.predictors.labelling.failures import DivergedError, UnsuitableImagesError, memory_named
-from gennape.predictors.labelling.nesterov import descend, laid_out
-from gennape.predictors.labelling.recipe import MIRRORED, Recipe, Seed, draws
+from gennape.platform.labelling.training.captured import captured, own_stream
+from gennape.platform.labelling.training.device_images import DeviceImages, Shown
+from gennape.platform.labelling.training.failures import DivergedError, UnsuitableImagesError, memory_named
+from gennape.platform.labelling.training.nesterov import descend, laid_out
+from gennape.platform.labelling.training.recipe import MIRRORED, Recipe, Seed, draws
 from gennape.search_spaces.files.atomic import replacing
 from gennape.search_spaces.graphs.graph import Column, ComputationGraph
 from gennape.search_spaces.graphs.module import GraphModule, compile_graph, initialise

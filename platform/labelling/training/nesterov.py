@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from gennape.predictors.labelling.recipe import Recipe
+from gennape.platform.labelling.training.recipe import Recipe
 
 
 def descend(

@@ -12,25 +12,25 @@ import ray
 
 from gennape.errors import ConfigError
 from gennape.platform.cluster.connection import local_ray
-from gennape.platform.labelling_pool import Pool, Share, Study, epochs_path
-from gennape.platform.labelling_rows import DONE, beside, check_suffix, draw_labels, read_row, row_path, write_labels
+from gennape.platform.labelling.pool import Pool, Share, Study, epochs_path
+from gennape.platform.labelling.rows import DONE, beside, check_suffix, draw_labels, read_row, row_path, write_labels
+from gennape.platform.labelling.training.device_images import parts
+from gennape.platform.labelling.training.images import cache_file, read_image_set
+from gennape.platform.labelling.training.network_training import check_network
 from gennape.platform.tracking.journal import new_name
 from gennape.platform.tracking.tracker import track
 from gennape.platform.workspace.files import make_writable, remove_partial_files
 from gennape.platform.workspace.run_files import read_json, write_json
 from gennape.platform.workspace.run_lock import lock_run, work_folder
-from gennape.predictors.labelling.device_images import parts
-from gennape.predictors.labelling.images import cache_file, read_image_set
-from gennape.predictors.labelling.network_training import check_network
 from gennape.search_spaces.families.registry import family
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from gennape.platform.labelling_rows import Task
+    from gennape.platform.labelling.rows import Task
+    from gennape.platform.labelling.training.recipe import Recipe
     from gennape.platform.tracking.tracker import Tracker
-    from gennape.predictors.labelling.recipe import Recipe
 
 #: Within a workspace: decoded images, and a folder for each study; what a study's holds.
 IMAGES, FOLDER = "images", "labelling"

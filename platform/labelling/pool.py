@@ -15,23 +15,23 @@ from ray.exceptions import NodeDiedError, OutOfMemoryError, RayActorError, RayTa
 
 from gennape.errors import CheckpointError, GennapeError, InvalidDataError, ServiceError, WorkspaceError
 from gennape.platform.cluster.connection import alive_nodes
-from gennape.platform.labelling_rows import read_row, row_path, write_row
+from gennape.platform.labelling.rows import read_row, row_path, write_row
+from gennape.platform.labelling.training.device_images import put
+from gennape.platform.labelling.training.failures import DeviceMemoryError, DivergedError, memory_named
+from gennape.platform.labelling.training.images import ImageSet, kept_images
+from gennape.platform.labelling.training.network_training import train
+from gennape.platform.labelling.training.recipe import Seed
 from gennape.platform.workspace.files import atomic_write_bytes
-from gennape.predictors.labelling.device_images import put
-from gennape.predictors.labelling.failures import DeviceMemoryError, DivergedError, memory_named
-from gennape.predictors.labelling.images import ImageSet, kept_images
-from gennape.predictors.labelling.network_training import train
-from gennape.predictors.labelling.recipe import Seed
 from gennape.search_spaces.families.registry import family
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
     from pathlib import Path
 
-    from gennape.platform.labelling_rows import Task
-    from gennape.predictors.labelling.device_images import DeviceImages
-    from gennape.predictors.labelling.network_training import Outcome
-    from gennape.predictors.labelling.recipe import Recipe
+    from gennape.platform.labelling.rows import Task
+    from gennape.platform.labelling.training.device_images import DeviceImages
+    from gennape.platform.labelling.training.network_training import Outcome
+    from gennape.platform.labelling.training.recipe import Recipe
 
 #: Tries of one training that may end in a lost worker or an unknown error, and of workers as they start.
 TRIES = 3

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from jaxtyping import Int64
     from matplotlib.axes import Axes
 
-    from gennape.predictors.labelling.network_training import Outcome
+    from gennape.platform.labelling.training.network_training import Outcome
     from gennape.search_spaces.families.space import SearchSpace
 
 #: How a training ended: with a label, or with a reason why there is none.

@@ -14,7 +14,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from gennape.errors import ConfigError
-from gennape.platform.labelling_sources import front_of, sampled
+from gennape.platform.labelling.sources import front_of, sampled
 from gennape.platform.search.front_page import CLOUD, FRONT, INK
 from gennape.platform.search.runs import config_of, find_run
 from gennape.platform.workspace.files import atomic_write_bytes
