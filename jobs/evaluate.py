@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import numpy as np
     from jaxtyping import Float64, Int64
 
-    from gennape.platform.evaluation_tables import Table
+    from gennape.platform.evaluation.tables import Table
     from gennape.predictors.evaluation.protocol import BenchmarkRows, Method, Outcome, Plan
     from gennape.predictors.evaluation.rows import ChosenRows
     from gennape.predictors.predictor import Predictor
@@ -73,9 +73,9 @@ def evaluate(
 
     if not data.is_dir():  # before the imports, which take seconds
         require_file(data)
-    from gennape.platform.evaluation_report import Evaluation, write_evaluation
-    from gennape.platform.evaluation_tables import tables
-    from gennape.platform.evaluation_tracking import evaluation_run
+    from gennape.platform.evaluation.report import Evaluation, write_evaluation
+    from gennape.platform.evaluation.tables import tables
+    from gennape.platform.evaluation.tracking import evaluation_run
     from gennape.platform.workspace.files import make_writable, open_workspace
     from gennape.predictors.evaluation.methods import member_methods
     from gennape.predictors.evaluation.protocol import Plan

@@ -61,7 +61,7 @@ def verify(
     """Train networks of a front and others by one recipe, and say whether the predicted order holds."""
     import pandas as pd
 
-    from gennape.platform.evaluation_tracking import finished_run
+    from gennape.platform.evaluation.tracking import finished_run
     from gennape.platform.labelling.rows import tasks_of
     from gennape.platform.labelling.sources import architectures_in, family_of
     from gennape.platform.labelling.study import ImageSources, Workers

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from gennape.platform.evaluation_plots import _curves, _reliability, plots, project
-from gennape.platform.evaluation_report import Evaluation, as_json, as_markdown, write_evaluation
-from gennape.platform.evaluation_tables import TITLES, tables
-from gennape.platform.evaluation_tracking import _values
+from gennape.platform.evaluation.plots import _curves, _reliability, plots, project
+from gennape.platform.evaluation.report import Evaluation, as_json, as_markdown, write_evaluation
+from gennape.platform.evaluation.tables import TITLES, tables
+from gennape.platform.evaluation.tracking import _values
 from gennape.predictors.evaluation.protocol import (
     ALL,
     FINE_TUNED,
@@ -470,7 +470,7 @@ def test_projection_by_t_sne_keeps_clusters_apart() -> None:
 
 @pytest.mark.cluster
 def test_a_run_holds_figures_and_files(evaluation: Evaluation, tmp_path: Path) -> None:
-    from gennape.platform.evaluation_tracking import evaluation_run
+    from gennape.platform.evaluation.tracking import evaluation_run
     from gennape.platform.tracking.tracker import open_store
 
     paths = write_evaluation(tmp_path, evaluation)

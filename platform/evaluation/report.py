@@ -8,7 +8,7 @@ import math
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from gennape.platform.evaluation_tables import Table, details, learning_curves, overviews, summary_of, tables
+from gennape.platform.evaluation.tables import Table, details, learning_curves, overviews, summary_of, tables
 from gennape.platform.workspace.files import atomic_write_bytes
 from gennape.predictors.evaluation.methods import SIX_MEMBERS
 from gennape.predictors.evaluation.published_results import PUBLISHED
@@ -62,7 +62,7 @@ def write_evaluation(folder: Path, evaluation: Evaluation) -> list[Path]:
 
     Each appears whole or not at all. Raises :class:`WorkspaceError` when one cannot be written.
     """
-    from gennape.platform.evaluation_plots import plots  # noqa: PLC0415 (the libraries take a second)
+    from gennape.platform.evaluation.plots import plots  # noqa: PLC0415 (the libraries take a second)
 
     contents = {
         "report.json": as_json(evaluation),

@@ -11,7 +11,7 @@ from plotly.colors import qualitative
 from plotly.subplots import make_subplots
 from sklearn.manifold import TSNE
 
-from gennape.platform.evaluation_tables import PREDICTOR, learning_curves, published_figure, setting_title
+from gennape.platform.evaluation.tables import PREDICTOR, learning_curves, published_figure, setting_title
 from gennape.platform.search.front_page import CLOUD, FRONT, INK
 from gennape.predictors.evaluation.protocol import ALL, FINE_TUNED, MILLISECONDS, ZERO_SHOT
 from gennape.predictors.metrics import coverage, normal_scale
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from jaxtyping import Float64
 
-    from gennape.platform.evaluation_report import Evaluation
+    from gennape.platform.evaluation.report import Evaluation
     from gennape.predictors.evaluation.protocol import BenchmarkRows, Outcome
 
 #: Points drawn of each benchmark: more say nothing new, and make the page heavy.

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-    from gennape.platform.evaluation_report import Evaluation
+    from gennape.platform.evaluation.report import Evaluation
     from gennape.predictors.evaluation.protocol import BenchmarkRows, Outcome
     from gennape.predictors.evaluation.published_results import PublishedFigure
 

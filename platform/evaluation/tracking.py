@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from gennape.errors import WorkspaceError
-from gennape.platform.evaluation_tables import PREDICTOR, learning_curves
+from gennape.platform.evaluation.tables import PREDICTOR, learning_curves
 from gennape.platform.tracking.sender import MOST_METRICS
 from gennape.platform.tracking.store import open_store, provenance, server_address
 from gennape.predictors.evaluation.protocol import ALL
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from mlflow import MlflowClient
 
-    from gennape.platform.evaluation_report import Evaluation
+    from gennape.platform.evaluation.report import Evaluation
 
 _FORBIDDEN = re.compile(r"[^\w./ :-]+")  # in names of metrics
 
