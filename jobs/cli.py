@@ -21,22 +21,22 @@ from gennape.jobs.evaluate import evaluate
 from gennape.jobs.export import export
 from gennape.jobs.finetune import finetune
 from gennape.jobs.fit import fit
-from gennape.jobs.interruption import INTERRUPTED_STATUS, end_on_signals, leave
 from gennape.jobs.label import label
 from gennape.jobs.logs import logs
 from gennape.jobs.predict import predict
 from gennape.jobs.pretrain import pretrain
 from gennape.jobs.search import search
 from gennape.jobs.serve import serve
+from gennape.jobs.shared.interruption import INTERRUPTED_STATUS, end_on_signals, leave
+from gennape.jobs.shared.trouble import refuse_removed_folder, trouble_of
+from gennape.jobs.shared.visible_text import visible
 from gennape.jobs.show import show
 from gennape.jobs.status import status
 from gennape.jobs.stop import stop
 from gennape.jobs.submit import submit
-from gennape.jobs.trouble import refuse_removed_folder, trouble_of
 from gennape.jobs.tune import tune
 from gennape.jobs.ui import ui
 from gennape.jobs.verify import verify
-from gennape.jobs.visible_text import visible
 
 
 class _Verbs(TyperGroup):

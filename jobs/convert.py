@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gennape.errors import ConfigError
-from gennape.jobs.network_files import InputShape, Shape
-from gennape.jobs.options import require_one
-from gennape.jobs.tracked import Address
+from gennape.jobs.shared.network_files import InputShape, Shape
+from gennape.jobs.shared.options import require_one
+from gennape.jobs.shared.tracked import Address
 
 if TYPE_CHECKING:
     from gennape.platform.conversion.convert import ConversionResult
@@ -39,7 +39,7 @@ def convert(
     address: Address = None,
 ) -> None:
     """Convert a sample, a labelled file or a folder of ONNX files to graphs with costs, hashes and spectra."""
-    from gennape.jobs.progress import progress_bar
+    from gennape.jobs.shared.progress import progress_bar
     from gennape.platform.conversion.convert import ConversionConfig
     from gennape.platform.conversion.convert import convert as convert_inputs
 

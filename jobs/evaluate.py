@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gennape.errors import InvalidDataError
-from gennape.jobs.input_files import require_file
-from gennape.jobs.tracked import TrackingUri
+from gennape.jobs.shared.input_files import require_file
+from gennape.jobs.shared.tracked import TrackingUri
 from gennape.platform.workspace.hints import command
 
 if TYPE_CHECKING:
@@ -129,7 +129,7 @@ def _read(
     numbers: Int64[np.ndarray, " n"],
 ) -> tuple[list[ChosenRows], dict[str, str]]:
     """The rows of all files in the folder, and why other rows of the report stay empty."""
-    from gennape.jobs.progress import progress_bar
+    from gennape.jobs.shared.progress import progress_bar
     from gennape.predictors.evaluation.files import benchmarks_in
     from gennape.predictors.evaluation.rows import BENCHMARKS, UNLABELLED, learnt_families, read_rows
 
@@ -171,7 +171,7 @@ def _measure(
     """What is found, file by file, so that graphs are looked at once a file."""
     import numpy as np
 
-    from gennape.jobs.progress import progress_bar
+    from gennape.jobs.shared.progress import progress_bar
     from gennape.predictors.evaluation.latency_rows import latency_methods, latency_rows
     from gennape.predictors.evaluation.methods import curve_methods, methods_for
     from gennape.predictors.evaluation.protocol import calls, measure

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gennape.errors import ConfigError
-from gennape.jobs.network import chosen_network
-from gennape.jobs.network_files import Shape
+from gennape.jobs.shared.network import chosen_network
+from gennape.jobs.shared.network_files import Shape
 
 if TYPE_CHECKING:
     from gennape.search_spaces.graphs.graph import ComputationGraph

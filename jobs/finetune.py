@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gennape.jobs.tracked import Register, TrackingUri, Workspace, refuse_wrong_address, register_result
+from gennape.jobs.shared.tracked import Register, TrackingUri, Workspace, refuse_wrong_address, register_result
 from gennape.platform.workspace.hints import command
 
 if TYPE_CHECKING:
@@ -43,8 +43,8 @@ def finetune(
     from rich.console import Console
 
     from gennape.errors import InvalidDataError
-    from gennape.jobs.progress import progress_bar
-    from gennape.jobs.provenance import provenance
+    from gennape.jobs.shared.progress import progress_bar
+    from gennape.jobs.shared.provenance import provenance
     from gennape.predictors.evaluation.protocol import draw_labelled
     from gennape.predictors.evaluation.rows import learnt_families
     from gennape.predictors.model.checkpoint import check_place, load_checkpoint, provenance_of, save_tuned
@@ -96,7 +96,7 @@ def _across_folds(
 
     import numpy as np
 
-    from gennape.jobs.progress import progress_bar
+    from gennape.jobs.shared.progress import progress_bar
     from gennape.predictors.metrics import mae, srcc
 
     n = len(accuracy)

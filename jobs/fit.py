@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from gennape.jobs.settings_file import SettingsFile, run_with
-from gennape.jobs.tracked import Register, TrackingUri, Workspace, refuse_wrong_address, register_result
+from gennape.jobs.shared.settings_file import SettingsFile, run_with
+from gennape.jobs.shared.tracked import Register, TrackingUri, Workspace, refuse_wrong_address, register_result
 
 if TYPE_CHECKING:
     from gennape.predictors.predictor import Predictor
@@ -46,8 +46,8 @@ def fit(
     from rich.console import Console
 
     from gennape.errors import ConfigError
-    from gennape.jobs.progress import progress_bar
-    from gennape.jobs.provenance import provenance
+    from gennape.jobs.shared.progress import progress_bar
+    from gennape.jobs.shared.provenance import provenance
     from gennape.predictors.encoder.clustered import ClusteringConfig
     from gennape.predictors.encoder.optimisation import chosen_device
     from gennape.predictors.ensemble.registry import MembersConfig

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gennape.errors import ConfigError
-from gennape.jobs.options import require_one
-from gennape.jobs.tracked import Address, TrackingUri, Workspace
-from gennape.jobs.training import (
+from gennape.jobs.shared.options import require_one
+from gennape.jobs.shared.tracked import Address, TrackingUri, Workspace
+from gennape.jobs.shared.training import (
     Batch,
     Device,
     Epochs,
@@ -71,7 +71,7 @@ def label(
     tracking_uri: TrackingUri = None,
 ) -> None:
     """Train networks on images by one recipe, and write the labels that fit, finetune and evaluate read."""
-    from gennape.jobs.tracked import refuse_wrong_address
+    from gennape.jobs.shared.tracked import refuse_wrong_address
     from gennape.platform.labelling.rows import check_suffix, tasks_of
     from gennape.platform.labelling.study import ImageSources, Workers
     from gennape.platform.workspace.files import open_workspace

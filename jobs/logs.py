@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from gennape.jobs.cluster_options import DASHBOARD, Address, JobId, show, show_until_end
+from gennape.jobs.shared.cluster_options import DASHBOARD, Address, JobId, show, show_until_end
 
 
 def logs(

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gennape.errors import ConfigError, GennapeError
-from gennape.jobs.network_files import READERS, InputShape, Shape, holds_network, read_network, refuse_file
-from gennape.jobs.visible_text import visible
+from gennape.jobs.shared.network_files import READERS, InputShape, Shape, holds_network, read_network, refuse_file
+from gennape.jobs.shared.visible_text import visible
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -101,7 +101,7 @@ def _report(failures: Sequence[str]) -> None:
 
 def _without_missing(given: _Networks, failures: list[str]) -> _Networks:
     """What is left without files that cannot be read at all, before anything that takes time."""
-    from gennape.jobs.input_files import require_file
+    from gennape.jobs.shared.input_files import require_file
 
     kept = _Networks(written=given.written)
     for all_, left in ((given.files, kept.files), (given.lists, kept.lists)):
@@ -175,7 +175,7 @@ def _listed(path: Path, space: SearchSpace, failures: list[str]) -> Iterator[tup
 
 
 def _written(text: str, space: SearchSpace) -> tuple[str, str | None, ComputationGraph]:
-    from gennape.jobs.network import parse_architecture
+    from gennape.jobs.shared.network import parse_architecture
 
     return text, space.name, space.graph(space.decode(parse_architecture(text)))
 
@@ -186,7 +186,7 @@ def _predicted(
     """The predictions, the best first and equal ones in their order; None of no networks."""
     import numpy as np
 
-    from gennape.jobs.progress import progress_bar
+    from gennape.jobs.shared.progress import progress_bar
     from gennape.search_spaces.graphs.cost import macs, params
     from gennape.search_spaces.graphs.graph import pack
 
@@ -229,7 +229,7 @@ def _print_json(predicted: _Predicted) -> None:
 
 def _print_table(predicted: _Predicted) -> None:
     """One row a network, the best first."""
-    from gennape.jobs.text_table import text_table
+    from gennape.jobs.shared.text_table import text_table
     from gennape.search_spaces.drawing.summary import quantity
 
     rows = []

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from gennape.jobs.settings_file import SettingsFile, run_with
-from gennape.jobs.tracked import Register, TrackingUri, refuse_wrong_address, register_result
+from gennape.jobs.shared.settings_file import SettingsFile, run_with
+from gennape.jobs.shared.tracked import Register, TrackingUri, refuse_wrong_address, register_result
 from gennape.platform.workspace.hints import command
 
 if TYPE_CHECKING:
@@ -127,8 +127,8 @@ def _here(
     """Pretrain in this process; returns the hash of the encoder and the number of networks."""
     from dataclasses import asdict
 
-    from gennape.jobs.progress import progress_bar
-    from gennape.jobs.provenance import provenance
+    from gennape.jobs.shared.progress import progress_bar
+    from gennape.jobs.shared.provenance import provenance
     from gennape.predictors.encoder.optimisation import chosen_device
     from gennape.predictors.model import fitting as training
     from gennape.predictors.model.checkpoint import save_encoder
@@ -162,8 +162,8 @@ def _on_workers(
     """Pretrain on Ray, or go on with it; returns the hash of the encoder and the number of networks."""
     from contextlib import ExitStack
 
-    from gennape.jobs.progress import progress_bar
-    from gennape.jobs.provenance import provenance
+    from gennape.jobs.shared.progress import progress_bar
+    from gennape.jobs.shared.provenance import provenance
     from gennape.platform.training.pretraining import Prepared, pretrain_on_workers
     from gennape.platform.workspace.files import open_workspace
     from gennape.predictors.encoder.data_parallel import PretrainData
@@ -209,7 +209,7 @@ class _Networks:
         import numpy as np
 
         from gennape.errors import ConfigError
-        from gennape.jobs.progress import progress_bar
+        from gennape.jobs.shared.progress import progress_bar
         from gennape.search_spaces.graphs.graph import concatenate
         from gennape.search_spaces.graphs.spectrum import laplacian_spectra
 
@@ -224,7 +224,7 @@ class _Networks:
 
     def record(self, seed: int) -> dict[str, dict[str, Any]]:
         """For each family the number of networks and where they come from; once they are made."""
-        from gennape.jobs.provenance import provenance
+        from gennape.jobs.shared.provenance import provenance
 
         return {
             space.name: {"networks": count, "data": provenance(path, seed)["data"]}

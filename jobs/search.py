@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gennape.errors import ConfigError, GennapeError
-from gennape.jobs.interruption import INTERRUPTED_STATUS, cause
-from gennape.jobs.tracked import Address, TrackingUri, refuse_wrong_address, warn_elsewhere
+from gennape.jobs.shared.interruption import INTERRUPTED_STATUS, cause
+from gennape.jobs.shared.tracked import Address, TrackingUri, refuse_wrong_address, warn_elsewhere
 from gennape.platform.workspace.hints import command, workspace_option
 
 if TYPE_CHECKING:

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gennape.errors import ConfigError
-from gennape.jobs.network import Network, chosen_network
-from gennape.jobs.network_files import Shape, holds_network, refuse_file
-from gennape.jobs.visible_text import visible
+from gennape.jobs.shared.network import Network, chosen_network
+from gennape.jobs.shared.network_files import Shape, holds_network, refuse_file
+from gennape.jobs.shared.visible_text import visible
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

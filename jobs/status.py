@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gennape.jobs.cluster_options import DASHBOARD, Address
-from gennape.jobs.text_table import text_table
+from gennape.jobs.shared.cluster_options import DASHBOARD, Address
+from gennape.jobs.shared.text_table import text_table
 
 if TYPE_CHECKING:
     from gennape.platform.cluster.jobs import Job

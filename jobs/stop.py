@@ -6,7 +6,7 @@ import shlex
 import sys
 from typing import TYPE_CHECKING
 
-from gennape.jobs.cluster_options import DASHBOARD, Address, JobId, at, option_of
+from gennape.jobs.shared.cluster_options import DASHBOARD, Address, JobId, at, option_of
 from gennape.jobs.submit import WORKSPACE
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ import typer
 
 from gennape.addresses import holds_secret
 from gennape.errors import ConfigError
-from gennape.jobs.cluster_options import DASHBOARD, Address, at, option_of, show, show_until_end
+from gennape.jobs.shared.cluster_options import DASHBOARD, Address, at, option_of, show, show_until_end
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

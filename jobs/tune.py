@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gennape.jobs.tracked import Address, TrackingUri, Workspace, refuse_wrong_address
+from gennape.jobs.shared.tracked import Address, TrackingUri, Workspace, refuse_wrong_address
 from gennape.platform.workspace.hints import command
 
 if TYPE_CHECKING:
@@ -53,8 +53,8 @@ def tune(
     import numpy as np
 
     from gennape.errors import ConfigError
-    from gennape.jobs.progress import progress_bar
-    from gennape.jobs.provenance import provenance
+    from gennape.jobs.shared.progress import progress_bar
+    from gennape.jobs.shared.provenance import provenance
     from gennape.platform.training.trial import NAMES, Epochs, Study, draw_settings
     from gennape.platform.training.tuning import tune_settings, tuning_folder
     from gennape.platform.workspace.files import open_workspace

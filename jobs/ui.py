@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gennape.errors import ServiceError
-from gennape.jobs.tracked import TrackingUri, Workspace
+from gennape.jobs.shared.tracked import TrackingUri, Workspace
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gennape.jobs.tracked import Address, TrackingUri, Workspace, refuse_wrong_address
-from gennape.jobs.training import (
+from gennape.jobs.shared.tracked import Address, TrackingUri, Workspace, refuse_wrong_address
+from gennape.jobs.shared.training import (
     Batch,
     Device,
     Epochs,

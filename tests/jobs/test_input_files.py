@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from gennape.errors import InvalidDataError
-from gennape.jobs.input_files import require_file
+from gennape.jobs.shared.input_files import require_file
 from gennape.search_spaces.labels.labels import reader_of
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 VERB = """
 import signal, subprocess, sys, time
-import gennape.jobs.data, gennape.jobs.interruption
+import gennape.jobs.data, gennape.jobs.shared.interruption
 from gennape.jobs import cli
 
 def verb(_out):
@@ -91,7 +91,7 @@ def test_a_verb_drains_whatever_ends_it(start: Start, signals: list[signal.Signa
 
 
 def test_what_does_not_drain_is_ended_with_its_children(start: Start) -> None:
-    process, line = start(HANGS, "gennape.jobs.interruption.DRAIN_S = 1.0")
+    process, line = start(HANGS, "gennape.jobs.shared.interruption.DRAIN_S = 1.0")
     child = psutil.Process(int(line.split()[1]))
     began = time.monotonic()
     process.send_signal(signal.SIGTERM)

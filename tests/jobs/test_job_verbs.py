@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from gennape.errors import ConfigError, ServiceError
 from gennape.jobs.cli import app
-from gennape.jobs.cluster_options import at
+from gennape.jobs.shared.cluster_options import at
 from gennape.jobs.status import duration, table
 from gennape.jobs.stop import left_behind
 from gennape.jobs.submit import on_cluster, refuse_unparsable, tracked_in

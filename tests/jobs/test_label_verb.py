@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from gennape.errors import ConfigError, InvalidDataError, WorkspaceError
 from gennape.jobs.cli import app
 from gennape.jobs.label import _networks
-from gennape.jobs.training import device_of, recipe_of
+from gennape.jobs.shared.training import device_of, recipe_of
 from gennape.platform.labelling import study as labelling
 from gennape.platform.labelling.study import Labelled, Progress
 from gennape.platform.labelling.training.recipe import Recipe

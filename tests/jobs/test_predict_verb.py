@@ -17,7 +17,7 @@ from onnx import TensorProto, helper, numpy_helper
 from typer.testing import CliRunner
 
 from gennape.jobs.cli import app
-from gennape.jobs.tracked import warn_elsewhere
+from gennape.jobs.shared.tracked import warn_elsewhere
 from gennape.predictors.model.checkpoint import load_pretrained, save_tuned
 from gennape.search_spaces.families.registry import family
 from gennape.search_spaces.graphs.cost import macs, params

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from gennape.errors import GennapeError, InvalidDataError, ServiceError, WorkspaceError
 from gennape.jobs.cli import app
-from gennape.jobs.trouble import trouble_of
+from gennape.jobs.shared.trouble import trouble_of
 from gennape.platform.cluster import memory as room
 from gennape.search_spaces.files import memory
 from gennape.search_spaces.files.atomic import replacing
@@ -52,7 +52,7 @@ def test_a_full_disk_is_named(number: int, tmp_path: Path, monkeypatch: pytest.M
     def full(**_: object) -> None:
         raise unnamed
 
-    monkeypatch.setattr("gennape.jobs.trouble.tempfile.TemporaryFile", full)
+    monkeypatch.setattr("gennape.jobs.shared.trouble.tempfile.TemporaryFile", full)
     assert f"cannot write to {tmp_path}: the disk is full" in str(trouble_of(unnamed))
 
 
@@ -73,9 +73,9 @@ def test_what_cannot_be_written_names_a_remedy(number: int, remedy: str, tmp_pat
 def test_a_library_that_fails_below_a_limit_lacked_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     """`import torch` with 800 MB of addresses ends so."""
     error = SystemError("error return without exception set")
-    monkeypatch.setattr("gennape.jobs.trouble.address_limit", lambda: None)
+    monkeypatch.setattr("gennape.jobs.shared.trouble.address_limit", lambda: None)
     assert trouble_of(error) is None
-    monkeypatch.setattr("gennape.jobs.trouble.address_limit", lambda: 819_200_000)
+    monkeypatch.setattr("gennape.jobs.shared.trouble.address_limit", lambda: 819_200_000)
     assert "a process may have 819 MB (ulimit -v)" in str(trouble_of(error))
 
 

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from gennape.jobs import cli
 from gennape.jobs.predict import predict
-from gennape.jobs.visible_text import visible
+from gennape.jobs.shared.visible_text import visible
 
 if TYPE_CHECKING:
     from pathlib import Path

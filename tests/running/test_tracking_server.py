@@ -25,7 +25,7 @@ from typer.testing import CliRunner
 
 from gennape.errors import ConfigError, ServiceError
 from gennape.jobs.cli import app
-from gennape.jobs.tracked import register_result
+from gennape.jobs.shared.tracked import register_result
 from gennape.platform.cluster.connection import local_ray
 from gennape.platform.serving.http.app import example
 from gennape.platform.tracking.catch_up import catch_up

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gennape.errors import ConfigError
-from gennape.jobs.input_files import require_file
+from gennape.jobs.shared.input_files import require_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from gennape.errors import ConfigError
-from gennape.jobs.input_files import require_file
+from gennape.jobs.shared.input_files import require_file
 from gennape.search_spaces.files.bounded import read_regular
 
 SettingsFile = Annotated[

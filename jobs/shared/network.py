@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from gennape.errors import ConfigError
-from gennape.jobs.network_files import InputShape, read_network
+from gennape.jobs.shared.network_files import InputShape, read_network
 
 if TYPE_CHECKING:
     from gennape.search_spaces.graphs.graph import ComputationGraph

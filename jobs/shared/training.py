@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from gennape.errors import ConfigError
-from gennape.jobs.input_files import require_file
+from gennape.jobs.shared.input_files import require_file
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -49,7 +49,7 @@ def train_networks(
     retry_failed: bool,
 ) -> Labelled:
     """Train them, show how far it is, and when interrupted say how to go on."""
-    from gennape.jobs.progress import progress_bar
+    from gennape.jobs.shared.progress import progress_bar
     from gennape.platform.labelling.study import label as label_tasks
 
     try:
