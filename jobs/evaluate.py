@@ -73,7 +73,8 @@ def evaluate(
 
     if not data.is_dir():  # before the imports, which take seconds
         require_file(data)
-    from gennape.platform.evaluation.report import Evaluation, write_evaluation
+    from gennape.platform.evaluation.report import write_evaluation
+    from gennape.platform.evaluation.results import Evaluation
     from gennape.platform.evaluation.tables import tables
     from gennape.platform.evaluation.tracking import evaluation_run
     from gennape.platform.workspace.files import make_writable, open_workspace

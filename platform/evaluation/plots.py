@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from jaxtyping import Float64
 
-    from gennape.platform.evaluation.report import Evaluation
+    from gennape.platform.evaluation.results import Evaluation
     from gennape.predictors.evaluation.protocol import BenchmarkRows, Outcome
 
 #: Points drawn of each benchmark: more say nothing new, and make the page heavy.

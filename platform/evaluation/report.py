@@ -5,56 +5,23 @@ from __future__ import annotations
 import html
 import json
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from gennape.platform.evaluation.tables import Table, details, learning_curves, overviews, summary_of, tables
+from gennape.platform.evaluation.results import summary_of
+from gennape.platform.evaluation.tables import Table, details, learning_curves, overviews, tables
 from gennape.platform.workspace.files import atomic_write_bytes
 from gennape.predictors.evaluation.methods import SIX_MEMBERS
 from gennape.predictors.evaluation.published_results import PUBLISHED
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
-    import numpy as np
-    import pandas as pd
-    from jaxtyping import Float64
-
-    from gennape.predictors.evaluation.protocol import BenchmarkRows, Outcome, Plan
+    from gennape.predictors.evaluation.protocol import BenchmarkRows, Outcome
 
 #: Version of ``report.json``.
 FORMAT = 2
-
-
-@dataclass(frozen=True, slots=True)
-class Evaluation:
-    """All that a report tells.
-
-    ``measured``: rows of each benchmark and what was found; ``absent``: benchmarks and families without figures, and
-    why; ``data``: what each file is (name, SHA-256, rows, left out); ``provenance``: what was evaluated with what;
-    ``embeddings``: some networks of each family [g, d]; ``latency``: as ``measured``, for each column of latencies;
-    ``curves``: as ``measured``, of the predictor alone, for each number of labels of a learning curve.
-    """
-
-    measured: Sequence[tuple[BenchmarkRows, Outcome]]
-    absent: Mapping[str, str]
-    data: Sequence[Mapping[str, Any]]
-    plan: Plan
-    provenance: Mapping[str, Any]
-    embeddings: Mapping[str, Float64[np.ndarray, "g d"]]
-    latency: Sequence[tuple[BenchmarkRows, Outcome]] = ()
-    curves: Sequence[tuple[BenchmarkRows, Outcome]] = ()
-
-    @property
-    def everything(self) -> list[tuple[BenchmarkRows, Outcome]]:
-        """What was found of accuracies, then of latencies."""
-        return [*self.measured, *self.latency]
-
-    @property
-    def summary(self) -> pd.DataFrame:
-        """Of accuracies, see :func:`gennape.predictors.evaluation.protocol.summarise`."""
-        return summary_of(self.measured)
 
 
 def write_evaluation(folder: Path, evaluation: Evaluation) -> list[Path]:

@@ -6,8 +6,9 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from gennape.platform.evaluation.results import summary_of
 from gennape.predictors.evaluation.methods import ENSEMBLE_METHODS, SIX_MEMBERS
-from gennape.predictors.evaluation.protocol import ALL, FINE_TUNED, ZERO_SHOT, summarise
+from gennape.predictors.evaluation.protocol import ALL, FINE_TUNED, ZERO_SHOT
 from gennape.predictors.evaluation.published_results import PUBLISHED
 from gennape.predictors.metrics import LEVELS
 
@@ -16,8 +17,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-    from gennape.platform.evaluation.report import Evaluation
-    from gennape.predictors.evaluation.protocol import BenchmarkRows, Outcome
+    from gennape.platform.evaluation.results import Evaluation
     from gennape.predictors.evaluation.published_results import PublishedFigure
 
 #: Figures of the tables, with their titles; the others are in the JSON.
@@ -54,11 +54,6 @@ class Table:
     title: str
     head: Sequence[str]
     rows: Sequence[Sequence[str]]
-
-
-def summary_of(measured: Sequence[tuple[BenchmarkRows, Outcome]]) -> pd.DataFrame:
-    """See :func:`gennape.predictors.evaluation.protocol.summarise`."""
-    return summarise([m for _, outcome in measured for m in outcome.measurements])
 
 
 def tables(evaluation: Evaluation) -> list[Table]:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from mlflow import MlflowClient
 
-    from gennape.platform.evaluation.report import Evaluation
+    from gennape.platform.evaluation.results import Evaluation
 
 _FORBIDDEN = re.compile(r"[^\w./ :-]+")  # in names of metrics
 

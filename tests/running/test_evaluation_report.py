@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from gennape.platform.evaluation.plots import _curves, _reliability, plots, project
-from gennape.platform.evaluation.report import Evaluation, as_json, as_markdown, write_evaluation
+from gennape.platform.evaluation.report import as_json, as_markdown, write_evaluation
+from gennape.platform.evaluation.results import Evaluation
 from gennape.platform.evaluation.tables import TITLES, tables
 from gennape.platform.evaluation.tracking import _values
 from gennape.predictors.evaluation.protocol import (

@@ -15,7 +15,8 @@ import pytest
 
 from gennape.errors import InvalidDataError
 from gennape.search_spaces.families.registry import family
-from gennape.search_spaces.labels.labels import label_blocks, labelled, read_labels, split
+from gennape.search_spaces.labels import labelled
+from gennape.search_spaces.labels.labels import label_blocks, read_labels, split
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "data"
 HEADER = "hash,n_vertices,adj_bits,ops,val108,src\n"
@@ -158,7 +159,7 @@ def test_every_form_of_a_table(tmp_path: Path, suffix: str) -> None:
 
 
 def test_rows_keep_their_numbers_across_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from gennape.search_spaces.labels.labels import table
+    from gennape.search_spaces.labels import table
 
     monkeypatch.setattr(table, "BLOCK", 3)
     monkeypatch.setattr(labelled, "BLOCK", 2)

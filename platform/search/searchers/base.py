@@ -23,8 +23,8 @@ class Searcher(ABC):
     """Proposes genomes of one space and learns from their objectives.
 
     A new searcher gives ``name``, ``ask`` and ``tell`` and, where it remembers anything, ``state``, ``restore`` and
-    ``immigrate``; ``gennape.platform.search.searchers.testing`` checks it. Every random choice comes from ``self.rng``, so
-    that a restored searcher continues bit for bit. Objectives are always minimised.
+    ``immigrate``; :mod:`.testing` beside this module checks it. Every random choice comes from ``self.rng``, so that a
+    restored searcher continues bit for bit. Objectives are always minimised.
     """
 
     #: Key on the command line and in tracking.

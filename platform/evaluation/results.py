@@ -1,0 +1,52 @@
+"""All that the report of an evaluation tells."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from gennape.predictors.evaluation.protocol import summarise
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import numpy as np
+    import pandas as pd
+    from jaxtyping import Float64
+
+    from gennape.predictors.evaluation.protocol import BenchmarkRows, Outcome, Plan
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """All that a report tells.
+
+    ``measured``: rows of each benchmark and what was found; ``absent``: benchmarks and families without figures, and
+    why; ``data``: what each file is (name, SHA-256, rows, left out); ``provenance``: what was evaluated with what;
+    ``embeddings``: some networks of each family [g, d]; ``latency``: as ``measured``, for each column of latencies;
+    ``curves``: as ``measured``, of the predictor alone, for each number of labels of a learning curve.
+    """
+
+    measured: Sequence[tuple[BenchmarkRows, Outcome]]
+    absent: Mapping[str, str]
+    data: Sequence[Mapping[str, Any]]
+    plan: Plan
+    provenance: Mapping[str, Any]
+    embeddings: Mapping[str, Float64[np.ndarray, "g d"]]
+    latency: Sequence[tuple[BenchmarkRows, Outcome]] = ()
+    curves: Sequence[tuple[BenchmarkRows, Outcome]] = ()
+
+    @property
+    def everything(self) -> list[tuple[BenchmarkRows, Outcome]]:
+        """What was found of accuracies, then of latencies."""
+        return [*self.measured, *self.latency]
+
+    @property
+    def summary(self) -> pd.DataFrame:
+        """Of accuracies, see :func:`gennape.predictors.evaluation.protocol.summarise`."""
+        return summary_of(self.measured)
+
+
+def summary_of(measured: Sequence[tuple[BenchmarkRows, Outcome]]) -> pd.DataFrame:
+    """See :func:`gennape.predictors.evaluation.protocol.summarise`."""
+    return summarise([m for _, outcome in measured for m in outcome.measurements])
