@@ -38,10 +38,12 @@ import numpy as np
 import torch
 from jaxtyping import Float64, Int64
 
+from gennape.predictors.encoder import pretraining
 from gennape.predictors.encoder.clustered import ClusteredEncoder, ClusteringConfig
 from gennape.predictors.encoder.contrastive import GENERAL, GENNAPE, ContrastiveConfig
 from gennape.predictors.encoder.encoder import EncoderConfig, GraphEncoder
 from gennape.predictors.encoder.fuzzy_c_means import fuzzy_c_means, memberships
+from gennape.predictors.encoder.optimisation import CPU
 from gennape.predictors.ensemble import cluster_regression
 from gennape.predictors.ensemble.cluster_regression import ClusterRegression, fit_regression
 from gennape.predictors.ensemble.ensemble import stacked, zero_shot
@@ -53,7 +55,7 @@ from gennape.predictors.evaluation.protocol import BenchmarkRows, draw_labelled
 from gennape.predictors.evaluation.rows import BENCHMARKS, build_rows, read_rows
 from gennape.predictors.few_shot.gaussian_process import Known, fit_process
 from gennape.predictors.metrics import srcc
-from gennape.predictors.model import fitting as training
+from gennape.predictors.model import fitting
 from gennape.predictors.model.checkpoint import load_encoder
 from gennape.predictors.model.fuzzy_ensemble import Fitted, FuzzyEnsemble
 from gennape.predictors.target import FlopsTarget
@@ -73,7 +75,7 @@ PARTS = ("fine-tuning", "members", "start", "pretraining")
 WEIGHING = 400
 EIGENVALUES = (5, 11, 40)
 CLUSTERS, FUZZIFIERS = (1, 3, 12, 20), (1.2, 2.0)
-PRETRAINING = training.PretrainConfig(epochs=3, batch=128)
+PRETRAINING = pretraining.PretrainConfig(epochs=3, batch=128)
 _USUAL = MembersConfig()
 MEMBERS = replace(
     _USUAL,
@@ -81,7 +83,7 @@ MEMBERS = replace(
     pairwise=replace(_USUAL.pairwise, epochs=5),
     end_to_end=replace(_USUAL.end_to_end, epochs=5),
 )
-FITTING = training.FitConfig(epochs=8, members=MEMBERS)
+FITTING = fitting.FitConfig(epochs=8, members=MEMBERS)
 
 Vector = Float64[np.ndarray, " n"]
 #: SRCC by (row, column), for each seed a list over draws.
@@ -190,18 +192,18 @@ class Benchmark:
         single = _graphs(alone)[0]
 
         def trained(encoder: GraphEncoder) -> Trained:
-            fitted = training.fit(
+            fitted = fitting.fit(
                 encoder, graphs, accuracy, ClusteringConfig(), FITTING, np.random.default_rng([seed, 2]), _nothing,
-                held_out=data.weighing, device=training.CPU,
+                held_out=data.weighing, device=CPU,
             )  # fmt: skip
             return Trained(FuzzyEnsemble(fitted, "variant"), fitted, graphs, accuracy)
 
         def pretrained(contrast: ContrastiveConfig, networks: PackedGraphs = mixed) -> GraphEncoder:
             known = spectra if networks is mixed else laplacian_spectra(networks, contrast.eigenvalues)
-            return training.pretrain(
+            return pretraining.pretrain(
                 networks, known, EncoderConfig(), replace(PRETRAINING, contrast=contrast),
                 np.random.default_rng([seed, 1]), _nothing,
-                families=families if networks is mixed else None, device=training.CPU,
+                families=families if networks is mixed else None, device=CPU,
             )  # fmt: skip
 
         encoder = pretrained(GENNAPE)

@@ -51,7 +51,7 @@ def fit(
     from gennape.predictors.encoder.clustered import ClusteringConfig
     from gennape.predictors.encoder.optimisation import chosen_device
     from gennape.predictors.ensemble.registry import MembersConfig
-    from gennape.predictors.model import fitting as training
+    from gennape.predictors.model import fitting
     from gennape.predictors.model.checkpoint import check_place, load_checkpoint, load_encoder, save_ensemble
     from gennape.search_spaces.families.registry import family as family_named
     from gennape.search_spaces.labels.labels import read_labels, split
@@ -84,9 +84,9 @@ def fit(
         pairwise=replace(usual.pairwise, epochs=pair_epochs),
         end_to_end=replace(usual.end_to_end, epochs=k_gnn_epochs),
     )
-    how = training.FitConfig(epochs=epochs, batch=batch, members=members)
+    how = fitting.FitConfig(epochs=epochs, batch=batch, members=members)
     with progress_bar("Fitting", how.steps(len(graphs))) as advance:
-        fitted = training.fit(
+        fitted = fitting.fit(
             pretrained, graphs, chosen.accuracy, ClusteringConfig(pretrained.config, clusters, fuzzifier), how,
             rng, lambda n, loss: advance(n, f"loss {loss:.3f}"), device=where,
             held_out=(space.graphs(held_out.genomes), held_out.accuracy) if len(held_out.genomes) else None,

@@ -87,9 +87,9 @@ def pretrain(
     from rich.console import Console
 
     from gennape.errors import ConfigError
+    from gennape.predictors.encoder import pretraining
     from gennape.predictors.encoder.contrastive import GENERAL, GENNAPE
     from gennape.predictors.encoder.encoder import EncoderConfig
-    from gennape.predictors.model import fitting as training
     from gennape.predictors.model.checkpoint import check_place
 
     if settings is not None:
@@ -97,7 +97,7 @@ def pretrain(
     refuse_wrong_address(tracking_uri)
     check_place(out)
     contrast = {"gennape": GENNAPE, "general": GENERAL}[config]
-    how = training.PretrainConfig(epochs, batch, learning_rate, contrast=contrast)
+    how = pretraining.PretrainConfig(epochs, batch, learning_rate, contrast=contrast)
     networks = _Networks(_sources(family or ["nb101"], data or []), sample, np.random.default_rng(seed), batch)
     sizes = EncoderConfig(hidden, layers, embedding, dropout)
     if workers > 1 or gpus_per_worker or address is not None:
@@ -129,15 +129,15 @@ def _here(
 
     from gennape.jobs.shared.progress import progress_bar
     from gennape.jobs.shared.provenance import provenance
+    from gennape.predictors.encoder import pretraining
     from gennape.predictors.encoder.optimisation import chosen_device
-    from gennape.predictors.model import fitting as training
     from gennape.predictors.model.checkpoint import save_encoder
 
     where = chosen_device(device)
     graphs, spectra, families = networks.make(settings.contrast.eigenvalues)
     n = len(graphs)
     with progress_bar("Pretraining", settings.epochs * (n // settings.batch) * settings.batch) as advance:
-        encoder = training.pretrain(
+        encoder = pretraining.pretrain(
             graphs, spectra, sizes, settings, networks.rng, lambda n, loss: advance(n, f"loss {loss:.3f}"),
             families=families, device=where,
         )  # fmt: skip

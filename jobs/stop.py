@@ -6,8 +6,7 @@ import shlex
 import sys
 from typing import TYPE_CHECKING
 
-from gennape.jobs.shared.cluster_options import DASHBOARD, Address, JobId, at, option_of
-from gennape.jobs.submit import WORKSPACE
+from gennape.jobs.shared.cluster_options import DASHBOARD, WORKSPACE, Address, JobId, at, option_of
 
 if TYPE_CHECKING:
     from gennape.platform.cluster.jobs import Job

@@ -13,12 +13,11 @@ import typer
 
 from gennape.addresses import holds_secret
 from gennape.errors import ConfigError
-from gennape.jobs.shared.cluster_options import DASHBOARD, Address, at, option_of, show, show_until_end
+from gennape.jobs.shared.cluster_options import DASHBOARD, WORKSPACE, Address, at, option_of, show, show_until_end
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-WORKSPACE = "~/gennape-workspace"
 #: Verbs about jobs, which run where the cluster is asked from.
 ABOUT_JOBS = ("submit", "status", "logs", "stop")
 #: Verbs that record in MLflow whatever they are told.

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from gennape.platform.evaluation.results import Evaluation
     from gennape.predictors.evaluation.protocol import BenchmarkRows, Outcome
 
 #: Version of ``report.json``.

@@ -13,13 +13,14 @@ import numpy as np
 
 from gennape.errors import WorkspaceError
 from gennape.platform.workspace.run_files import read_json, write_json
+from gennape.predictors.encoder import pretraining
 from gennape.predictors.encoder.clustered import ClusteringConfig
 from gennape.predictors.encoder.contrastive import GENERAL, GENNAPE
 from gennape.predictors.encoder.encoder import EncoderConfig
 from gennape.predictors.encoder.optimisation import chosen_device
 from gennape.predictors.ensemble.registry import MembersConfig
 from gennape.predictors.metrics import mae, srcc
-from gennape.predictors.model import fitting as training
+from gennape.predictors.model import fitting
 from gennape.predictors.model.checkpoint import load_checkpoint, save_ensemble
 
 if TYPE_CHECKING:
@@ -168,8 +169,8 @@ def measure(
     began, rng, where = time.perf_counter(), np.random.default_rng(seed), chosen_device(device)
     contrast = {"gennape": GENNAPE, "general": GENERAL}[settings.config]
     sizes = EncoderConfig(settings.hidden, settings.layers, settings.embedding, settings.dropout)
-    how = training.PretrainConfig(epochs.pretrain, _PAIRS * batch, settings.learning_rate, contrast=contrast)
-    encoder = training.pretrain(rows.graphs, rows.spectra, sizes, how, rng, _quietly, device=where)
+    how = pretraining.PretrainConfig(epochs.pretrain, _PAIRS * batch, settings.learning_rate, contrast=contrast)
+    encoder = pretraining.pretrain(rows.graphs, rows.spectra, sizes, how, rng, _quietly, device=where)
     usual = MembersConfig()
     members = replace(
         usual,
@@ -177,9 +178,9 @@ def measure(
         pairwise=replace(usual.pairwise, epochs=epochs.pairs),
         end_to_end=replace(usual.end_to_end, epochs=epochs.k_gnn),
     )
-    fitted = training.fit(
+    fitted = fitting.fit(
         encoder, rows.graphs, rows.accuracy, ClusteringConfig(sizes, settings.clusters, settings.fuzzifier),
-        training.FitConfig(epochs=epochs.fit, batch=batch, members=members), rng, _quietly, held_out=rows.held_out,
+        fitting.FitConfig(epochs=epochs.fit, batch=batch, members=members), rng, _quietly, held_out=rows.held_out,
         device=where,
     )  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:  # a predictor as it will be asked

@@ -18,7 +18,7 @@ from jaxtyping import Float32, Float64, Int64
 from torch import Tensor, nn
 
 from gennape.errors import InvalidDataError
-from gennape.predictors.proxies.proxies import measures
+from gennape.predictors.proxies import measures
 from gennape.search_spaces.graphs.graph import Column, ComputationGraph, PackedGraphs
 from gennape.search_spaces.graphs.module import GraphModule, compile_graph
 from gennape.search_spaces.graphs.ops import Op

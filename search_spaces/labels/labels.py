@@ -9,6 +9,7 @@ from gennape.errors import InvalidDataError
 from gennape.search_spaces.families.registry import FAMILIES
 from gennape.search_spaces.families.space import SearchSpace
 from gennape.search_spaces.files.nearby import missing
+from gennape.search_spaces.labels import gennape_cache, json_families, nb101, nb201, nb301, table
 from gennape.search_spaces.labels.labelled import (
     LabelledArchitectures,
     Reader,
@@ -17,7 +18,6 @@ from gennape.search_spaces.labels.labelled import (
     concatenate,
     split,
 )
-from gennape.search_spaces.labels.labels import gennape_cache, json_families, nb101, nb201, nb301, table
 
 __all__ = ["READERS", "LabelledArchitectures", "families_of", "label_blocks", "read_labels", "reader_of", "split"]
 

@@ -29,7 +29,7 @@ from gennape.platform.tracking.tracker import open_store
 from gennape.platform.training import tuning
 from gennape.platform.training.trial import CONFIG, NAMES, RESULTS, Epochs, Settings, Study, draw_settings, measure
 from gennape.platform.training.tuning import tuning_folder
-from gennape.predictors.model import fitting as training
+from gennape.predictors.encoder import pretraining
 from gennape.predictors.model.checkpoint import provenance_of
 from gennape.search_spaces.families.registry import family
 from gennape.search_spaces.graphs.canonical import canonical_hashes
@@ -136,7 +136,7 @@ def test_only_trials_that_are_given_a_gpu_compute_on_one(tmp_path, monkeypatch, 
 
     trials = []
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
-    monkeypatch.setattr(training, "pretrain", pretrain)
+    monkeypatch.setattr(pretraining, "pretrain", pretrain)
     monkeypatch.setattr(tune, "with_parameters", partial)
     monkeypatch.setattr(tune, "with_resources", lambda trial, _: trials.append(trial))
     monkeypatch.setattr(tune, "Tuner", lambda *_, **__: None)
