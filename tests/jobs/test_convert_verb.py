@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from gennape.errors import ConfigError, InvalidDataError
 from gennape.jobs.convert import convert as convert_verb
-from gennape.platform.conversion.convert import convert as conversion
+from gennape.platform.conversion import convert as conversion
 from gennape.search_spaces.graphs.parquet import read_graphs
 
 app = typer.Typer()

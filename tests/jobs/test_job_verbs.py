@@ -90,7 +90,7 @@ def test_repositories_environments_caches_and_workspaces_never_travel(tmp_path: 
     assert _shipped(tmp_path / "out") == {
         "gennape/__init__.py",
         "gennape-0.1.0.dist-info/METADATA",
-        "gennape/platform/workspace/runs.py",
+        "gennape/platform/runs.py",
         "gennape/git.py",
         "gennape/workspaces/venv.py",
     }

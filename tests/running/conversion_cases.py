@@ -17,8 +17,8 @@ import pandas as pd
 import pytest
 
 from gennape.errors import InvalidDataError
+from gennape.platform.conversion import convert as conversion
 from gennape.platform.conversion.convert import ConversionConfig
-from gennape.platform.conversion.convert import convert as conversion
 from gennape.platform.conversion.inputs import FamilySample, onnx_folder
 from gennape.platform.conversion.parts import OnnxPart, Watch
 from gennape.platform.conversion.pool import write_shard

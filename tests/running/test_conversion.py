@@ -24,8 +24,8 @@ from conversion_cases import (
 )
 
 from gennape.errors import ConfigError, InvalidArchitectureError, InvalidDataError, WorkspaceError
+from gennape.platform.conversion import convert as conversion
 from gennape.platform.conversion.convert import ConversionConfig, convert
-from gennape.platform.conversion.convert import convert as conversion
 from gennape.platform.conversion.inputs import FamilySample, labelled_file, onnx_folder
 from gennape.platform.conversion.parts import Architectures, SampledPart
 from gennape.platform.workspace.run_lock import lock_run

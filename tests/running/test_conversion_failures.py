@@ -31,9 +31,9 @@ from hypothesis import strategies as st
 
 from gennape.errors import ServiceError
 from gennape.platform.cluster.connection import local_ray
+from gennape.platform.conversion import convert as conversion
 from gennape.platform.conversion import pool as conversion_pool
 from gennape.platform.conversion.convert import ConversionConfig, convert
-from gennape.platform.conversion.convert import convert as conversion
 from gennape.platform.conversion.inputs import FamilySample
 from gennape.platform.conversion.parts import SampledPart, read_note
 from gennape.platform.conversion.pool import write_shard
