@@ -157,7 +157,8 @@ def test_shipped_checkpoint_travels_in_the_wheel(installed: Path, tmp_path: Path
     shipped = ROOT / "predictors" / "checkpoints"
     size = sum(path.stat().st_size for path in shipped.rglob("*") if path.is_file())
     assert 0 < size <= 5e6
-    probe = "from gennape.predictors.model import checkpoint as c; print(c.shipped_checkpoint(), c.load_checkpoint().sha256)"
+    module = "gennape.predictors.model.checkpoint"
+    probe = f"import {module} as c; print(c.shipped_checkpoint(), c.load_checkpoint().sha256)"
     folder, sha256 = python("-c", probe, cwd=tmp_path, path=installed).split()
     assert Path(folder).is_relative_to(installed)
     assert len(sha256) == 64
