@@ -149,7 +149,7 @@ def test_what_nobody_waits_for_is_given_up() -> None:
 
 def test_the_gate_tells_to_wait_about_as_long_as_those_inside_take(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 0.0
-    monkeypatch.setattr("gennape.platform.serving.http.middleware.time.monotonic", lambda: now)
+    monkeypatch.setattr("gennape.platform.serving.http.admission.time.monotonic", lambda: now)
     gate = Gate(20)
     assert gate.retry_after_s == 1
     for _ in range(20):
