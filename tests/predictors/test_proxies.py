@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from scipy.stats import spearmanr
 
 from gennape.errors import InvalidDataError
-from gennape.predictors.proxies.proxies import BATCH, PROXIES, draw_weights, measures, proxy_scores, untrained
+from gennape.predictors.proxies import measures
+from gennape.predictors.proxies.proxies import BATCH, PROXIES, draw_weights, proxy_scores, untrained
 from gennape.search_spaces.families.registry import family
 from gennape.search_spaces.graphs import cost
 from gennape.search_spaces.graphs.builder import GraphBuilder, Value
