@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import base64
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from gennape.errors import ConfigError
 from gennape.platform.search.asynchronous import run_freely
 from gennape.platform.search.failures import Failures
 from gennape.platform.search.front import front_frame
 from gennape.platform.search.log import read_findings, read_table
+from gennape.platform.search.objectives import NAMES
 from gennape.platform.search.rounds import GenerationRecord, Rounds
+from gennape.platform.search.runs import REPORT
 from gennape.platform.search.state import load_state
 from gennape.platform.search.synchronous import run_in_step
 from gennape.search_spaces.families.registry import family
@@ -24,10 +28,13 @@ if TYPE_CHECKING:
     from gennape.platform.search.config import SearchConfig
     from gennape.platform.search.islands import Archipelago
 
+#: Networks of a front that a notebook shows.
+_MAX_ROWS = 12
+
 __all__ = ["GenerationRecord", "SearchResult", "run_search"]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class SearchResult:
     """The end of a search: its front as a data frame, and why it ended.
 
@@ -38,6 +45,54 @@ class SearchResult:
     hypervolume: float
     reason: str
     folder: Path
+
+    def __repr__(self) -> str:
+        """How many networks, from where to where, and where they lie."""
+        from gennape.platform.search.front_page import readable  # noqa: PLC0415 (its library takes a second)
+
+        spans = [
+            f"{name} {readable(name, values.min())} to {readable(name, values.max())}"
+            for name, values in self.front.items()
+            if isinstance(name, str) and name in NAMES
+        ]
+        return f"SearchResult({len(self.front)} networks on the front: {', '.join(spans)}; {self.folder})"
+
+    def _repr_html_(self) -> str:
+        """The front as a picture, where its report has one, and as a table, for notebooks."""
+        picture = self.folder / REPORT / "front.png"
+        image = base64.b64encode(picture.read_bytes()).decode() if picture.is_file() else ""
+        shown = f'<img src="data:image/png;base64,{image}" alt="Pareto front">' if image else ""
+        return f"{shown}{self.front.to_html(max_rows=_MAX_ROWS, index=False, escape=True)}"
+
+    def best(self, **limits: float) -> pd.Series[Any]:
+        """The network of the front with the highest accuracy, or the best by the first objective, within limits.
+
+        Args:
+            **limits: For measures of the front the worst that will do: the highest of ``flops``, ``macs`` and
+                ``params``, the lowest of ``accuracy`` (percent).
+
+        Returns:
+            Its row of :attr:`front`.
+
+        Raises:
+            ConfigError: A limit is of something that the front does not hold, or no network is within all of them.
+
+        Example: ``result.best(flops=300e6)``
+        """
+        known = [name for name in self.front.columns if name in NAMES]
+        wrong = [name for name in limits if name not in known]
+        if wrong:
+            raise ConfigError(f"the front has no {', '.join(wrong)}; limits are of {', '.join(known)}")
+        within = self.front
+        for name, limit in limits.items():
+            kept = within[name] >= limit if name == "accuracy" else within[name] <= limit
+            within = within[kept]
+        if not len(within):
+            ends = ", ".join(f"{name} {self.front[name].min():.6g} to {self.front[name].max():.6g}" for name in limits)
+            raise ConfigError(f"no network of the front is within these limits; it has {ends}")
+        first = int(within["accuracy"].argmax() if "accuracy" in known else within[known[0]].argmin())
+        row: pd.Series[Any] = within.iloc[first]
+        return row
 
     @cached_property
     def evaluations(self) -> pd.DataFrame:

@@ -29,6 +29,11 @@ FAMILIES: tuple[SearchSpace, ...] = (
 )
 
 
+def families() -> tuple[SearchSpace, ...]:
+    """All search spaces that ship, in the order of their names."""
+    return FAMILIES
+
+
 def family(name: str) -> SearchSpace:
     """The search space called ``name``; raises :class:`ConfigError` that lists the known ones."""
     for space in FAMILIES:

@@ -31,7 +31,7 @@ MOST_NODES = 2**15
 _MOST_WORK = 2.0**56  # an upper bound of a node's multiply-accumulates, so that sums over a graph stay within 64 bits
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class ComputationGraph:
     """An executable network of primitive operations.
 
@@ -50,6 +50,14 @@ class ComputationGraph:
     def n_nodes(self) -> int:
         """Number of operations."""
         return len(self.nodes)
+
+    def __repr__(self) -> str:
+        """How many nodes, and what goes in and comes out, as channels x height x width."""
+        ends = []
+        for op in (Op.INPUT, Op.OUTPUT):
+            rows = self.nodes[self.nodes[:, Column.OP] == op, Column.C_OUT : Column.W_OUT + 1]
+            ends.append("x".join(map(str, rows[0].tolist())) if len(rows) else "nothing")
+        return f"ComputationGraph({self.n_nodes} nodes, {ends[0]} to {ends[1]})"
 
     def __eq__(self, other: object) -> bool:
         """Equal arrays, node order included; see ``canonical.canonical_hashes`` for equality up to node order."""
@@ -70,7 +78,7 @@ class ComputationGraph:
         return ComputationGraph(self.nodes[order], self.scalars[order], position[self.edges])
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class PackedGraphs:
     """Many graphs in one set of arrays: the form that storage, cost, hashing and predictors take.
 
@@ -86,6 +94,10 @@ class PackedGraphs:
 
     def __len__(self) -> int:
         return len(self.node_offsets) - 1
+
+    def __repr__(self) -> str:
+        """How many graphs, with how many nodes in all."""
+        return f"PackedGraphs({len(self)} graphs, {len(self.nodes)} nodes)"
 
     @property
     def graph_index(self) -> Int64[np.ndarray, " n"]:

@@ -1,0 +1,281 @@
+"""A search from its settings to the front: Ray, the served predictor, islands, tracking and report brought together."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gennape.errors import ConfigError, GennapeError
+from gennape.jobs.shared.interruption import cause
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from gennape.platform.search.config import SearchConfig
+    from gennape.platform.search.driver import GenerationRecord, SearchResult
+    from gennape.platform.workspace.run_lock import RunLock
+    from gennape.search_spaces.families.space import SearchSpace
+
+
+def search(
+    space: str | SearchSpace,
+    *,
+    objectives: str = "accuracy:max,flops:min",
+    evaluations: int = 5000,
+    islands: int = 2,
+    population: int = 100,
+    seed: int = 0,
+    searcher: str = "nsga2",
+    migration_every: int = 5,
+    asynchronous: bool = False,
+    checkpoint: str | Path | None = None,
+    workspace: str | Path | None = None,
+    address: str | None = None,
+    tracking_uri: str | None = None,
+) -> SearchResult:
+    """Search for the networks of a family that no other beats in all objectives.
+
+    It starts Ray and serves the predictor on this machine, shows its progress on stderr, and leaves its run in the
+    workspace, where ``gennape ui``, ``gennape export`` and ``gennape search --resume`` find it.
+
+    Args:
+        space: A family that ships, by name or as an object of :func:`gennape.families`.
+        objectives: What to optimise, with commas between: accuracy, flops, macs or params, each ``:max`` or ``:min``.
+        evaluations: Unique networks to predict.
+        islands: Populations that evolve side by side.
+        population: Networks of each island and generation.
+        seed: Decides every random choice: the same seed gives the same front.
+        searcher: The search algorithm, ``nsga2`` or ``random``.
+        migration_every: Generations between migrations; 0 for none.
+        asynchronous: Whether no island waits for another; the front then depends on the machine too.
+        checkpoint: A folder of a predictor; None takes the one that ships.
+        workspace: Where results go; None takes ``$GENNAPE_WORKSPACE`` or ``./gennape-workspace``.
+        address: A Ray cluster to search on; None starts one on this machine.
+        tracking_uri: An MLflow server of yours; None keeps the figures in the workspace.
+
+    Returns:
+        The front as a data frame (``.front``), its hypervolume, and where the run lies.
+
+    Raises:
+        ConfigError: A setting is unknown, out of range or contradicts another.
+        WorkspaceError: The workspace cannot be written.
+        ServiceError: Ray or the predictor cannot be started or reached.
+    """
+    from gennape.platform.cluster.memory import refuse_small_machine
+    from gennape.platform.workspace.files import open_workspace
+
+    given = {
+        "space": space if isinstance(space, str) else space.name, "objectives": objectives, "evaluations": evaluations,
+        "islands": islands, "population": population, "seed": seed, "searcher": searcher,
+        "migration_every": migration_every, "asynchronous": asynchronous,
+    }  # fmt: skip
+    config = checked(given, None if checkpoint is None else Path(checkpoint))
+    root = open_workspace(None if workspace is None else Path(workspace))
+    if address is None:
+        refuse_small_machine()  # before there is a folder of the run
+    place = Place(root, new_run(root, config), address=address, tracking_uri=tracking_uri)
+    options = {"--workspace": workspace, "--address": address, "--tracking-uri": tracking_uri}
+    return run_to_the_end(place, resume_command(place.folder.name, options))
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a search runs: ``checkpoint`` is where that of the run lies now, if elsewhere than when it began."""
+
+    workspace: Path
+    folder: Path
+    checkpoint: Path | None = None
+    address: str | None = None
+    tracking_uri: str | None = None
+
+
+def resume_command(run: str, options: dict[str, Any]) -> str:
+    """The command that continues a run, with the options that are set."""
+    words = [word for option, value in options.items() if value for word in (option, str(value))]
+    return shlex.join(["gennape", "search", "--resume", run, *words])
+
+
+def checked(given: dict[str, Any], checkpoint: Path | None) -> SearchConfig:
+    """Every setting of a new run, checked before anything is made."""
+    from gennape.platform.search.config import search_config
+    from gennape.search_spaces.families.registry import FAMILIES
+
+    if "space" not in given:
+        known = ", ".join(space.name for space in FAMILIES)
+        raise ConfigError(f"which search space? Give --space (one of {known}), or --resume to continue a run")
+    search_config(**given)  # before the checkpoint, which takes longer to read
+    path = None if checkpoint is None else str(checkpoint.absolute())
+    return search_config(**given, checkpoint=path, checkpoint_sha256=checkpoint_hash(path))
+
+
+def new_run(workspace: Path, config: SearchConfig) -> Path:
+    """The folder of a new run, which says what it will do."""
+    from gennape.platform.search.runs import create_run, describe_run
+
+    folder = create_run(workspace, config.space, config.seed)
+    describe_run(folder, config)
+    return folder
+
+
+def checkpoint_hash(path: str | None) -> str:
+    """The SHA-256 of a checkpoint, of the shipped one for None."""
+    from gennape.predictors.model.checkpoint import load_checkpoint
+
+    return load_checkpoint(None if path is None else Path(path)).sha256
+
+
+def run_to_the_end(place: Place, resume: str, evaluations: int | None = None) -> SearchResult:
+    """Run, and whatever stops the search before its end, say how to go on: by the command ``resume``.
+
+    ``evaluations``: a larger budget than the run began with, if any.
+    """
+    from gennape.platform.search.extension import extend
+    from gennape.platform.search.runs import (
+        FAILED,
+        FINISHED,
+        INTERRUPTED,
+        REPORT,
+        RUNNING,
+        config_of,
+        set_status,
+        status_of,
+    )
+    from gennape.platform.workspace.run_lock import lock_run
+
+    folder, told = place.folder, False
+
+    def tell() -> None:
+        """At once, before Ray and MLflow are ended, which may take longer than this process is given."""
+        nonlocal told
+        if told:
+            return
+        told = True
+        if status_of(folder).get("status") == FINISHED:
+            _say(f"interrupted after its end; the front is in {folder / REPORT}")
+            return
+        set_status(folder, status=INTERRUPTED, reason=cause())
+        _say(f"interrupted; continue with: {resume}")
+
+    with lock_run(folder) as lock:
+        try:
+            if evaluations is not None and evaluations > config_of(folder).evaluations:
+                extend(folder, evaluations)
+            set_status(folder, status=RUNNING, reason="")
+            return _run(place, lock, tell)
+        except KeyboardInterrupt:
+            tell()
+            raise
+        except Exception as error:
+            lock.check()  # what follows from the loss of the folder is not the error
+            reason = str(error) if isinstance(error, GennapeError) else f"{type(error).__name__}: {error}"
+            set_status(folder, status=FAILED, reason=reason)
+            if isinstance(error, GennapeError):
+                _say(f"stopped; once mended, continue with: {resume}")
+            raise
+
+
+def _say(line: str) -> None:
+    sys.stderr.write(f"{line}\n")
+    sys.stderr.flush()
+
+
+def _run(place: Place, lock: RunLock, tell: Callable[[], None]) -> SearchResult:
+    """``tell``: that the search is cut off."""
+    from rich.console import Console
+
+    from gennape.platform.cluster.connection import local_ray
+    from gennape.platform.search.driver import run_search
+    from gennape.platform.search.front_page import about_run
+    from gennape.platform.search.islands import RayIslands, most_replicas
+    from gennape.platform.search.run_report import RunReport
+    from gennape.platform.search.runs import FINISHED, config_of, set_status, status_of
+    from gennape.platform.serving.deployment import ServingConfig, serve_ensemble
+    from gennape.platform.tracking.tracker import track
+
+    folder = place.folder
+    config, screen = config_of(folder), Console(stderr=True, highlight=False)
+    parameters = {name: str(value) for name, value in config.model_dump().items()}
+    began_with = None if config.checkpoint is None else Path(config.checkpoint)
+    checkpoint = place.checkpoint or began_with
+    report = RunReport(folder, config, about_run(folder, config, checkpoint))
+    with ExitStack() as stack, _telling(tell):
+        with screen.status("starting Ray and the predictor"):
+            stack.enter_context(local_ray(place.address))
+            # Tracking starts in the background, beside the predictor.
+            known, server = status_of(folder).get("tracking_run"), place.tracking_uri
+            tracker = stack.enter_context(track(place.workspace, folder.name, parameters, run_id=known, server=server))
+            serving = ServingConfig(checkpoint, max_replicas=most_replicas(config.islands))
+            handle = stack.enter_context(serve_ensemble(serving))
+            _refuse_another(handle.sha256, config)
+            islands = stack.enter_context(RayIslands(config, handle, lock.check))
+        live = stack.enter_context(_progress(screen))
+        line = _Line(live, screen, config)
+
+        def follow(record: GenerationRecord) -> None:
+            if not status_of(folder).get("tracking_run") and (run_id := tracker.run_id):
+                set_status(folder, tracking_run=run_id)
+            report.follow(record.front)
+            line.show(record)
+            tracker.metrics(record.generation, record.metrics())
+            for island, values in record.islands.items():
+                tracker.metrics(record.generation, values, child=island)
+
+        result = run_search(config, folder, islands, follow)
+        tracker.artifacts(report.complete(result.front))
+        set_status(folder, status=FINISHED, reason=result.reason)
+    return result
+
+
+@contextmanager
+def _telling(tell: Callable[[], None]) -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        tell()
+        raise
+
+
+def _refuse_another(sha256: str, config: SearchConfig) -> None:
+    """Raise :class:`ConfigError` where the checkpoint was replaced since it was looked at."""
+    if sha256 != config.checkpoint_sha256:
+        raise ConfigError(
+            f"the search began with checkpoint {config.checkpoint_sha256[:12]}…, but {sha256[:12]}… is there now; put "
+            "the former back, or start a new search"
+        )
+
+
+def _progress(screen: Console) -> Progress:
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+    # Narrow enough for 80 columns.
+    columns = ("{task.description}", BarColumn(8), MofNCompleteColumn(), TextColumn("{task.fields[found]}"))
+    return Progress(*columns, console=screen, disable=not screen.is_terminal)
+
+
+class _Line:
+    """The live line of a search; where there is no terminal, a plain line at every tenth of the way."""
+
+    def __init__(self, live: Progress, screen: Console, config: SearchConfig) -> None:
+        self.live = live
+        self.screen = screen
+        self.task = live.add_task(config.space, total=config.evaluations, found="")
+        self.tenths = 0
+
+    def show(self, record: GenerationRecord) -> None:
+        """Bring the line up to date."""
+        found = (
+            f"{record.evaluations_per_second:,.0f} evals/s · front {record.front_size} · "
+            f"hypervolume {record.hypervolume:.4g}"
+        )
+        self.live.update(self.task, completed=record.evaluations, found=found)
+        tenths = 10 * record.evaluations // record.target
+        if not self.screen.is_terminal and tenths > self.tenths:
+            self.screen.print(f"{record.evaluations}/{record.target} evaluations · {found}", soft_wrap=True)
+        self.tenths = tenths

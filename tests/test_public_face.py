@@ -1,0 +1,138 @@
+"""What ``import gennape as gp`` gives."""
+
+from __future__ import annotations
+
+import ast
+import doctest
+import re
+import subprocess
+import sys
+import time
+from importlib import import_module
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import gennape as gp
+from gennape import networks
+from gennape.errors import ConfigError
+
+SOURCE = Path(gp.__file__)
+#: What users were promised; more may come.
+PROMISED = {
+    *("search", "load_pretrained", "load_checkpoint", "family", "families", "SearchSpace", "Gene", "GraphBuilder"),
+    *("ComputationGraph", "from_torch", "from_onnx", "to_module", "to_onnx", "flops", "macs", "params"),
+    *("LatencyPredictor", "read_labels", "__version__"),
+}
+
+
+def test_it_is_complete() -> None:
+    """Editors read the imports for type checkers; these, ``__all__`` and what is imported lazily are the same names."""
+    tree = ast.parse(SOURCE.read_text())
+    (block,) = [node for node in tree.body if isinstance(node, ast.If)]
+    typed = {
+        alias.asname: f"{node.module}.{alias.name}"
+        for node in block.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    assert {*typed, "__version__"} == set(gp.__all__) >= PROMISED
+    assert len(gp.__all__) == len(set(gp.__all__))
+    for name, home in typed.items():
+        module, _, attribute = home.rpartition(".")
+        assert getattr(gp, name) is getattr(import_module(module), attribute)
+        assert name in dir(gp)
+    with pytest.raises(AttributeError, match="'gennape' has no attribute 'seach'"):
+        _ = gp.seach
+
+
+def test_importing_it_is_quick() -> None:
+    """Beside Python itself, and the least of some tries: the machine is busy with other tests."""
+
+    def seconds(program: str) -> float:
+        began = time.perf_counter()
+        subprocess.run([sys.executable, "-c", program], check=True)
+        return time.perf_counter() - began
+
+    program = "import sys, gennape; assert not {'torch', 'numpy', 'ray', 'mlflow'} & set(sys.modules)"
+    tries = [(seconds("pass"), seconds(program)) for _ in range(5)]
+    assert min(after for _, after in tries) - min(before for before, _ in tries) < 0.2
+
+
+def test_examples_run(tmp_path: Path) -> None:
+    found = doctest.DocTestFinder().find(networks, globs={"np": np, "folder": tmp_path})
+    examples = [test for test in found if test.examples]
+    assert len(examples) == len([name for name in gp.__all__ if gp._HOMES.get(name) == "networks"])
+    runner = doctest.DocTestRunner()
+    for test in examples:
+        runner.run(test)
+    assert runner.summarize(verbose=False).failed == 0
+
+
+def test_things_say_what_they_are() -> None:
+    space = gp.family("nb201")
+    graphs = space.graphs(space.sample(np.random.default_rng(0), 3))
+    assert re.fullmatch(r"ComputationGraph\(\d+ nodes, 3x32x32 to 10x1x1\)", repr(graphs[0]))
+    assert repr(graphs) == f"PackedGraphs(3 graphs, {len(graphs.nodes)} nodes)"
+    assert [space.name for space in gp.families()] == sorted(space.name for space in gp.families())
+
+
+@pytest.fixture
+def result(tmp_path: Path) -> gp.SearchResult:
+    front = pd.DataFrame(
+        {
+            "index": [0, 1, 2],
+            "accuracy": [93.5, 92.5, 91.0],
+            "flops": [6e8, 4e8, 2e8],
+            "params": [3e6, 2e6, 1e6],
+            "architecture": ["a", "b", "<c>"],
+        }
+    )
+    return gp.SearchResult(front, 1.0, "done", tmp_path)
+
+
+def test_a_result_gives_the_best_within_limits(result: gp.SearchResult) -> None:
+    assert result.best()["index"] == 0
+    assert result.best(flops=4e8)["index"] == 1
+    assert result.best(flops=5e8, params=1.5e6)["index"] == 2
+    assert result.best(accuracy=93)["index"] == 0
+    with pytest.raises(ConfigError, match="no macs; limits are of accuracy, flops, params"):
+        result.best(macs=1)
+    with pytest.raises(ConfigError, match=r"no network.*flops 2e\+08 to 6e\+08"):
+        result.best(flops=1)
+
+
+def test_a_result_shows_itself(result: gp.SearchResult) -> None:
+    assert repr(result).startswith(
+        "SearchResult(3 networks on the front: accuracy 91.00 % to 93.50 %, flops 200 MFLOPs"
+    )
+    assert "<img" not in result._repr_html_()
+    assert "&lt;c&gt;" in result._repr_html_()
+    (result.folder / "report").mkdir()
+    (result.folder / "report" / "front.png").write_bytes(b"picture")
+    assert 'src="data:image/png;base64,cGljdHVyZQ=="' in result._repr_html_()
+
+
+@pytest.mark.cluster
+def test_a_search_from_python_is_that_of_the_command_line(tmp_path: Path) -> None:
+    found = gp.search("hiaml", evaluations=60, population=10, seed=3, workspace=tmp_path)
+    assert len(found.evaluations) == 60
+    assert found.folder.parent == tmp_path / "runs"
+    assert found.front["accuracy"].is_monotonic_decreasing
+    command = [
+        sys.executable,
+        "-m",
+        "gennape",
+        "search",
+        "--space",
+        "hiaml",
+        "--evaluations",
+        "60",
+        "--population",
+        "10",
+    ]
+    subprocess.run([*command, "--seed", "3", "--workspace", str(tmp_path / "other")], check=True)
+    (other,) = (tmp_path / "other" / "runs").iterdir()
+    assert (other / "report" / "front.csv").read_bytes() == (found.folder / "report" / "front.csv").read_bytes()
