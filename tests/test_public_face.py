@@ -10,6 +10,7 @@ import sys
 import time
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -20,6 +21,7 @@ from gennape import networks
 from gennape.errors import ConfigError
 
 SOURCE = Path(gp.__file__)
+ROOT = SOURCE.resolve().parents[1]
 #: What users were promised; more may come.
 PROMISED = {
     *("search", "load_pretrained", "load_checkpoint", "family", "families", "SearchSpace", "Gene", "GraphBuilder"),
@@ -116,23 +118,24 @@ def test_a_result_shows_itself(result: gp.SearchResult) -> None:
 
 
 @pytest.mark.cluster
-def test_a_search_from_python_is_that_of_the_command_line(tmp_path: Path) -> None:
-    found = gp.search("hiaml", evaluations=60, population=10, seed=3, workspace=tmp_path)
+def test_a_search_from_python_is_that_of_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The program of the guide."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("GENNAPE_WORKSPACE", raising=False)
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "python.md").read_text(), re.DOTALL)
+    names: dict[str, Any] = {}
+    exec(blocks[1], names)  # noqa: S102 (our own guide)
+    found = names["result"]
     assert len(found.evaluations) == 60
-    assert found.folder.parent == tmp_path / "runs"
     assert found.front["accuracy"].is_monotonic_decreasing
-    command = [
-        sys.executable,
-        "-m",
-        "gennape",
-        "search",
-        "--space",
-        "hiaml",
-        "--evaluations",
-        "60",
-        "--population",
-        "10",
-    ]
-    subprocess.run([*command, "--seed", "3", "--workspace", str(tmp_path / "other")], check=True)
+    words = f"-m gennape search --space hiaml --evaluations 60 --population 10 --seed 3 --workspace {tmp_path}/other"
+    subprocess.run([sys.executable, *words.split()], check=True)
     (other,) = (tmp_path / "other" / "runs").iterdir()
     assert (other / "report" / "front.csv").read_bytes() == (found.folder / "report" / "front.csv").read_bytes()
+
+
+def test_the_program_without_a_cluster_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    page = (ROOT / "docs" / "python.md").read_text()
+    exec(re.findall(r"```python\n(.*?)```", page, re.DOTALL)[0], {})  # noqa: S102 (our own guide)
+    assert all(f"`{name}`" in page for name in gp.__all__ if not name.startswith("_"))

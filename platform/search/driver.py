@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, SupportsFloat
 
 from gennape.errors import ConfigError
 from gennape.platform.search.asynchronous import run_freely
@@ -64,7 +64,7 @@ class SearchResult:
         shown = f'<img src="data:image/png;base64,{image}" alt="Pareto front">' if image else ""
         return f"{shown}{self.front.to_html(max_rows=_MAX_ROWS, index=False, escape=True)}"
 
-    def best(self, **limits: float) -> pd.Series[Any]:
+    def best(self, **limits: SupportsFloat) -> pd.Series[Any]:
         """The network of the front with the highest accuracy, or the best by the first objective, within limits.
 
         Args:
@@ -84,7 +84,7 @@ class SearchResult:
         if wrong:
             raise ConfigError(f"the front has no {', '.join(wrong)}; limits are of {', '.join(known)}")
         within = self.front
-        for name, limit in limits.items():
+        for name, limit in ((name, float(limit)) for name, limit in limits.items()):
             kept = within[name] >= limit if name == "accuracy" else within[name] <= limit
             within = within[kept]
         if not len(within):

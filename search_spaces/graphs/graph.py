@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import SupportsIndex
 
 import numpy as np
 from jaxtyping import Bool, Float64, Int32, Int64, Shaped
@@ -104,7 +106,8 @@ class PackedGraphs:
         """For each node the graph that owns it."""
         return np.repeat(np.arange(len(self)), np.diff(self.node_offsets))
 
-    def __getitem__(self, index: int) -> ComputationGraph:
+    def __getitem__(self, index: SupportsIndex) -> ComputationGraph:
+        index = operator.index(index)
         if not 0 <= index < len(self):
             raise IndexError(index)
         n0, n1 = self.node_offsets[index : index + 2]
