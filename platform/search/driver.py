@@ -51,7 +51,7 @@ class SearchResult:
         from gennape.platform.search.front_page import readable  # noqa: PLC0415 (its library takes a second)
 
         spans = [
-            f"{name} {readable(name, values.min())} to {readable(name, values.max())}"
+            f"{name} {readable(name, float(values.min()))} to {readable(name, float(values.max()))}"
             for name, values in self.front.items()
             if isinstance(name, str) and name in NAMES
         ]
