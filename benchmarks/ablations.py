@@ -114,7 +114,7 @@ def plain_targets() -> Iterator[None]:
         return PlainTarget(float(accuracy.mean()), float(max(accuracy.std(), 1e-12)))
 
     with (
-        mock.patch.object(training, "fit_target", fit_plain),
+        mock.patch.object(fitting, "fit_target", fit_plain),
         mock.patch.object(cluster_regression, "fit_target", fit_plain),
     ):
         yield

@@ -139,7 +139,7 @@ def main() -> None:
     out("| verb | reachable from other machines | on loopback |\n|---|--:|--:|\n")
     with tempfile.TemporaryDirectory(prefix="gennape-") as name:
         prepare(Path(name))
-        for verb in options.verb or known:
+        for verb in options.verb or [*PROGRAMS, *VERBS]:
             found = measure(verb, Path(name))
             out(f"| `{verb}` | {sum(s.open for s in found)} | {sum(not s.open for s in found)} |\n")
             if options.names:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -164,6 +165,16 @@ def test_shipped_checkpoint_travels_in_the_wheel(installed: Path, tmp_path: Path
     assert len(sha256) == 64
 
 
+def test_programs_use_no_name_that_is_not_there() -> None:
+    """Nobody runs all benchmarks often. The checks of every change pass over unknown names, as those of shapes are."""
+    folders = [name for name in ("benchmarks", "tests", *ROOMS) if (ROOT / name).is_dir()]
+    command = [str(SCRIPTS / "ruff"), "check", "--isolated", "--select", "F821", "--output-format", "concise", *folders]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    found = [line for line in done.stdout.splitlines() if "F821" in line]
+    assert not [line for line in found if not re.search(r"Undefined name `([a-z][a-z0-9]?|_)`", line)]
+    assert found  # shapes
+
+
 # Import arrows -------------------------------------------------------------------------------------------------------
 
 
@@ -180,6 +191,9 @@ def lint_imports(tree: Path) -> subprocess.CompletedProcess[str]:
         ("search_spaces/families", "from gennape.predictors.metrics import srcc"),
         ("predictors", "import gennape.platform.workspace.files"),
         ("platform/search/searchers", "from gennape.jobs.cli import app"),
+        ("search_spaces/graphs", "from gennape.search_spaces.families.space import Gene"),
+        ("platform/workspace", "from gennape.platform.search import driver"),
+        ("jobs/shared", "from gennape.jobs import cli"),
         ("jobs", "def f():\n    from ray import serve"),
         ("predictors", "import mlflow"),
         ("search_spaces", "from pymoo.core.problem import Problem"),

@@ -20,7 +20,8 @@ from gennape.errors import InvalidDataError
 from gennape.search_spaces.families.nb101 import graph_hash
 from gennape.search_spaces.families.registry import family
 from gennape.search_spaces.files.bounded import bounded
-from gennape.search_spaces.labels import json_families, read_labels
+from gennape.search_spaces.labels import json_families
+from gennape.search_spaces.labels.labels import read_labels
 
 Genotype = namedtuple("Genotype", "normal normal_concat reduce reduce_concat")
 Genotype.__module__ = "model_src.darts.model_darts"
