@@ -117,14 +117,15 @@ def choose_column(where: object, wanted: str | None, usual: Iterable[str], known
 
     Raises :class:`InvalidDataError` that lists ``known`` when there is no such column.
     """
-    present = list(known)
-    for name in usual if wanted is None else [wanted]:
+    present, names = list(known), list(usual)
+    for name in names if wanted is None else [wanted]:
         if name in present:
             return name
     problem = (
-        f"no usual column of accuracies ({', '.join(usual)})" if wanted is None else f"no column of numbers {wanted!r}"
+        f"no usual column of accuracies ({', '.join(names)})" if wanted is None else f"no column of numbers {wanted!r}"
     )
-    remedy = f"name one of {present}" if present else "there is no column of numbers at all; add the accuracies"
+    choose = f"name one of {present} by --column; for a verb without, rename it to {names[0]!r}"
+    remedy = choose if present else "there is no column of numbers at all; add the accuracies"
     raise InvalidDataError(f"{where}: {problem}; {remedy}")
 
 

@@ -14,8 +14,9 @@ from jaxtyping import Float64, Int64
 from gennape.errors import InvalidArchitectureError, InvalidDataError
 from gennape.search_spaces.families.nb101 import MAX_VERTICES, N_EDGES, PAIRS, NasBench101
 from gennape.search_spaces.families.space import SearchSpace
-from gennape.search_spaces.files.bounded import bounded, open_bounded, require_regular
+from gennape.search_spaces.files.bounded import require_regular
 from gennape.search_spaces.files.parquet_pages import UNREADABLE, read_batches
+from gennape.search_spaces.labels.csv_tables import csv_tables
 from gennape.search_spaces.labels.labelled import (
     BLOCK,
     LabelledArchitectures,
@@ -32,9 +33,7 @@ ARCHITECTURE = ("architecture", "arch")
 #: Columns that are the label when none is named.
 USUAL = ("acc", "accuracy", "top1", "val108", "c10_test200")
 _CELL = ("hash", "n_vertices", "adj_bits", "ops")
-_TEXT = dict.fromkeys((*ARCHITECTURE, "hash", "ops", "src"), str)
-#: Most bytes of a block of rows: some ten kilobytes a row.
-_MOST_BLOCK = 1 << 28
+_TEXT: dict[str, type] = dict.fromkeys((*ARCHITECTURE, "hash", "ops", "src"), str)
 #: What their names end in.
 SUFFIXES = (".csv", ".csv.gz", ".csv.bz2", ".parquet")
 
@@ -63,17 +62,7 @@ def tables(path: Path) -> Iterator[pd.DataFrame]:
     if path.name.lower().endswith(".parquet"):
         yield from _parquet_tables(path)
         return
-    try:
-        with open_bounded(path) as stream:
-            rows = bounded(stream, str(path), _MOST_BLOCK)
-            limit: Any = rows.raw
-            for table in pd.read_csv(rows, dtype=_TEXT, chunksize=BLOCK, low_memory=False):
-                limit.most = limit.count + _MOST_BLOCK
-                if not isinstance(table.index, pd.RangeIndex):
-                    raise ValueError("rows have more fields than the header; put what holds commas in quotes")
-                yield table
-    except (ValueError, OverflowError) as error:
-        raise InvalidDataError(f"cannot read {path} as CSV: {error}") from error
+    yield from csv_tables(path, _TEXT, BLOCK)
 
 
 def _parquet_tables(path: Path) -> Iterator[pd.DataFrame]:

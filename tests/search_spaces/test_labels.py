@@ -15,8 +15,7 @@ import pytest
 
 from gennape.errors import InvalidDataError
 from gennape.search_spaces.families.registry import family
-from gennape.search_spaces.labels import labelled
-from gennape.search_spaces.labels.labels import label_blocks, read_labels, split
+from gennape.search_spaces.labels.labels import label_blocks, labelled, read_labels, split
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "data"
 HEADER = "hash,n_vertices,adj_bits,ops,val108,src\n"
@@ -159,7 +158,7 @@ def test_every_form_of_a_table(tmp_path: Path, suffix: str) -> None:
 
 
 def test_rows_keep_their_numbers_across_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from gennape.search_spaces.labels import table
+    from gennape.search_spaces.labels.labels import table
 
     monkeypatch.setattr(table, "BLOCK", 3)
     monkeypatch.setattr(labelled, "BLOCK", 2)
@@ -199,8 +198,18 @@ def test_what_is_no_percentage_is_refused(tmp_path: Path, accuracy: str) -> None
         (b"architecture,acc\n", "needs rows"),
         (b"acc\n91\n", "needs a column 'architecture'; has"),
         (b'architecture,acc\n"[,91\n', "cannot read .* as CSV"),
-        (b"architecture,acc\n\xff\xfe,91\n", "cannot read .* as CSV"),
-        (b"a,b\n1,2\n1,2,3,4\n", "cannot read .* as CSV"),
+        (b"architecture,acc\n\xff\xfe,91\n", "as CSV: it is not UTF-8, but has a byte 0xff; save it as UTF-8$"),
+        ("architecture,acc\na,91\n".encode("utf-16"), "it is not UTF-8, but has a byte 0xff; save it as UTF-8$"),
+        (b"a,b\n1,2\n1,2,3,4\n", "as CSV: line 3 has 4 fields, the others 2; put texts in quotes$"),
+        (b'architecture,acc\na,91\n"b,91\n', "row 2 opens a quote that nothing closes; close it$"),
+        (b"\n\n\n", "it holds nothing but empty lines; name the columns in the first$"),
+        (b"architecture;acc\na;91\n", "its columns are parted by semicolons; save it with commas$"),
+        (b"architecture\tacc\na\t91\n", "its columns are parted by tabs; save it with commas$"),
+        (b"architecture,acc,acc\na,91,1\n", "the column 'acc' stands there more than once; keep one, or rename"),
+        (
+            b"architecture,score\na,91\n",
+            r"name one of \['score'\] by --column; for a verb without, rename it to 'acc'$",
+        ),
         (b"architecture,acc\na,b,91\n", "more fields than the header; put what holds commas in quotes"),
         (b"architecture,what\na,b\n", r"accuracies \(acc, accuracy, .*\); there is no column of numbers at all"),
         (gzip.compress(b"architecture,acc\n" * 1000, mtime=0)[:-20], "cannot be read"),

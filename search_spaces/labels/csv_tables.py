@@ -1,0 +1,70 @@
+"""CSV files as blocks of rows; of one that cannot be read, what is wrong with it and how to mend it."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from gennape.errors import InvalidDataError
+from gennape.search_spaces.files.bounded import bounded, open_bounded
+
+#: Most bytes of a block of rows: some ten kilobytes a row.
+_MOST_BLOCK = 1 << 28
+#: What other programs put between columns in place of commas, and its name.
+_SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}
+#: What pandas says of a file, and what that means for whoever wrote it.
+_REASONS = (
+    (r"Expected (\d+) fields in line (\d+), saw (\d+)", r"line \2 has \3 fields, the others \1; put texts in quotes"),
+    (r"EOF inside string starting at row (\d+)", r"row \1 opens a quote that nothing closes; close it"),
+    (r"No columns to parse from file", r"it holds nothing but empty lines; name the columns in the first"),
+)
+
+
+def csv_tables(path: Path, texts: dict[str, type], block: int) -> Iterator[pd.DataFrame]:
+    """The rows in blocks of ``block``; the columns ``texts`` as text.
+
+    Raises :class:`InvalidDataError` for a file that cannot be read.
+    """
+    try:
+        _require_header(path)
+        with open_bounded(path) as stream:
+            rows = bounded(stream, str(path), _MOST_BLOCK)
+            limit: Any = rows.raw
+            for table in pd.read_csv(rows, dtype=texts, chunksize=block, low_memory=False):
+                limit.most = limit.count + _MOST_BLOCK
+                if not isinstance(table.index, pd.RangeIndex):
+                    raise ValueError("rows have more fields than the header; put what holds commas in quotes")
+                yield table
+    except UnicodeDecodeError as error:
+        byte = error.object[error.start]
+        raise InvalidDataError(
+            f"cannot read {path} as CSV: it is not UTF-8, but has a byte 0x{byte:02x}; save it as UTF-8"
+        ) from error
+    except (ValueError, OverflowError) as error:
+        raise InvalidDataError(f"cannot read {path} as CSV: {_reason(str(error))}") from error
+
+
+def _require_header(path: Path) -> None:
+    """Refuse names that stand twice, of which pandas renames the second, and columns that no commas part."""
+    with open_bounded(path) as stream:
+        first = pd.read_csv(bounded(stream, str(path), _MOST_BLOCK), header=None, nrows=1, dtype=str)
+    names = [name for name in first.iloc[0] if isinstance(name, str)]
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        raise ValueError(f"the column {twice[0]!r} stands there more than once; keep one, or rename the others")
+    other = next((words for sign, words in _SEPARATORS.items() if len(names) == 1 and sign in names[0]), None)
+    if other is not None:
+        raise ValueError(f"its columns are parted by {other}; save it with commas")
+
+
+def _reason(said: str) -> str:
+    """In words of ours where pandas is known to say so; else what it says, without what it says of itself."""
+    for pattern, words in _REASONS:
+        if found := re.search(pattern, said):
+            return found.expand(words)
+    return said.removeprefix("Error tokenizing data. C error: ").strip()
