@@ -31,6 +31,10 @@ class Action(StrEnum):
     CHECK = "check"
 
 
+#: The options of each.
+TAKES = {Action.LIST: (), Action.FETCH: ("--to", "--sha256"), Action.CHECK: ("--space", "--column")}
+
+
 def data(
     action: Annotated[Action, typer.Argument(help="list the benchmarks, fetch one, or check a file.")] = Action.LIST,
     subject: Annotated[str | None, typer.Argument(help="fetch: a key of the list, or a URL. check: the file.")] = None,
@@ -47,6 +51,7 @@ def data(
     from gennape.errors import ConfigError
 
     out = Console(highlight=False, markup=False, soft_wrap=True)
+    _refuse_others(action, {"--to": to, "--sha256": sha256, "--space": space, "--column": column})
     if action is not Action.LIST and subject is None:
         raise ConfigError(f"`gennape data {action}` needs {'a key or URL' if action is Action.FETCH else 'a file'}")
     name = subject or ""
@@ -56,6 +61,15 @@ def data(
         Action.CHECK: lambda: _check(out, Path(name), space, column),
     }
     run[action]()
+
+
+def _refuse_others(action: Action, given: dict[str, object]) -> None:
+    """Refuse options of other actions: a sum that nobody compares must not pass for one that agreed."""
+    from gennape.errors import ConfigError
+
+    foreign = [name for name, value in given.items() if value is not None and name not in TAKES[action]]
+    if foreign:
+        raise ConfigError(f"`gennape data {action}` takes no {' and no '.join(foreign)}; leave it out")
 
 
 # List -----------------------------------------------------------------------------------------------------------------

@@ -74,6 +74,12 @@ def test_fetch_checks_the_sum(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         (("fetch", "nats-simple"), "lies behind a web page: open https://github.com/D-X-Y/NATS-Bench"),
         (("fetch", "https://example.org/"), "names no file; choose one with --to"),
         (("fetch", "file:///etc/hostname"), "https://..., got"),
+        (
+            ("check", "a.csv", "--sha256", "0" * 64, "--to", "b.csv"),
+            "`gennape data check` takes no --to and no --sha256",
+        ),
+        (("fetch", "nb101-108", "--space", "nb101"), "`gennape data fetch` takes no --space; leave it out"),
+        (("list", "--column", "acc"), "`gennape data list` takes no --column"),
     ],
 )
 def test_refuses(arguments: tuple[str, ...], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
