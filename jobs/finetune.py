@@ -52,7 +52,7 @@ def finetune(
     from gennape.search_spaces.labels.labels import read_labels
 
     refuse_wrong_address(tracking_uri)
-    check_place(out)
+    check_place(out, checkpoint)
     space = family_named(family)
     rows = read_labels(labels, space, column)  # before the checkpoint, which takes longer
     predictor = load_checkpoint(checkpoint)

@@ -48,6 +48,7 @@ def fit(
     from gennape.errors import ConfigError
     from gennape.jobs.shared.progress import progress_bar
     from gennape.jobs.shared.provenance import provenance
+    from gennape.predictors.bounds import require_bounds
     from gennape.predictors.encoder.clustered import ClusteringConfig
     from gennape.predictors.encoder.optimisation import chosen_device
     from gennape.predictors.ensemble.registry import MembersConfig
@@ -59,9 +60,8 @@ def fit(
     if settings is not None:
         return run_with(context, settings)
     refuse_wrong_address(tracking_uri)
-    check_place(out)
-    if fuzzifier <= 1:
-        raise ConfigError(f"--fuzzifier must be above 1, got {fuzzifier}")
+    check_place(out, encoder)
+    require_bounds(ClusteringConfig(clusters=clusters, fuzzifier=fuzzifier))
     where = chosen_device(device)
     rng = np.random.default_rng(seed)
     space = family_named(family)

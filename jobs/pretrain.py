@@ -87,6 +87,7 @@ def pretrain(
     from rich.console import Console
 
     from gennape.errors import ConfigError
+    from gennape.predictors.bounds import require_bounds
     from gennape.predictors.encoder import pretraining
     from gennape.predictors.encoder.contrastive import GENERAL, GENNAPE
     from gennape.predictors.encoder.encoder import EncoderConfig
@@ -100,6 +101,7 @@ def pretrain(
     how = pretraining.PretrainConfig(epochs, batch, learning_rate, contrast=contrast)
     networks = _Networks(_sources(family or ["nb101"], data or []), sample, np.random.default_rng(seed), batch)
     sizes = EncoderConfig(hidden, layers, embedding, dropout)
+    require_bounds(sizes)
     if workers > 1 or gpus_per_worker or address is not None:
         from gennape.platform.training.pretraining import WorkersConfig
 

@@ -177,8 +177,13 @@ def parse(kind: type[Any], fields: Any, path: Path, within: str = "") -> Any:
 # Writing ------------------------------------------------------------------------------------------------------------
 
 
-def check_place(folder: Path) -> None:
-    """Raise :class:`CheckpointError` where no checkpoint could be written: before training, not after it."""
+def check_place(folder: Path, read: Path | None = None) -> None:
+    """Raise :class:`CheckpointError` where no checkpoint could be written: before training, not after it.
+
+    Nor where it would take the place of the one that is ``read``, which would be lost.
+    """
+    if read is not None and folder.resolve() == read.resolve():
+        raise CheckpointError(f"{folder} is what is read, and would be lost; choose another place to write to")
     try:
         if folder.exists():
             _refuse_foreign(folder)

@@ -11,6 +11,7 @@ from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 from torch.nn import functional
 
+from gennape.errors import InvalidDataError
 from gennape.predictors.encoder.clustered import ClusteredEncoder, ClusteringConfig
 from gennape.predictors.encoder.encoder import GraphEncoder
 from gennape.predictors.encoder.features import batches_of_nodes
@@ -30,6 +31,8 @@ from gennape.search_spaces.graphs.cost import flops
 from gennape.search_spaces.graphs.graph import PackedGraphs
 
 _NODES_AT_ONCE = 2**15
+#: Networks that a scaling law can be drawn through.
+_FEWEST = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,9 +86,11 @@ def fit(
     the target times what the target was divided by. The scaling law is fitted beside. Labelled graphs ``held_out`` of
     training tell what members weigh and how sure they may be; without any, those trained on do. ``progress`` is called
     after every step with the number of graphs and the loss. ``device`` trains the encoder, by default a GPU where there
-    is one; what is fitted comes back to the processor.
+    is one; what is fitted comes back to the processor. Raises :class:`InvalidDataError`, before it trains, for networks
+    that differ too little to learn from.
     """
     device = device or chosen_device()
+    _require_varied(accuracy, flops(graphs))
     torch.manual_seed(int(rng.integers(2**31)))
     target = fit_target(accuracy, flops(graphs))
     # Dropout made the views of pretraining; here it would only blur the target.
@@ -111,6 +116,17 @@ def fit(
     law = fit_scaling_law(np.concatenate(shapes), accuracy)
     pretrained = copy.deepcopy(encoder).to(CPU).eval()
     return Fitted(network.float(), zero_shot(members, *told), stacked(members, *told), law, pretrained)
+
+
+def _require_varied(accuracy: Float64[np.ndarray, " g"], count: Int64[np.ndarray, " g"]) -> None:
+    """Raise :class:`InvalidDataError` where no line can be drawn: of too few networks, or through a single place."""
+    same = [name for name, values in (("accuracy", accuracy), ("FLOPs", count)) if len(set(values.tolist())) < 2]
+    if len(accuracy) < _FEWEST or same:
+        alike = f" of the same {' and '.join(same)}" if same else ""
+        raise InvalidDataError(
+            f"fitting needs {_FEWEST} networks or more that differ in accuracy and FLOPs, got {len(accuracy)}{alike}; "
+            "add rows of others"
+        )
 
 
 def _labels(graphs: PackedGraphs, accuracy: Float64[np.ndarray, " g"], target: FlopsTarget) -> _Labels:

@@ -123,6 +123,47 @@ def test_unreadable_labels_are_refused_by_row(encoder: Path, tmp_path: Path, con
         _fit(encoder, tmp_path / "bad.csv", tmp_path / "out")
 
 
+@pytest.mark.parametrize("fuzzifier", ["nan", "1", "101"])
+def test_fit_refuses_a_fuzzifier_that_no_checkpoint_holds(
+    encoder: Path, labels: Path, tmp_path: Path, fuzzifier: str
+) -> None:
+    with pytest.raises(ConfigError, match=f"--fuzzifier must be (greater|less) than .*, got {float(fuzzifier)}"):
+        _fit(encoder, labels, tmp_path / "made", "--fuzzifier", fuzzifier)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("option", ["--hidden", "--layers", "--embedding"])
+def test_pretrain_refuses_sizes_that_no_checkpoint_holds(tmp_path: Path, option: str) -> None:
+    with pytest.raises(ConfigError, match=f"{option} must be less than or equal to .*, got 100000"):
+        _run("pretrain", "--sample", 32, "--batch", 16, option, 100000, "--out", tmp_path / "made")
+
+
+@pytest.mark.parametrize(("column", "what"), [("acc", "accuracy"), ("architecture", "FLOPs")])
+def test_fit_refuses_rows_that_are_all_alike_before_it_trains(
+    encoder: Path, labels: Path, tmp_path: Path, column: str, what: str
+) -> None:
+    table = pd.read_csv(labels)
+    table[column] = table[column][0]
+    # Of one network all rows have one part: one that is trained on.
+    space, alike = family("nb101"), tmp_path / "alike.csv"
+    if column == "architecture":
+        rows = read_labels(labels, space)
+        table[column] = json.dumps(space.encode(rows.genomes[int(np.flatnonzero(split(rows) == 0)[0])]))
+    table.to_csv(alike, index=False)
+    with pytest.raises(InvalidDataError, match=rf"differ in accuracy and FLOPs, got \d+ of the same {what}; add rows"):
+        _fit(encoder, alike, tmp_path / "made")
+    assert list(tmp_path.iterdir()) == [alike]
+
+
+def test_what_is_read_is_not_written_over(encoder: Path, labels: Path) -> None:
+    before = (encoder / "checkpoint.json").read_bytes()
+    with pytest.raises(CheckpointError, match="is what is read, and would be lost; choose another place"):
+        _fit(encoder, labels, encoder)
+    with pytest.raises(CheckpointError, match="is what is read, and would be lost; choose another place"):
+        _run("finetune", "--family", "nb101", "--labels", labels, "--checkpoint", encoder, "--out", encoder)
+    assert (encoder / "checkpoint.json").read_bytes() == before
+
+
 def test_rows_below_the_least_accuracy_are_counted_where_too_few_are_left(encoder: Path, tmp_path: Path) -> None:
     few = _labelled(tmp_path / "few.csv", "nb101", 60, 1)
     with pytest.raises(ConfigError, match=r"0 rows to train on and \d+ below --minimum-accuracy 99"):

@@ -15,7 +15,8 @@ import pytest
 
 from gennape.errors import InvalidDataError
 from gennape.search_spaces.families.registry import family
-from gennape.search_spaces.labels.labels import label_blocks, labelled, read_labels, split
+from gennape.search_spaces.labels import labelled
+from gennape.search_spaces.labels.labels import label_blocks, read_labels, split
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "data"
 HEADER = "hash,n_vertices,adj_bits,ops,val108,src\n"
