@@ -66,6 +66,7 @@ def tune(
     if judge_family is not None and judge is None:
         raise ConfigError("of which file are the rows that judge? Give --judge with --judge-family")
     learnt = _rows(data, family, judge, judge_family or family, rows, minimum_accuracy, seed)
+    _require_lessons(learnt)
     asked = {"family": family, "rows": rows, "minimum_accuracy": minimum_accuracy, "vary": varied}
     asked["judge"] = None if judge is None else provenance(judge, seed)["data"]
     asked["judge_family"], asked["judges"] = judge_family or family, len(learnt.judges[1])
@@ -127,6 +128,22 @@ def _rows(data: Path, family: str, judge: Path | None, judge_family: str, rows: 
         (held_out_graphs, held_out.accuracy),
         (judged.graphs(judges.genomes), judges.accuracy),
     )
+
+
+def _require_lessons(rows: Rows) -> None:
+    """Refuse rows of which every trial would fail."""
+    import numpy as np
+
+    from gennape.errors import InvalidDataError
+    from gennape.predictors.training import require_varied
+    from gennape.search_spaces.cost import flops
+
+    require_varied(rows.accuracy, flops(rows.graphs))
+    if np.ptp(rows.judges[1]) == 0:
+        raise InvalidDataError(
+            f"the {len(rows.judges[1])} rows to judge by are all of one accuracy, which no order can agree with; give "
+            "more labels"
+        )
 
 
 def _untested(path: Path, space: SearchSpace, minimum: float, most: int, seed: int) -> LabelledArchitectures:

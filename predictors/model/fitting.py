@@ -90,7 +90,7 @@ def fit(
     that differ too little to learn from.
     """
     device = device or chosen_device()
-    _require_varied(accuracy, flops(graphs))
+    require_varied(accuracy, flops(graphs))
     torch.manual_seed(int(rng.integers(2**31)))
     target = fit_target(accuracy, flops(graphs))
     # Dropout made the views of pretraining; here it would only blur the target.
@@ -118,7 +118,7 @@ def fit(
     return Fitted(network.float(), zero_shot(members, *told), stacked(members, *told), law, pretrained)
 
 
-def _require_varied(accuracy: Float64[np.ndarray, " g"], count: Int64[np.ndarray, " g"]) -> None:
+def require_varied(accuracy: Float64[np.ndarray, " g"], count: Int64[np.ndarray, " g"]) -> None:
     """Raise :class:`InvalidDataError` where no line can be drawn: of too few networks, or through a single place."""
     same = [name for name, values in (("accuracy", accuracy), ("FLOPs", count)) if len(set(values.tolist())) < 2]
     if len(accuracy) < _FEWEST or same:

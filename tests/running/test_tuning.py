@@ -22,7 +22,7 @@ import psutil
 import pytest
 from typer.testing import CliRunner
 
-from gennape.errors import ConfigError, WorkspaceError
+from gennape.errors import ConfigError, InvalidDataError, WorkspaceError
 from gennape.jobs import tune as verb
 from gennape.jobs.cli import app
 from gennape.platform.tracking.tracker import open_store
@@ -121,6 +121,22 @@ def test_no_judge_is_trained_on_by_whatever_name(labels):
 def test_too_few_networks_that_are_not_trained_on_are_refused(labels):
     with pytest.raises(ConfigError, match=r"0 rows to judge by, \d+ others are of networks that are trained on"):
         verb._rows(labels, "hiaml", labels, "hiaml", 1000, 0.0, 0)
+
+
+def test_labels_that_are_all_equal_are_refused_before_ray_is_started(labels, tmp_path):
+    """Every trial would fail of them."""
+    equal = pd.read_csv(labels)
+    equal["acc"] = 90.0
+    equal.to_csv(tmp_path / "equal.csv", index=False)
+    for data, more, message in (
+        (tmp_path / "equal.csv", (), "differ in accuracy and FLOPs, got .* of the same accuracy"),
+        (labels, ("--judge", tmp_path / "equal.csv", "--rows", 40), "rows to judge by are all of one accuracy"),
+    ):
+        of = ("tune", "--family", "hiaml", "--data", data, "--out", tmp_path / "tuned.json", *more)
+        words = [str(word) for word in (*of, "--workspace", tmp_path / "runs")]
+        with pytest.raises(InvalidDataError, match=message):
+            CliRunner().invoke(app, words, catch_exceptions=False)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["equal.csv", "hiaml.csv"]
 
 
 @pytest.mark.parametrize(("gpus", "device"), [(0, "cpu"), (0.25, "cuda")])
