@@ -9,8 +9,10 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import socket
 import stat
 import sys
+import time
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -43,6 +45,8 @@ LOOPBACK = {
 }
 AUTH_MODE = "RAY_AUTH_MODE"
 START_ATTEMPTS = 8
+#: How long a cluster may take to answer that is joined: its head may just be starting.
+ANSWER_S = 5.0
 OBJECT_STORE_BYTES = 256 * 2**20  # populations and reports are megabytes; Ray would take 30 % of memory
 _SCARCE_BYTES = 32 * 2**20
 
@@ -133,6 +137,7 @@ def _join(address: str) -> None:
     """Connect to a running cluster."""
     import ray  # noqa: PLC0415
 
+    _require_answer(address)
     try:
         with uninterrupted():
             ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
@@ -144,6 +149,29 @@ def _join(address: str) -> None:
             "this machine, as you. Start it with RAY_AUTH_MODE=token (see `ray get-auth-token`), and set that here",
             address,
         )
+
+
+def _require_answer(address: str) -> None:
+    """Refuse a place where nothing answers: Ray would try it for minutes, and print lines of its own each time.
+
+    What names no port, as "auto", is left to Ray.
+    """
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    if not host or not port.isdecimal():
+        return
+    until = time.monotonic() + ANSWER_S
+    while True:
+        try:
+            with socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER_S):
+                return
+        except (OSError, OverflowError, ValueError) as error:  # the last two for ports and names that there are not
+            if time.monotonic() < until:
+                time.sleep(0.2)
+                continue
+            raise ServiceError(
+                f"cannot reach the Ray cluster at {address!r}: nothing answers there ({error}); give the address that "
+                "`ray start --head` printed, or start it"
+            ) from error
 
 
 def _asks_for_token() -> bool:
