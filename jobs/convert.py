@@ -35,7 +35,9 @@ def convert(
     workers: Annotated[int | None, typer.Option(min=1, help="Processes.", show_default="one per CPU")] = None,
     max_mb: Annotated[int, typer.Option(min=1, max=2048, help="Largest ONNX file that is read, in MiB.")] = 2048,
     shape: Shape = None,
-    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds that one ONNX file may take.")] = 60.0,
+    timeout: Annotated[
+        float, typer.Option(min=0.1, max=86_400, help="Seconds that one ONNX file may take, a day at most.")
+    ] = 60.0,
     address: Address = None,
 ) -> None:
     """Convert a sample, a labelled file or a folder of ONNX files to graphs with costs, hashes and spectra."""

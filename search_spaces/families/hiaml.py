@@ -142,11 +142,12 @@ class HiAML(SearchSpace):
 
     def decode(self, architecture: Architecture) -> Int64[np.ndarray, " g"]:
         """Reads what ``encode`` and :func:`original_string` write."""
+        names = architecture
         if isinstance(architecture, str):
-            architecture = [f"{_PREFIX}{part}" for part in architecture.split("_")[1:]]
-        if not isinstance(architecture, list) or len(architecture) != 4:
+            names = [f"{_PREFIX}{part}" for part in architecture.split("_")[1:]]
+        if not isinstance(names, list) or len(names) != 4:
             raise InvalidArchitectureError(f"{self.name}: an architecture is 4 block names, got {shown(architecture)}")
-        indices = [index_of(gene, name, self.name) for gene, name in zip(self.genes, architecture, strict=True)]
+        indices = [index_of(gene, name, self.name) for gene, name in zip(self.genes, names, strict=True)]
         return np.array(indices, np.int64)
 
     def emit(self, b: GraphBuilder, genome: Int64[np.ndarray, " g"]) -> Value:

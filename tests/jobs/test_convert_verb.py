@@ -43,6 +43,13 @@ def test_the_verb(tmp_path):
     assert "1 rejected (1 INVALID)" in call("--onnx", tmp_path / "in", "--to", tmp_path / "onnx").output
 
 
+@pytest.mark.parametrize("seconds", ["inf", "1e12", "nan"])
+def test_a_timeout_that_no_clock_holds_is_refused(tmp_path, seconds):
+    found = CliRunner().invoke(app, ["convert", "--onnx", "x", "--timeout", seconds, "--to", str(tmp_path / "out")])
+    assert found.exit_code == 2
+    assert "Invalid value for '--timeout'" in found.output
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -26,6 +26,11 @@ def test_refuses_other_strings(text: str) -> None:
         HiAML().decode(text)
 
 
+def test_what_is_no_string_of_blocks_is_shown_as_it_was_given() -> None:
+    with pytest.raises(InvalidArchitectureError, match=r"4 block names, got 'resnet'$"):
+        HiAML().decode("resnet")
+
+
 @pytest.mark.parametrize(
     ("block", "relu", "relu6", "add"),
     [(block, of.relu, of.relu6, of.add) for block, of in BLOCKS.items()],
