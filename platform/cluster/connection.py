@@ -47,6 +47,9 @@ AUTH_MODE = "RAY_AUTH_MODE"
 START_ATTEMPTS = 8
 #: How long a cluster may take to answer that is joined: its head may just be starting.
 ANSWER_S = 5.0
+#: What a client of HTTP/2 sends first, with a frame of no settings; bytes of a frame's head, of which one is its kind.
+_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0"
+_FRAME, _SETTINGS = 9, b"\4"
 OBJECT_STORE_BYTES = 256 * 2**20  # populations and reports are megabytes; Ray would take 30 % of memory
 _SCARCE_BYTES = 32 * 2**20
 
@@ -152,7 +155,7 @@ def _join(address: str) -> None:
 
 
 def _require_answer(address: str) -> None:
-    """Refuse a place where nothing answers: Ray would try it for minutes, and print lines of its own each time.
+    """Refuse a place where no Ray answers: it would be tried for many minutes, in which no signal ends the process.
 
     What names no port, as "auto", is left to Ray.
     """
@@ -162,16 +165,26 @@ def _require_answer(address: str) -> None:
     until = time.monotonic() + ANSWER_S
     while True:
         try:
-            with socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER_S):
-                return
+            with socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER_S) as connection:
+                _require_rpc(connection)
+            return
         except (OSError, OverflowError, ValueError) as error:  # the last two for ports and names that there are not
             if time.monotonic() < until:
                 time.sleep(0.2)
                 continue
             raise ServiceError(
-                f"cannot reach the Ray cluster at {address!r}: nothing answers there ({error}); give the address that "
+                f"cannot reach the Ray cluster at {address!r}: no Ray answers there ({error}); give the address that "
                 "`ray start --head` printed, or start it"
             ) from error
+
+
+def _require_rpc(connection: socket.socket) -> None:
+    """Raise :class:`OSError` where the other side does not begin as HTTP/2 does, which Ray speaks: a dashboard, say."""
+    if os.environ.get("RAY_USE_TLS", "0") != "0":
+        return
+    connection.sendall(_PREFACE)
+    if connection.recv(_FRAME, socket.MSG_WAITALL)[3:4] != _SETTINGS:
+        raise OSError("what listens is no Ray, maybe its dashboard")
 
 
 def _asks_for_token() -> bool:
