@@ -122,6 +122,10 @@ def _numbers(text: str) -> list[int]:
     return sorted({int(part) for part in parts})
 
 
+#: Which rows count.
+_WHICH = ", of different architectures that the checkpoint did not learn from"
+
+
 def _read(
     data: Path,
     space: str | None,
@@ -143,7 +147,7 @@ def _read(
             rows = read_rows(folder, benchmark, learnt_families(trained), numbers)
             advance(1, benchmark.file)
             if len(rows.labels.genomes) < 2:
-                absent[benchmark.name] = f"{benchmark.file} holds fewer than two rows that count"
+                absent[benchmark.name] = f"{benchmark.file} holds fewer than two rows that count{_WHICH}"
             else:
                 chosen.append(rows)
     if not chosen:

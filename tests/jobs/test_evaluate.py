@@ -171,7 +171,9 @@ def test_no_row_that_counts(tmp_path: Path) -> None:
     (tmp_path / "nb201.csv.gz").write_bytes(
         gzip.compress(b"arch,c10_test200\n" + b"|none~0|+|none~0|none~1|+|none~0|none~1|none~2|,10\n")
     )
-    with pytest.raises(InvalidDataError, match=r"nothing to measure on.*fewer than two rows that count"):
+    with pytest.raises(
+        InvalidDataError, match=r"nothing to measure on.*fewer than two rows that count, of different arch"
+    ):
         evaluate("--data", tmp_path, "--out", tmp_path / "out", "--workspace", tmp_path)
 
 

@@ -141,7 +141,10 @@ def bad_image(images):
 @pytest.mark.parametrize(
     ("columns", "told"),
     [
-        (bad_image, "row 3: not an image"),
+        (
+            bad_image,
+            r"row 3: not an image that can be read \(it is no PNG, JPEG, WebP, BMP or PPM\); mend or remove it$",
+        ),
         (lambda _: {"label": pa.array([0] * 7 + [None])}, "row 7: the label is missing"),
         (lambda _: {"label": pa.array([0] * 7 + [2])}, "row 7: the label is 2; must be 0..1"),
         (lambda _: {"label": pa.array([-1] * 8)}, "row 0: the label is -1"),

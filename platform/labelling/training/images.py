@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from jaxtyping import Int64, UInt8
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
@@ -223,7 +223,7 @@ def _stack(decoded: Iterator[tuple[str, UInt8[np.ndarray, "h w 3"]]], n: int, pa
         if image.shape[:2] != out.shape[2:]:
             raise InvalidDataError(
                 f"{place}: the image has {_pixels(image.shape[:2])}, the first of {path} {_pixels(out.shape[2:])}; "
-                "all need one size, have them resized"
+                "all need one size: --resize scales them"
             )
         out[i] = image.transpose(2, 0, 1)
     if out is None:
@@ -252,7 +252,8 @@ def _pixels_of(
                 raise InvalidDataError(f"{place}: more than 8 bits a pixel ({image.mode}); have it scaled to 8 bits")
             colours = image.convert("RGB")
     except _UNREADABLE as error:
-        raise InvalidDataError(f"{place}: not an image that can be read ({error}); mend or remove it") from error
+        why = "it is no PNG, JPEG, WebP, BMP or PPM" if isinstance(error, UnidentifiedImageError) else str(error)
+        raise InvalidDataError(f"{place}: not an image that can be read ({why}); mend or remove it") from error
     if resize is not None and colours.size != resize[::-1]:
         colours = colours.resize(resize[::-1], Image.Resampling.BILINEAR)
     return place, np.asarray(colours)
