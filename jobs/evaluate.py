@@ -73,7 +73,7 @@ def evaluate(
 
     if not data.is_dir():  # before the imports, which take seconds
         require_file(data)
-    from gennape.platform.evaluation.report import write_evaluation
+    from gennape.platform.evaluation.report import refuse_foreign_report, write_evaluation
     from gennape.platform.evaluation.results import Evaluation
     from gennape.platform.evaluation.tables import tables
     from gennape.platform.evaluation.tracking import evaluation_run
@@ -88,6 +88,7 @@ def evaluate(
     predictor, trained = load_checkpoint(checkpoint), provenance_of(checkpoint)
     predictors: dict[str, Predictor] = {"gennape": predictor}  # others to measure beside it: one entry each
     make_writable(out, "give another folder with --out")
+    refuse_foreign_report(out)
     store = open_workspace(workspace)
     chosen, absent = _read(data, space, column, trained, learnt_numbers(checkpoint))
     timed = _read_latencies(data) if space is None and data.is_dir() else []

@@ -8,11 +8,13 @@ import math
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from gennape.errors import WorkspaceError
 from gennape.platform.evaluation.results import summary_of
 from gennape.platform.evaluation.tables import Table, details, learning_curves, overviews, tables
 from gennape.platform.workspace.files import atomic_write_bytes
 from gennape.predictors.evaluation.methods import SIX_MEMBERS
 from gennape.predictors.evaluation.published_results import PUBLISHED
+from gennape.search_spaces.files.bounded import read_regular
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,6 +25,26 @@ if TYPE_CHECKING:
 
 #: Version of ``report.json``.
 FORMAT = 2
+#: The files of a report, and what the first holds of every version.
+FILES = ("report.json", "report.md", "report.html")
+_FIELDS = {"format", "checkpoint", "figures"}
+_MOST_BYTES = 1 << 30
+
+
+def refuse_foreign_report(folder: Path) -> None:
+    """Raise :class:`WorkspaceError` where a report would take the place of files that no evaluation wrote."""
+    found = [name for name in FILES if (folder / name).exists()]
+    if not found:
+        return
+    try:
+        report = json.loads(read_regular(folder / FILES[0], _MOST_BYTES))
+    except (OSError, ValueError, RecursionError):
+        report = None
+    if not isinstance(report, dict) or not report.keys() >= _FIELDS:
+        raise WorkspaceError(
+            f"{folder / found[0]} is there, and no evaluation wrote it: it would be lost; give another folder with "
+            "--out"
+        )
 
 
 def write_evaluation(folder: Path, evaluation: Evaluation) -> list[Path]:

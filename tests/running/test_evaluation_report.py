@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
+from gennape.errors import WorkspaceError
 from gennape.platform.evaluation.plots import _curves, _reliability, plots, project
-from gennape.platform.evaluation.report import as_json, as_markdown, write_evaluation
+from gennape.platform.evaluation.report import as_json, as_markdown, refuse_foreign_report, write_evaluation
 from gennape.platform.evaluation.results import Evaluation
 from gennape.platform.evaluation.tables import TITLES, tables
 from gennape.platform.evaluation.tracking import _values
@@ -494,3 +495,19 @@ def test_a_run_holds_figures_and_files(evaluation: Evaluation, tmp_path: Path) -
     assert "nb201/resolution 192/zero-shot/gennape/mae" not in run.data.metrics
     stored = {path.path for path in client.list_artifacts(run.info.run_id)}
     assert stored == {"report.json", "report.md", "report.html"}
+
+
+@pytest.mark.parametrize(
+    ("name", "content"), [("report.json", '{"my": "thesis"}'), ("report.md", "mine"), ("report.html", "")]
+)
+def test_files_that_no_evaluation_wrote_are_not_replaced(tmp_path: Path, name: str, content: str) -> None:
+    (tmp_path / name).write_text(content)
+    with pytest.raises(WorkspaceError, match=f"{name} is there, and no evaluation wrote it: it would be lost"):
+        refuse_foreign_report(tmp_path)
+
+
+def test_a_report_takes_the_place_of_an_earlier_one(tmp_path: Path, evaluation: Evaluation) -> None:
+    refuse_foreign_report(tmp_path)
+    (tmp_path / "report.json").write_text(as_json(evaluation))
+    (tmp_path / "report.md").write_text("of an evaluation")
+    refuse_foreign_report(tmp_path)
