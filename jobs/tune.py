@@ -135,8 +135,8 @@ def _require_lessons(rows: Rows) -> None:
     import numpy as np
 
     from gennape.errors import InvalidDataError
-    from gennape.predictors.training import require_varied
-    from gennape.search_spaces.cost import flops
+    from gennape.predictors.model.fitting import require_varied
+    from gennape.search_spaces.graphs.cost import flops
 
     require_varied(rows.accuracy, flops(rows.graphs))
     if np.ptp(rows.judges[1]) == 0:
