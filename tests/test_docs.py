@@ -282,7 +282,7 @@ def test_pretrain_fit_and_evaluate_guides(tmp_path: Path, monkeypatch: pytest.Mo
     smaller = {
         "pretrain": "--sample 64 --epochs 1 --batch 16 --hidden 8 --layers 1 --embedding 4",
         "fit": "--epochs 1 --head-epochs 1 --pair-epochs 1 --k-gnn-epochs 1 --batch 16 --clusters 2",
-        "evaluate": "--checkpoint checkpoint",
+        "evaluate": "--checkpoint checkpoint --seeds 1",
     }
     for page in ("pretrain-and-fit.md", "evaluate.md"):
         for _, verb, *arguments in map(shlex.split, commands(ROOT / "docs" / page)):

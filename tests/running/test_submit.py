@@ -74,7 +74,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_wheel_is_built_from_this_source(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
-        source = source_tree() / "platform" / "submission.py"
+        source = source_tree() / "platform" / "cluster" / "submission.py"
         assert archive.read("gennape/platform/cluster/submission.py") == source.read_bytes()
     assert "gennape/__main__.py" in names
     assert not any(name.startswith("platform") for name in names)
