@@ -64,40 +64,40 @@ def _dict(x: dict[Any, Any]) -> Kept:
     # The methods of the built-in class, as a class of one's own may have changed them.
     kind: Any = OrderedDict if isinstance(x, OrderedDict) else dict
     before = list(kind.items(x))
-
-    def restore() -> None:
-        now = list(kind.items(x))
-        if len(now) != len(before) or any(a is not c or b is not d for (a, b), (c, d) in zip(now, before, strict=True)):
-            kind.clear(x)
-            kind.update(x, before)
-
     own = _object(x) if type(x) not in (dict, OrderedDict) else Kept(None)
+    restore = partial(_restore_dict, kind, x, before)
     return Kept(_both(restore, own.restore), [*(value for _, value in before), *own.inside])
+
+
+def _restore_dict(kind: Any, x: dict[Any, Any], before: list[tuple[Any, Any]]) -> None:
+    now = list(kind.items(x))
+    if len(now) != len(before) or any(a is not c or b is not d for (a, b), (c, d) in zip(now, before, strict=True)):
+        kind.clear(x)
+        kind.update(x, before)
 
 
 def _list(x: list[Any]) -> Kept:
     before = list.copy(x)
-
-    def restore() -> None:
-        if not _same(x, before):
-            list.__setitem__(x, slice(None), before)
-
     own = _object(x) if type(x) is not list else Kept(None)
-    return Kept(_both(restore, own.restore), [*before, *own.inside])
+    return Kept(_both(partial(_restore_list, x, before), own.restore), [*before, *own.inside])
+
+
+def _restore_list(x: list[Any], before: list[Any]) -> None:
+    if not _same(x, before):
+        list.__setitem__(x, slice(None), before)
 
 
 def _bag(x: Any) -> Kept:
     """A set or a deque."""
     kind: Any = set if isinstance(x, set) else deque
     before = list(x)
-    fill = kind.update if kind is set else kind.extend
+    return Kept(partial(_restore_bag, kind, x, before), before)
 
-    def restore() -> None:
-        if not _same(list(x), before):
-            kind.clear(x)
-            fill(x, before)
 
-    return Kept(restore, before)
+def _restore_bag(kind: Any, x: Any, before: list[Any]) -> None:
+    if not _same(list(x), before):
+        kind.clear(x)
+        (kind.update if kind is set else kind.extend)(x, before)
 
 
 def _bytes(x: bytearray) -> Kept:
@@ -115,14 +115,12 @@ def _tuple(x: Any) -> Kept:
 
 
 def _both(first: Restore, second: Restore | None) -> Restore:
-    if second is None:
-        return first
+    return first if second is None else partial(_one_by_one, first, second)
 
-    def restore() -> None:
-        first()
-        second()
 
-    return restore
+def _one_by_one(*restores: Restore) -> None:
+    for restore in restores:
+        restore()
 
 
 # Objects -------------------------------------------------------------------------------------------------------------
@@ -134,19 +132,22 @@ def _object(x: Any) -> Kept:
     attributes = getattr(x, "__dict__", None)
     kept = _dict(attributes) if type(attributes) is dict else Kept(None)
     slots = [(slot, _slot(slot, x)) for slot in _slots(kind)]
-
-    def restore() -> None:
-        if type(x) is not kind:
-            object.__setattr__(x, "__class__", kind)
-        if kept.restore is not None:
-            kept.restore()
-        for slot, before in slots:
-            if _slot(slot, x) is not before:
-                slot.__delete__(x) if before is _MISSING else slot.__set__(x, before)
-
     held = (value for _, value in slots if value is not _MISSING)
     # A class holds what all its instances share.
-    return Kept(restore, [*kept.inside, *held, *(base for base in kind.__mro__ if not _is_opaque(base))])
+    return Kept(
+        partial(_restore_object, x, kind, kept.restore, slots),
+        [*kept.inside, *held, *(base for base in kind.__mro__ if not _is_opaque(base))],
+    )
+
+
+def _restore_object(x: Any, kind: type, attributes: Restore | None, slots: list[tuple[Any, Any]]) -> None:
+    if type(x) is not kind:
+        object.__setattr__(x, "__class__", kind)
+    if attributes is not None:
+        attributes()
+    for slot, before in slots:
+        if _slot(slot, x) is not before:
+            slot.__delete__(x) if before is _MISSING else slot.__set__(x, before)
 
 
 def _slots(kind: type) -> list[Any]:
@@ -175,19 +176,19 @@ def _class(x: type) -> Kept | None:
     if _is_opaque(x):
         return None
     before = dict(vars(x))
-
-    def restore() -> None:
-        now = dict(vars(x))
-        for name in now.keys() | before.keys():
-            if name.startswith("__") and name.endswith("__"):
-                continue
-            if name not in before:
-                type.__delattr__(x, name)
-            elif now.get(name, _MISSING) is not before[name]:
-                type.__setattr__(x, name, before[name])
-
     data = [value for value in before.values() if not isinstance(value, FunctionType | property | type)]
-    return Kept(restore, [*data, sys.modules.get(x.__module__)])
+    return Kept(partial(_restore_class, x, before), [*data, sys.modules.get(x.__module__)])
+
+
+def _restore_class(x: type, before: dict[str, Any]) -> None:
+    now = dict(vars(x))
+    for name in now.keys() | before.keys():
+        if name.startswith("__") and name.endswith("__"):
+            continue
+        if name not in before:
+            type.__delattr__(x, name)
+        elif now.get(name, _MISSING) is not before[name]:
+            type.__setattr__(x, name, before[name])
 
 
 # Functions and generators --------------------------------------------------------------------------------------------
@@ -201,15 +202,16 @@ def _function(x: FunctionType) -> Kept:
 def _cell(x: CellType) -> Kept:
     """A variable of a function around another one, as of a counter in a hook."""
     before = _cell_value(x)
+    return Kept(partial(_restore_cell, x, before), () if before is _MISSING else (before,))
 
-    def restore() -> None:
-        if _cell_value(x) is not before:
-            if before is _MISSING:
-                del x.cell_contents
-            else:
-                x.cell_contents = before
 
-    return Kept(restore, () if before is _MISSING else (before,))
+def _restore_cell(x: CellType, before: Any) -> None:
+    if _cell_value(x) is before:
+        return
+    if before is _MISSING:
+        del x.cell_contents
+    else:
+        x.cell_contents = before
 
 
 def _cell_value(x: CellType) -> Any:

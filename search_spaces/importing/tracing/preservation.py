@@ -11,8 +11,9 @@ import random
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -77,23 +78,34 @@ def _tensor(x: Tensor, numbers: bool) -> Kept:
     requires_grad, gradient, attributes = x.requires_grad, _gradient(x), dict(x.__dict__)
     alias, layout, hooks = x.detach() if numbers else x, _layout(x), x._backward_hooks
     kept_hooks = None if hooks is None else keep(hooks)
+    before = _TensorState(requires_grad, gradient, attributes, alias, layout, hooks, kept_hooks)
+    return Kept(partial(_restore_tensor, x, before), [*attributes.values(), *([] if gradient is None else [gradient])])
 
-    def restore() -> None:
-        if _layout(x) != layout:
-            x.data = alias
-        if x._backward_hooks is not hooks:
-            x._backward_hooks = hooks
-        if kept_hooks is not None and kept_hooks.restore is not None:
-            kept_hooks.restore()
-        if x.is_leaf and x.requires_grad != requires_grad:
-            x.requires_grad_(requires_grad)
-        if _gradient(x) is not gradient:
-            x.grad = gradient
-        if x.__dict__ != attributes:
-            x.__dict__.clear()
-            x.__dict__.update(attributes)
 
-    return Kept(restore, [*attributes.values(), *([] if gradient is None else [gradient])])
+class _TensorState(NamedTuple):
+    requires_grad: bool
+    gradient: Tensor | None
+    attributes: dict[str, Any]
+    alias: Tensor
+    layout: tuple[Any, ...]
+    hooks: Any
+    kept_hooks: Kept | None
+
+
+def _restore_tensor(x: Tensor, before: _TensorState) -> None:
+    if _layout(x) != before.layout:
+        x.data = before.alias
+    if x._backward_hooks is not before.hooks:
+        x._backward_hooks = before.hooks
+    if before.kept_hooks is not None and before.kept_hooks.restore is not None:
+        before.kept_hooks.restore()
+    if x.is_leaf and x.requires_grad != before.requires_grad:
+        x.requires_grad_(before.requires_grad)
+    if _gradient(x) is not before.gradient:
+        x.grad = before.gradient
+    if x.__dict__ != before.attributes:
+        x.__dict__.clear()
+        x.__dict__.update(before.attributes)
 
 
 def _gradient(x: Tensor) -> Tensor | None:
@@ -112,27 +124,25 @@ def _numbers(x: Tensor, storages: dict[int, Restore], wanted: bool) -> None:
     if not wanted or x.is_meta:
         return
     if x.layout != torch.strided or is_traceable_wrapper_subclass(x):
-        before = x.detach().clone()
-        version = version_of(x)
-
-        def restore_sparse() -> None:
-            if version_of(x) != version:
-                x.detach().copy_(before)
-
-        storages[id(x)] = restore_sparse
+        storages[id(x)] = partial(_restore_sparse, x, x.detach().clone(), version_of(x))
         return
     storage = x.untyped_storage()
     if storage._cdata in storages:
         return
     saved: torch.UntypedStorage = storage.clone()  # type: ignore[no-untyped-call]
+    storages[storage._cdata] = partial(_restore_storage, storage, saved)
 
-    def restore() -> None:
-        if storage.nbytes() != saved.nbytes():
-            storage.resize_(saved.nbytes())
-        if not torch.equal(_as_bytes(storage), _as_bytes(saved)):  # else nothing is written: it may be read-only
-            storage.copy_(saved)
 
-    storages[storage._cdata] = restore
+def _restore_sparse(x: Tensor, before: Tensor, version: int) -> None:
+    if version_of(x) != version:
+        x.detach().copy_(before)
+
+
+def _restore_storage(storage: torch.UntypedStorage, saved: torch.UntypedStorage) -> None:
+    if storage.nbytes() != saved.nbytes():
+        storage.resize_(saved.nbytes())
+    if not torch.equal(_as_bytes(storage), _as_bytes(saved)):  # else nothing is written: it may be read-only
+        storage.copy_(saved)
 
 
 def _as_bytes(storage: torch.UntypedStorage) -> Tensor:
