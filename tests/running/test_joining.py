@@ -9,7 +9,7 @@ from contextlib import nullcontext, suppress
 import pytest
 
 from gennape.errors import ServiceError
-from gennape.platform import cluster
+from gennape.platform.cluster import connection
 
 
 @pytest.mark.parametrize(
@@ -18,7 +18,7 @@ from gennape.platform import cluster
 def test_an_address_at_which_nothing_answers_is_refused_before_ray_tries_it(
     monkeypatch: pytest.MonkeyPatch, address: str
 ) -> None:
-    monkeypatch.setattr(cluster, "ANSWER_S", 0.1)
+    monkeypatch.setattr(connection, "ANSWER_S", 0.1)
     with socket.socket() as free:  # bound, but nobody listens
         free.bind(("127.0.0.1", 0))
         asked = address.format(free.getsockname()[1])
@@ -31,7 +31,7 @@ def test_an_address_at_which_nothing_answers_is_refused_before_ray_tries_it(
     [(b"\0\0\0\4\0\0\0\0\0", True), (b"HTTP/1.1 400 Bad Request\r\n\r\n", False), (b"", False)],
 )
 def test_what_begins_as_ray_does_is_left_to_ray(monkeypatch: pytest.MonkeyPatch, first: bytes, is_ray: bool) -> None:
-    monkeypatch.setattr(cluster, "ANSWER_S", 0.1)
+    monkeypatch.setattr(connection, "ANSWER_S", 0.1)
     with socket.create_server(("127.0.0.1", 0)) as listening:
 
         def answer() -> None:
@@ -43,17 +43,17 @@ def test_what_begins_as_ray_does_is_left_to_ray(monkeypatch: pytest.MonkeyPatch,
 
         threading.Thread(target=answer, daemon=True).start()
         with nullcontext() if is_ray else pytest.raises(ServiceError, match="no Ray answers there"):
-            cluster._require_answer(f"127.0.0.1:{listening.getsockname()[1]}")
+            connection._require_answer(f"127.0.0.1:{listening.getsockname()[1]}")
         listening.shutdown(socket.SHUT_RDWR)
 
 
 def test_an_address_of_no_port_is_left_to_ray() -> None:
-    cluster._require_answer("auto")
+    connection._require_answer("auto")
 
 
 @pytest.mark.cluster
 def test_a_ray_is_known_as_one() -> None:
     import ray
 
-    with cluster.local_ray(num_cpus=1):
-        cluster._require_answer(ray.get_runtime_context().gcs_address)
+    with connection.local_ray(num_cpus=1):
+        connection._require_answer(ray.get_runtime_context().gcs_address)
