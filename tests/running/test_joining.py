@@ -23,7 +23,7 @@ def test_an_address_at_which_nothing_answers_is_refused_before_ray_tries_it(
         free.bind(("127.0.0.1", 0))
         asked = address.format(free.getsockname()[1])
         with pytest.raises(ServiceError, match=r"cannot reach the Ray cluster at .*: no Ray answers there .* or start"):
-            cluster._join(asked)
+            connection._join(asked)
 
 
 @pytest.mark.parametrize(
