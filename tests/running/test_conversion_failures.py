@@ -320,6 +320,7 @@ def finished_shards(folder):
 
 
 @pytest.mark.cluster
+@pytest.mark.drill
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="follows processes by /proc")
 @pytest.mark.usefixtures("ray_here")
 def test_a_killed_driver_loses_and_repeats_nothing(tmp_path):

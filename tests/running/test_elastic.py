@@ -20,6 +20,7 @@ def run(*arguments):
 
 
 @pytest.mark.cluster
+@pytest.mark.drill
 def test_gpu_nodes_of_the_description_come_train_and_go():
     lines = run("benchmarks/elastic_pretraining.py", "--epochs", "4", "--idle", "3").splitlines()
     counts = [int(count) for line in lines for count in re.findall(r"GPU nodes: (\d+)", line)]
@@ -29,6 +30,7 @@ def test_gpu_nodes_of_the_description_come_train_and_go():
 
 
 @pytest.mark.cluster
+@pytest.mark.drill
 def test_a_killed_worker_node_and_driver_change_no_byte_of_an_encoder():
     said = run("benchmarks/fault_drill_pretraining.py", "--kills", "3")
     assert sorted(re.findall(r"done: (\w+) +killed", said)) == ["driver", "node", "worker"]

@@ -429,6 +429,7 @@ def _trainers():
 
 
 @pytest.mark.cluster
+@pytest.mark.drill
 @pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated")  # MLflow's own, of its tables
 def test_a_study_killed_twice_whose_worker_is_killed_too_loses_nothing(sources, tasks, tmp_path):
     recipe = replace(RECIPE, epochs=12)

@@ -34,6 +34,8 @@ def ports():
 
 
 PORTS = ports()
+#: Verbs that take a minute and start what other verbs start, too.
+LONG = ("pretrain", "tune")
 
 
 def mode(path):
@@ -53,7 +55,9 @@ def folder(tmp_path_factory):
 
 @pytest.mark.cluster
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("verb", PORTS.VERBS)
+@pytest.mark.parametrize(
+    "verb", [pytest.param(verb, marks=pytest.mark.drill) if verb in LONG else verb for verb in PORTS.VERBS]
+)
 def test_all_that_a_verb_starts_listens_on_loopback(folder, verb):
     found = PORTS.measure(verb, folder)
     assert len(found) >= (1 if verb == "ui" else 6)  # a local Ray alone has nine
