@@ -18,6 +18,8 @@ from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
+from gennape.moved import install
+
 if TYPE_CHECKING:
     from gennape.errors import GennapeError as GennapeError
     from gennape.jobs.shared.searching import search as search
@@ -90,3 +92,6 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
+
+
+install()

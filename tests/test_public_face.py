@@ -19,6 +19,7 @@ import pytest
 import gennape as gp
 from gennape import networks
 from gennape.errors import ConfigError
+from gennape.moved import MOVED
 
 SOURCE = Path(gp.__file__)
 ROOT = SOURCE.resolve().parents[1]
@@ -115,6 +116,31 @@ def test_a_result_shows_itself(result: gp.SearchResult) -> None:
     (result.folder / "report").mkdir()
     (result.folder / "report" / "front.png").write_bytes(b"picture")
     assert 'src="data:image/png;base64,cGljdHVyZQ=="' in result._repr_html_()
+
+
+@pytest.mark.parametrize("before", sorted(MOVED))
+def test_modules_are_found_by_their_former_paths(before: str) -> None:
+    name = f"gennape.{before}"
+    sys.modules.pop(name, None)
+    with pytest.warns(DeprecationWarning, match=f"{name} is now gennape.{MOVED[before]}"):
+        module = import_module(name)
+    now = import_module(f"gennape.{MOVED[before]}")
+    assert module is now
+    assert (now.__name__, now.__spec__ and now.__spec__.name) == (f"gennape.{MOVED[before]}",) * 2
+    with pytest.raises(ModuleNotFoundError):
+        import_module(f"{name}_of_nobody")
+
+
+@pytest.mark.parametrize(
+    "package",
+    ["search_spaces.labels", "predictors.proxies", "platform.serving", "platform.search", "platform.cluster"],
+)
+def test_packages_have_faces(package: str) -> None:
+    found = import_module(f"gennape.{package}")
+    for name in found.__all__:
+        assert getattr(found, name) is getattr(import_module(f"{found.__name__}.{found._HOMES[name]}"), name)
+    with pytest.raises(AttributeError, match=f"module '{found.__name__}' has no attribute 'nothing'"):
+        _ = found.nothing
 
 
 @pytest.mark.cluster

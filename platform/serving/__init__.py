@@ -1,0 +1,7 @@
+"""The ensemble on Ray Serve, and its HTTP side."""
+
+from gennape.lazy import face
+
+_HOMES = {"ServingConfig": "config", "serve_ensemble": "deployment"}
+__all__ = list(_HOMES)
+__getattr__ = face(__name__, _HOMES)
