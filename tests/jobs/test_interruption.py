@@ -40,10 +40,12 @@ DRAINS = """
         print("drained", flush=True)
 """
 HANGS = """
-    child = subprocess.Popen(["sleep", "600"])
-    print("begun", child.pid, flush=True)
+    child, told = subprocess.Popen(["sleep", "600"]), False
     while True:
-        try:
+        try:  # from before the first line on: the signal may follow at once
+            if not told:
+                told = True
+                print("begun", child.pid, flush=True)
             time.sleep(60)
         except BaseException:
             continue
