@@ -14,10 +14,10 @@ The folders ``search_spaces/``, ``predictors/``, ``platform/`` and ``jobs/`` of 
 
 from __future__ import annotations
 
-from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from gennape.lazy import face
 from gennape.moved import install
 
 if TYPE_CHECKING:
@@ -81,13 +81,7 @@ except PackageNotFoundError:  # a source tree on the path, without an installati
     __version__ = "0+source"
 
 
-def __getattr__(name: str) -> Any:
-    """A public name, imported now (PEP 562)."""
-    if name not in _HOMES:
-        raise AttributeError(f"module 'gennape' has no attribute {name!r}")
-    value = getattr(import_module(f"gennape.{_HOMES[name]}"), name)
-    globals()[name] = value
-    return value
+__getattr__ = face(__name__, _HOMES)
 
 
 def __dir__() -> list[str]:

@@ -35,6 +35,7 @@ MOVED = {
     "search_spaces.testing": "search_spaces.families.testing",
     "search_spaces.torch_import": "search_spaces.importing.torch",
 }
+_NOW = {f"gennape.{before}": f"gennape.{now}" for before, now in MOVED.items()}
 
 
 class MovedFinder:
@@ -42,11 +43,11 @@ class MovedFinder:
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:  # noqa: ARG002
         """Of a path in :data:`MOVED`, else None."""
-        return spec_from_loader(name, self) if name.removeprefix("gennape.") in MOVED else None  # type: ignore[arg-type]
+        return spec_from_loader(name, self) if name in _NOW else None  # type: ignore[arg-type]
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:
         """The module itself, so that its classes are the same by either path."""
-        now = f"gennape.{MOVED[spec.name.removeprefix('gennape.')]}"
+        now = _NOW[spec.name]
         warnings.warn(f"{spec.name} is now {now}", DeprecationWarning, stacklevel=2)
         module = import_module(now)
         self._spec = module.__spec__

@@ -9,7 +9,7 @@ import typer
 
 from gennape.errors import ConfigError
 from gennape.jobs.shared.interruption import INTERRUPTED_STATUS
-from gennape.jobs.shared.searching import Place, checked, checkpoint_hash, new_run, resume_command, run_to_the_end
+from gennape.jobs.shared.searching import Place, begin, checkpoint_hash, resume_command, run_to_the_end
 from gennape.jobs.shared.tracked import Address, TrackingUri, refuse_wrong_address, warn_elsewhere
 from gennape.platform.workspace.hints import command, workspace_option
 
@@ -64,7 +64,6 @@ def search(
     tracking_uri: TrackingUri = None,
 ) -> None:
     """Search for the networks that no other beats in all objectives, and continue searches that were cut off."""
-    from gennape.platform.cluster.memory import refuse_small_machine
     from gennape.platform.search.runs import config_of
     from gennape.platform.workspace.files import find_workspace, open_workspace
 
@@ -82,11 +81,7 @@ def search(
     refuse_wrong_address(tracking_uri)
     given = {name: value for name, value in settings.items() if value is not None}
     if resume is None:
-        config = checked(given, checkpoint)
-        root = open_workspace(workspace)
-        if address is None:
-            refuse_small_machine()  # before there is a folder of the run
-        folder = new_run(root, config)
+        root, folder = begin(given, checkpoint, workspace, address)
     else:
         found = _stored_run(find_workspace(workspace), resume, given, checkpoint)
         if found is None:

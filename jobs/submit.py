@@ -5,7 +5,6 @@ from __future__ import annotations
 import shlex
 import sys
 import tempfile
-from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,6 +13,7 @@ import typer
 from gennape.addresses import holds_secret
 from gennape.errors import ConfigError
 from gennape.jobs.shared.cluster_options import DASHBOARD, WORKSPACE, Address, at, option_of, show, show_until_end
+from gennape.search_spaces.files.nearby import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -103,9 +103,8 @@ def on_cluster(verb: list[str], verbs: Mapping[str, Any]) -> list[str]:
     Raises :class:`ConfigError` for a verb that does not exist or is about jobs, before anything is shipped.
     """
     if verb[0] not in verbs:
-        meant = get_close_matches(verb[0], verbs, 1)
-        hint = f"; did you mean {meant[0]}?" if meant else ""
-        raise ConfigError(f"unknown verb {verb[0]!r}; known are {', '.join(sorted(verbs))}{hint}")
+        meant = did_you_mean(verb[0], verbs)
+        raise ConfigError(f"unknown verb {verb[0]!r}; known are {', '.join(sorted(verbs))}{meant}")
     if verb[0] in ABOUT_JOBS:
         raise ConfigError(f"`{verb[0]}` is about jobs and runs here, not in one; leave out `submit --`")
     if any(holds_secret(argument) for argument in verb):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import doctest
+import inspect
 import re
 import subprocess
 import sys
@@ -20,6 +21,7 @@ import gennape as gp
 from gennape import networks
 from gennape.errors import ConfigError
 from gennape.moved import MOVED
+from gennape.platform.search.config import SearchConfig
 
 SOURCE = Path(gp.__file__)
 ROOT = SOURCE.resolve().parents[1]
@@ -143,6 +145,26 @@ def test_packages_have_faces(package: str) -> None:
         _ = found.nothing
 
 
+def test_a_search_has_the_usual_settings_of_the_command_line() -> None:
+    usual = SearchConfig(space="hiaml")
+    for name, parameter in inspect.signature(gp.search).parameters.items():
+        if name in SearchConfig.model_fields and parameter.default is not parameter.empty:
+            assert parameter.default == getattr(usual, name), name
+
+
+def test_what_cannot_be_searched_is_refused_before_anything_is_made(tmp_path: Path) -> None:
+    class Own(type(gp.family("hiaml"))):  # type: ignore[misc]
+        """Of the same name, and not what that name finds in other processes."""
+
+    with pytest.raises(ConfigError, match=r"a family that ships \(hiaml, .*\), got Own"):
+        gp.search(Own(), workspace=tmp_path / "new")
+    with pytest.raises(ConfigError, match=r"unknown search space 'hiamm'.*did you mean hiaml"):
+        gp.search("hiamm", workspace=tmp_path / "new")
+    with pytest.raises(ConfigError, match="holds a user or password"):
+        gp.search("hiaml", workspace=tmp_path / "new", tracking_uri="http://u:hush@h")
+    assert not (tmp_path / "new").exists()
+
+
 @pytest.mark.cluster
 def test_a_search_from_python_is_that_of_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The program of the guide."""
@@ -150,6 +172,8 @@ def test_a_search_from_python_is_that_of_the_command_line(tmp_path: Path, monkey
     monkeypatch.delenv("GENNAPE_WORKSPACE", raising=False)
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "python.md").read_text(), re.DOTALL)
     names: dict[str, Any] = {}
+    (first, second, *_) = doctest.DocTestParser().get_examples(gp.search.__doc__ or "")[:2]
+    assert first.source + "\n" + second.source in blocks[1]  # the example of its docstring
     exec(blocks[1], names)  # noqa: S102 (our own guide)
     found = names["result"]
     assert len(found.evaluations) == 60

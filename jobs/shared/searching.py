@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from gennape.errors import ConfigError, GennapeError
 from gennape.jobs.shared.interruption import cause
+from gennape.jobs.shared.search_line import SearchLine, search_progress
+from gennape.jobs.shared.tracked import refuse_wrong_address, warn_elsewhere
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-
-    from rich.console import Console
-    from rich.progress import Progress
 
     from gennape.platform.search.config import SearchConfig
     from gennape.platform.search.driver import GenerationRecord, SearchResult
@@ -67,22 +66,56 @@ def search(
         ConfigError: A setting is unknown, out of range or contradicts another.
         WorkspaceError: The workspace cannot be written.
         ServiceError: Ray or the predictor cannot be started or reached.
-    """
-    from gennape.platform.cluster.memory import refuse_small_machine
-    from gennape.platform.workspace.files import open_workspace
 
+    Example:
+        >>> import gennape as gp
+        >>> result = gp.search("hiaml", evaluations=60, population=10, seed=3)
+        >>> print(result)
+        SearchResult(...)
+    """
+    refuse_wrong_address(tracking_uri)
+    name = space if isinstance(space, str) else _name_of(space)
     given = {
-        "space": space if isinstance(space, str) else space.name, "objectives": objectives, "evaluations": evaluations,
+        "space": name, "objectives": objectives, "evaluations": evaluations,
         "islands": islands, "population": population, "seed": seed, "searcher": searcher,
         "migration_every": migration_every, "asynchronous": asynchronous,
     }  # fmt: skip
-    config = checked(given, None if checkpoint is None else Path(checkpoint))
-    root = open_workspace(None if workspace is None else Path(workspace))
+    root, folder = begin(given, _path(checkpoint), _path(workspace), address)
+    warn_elsewhere(checkpoint, name)
+    options = {"--workspace": workspace, "--address": address, "--tracking-uri": tracking_uri}
+    place = Place(root, folder, address=address, tracking_uri=tracking_uri)
+    return run_to_the_end(place, resume_command(folder.name, options))
+
+
+def _path(path: str | Path | None) -> Path | None:
+    return None if path is None else Path(path)
+
+
+def _name_of(space: SearchSpace) -> str:
+    """The name by which other processes find a space; raises :class:`ConfigError` for one that does not ship."""
+    from gennape.search_spaces.families.registry import FAMILIES
+
+    if type(space) in map(type, FAMILIES):
+        return space.name
+    known = ", ".join(shipped.name for shipped in FAMILIES)
+    raise ConfigError(f"a search is of a family that ships ({known}), got {type(space).__name__}")
+
+
+def begin(
+    given: dict[str, Any], checkpoint: Path | None, workspace: Path | None, address: str | None
+) -> tuple[Path, Path]:
+    """The workspace and the folder of a new run with these settings, all of them checked before either is made."""
+    from gennape.platform.cluster.memory import refuse_small_machine
+    from gennape.platform.search.runs import create_run, describe_run
+    from gennape.platform.workspace.files import open_workspace
+
+    config = _checked(given, checkpoint)
+    root = open_workspace(workspace)
     if address is None:
         refuse_small_machine()  # before there is a folder of the run
-    place = Place(root, new_run(root, config), address=address, tracking_uri=tracking_uri)
-    options = {"--workspace": workspace, "--address": address, "--tracking-uri": tracking_uri}
-    return run_to_the_end(place, resume_command(place.folder.name, options))
+    folder = create_run(root, config.space, config.seed)
+    describe_run(folder, config)
+    return root, folder
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +135,7 @@ def resume_command(run: str, options: dict[str, Any]) -> str:
     return shlex.join(["gennape", "search", "--resume", run, *words])
 
 
-def checked(given: dict[str, Any], checkpoint: Path | None) -> SearchConfig:
+def _checked(given: dict[str, Any], checkpoint: Path | None) -> SearchConfig:
     """Every setting of a new run, checked before anything is made."""
     from gennape.platform.search.config import search_config
     from gennape.search_spaces.families.registry import FAMILIES
@@ -113,15 +146,6 @@ def checked(given: dict[str, Any], checkpoint: Path | None) -> SearchConfig:
     search_config(**given)  # before the checkpoint, which takes longer to read
     path = None if checkpoint is None else str(checkpoint.absolute())
     return search_config(**given, checkpoint=path, checkpoint_sha256=checkpoint_hash(path))
-
-
-def new_run(workspace: Path, config: SearchConfig) -> Path:
-    """The folder of a new run, which says what it will do."""
-    from gennape.platform.search.runs import create_run, describe_run
-
-    folder = create_run(workspace, config.space, config.seed)
-    describe_run(folder, config)
-    return folder
 
 
 def checkpoint_hash(path: str | None) -> str:
@@ -215,8 +239,8 @@ def _run(place: Place, lock: RunLock, tell: Callable[[], None]) -> SearchResult:
             handle = stack.enter_context(serve_ensemble(serving))
             _refuse_another(handle.sha256, config)
             islands = stack.enter_context(RayIslands(config, handle, lock.check))
-        live = stack.enter_context(_progress(screen))
-        line = _Line(live, screen, config)
+        live = stack.enter_context(search_progress(screen))
+        line = SearchLine(live, screen, config)
 
         def follow(record: GenerationRecord) -> None:
             if not status_of(folder).get("tracking_run") and (run_id := tracker.run_id):
@@ -249,33 +273,3 @@ def _refuse_another(sha256: str, config: SearchConfig) -> None:
             f"the search began with checkpoint {config.checkpoint_sha256[:12]}…, but {sha256[:12]}… is there now; put "
             "the former back, or start a new search"
         )
-
-
-def _progress(screen: Console) -> Progress:
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-
-    # Narrow enough for 80 columns.
-    columns = ("{task.description}", BarColumn(8), MofNCompleteColumn(), TextColumn("{task.fields[found]}"))
-    return Progress(*columns, console=screen, disable=not screen.is_terminal)
-
-
-class _Line:
-    """The live line of a search; where there is no terminal, a plain line at every tenth of the way."""
-
-    def __init__(self, live: Progress, screen: Console, config: SearchConfig) -> None:
-        self.live = live
-        self.screen = screen
-        self.task = live.add_task(config.space, total=config.evaluations, found="")
-        self.tenths = 0
-
-    def show(self, record: GenerationRecord) -> None:
-        """Bring the line up to date."""
-        found = (
-            f"{record.evaluations_per_second:,.0f} evals/s · front {record.front_size} · "
-            f"hypervolume {record.hypervolume:.4g}"
-        )
-        self.live.update(self.task, completed=record.evaluations, found=found)
-        tenths = 10 * record.evaluations // record.target
-        if not self.screen.is_terminal and tenths > self.tenths:
-            self.screen.print(f"{record.evaluations}/{record.target} evaluations · {found}", soft_wrap=True)
-        self.tenths = tenths

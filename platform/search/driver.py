@@ -65,7 +65,7 @@ class SearchResult:
         return f"{shown}{self.front.to_html(max_rows=_MAX_ROWS, index=False, escape=True)}"
 
     def best(self, **limits: SupportsFloat) -> pd.Series[Any]:
-        """The network of the front with the highest accuracy, or the best by the first objective, within limits.
+        """The network of the front with the highest accuracy within limits.
 
         Args:
             **limits: For measures of the front the worst that will do: the highest of ``flops``, ``macs`` and
@@ -90,8 +90,7 @@ class SearchResult:
         if not len(within):
             ends = ", ".join(f"{name} {self.front[name].min():.6g} to {self.front[name].max():.6g}" for name in limits)
             raise ConfigError(f"no network of the front is within these limits; it has {ends}")
-        first = int(within["accuracy"].argmax() if "accuracy" in known else within[known[0]].argmin())
-        row: pd.Series[Any] = within.iloc[first]
+        row: pd.Series[Any] = within.iloc[int(within["accuracy"].argmax())]
         return row
 
     @cached_property

@@ -1,7 +1,7 @@
 """The k-GNN: graph convolutions from producers to consumers, trained on accuracy from end to end (Morris et al., 2019).
 
-Steps whose producers look alike are computed once, see :mod:`.sharing`: for 128 networks of a family
-a quarter to 40 % of all rows.
+Steps whose producers look alike are computed once, see :mod:`.sharing`: for 128 networks of a family a quarter to 40 %
+of all rows.
 """
 
 from __future__ import annotations

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from difflib import get_close_matches
-
 from gennape.errors import ConfigError
 from gennape.search_spaces.families.hiaml import HiAML
 from gennape.search_spaces.families.inception import Inception
@@ -15,6 +13,7 @@ from gennape.search_spaces.families.ofa_resnet import OfaResNet
 from gennape.search_spaces.families.proxylessnas import ProxylessNAS
 from gennape.search_spaces.families.space import SearchSpace
 from gennape.search_spaces.families.two_path import TwoPath
+from gennape.search_spaces.files.nearby import did_you_mean
 
 FAMILIES: tuple[SearchSpace, ...] = (
     HiAML(),
@@ -40,6 +39,4 @@ def family(name: str) -> SearchSpace:
         if space.name == name:
             return space
     known = [space.name for space in FAMILIES]
-    meant = get_close_matches(name, known, 1)
-    hint = f"; did you mean {meant[0]}?" if meant else ""
-    raise ConfigError(f"unknown search space {name!r}; known are {', '.join(known)}{hint}")
+    raise ConfigError(f"unknown search space {name!r}; known are {', '.join(known)}{did_you_mean(name, known)}")

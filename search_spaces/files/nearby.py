@@ -1,12 +1,19 @@
-"""A path that does not exist, and the one beside it that was probably meant."""
+"""A path or a name that does not exist, and the one that was probably meant."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from difflib import get_close_matches
 from pathlib import Path
 
 _MAX_NAMES = 10_000  # of a folder that are compared
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """What to add to a refusal of ``name``: the most similar known one, or nothing."""
+    meant = get_close_matches(name, list(known), 1)
+    return f"; did you mean {meant[0]}?" if meant else ""
 
 
 def missing(path: Path) -> str:

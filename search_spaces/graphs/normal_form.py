@@ -12,14 +12,16 @@ normalisation of a vector (of 1 x 1) counts as a bias, as squeeze-and-excitation
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
-from jaxtyping import Bool, Float64, Int32, Int64
+from jaxtyping import Bool, Int32, Int64
 
 from gennape.search_spaces.graphs.columns import Column
-from gennape.search_spaces.graphs.graph import PackedGraphs, offsets_of
+from gennape.search_spaces.graphs.graph import PackedGraphs
 from gennape.search_spaces.graphs.operations import node, other_kind
 from gennape.search_spaces.graphs.ops import WEIGHTED, Op
+from gennape.search_spaces.graphs.rewriting import Links, resolved, shared_out, with_nodes, without_nodes
 
 _BLANK = node(Op.BATCHNORM, (1, 1, 1), (1, 1, 1)).nodes[0]
 _SIZES_IN, _SIZES_OUT = slice(Column.C_IN, Column.W_IN + 1), slice(Column.C_OUT, Column.W_OUT + 1)
@@ -61,27 +63,13 @@ def normal_form(graphs: PackedGraphs) -> PackedGraphs:
     return graphs
 
 
-class _Links:
-    """Who feeds whom, of all nodes of a set."""
-
-    def __init__(self, graphs: PackedGraphs) -> None:
-        self.op = graphs.nodes[:, Column.OP]
-        self.source, self.target = graphs.edges.T
-        n = len(self.op)
-        self.fan_in = np.bincount(self.target, minlength=n)
-        self.fan_out = np.bincount(self.source, minlength=n)
-        #: For each node one that feeds it and one that it feeds, itself where there is none.
-        self.before, self.after = np.arange(n), np.arange(n)
-        self.before[self.target], self.after[self.source] = self.source, self.target
-
-
 def without_identities(graphs: PackedGraphs) -> PackedGraphs:
     """Leave out what changes no number: identities, times one, plus zero."""
     op = graphs.nodes[:, Column.OP]
     gone, learnt = op == Op.IDENTITY, np.flatnonzero(_LEARNT[op])
     neutral = np.where(op[learnt] == Op.SCALE, 1.0, 0.0)
     gone[learnt] = (graphs.nodes[learnt, Column.KIND] == 0) & (graphs.scalars[learnt] == neutral)
-    return _without(graphs, gone)
+    return without_nodes(graphs, gone)
 
 
 def without_input_scaling(graphs: PackedGraphs) -> PackedGraphs:
@@ -92,14 +80,14 @@ def without_input_scaling(graphs: PackedGraphs) -> PackedGraphs:
         return graphs
     named = (op == Op.OTHER) & np.isin(graphs.nodes[:, Column.KIND], _OTHER_SCALINGS)
     scaling = _LEARNT[op] | (op == Op.BATCHNORM) | named
-    links, gone = _Links(graphs), np.zeros(len(op), bool)
+    links, gone = Links(graphs), np.zeros(len(op), bool)
     scaling &= (links.fan_in == 1) & (graphs.nodes[:, _SIZES_IN] == graphs.nodes[:, _SIZES_OUT]).all(1)
     front = np.flatnonzero(op == Op.INPUT)
     while len(front):
         front = links.after[front[links.fan_out[front] == 1]]
         front = front[scaling[front]]
         gone[front] = True
-    return _without(graphs, gone)
+    return without_nodes(graphs, gone)
 
 
 def without_head_activation(graphs: PackedGraphs) -> PackedGraphs:
@@ -110,7 +98,7 @@ def without_head_activation(graphs: PackedGraphs) -> PackedGraphs:
     activation = _HEADS[op] | named
     if not activation.any():
         return graphs
-    links, gone = _Links(graphs), np.zeros(len(op), bool)
+    links, gone = Links(graphs), np.zeros(len(op), bool)
     activation &= (links.fan_in == 1) & (links.fan_out == 1)
     outputs = front = np.flatnonzero(op == Op.OUTPUT)
     while len(front):
@@ -119,12 +107,12 @@ def without_head_activation(graphs: PackedGraphs) -> PackedGraphs:
         gone[front] = True
     if not gone.any():
         return graphs
-    last = _resolved(links.before, gone)
+    last = resolved(links.before, gone)
     nodes = graphs.nodes.copy()
     made = nodes[last[links.before[outputs]], _SIZES_OUT]
     nodes[outputs, _SIZES_IN] = nodes[outputs, _SIZES_OUT] = made
-    rewritten = PackedGraphs(nodes, graphs.scalars, graphs.edges, graphs.node_offsets, graphs.edge_offsets)
-    return _without(rewritten, gone)
+    rewritten = replace(graphs, nodes=nodes)
+    return without_nodes(rewritten, gone)
 
 
 def with_one_rectifier(graphs: PackedGraphs) -> PackedGraphs:
@@ -134,12 +122,12 @@ def with_one_rectifier(graphs: PackedGraphs) -> PackedGraphs:
     source, target = graphs.edges.T
     if not (_RECTIFIERS[op[source]] & _RECTIFIERS[op[target]]).any():
         return graphs
-    links = _Links(graphs)
+    links = Links(graphs)
     first, second = op[links.before], op[links.after]
     again = (op == Op.RELU) & _RECTIFIERS[first] | (op == Op.RELU6) & (first == Op.RELU6)
     bounded_next = (op == Op.RELU) & (links.fan_out == 1) & (second == Op.RELU6)
     gone = again & (links.before != np.arange(len(op))) | bounded_next
-    return with_one_rectifier(_without(graphs, gone)) if gone.any() else graphs
+    return with_one_rectifier(without_nodes(graphs, gone)) if gone.any() else graphs
 
 
 def _with_upper_bounds(graphs: PackedGraphs) -> PackedGraphs:
@@ -148,7 +136,7 @@ def _with_upper_bounds(graphs: PackedGraphs) -> PackedGraphs:
     negated = (op == Op.SCALE) & plain & (graphs.scalars == -1)
     if not negated.any():
         return graphs
-    links = _Links(graphs)
+    links = Links(graphs)
     raised = (op == Op.SHIFT) & plain & (graphs.scalars == 6)
     chain = [np.flatnonzero(negated & (links.fan_out == 1))]
     for kind in (raised, op == Op.RELU, negated, raised):
@@ -165,7 +153,7 @@ def _with_upper_bounds(graphs: PackedGraphs) -> PackedGraphs:
     nodes[np.where(is_before, before, behind)[found], Column.OP] = Op.RELU6
     for part in chain:
         gone[part[found]] = True
-    return _without(PackedGraphs(nodes, graphs.scalars, graphs.edges, graphs.node_offsets, graphs.edge_offsets), gone)
+    return without_nodes(replace(graphs, nodes=nodes), gone)
 
 
 def with_padding_in_layers(graphs: PackedGraphs) -> PackedGraphs:
@@ -178,7 +166,7 @@ def with_padding_in_layers(graphs: PackedGraphs) -> PackedGraphs:
     pads = (op == Op.PAD) & (graphs.nodes[:, Column.KIND] == 0)
     if not pads.any():
         return graphs
-    links = _Links(graphs)
+    links = Links(graphs)
     pads &= (links.fan_out == 1) & _taken_as_padding(graphs, links)
     pads &= graphs.nodes[:, Column.C_IN] == graphs.nodes[:, Column.C_OUT]
     nodes, at = graphs.nodes.copy(), np.flatnonzero(pads)
@@ -196,11 +184,11 @@ def with_padding_in_layers(graphs: PackedGraphs) -> PackedGraphs:
     nodes[mean, Column.COUNT_PAD] = (nodes[mean, Column.PAD_H] > 0) | (nodes[mean, Column.PAD_W] > 0)
     if np.array_equal(nodes, graphs.nodes):
         return graphs
-    moved = PackedGraphs(nodes, graphs.scalars, graphs.edges, graphs.node_offsets, graphs.edge_offsets)
-    return with_padding_in_layers(_without(moved, gone))  # what was in front of the padding may be padding too
+    moved = replace(graphs, nodes=nodes)
+    return with_padding_in_layers(without_nodes(moved, gone))  # what was in front of the padding may be padding too
 
 
-def _taken_as_padding(graphs: PackedGraphs, links: _Links) -> Bool[np.ndarray, " n"]:
+def _taken_as_padding(graphs: PackedGraphs, links: Links) -> Bool[np.ndarray, " n"]:
     """Whether what takes a node alone would pad with the node's number."""
     taker, kind = graphs.nodes[links.after], links.op[links.after]
     unpadded = (taker[:, Column.PAD_H] == 0) & (taker[:, Column.PAD_W] == 0)
@@ -223,7 +211,7 @@ def with_one_normalisation(graphs: PackedGraphs) -> PackedGraphs:
             return graphs
         if _normalised_at_once(graphs, op, biased):
             return _without_biases(graphs, biased)
-    links = _Links(graphs)
+    links = Links(graphs)
     root = _absorbing(graphs, links, weighted)
     absorbed = np.flatnonzero(root >= 0)
     norms = absorbed[(op[absorbed] == Op.BATCHNORM) & on_map[root[absorbed]]]
@@ -242,9 +230,9 @@ def with_one_normalisation(graphs: PackedGraphs) -> PackedGraphs:
         return graphs
     nodes = nodes.copy()
     nodes[weighted, Column.BIAS] = new_bias[weighted]
-    rewritten = PackedGraphs(nodes, graphs.scalars, graphs.edges, graphs.node_offsets, graphs.edge_offsets)
+    rewritten = replace(graphs, nodes=nodes)
     position = np.cumsum(~gone) - 1
-    return _with_norms(_without(rewritten, gone), position[added])
+    return _with_norms(without_nodes(rewritten, gone), position[added])
 
 
 def with_own_rectifiers(graphs: PackedGraphs) -> PackedGraphs:
@@ -257,8 +245,8 @@ def with_own_rectifiers(graphs: PackedGraphs) -> PackedGraphs:
     source, target = graphs.edges.T
     several = np.bincount(source, minlength=len(op)) > 1
     slices = np.flatnonzero(several[source] & (op[source] == Op.SLICE) & (op[target] == Op.CONV))
-    graphs = _shared_out(graphs, slices, slices)
-    return _shared_out(graphs, *_rectified_together(graphs))
+    graphs = shared_out(graphs, slices, slices)
+    return shared_out(graphs, *_rectified_together(graphs))
 
 
 def _rectified_together(graphs: PackedGraphs) -> tuple[Int64[np.ndarray, " k"], Int64[np.ndarray, " k"]]:
@@ -270,7 +258,7 @@ def _rectified_together(graphs: PackedGraphs) -> tuple[Int64[np.ndarray, " k"], 
     from_, to = source[rows], target[rows]
     if not (_BEGINNING[op[to]]).any():
         return rows[:0], rows[:0]
-    links = _Links(graphs)
+    links = Links(graphs)
     before, after, alone = links.before, links.after, links.fan_out == 1
     half = np.where(op[to] == Op.SLICE, after[to], to)
     joint = after[half]
@@ -327,10 +315,10 @@ def _normalised_at_once(graphs: PackedGraphs, op: Int32[np.ndarray, " n"], layer
 def _without_biases(graphs: PackedGraphs, layers: Bool[np.ndarray, " n"]) -> PackedGraphs:
     nodes = graphs.nodes.copy()
     nodes[layers, Column.BIAS] = 0
-    return PackedGraphs(nodes, graphs.scalars, graphs.edges, graphs.node_offsets, graphs.edge_offsets)
+    return replace(graphs, nodes=nodes)
 
 
-def _absorbing(graphs: PackedGraphs, links: _Links, weighted: Bool[np.ndarray, " n"]) -> Int64[np.ndarray, " n"]:
+def _absorbing(graphs: PackedGraphs, links: Links, weighted: Bool[np.ndarray, " n"]) -> Int64[np.ndarray, " n"]:
     """For each node that scales or shifts channels of one layer alone that layer, else -1."""
     op = links.op
     by_channel = _LEARNT[op] & (graphs.nodes[:, Column.KIND] == 1)
@@ -349,7 +337,7 @@ def _tells(nodes: Int32[np.ndarray, "n a"]) -> Bool[np.ndarray, " n"]:
 
 
 def _lost_biases(
-    graphs: PackedGraphs, links: _Links, bare: Bool[np.ndarray, " n"], told: Bool[np.ndarray, " n"]
+    graphs: PackedGraphs, links: Links, bare: Bool[np.ndarray, " n"], told: Bool[np.ndarray, " n"]
 ) -> Bool[np.ndarray, " n"]:
     """Layers that lost a normalisation of zeros: exporters leave out a folded bias that is zero, as before training.
 
@@ -370,70 +358,6 @@ def _lost_biases(
     return lost & ~pair & ~joined
 
 
-# Rewriting --------------------------------------------------------------------------------------------------------
-
-
-def _resolved(before: Int64[np.ndarray, " n"], gone: Bool[np.ndarray, " n"]) -> Int64[np.ndarray, " n"]:
-    """For each node itself, or the nearest one before it that is not gone."""
-    stand_in = np.where(gone, before, np.arange(len(gone)))
-    while not np.array_equal(stand_in, further := stand_in[stand_in]):
-        stand_in = further
-    return stand_in
-
-
-def _without(graphs: PackedGraphs, gone: Bool[np.ndarray, " n"]) -> PackedGraphs:
-    """The graphs without nodes of one input, which what they fed then takes."""
-    if not gone.any():
-        return graphs
-    source, target = graphs.edges.T
-    before = np.arange(len(gone))
-    before[target[gone[target]]] = source[gone[target]]
-    stand_in, kept = _resolved(before, gone), ~gone
-    position = np.cumsum(kept) - 1
-    alive = kept[target]
-    edges = np.stack([position[stand_in[source[alive]]], position[target[alive]]], axis=1)
-    edge_owner = np.repeat(np.arange(len(graphs)), np.diff(graphs.edge_offsets))
-    return PackedGraphs(
-        graphs.nodes[kept],
-        graphs.scalars[kept],
-        edges,
-        offsets_of(np.bincount(graphs.graph_index[kept], minlength=len(graphs))),
-        offsets_of(np.bincount(edge_owner[alive], minlength=len(graphs))),
-    )
-
-
-def _shared_out(
-    graphs: PackedGraphs, edge_rows: Int64[np.ndarray, " k"], taker: Int64[np.ndarray, " k"]
-) -> PackedGraphs:
-    """The graphs with copies of the sources of some edges, one for each ``taker`` of a source.
-
-    Other edges keep the node and, where there are none, those of its first.
-    """
-    if not len(edge_rows):
-        return graphs
-    source, target = graphs.edges.T
-    most = int(taker.max()) + 1
-    keys, group = np.unique(source[edge_rows] * most + taker, return_inverse=True)
-    origin = keys // most
-    first, shared = np.ones(len(keys), bool), np.zeros(len(graphs.nodes), bool)
-    first[1:] = origin[1:] != origin[:-1]
-    others = np.ones(len(source), bool)
-    others[edge_rows] = False
-    shared[source[others]] = True
-    copied = shared[origin] | ~first
-    if not copied.any():
-        return graphs
-    new = len(graphs.nodes) + np.cumsum(copied) - 1
-    moved = edge_rows[copied[group]]
-    edges, before = graphs.edges.copy(), np.arange(len(graphs.nodes))
-    before[target] = source
-    edges[moved, 0] = new[group[copied[group]]]
-    of = origin[copied]
-    draft = PackedGraphs(graphs.nodes, graphs.scalars, edges, graphs.node_offsets, graphs.edge_offsets)
-    added = np.stack([before[of], new[copied]], axis=1)
-    return _with_nodes(draft, of, graphs.nodes[of], graphs.scalars[of], added)
-
-
 def _with_norms(graphs: PackedGraphs, at: Int64[np.ndarray, " k"]) -> PackedGraphs:
     """The graphs with a batch normalisation of what each of these nodes makes, right behind it."""
     if not len(at):
@@ -444,32 +368,5 @@ def _with_norms(graphs: PackedGraphs, at: Int64[np.ndarray, " k"]) -> PackedGrap
     made = np.arange(n)
     made[at] = n + np.arange(len(at))
     edges = np.stack([made[graphs.edges[:, 0]], graphs.edges[:, 1]], axis=1)
-    moved = PackedGraphs(graphs.nodes, graphs.scalars, edges, graphs.node_offsets, graphs.edge_offsets)
-    return _with_nodes(moved, at, rows, np.full(len(at), 1e-5), np.stack([at, made[at]], axis=1))
-
-
-def _with_nodes(
-    graphs: PackedGraphs,
-    behind: Int64[np.ndarray, " k"],
-    rows: Int32[np.ndarray, "k a"],
-    scalars: Float64[np.ndarray, " k"],
-    added: Int64[np.ndarray, "f 2"],
-) -> PackedGraphs:
-    """The graphs with new nodes, each stored right behind one that is there, and with the edges ``added``.
-
-    Edges name the new nodes by the numbers that follow those of all others, and end in the graph of their target.
-    """
-    n, owner = len(graphs.nodes), graphs.graph_index
-    order = np.argsort(np.concatenate([np.arange(n), behind]), kind="stable")
-    position = np.empty(len(order), np.int64)
-    position[order] = np.arange(len(order))
-    owners = np.concatenate([owner, owner[behind]])
-    edges = np.concatenate([graphs.edges, added])
-    edge_owner = owners[edges[:, 1]]
-    return PackedGraphs(
-        np.concatenate([graphs.nodes, rows])[order],
-        np.concatenate([graphs.scalars, scalars])[order],
-        position[edges][np.argsort(edge_owner, kind="stable")],
-        offsets_of(np.bincount(owners, minlength=len(graphs))),
-        offsets_of(np.bincount(edge_owner, minlength=len(graphs))),
-    )
+    moved = replace(graphs, edges=edges)
+    return with_nodes(moved, at, rows, np.full(len(at), 1e-5), np.stack([at, made[at]], axis=1))

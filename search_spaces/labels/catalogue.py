@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from difflib import get_close_matches
 
 from gennape.errors import ConfigError
+from gennape.search_spaces.files.nearby import did_you_mean
 
 UNKNOWN = "unknown"
 
@@ -131,6 +131,4 @@ def source(key: str) -> Source:
         if known.key == key:
             return known
     keys = [one.key for one in SOURCES]
-    meant = get_close_matches(key, keys, 1)
-    hint = f"; did you mean {meant[0]}?" if meant else ""
-    raise ConfigError(f"unknown file {key!r}; known are {', '.join(keys)}, or give a URL{hint}")
+    raise ConfigError(f"unknown file {key!r}; known are {', '.join(keys)}, or give a URL{did_you_mean(key, keys)}")

@@ -1,0 +1,43 @@
+"""How far a search is: a live line on a terminal, and lines of a log elsewhere."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from gennape.platform.search.config import SearchConfig
+    from gennape.platform.search.driver import GenerationRecord
+
+
+def search_progress(screen: Console) -> Progress:
+    """A bar, and what was found so far behind it."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+    # Narrow enough for 80 columns.
+    columns = ("{task.description}", BarColumn(8), MofNCompleteColumn(), TextColumn("{task.fields[found]}"))
+    return Progress(*columns, console=screen, disable=not screen.is_terminal)
+
+
+class SearchLine:
+    """The live line of a search; where there is no terminal, a plain line at every tenth of the way."""
+
+    def __init__(self, live: Progress, screen: Console, config: SearchConfig) -> None:
+        self.live = live
+        self.screen = screen
+        self.task = live.add_task(config.space, total=config.evaluations, found="")
+        self.tenths = 0
+
+    def show(self, record: GenerationRecord) -> None:
+        """Bring the line up to date."""
+        found = (
+            f"{record.evaluations_per_second:,.0f} evals/s · front {record.front_size} · "
+            f"hypervolume {record.hypervolume:.4g}"
+        )
+        self.live.update(self.task, completed=record.evaluations, found=found)
+        tenths = 10 * record.evaluations // record.target
+        if not self.screen.is_terminal and tenths > self.tenths:
+            self.screen.print(f"{record.evaluations}/{record.target} evaluations · {found}", soft_wrap=True)
+        self.tenths = tenths
