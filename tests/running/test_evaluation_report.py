@@ -1,17 +1,16 @@
-"""The report of an evaluation, from figures made up here."""
+"""The tables, files and run of an evaluation, from figures made up here."""
 
 from __future__ import annotations
 
 import json
-import re
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pytest
+from evaluation_cases import N, made_up, measurement, with_curves, with_deviations, with_latency
 
 from gennape.errors import WorkspaceError
-from gennape.platform.evaluation.plots import _curves, _reliability, plots, project
+from gennape.platform.evaluation.plots import _curves, plots
 from gennape.platform.evaluation.report import as_json, as_markdown, refuse_foreign_report, write_evaluation
 from gennape.platform.evaluation.results import Evaluation
 from gennape.platform.evaluation.tables import TITLES, tables
@@ -19,60 +18,20 @@ from gennape.platform.evaluation.tracking import _values
 from gennape.predictors.evaluation.protocol import (
     ALL,
     FINE_TUNED,
-    MILLISECONDS,
     ZERO_SHOT,
-    BenchmarkRows,
     Measurement,
     Outcome,
     Plan,
 )
 from gennape.predictors.evaluation.published_results import PUBLISHED
-from gennape.search_spaces.graphs.graph import pack
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-N = 6
-
-
-def measurement(
-    method: str, setting: str, seed: int, srcc: float, subset: str = ALL, rows: int = N, **more: float
-) -> Measurement:
-    labels = 50 if setting == FINE_TUNED else 0
-    where = ("nb201", "nb201.csv.gz", "nb201", subset, setting, labels)
-    return Measurement(*where, method, seed, rows, {"srcc": srcc, **more})
-
 
 @pytest.fixture
 def evaluation() -> Evaluation:
-    accuracy = np.linspace(88, 93, N)
-    rows = BenchmarkRows(
-        "nb201",
-        "nb201.csv.gz",
-        "nb201",
-        [str(i) for i in range(N)],
-        pack([]),
-        accuracy,
-        {"nwot": accuracy, "snip": accuracy},
-        {ALL: np.ones(N, bool)},
-    )
-    found = [
-        measurement("gennape", ZERO_SHOT, 0, 0.9, mae=0.25),
-        measurement("flops", ZERO_SHOT, 0, 0.5),
-        measurement("nwot", ZERO_SHOT, 0, 0.75, rows=4),
-        measurement("snip", ZERO_SHOT, 0, 0.6),
-        measurement("gennape", ZERO_SHOT, 0, 0.8, "resolution 192", 3, mae=float("nan")),
-        measurement("gennape", FINE_TUNED, 0, 0.93),
-        measurement("gennape", FINE_TUNED, 1, 0.97),
-    ]
-    partly = np.array([90.0] * 4 + [np.nan] * 2)
-    scores = {(ZERO_SHOT, "gennape", 0): accuracy, (FINE_TUNED, "gennape", 0): partly}
-    seconds = {(ZERO_SHOT, "gennape"): 1.5}
-    provenance = {"version": "1", "commit": None, "checkpoint": "ab" * 32, "trained": {}, "seconds_total": 12.0}
-    data = [{"file": "nb201.csv.gz", "rows": N, "left_out": {"not counted by the papers": 2}, "sha256": "cd" * 32}]
-    embeddings = {"nb201": np.eye(3)[:2], "hiaml": np.eye(3)[2:]}
-    absent = {"nb301": "nb301.csv.gz is not there", "hiaml": "no labels are published"}
-    return Evaluation([(rows, Outcome(found, scores, seconds))], absent, data, Plan(50, (0, 1)), provenance, embeddings)
+    return made_up()
 
 
 def table(evaluation: Evaluation, title: str) -> dict[str, dict[str, str]]:
@@ -197,21 +156,6 @@ def test_every_published_figure_stands_in_the_report(evaluation: Evaluation, lab
     assert not any(row.startswith("nb201,") for _, row, _ in cells)
 
 
-def with_deviations(evaluation: Evaluation) -> Evaluation:
-    """Fine-tuned with seeds 0 and 1: errors of 1 everywhere, deviations of 1 and of 10."""
-    rows = evaluation.measured[0][0]
-    found = [
-        *evaluation.measured[0][1].measurements,
-        *(
-            measurement("unsure", FINE_TUNED, seed, 0.9, coverage_50=50.0 * seed, coverage_90=100.0, **more)
-            for seed, more in enumerate(({"deviation": 1.0, "crps": 0.6}, {"deviation": 10.0, "crps": 2.4}))
-        ),
-    ]
-    scores = {(FINE_TUNED, "gennape", seed): rows.accuracy + 1 for seed in (0, 1)}
-    deviations = {(FINE_TUNED, "gennape", seed): np.full(N, 10.0**seed) for seed in (0, 1)}
-    return replace(evaluation, measured=[(rows, Outcome(found, scores, {}, deviations))])
-
-
 def test_uncertainty_has_a_table_of_rows_seeds_and_spread(evaluation: Evaluation) -> None:
     unsure = with_deviations(evaluation)
     assert table(unsure, "Uncertainty, fine-tuned on 50 labels") == {
@@ -225,45 +169,6 @@ def test_uncertainty_has_a_table_of_rows_seeds_and_spread(evaluation: Evaluation
     assert "CRPS" in as_markdown(unsure).partition("##")[0]
     assert "CRPS" not in as_markdown(evaluation)
     assert not any("ncertainty" in of.title for of in tables(evaluation))
-
-
-def test_reliability_is_the_coverage_over_its_level(evaluation: Evaluation) -> None:
-    unsure = with_deviations(evaluation)
-    ((title, figure),) = _reliability(unsure)
-    assert title.startswith("Reliability")
-    nb201, line = figure.data
-    assert (nb201.name, nb201.legendgroup) == ("nb201", "accuracy")
-    # An error of one deviation lies within 68.27 %, of a tenth within 7.97 %: the mean over seeds is 0, 50 or 100.
-    held = dict(zip(nb201.x, nb201.y, strict=True))
-    assert (held[5], held[10], held[65], held[70], held[95]) == (0, 50, 50, 100, 100)
-    assert list(line.x) == list(line.y) == [0, 100]
-    assert "Reliability" in {title.partition(":")[0] for title, _ in plots(unsure)}
-    assert _reliability(evaluation) == []
-
-
-def test_reliability_of_latencies_is_that_of_log_normals(evaluation: Evaluation) -> None:
-    timed = with_latency(evaluation)
-    rows = timed.latency[0][0]
-    # Every latency is e^0.7 medians, the deviation of logarithms is 1; 0.7 lies within 51.6 % of a normal.
-    key, median = (FINE_TUNED, "gennape_latency", 0), rows.accuracy / np.exp(0.7)
-    told = Outcome([], {key: median}, {}, {key: median * np.sqrt(np.e * (np.e - 1))})
-    ((_, figure),) = _reliability(replace(timed, latency=[(rows, told)]))
-    trace = figure.data[0]
-    assert (trace.name, trace.legendgroup) == ("ofa:a", "latency")
-    held = dict(zip(trace.x, trace.y, strict=True))
-    assert (held[50], held[55]) == (0, 100)
-
-
-def with_curves(evaluation: Evaluation) -> Evaluation:
-    """With 20 labels twice, with 50 once, and of a benchmark that has too few rows."""
-    rows = evaluation.measured[0][0]
-    points = {
-        20: [replace(measurement("gennape", FINE_TUNED, s, 0.7 + 0.1 * s, rows=5), labels=20) for s in (0, 1)],
-        50: [measurement("gennape", FINE_TUNED, 0, 0.95, rows=4), measurement("gennape", FINE_TUNED, 0, 0.1, "low")],
-    }
-    small = replace(rows, benchmark="small")
-    curves = [*((rows, Outcome(points[n])) for n in (50, 20)), (small, Outcome())]
-    return replace(evaluation, curves=curves)
 
 
 def test_learning_curves_have_a_column_for_each_number_of_labels(evaluation: Evaluation) -> None:
@@ -340,26 +245,6 @@ def test_published_figures_of_another_number_of_labels_do_not_stand_beside(evalu
     assert table(other, "Rank correlation (SRCC), fine-tuned on 20 labels")["nb201"]["gennape"] == "0.900"
 
 
-def with_latency(evaluation: Evaluation) -> Evaluation:
-    rows = [
-        replace(evaluation.measured[0][0], benchmark=f"latency:ofa:{column}", unit=MILLISECONDS)
-        for column in ("a", "b")
-    ]
-    found = [
-        Measurement("latency:ofa:a", "ofa.csv.gz", "ofa_mbv3", ALL, FINE_TUNED, 50, method, seed, 4, figures)
-        for seed in (0, 1)
-        for method, figures in (
-            (
-                "gennape_latency",
-                {"srcc": 0.9, "mape": 1.0 + 2 * seed, "mae": 0.25, "coverage_50": 48.0, "coverage_90": 88.0}
-                | {"deviation": 0.5, "crps": 0.125},
-            ),
-            ("flops", {"srcc": 0.5, "mape": 9.0, "mae": 2.0}),
-        )
-    ]
-    return replace(evaluation, latency=[(rows[0], Outcome(found)), (rows[1], Outcome())])
-
-
 def test_latencies_have_a_table_of_their_own(evaluation: Evaluation) -> None:
     both = with_latency(evaluation)
     found = table(both, "Latency: rank correlation (SRCC), fine-tuned on 50 labels")
@@ -431,43 +316,6 @@ def test_markdown_is_made_of_tables(evaluation: Evaluation) -> None:
             assert len({line.count("|") for line in block.strip().splitlines()}) == 1, block
     assert "| nb201.csv.gz | 6 | 2 not counted by the papers | cdcdcdcdcdcd |" in text
     assert "seeds 0, 1" in text
-
-
-def test_page_needs_nothing_from_elsewhere(evaluation: Evaluation, tmp_path: Path) -> None:
-    paths = write_evaluation(tmp_path, evaluation)
-    assert [path.name for path in paths] == ["report.json", "report.md", "report.html"]
-    page = paths[2].read_text()
-    assert not re.search(r"<(script|link|img)[^>]+(src|href)=", page)
-    ids = re.findall(r'<div id="(plot-\d)"', page)
-    assert ids == [f"plot-{i}" for i in range(5)]  # bars twice, predictions twice, projection
-    assert page.count("plotly.js v") == 1
-    assert "Embeddings of 3 networks in two dimensions (principal components)" in page
-    assert "0.950 ± 0.028 (0.910)" in page
-
-
-def test_page_without_embeddings_and_without_figures(evaluation: Evaluation, tmp_path: Path) -> None:
-    plain = Evaluation([], evaluation.absent, [], Plan(), evaluation.provenance, {})
-    page = write_evaluation(tmp_path, plain)[2].read_text()
-    assert "no labels are published" in page
-    assert "plot-0" not in page
-
-
-def test_projection_by_principal_components_keeps_distances_in_a_plane() -> None:
-    rng = np.random.default_rng(0)
-    plane, turn = rng.normal(size=(20, 2)), np.linalg.qr(rng.normal(size=(5, 5)))[0][:2]
-    flat, how = project(plane @ turn, rng)
-    assert how == "principal components"
-    distances = [np.linalg.norm(points[:, None] - points, axis=2) for points in (plane, flat)]
-    np.testing.assert_allclose(distances[0], distances[1])
-
-
-def test_projection_by_t_sne_keeps_clusters_apart() -> None:
-    rng = np.random.default_rng(0)
-    centres = np.repeat(np.eye(3) * 50, 40, axis=0)
-    flat, how = project(centres + rng.normal(size=(120, 3)), rng)
-    assert how == "t-SNE"
-    distance = np.linalg.norm(flat[:, None] - flat, axis=2) + np.diag(np.full(120, np.inf))
-    assert ((distance.argmin(1) // 40) == np.arange(120) // 40).all()
 
 
 @pytest.mark.cluster
