@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float, Float64, Int64
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from gennape.predictors.bounds import Size
@@ -124,18 +124,33 @@ def _train(
     wanted, unit = (
         torch.from_numpy(x).float() for x in (target.transform(accuracy, view.flops), target.unit(view.flops))
     )
-    parameters = list(heads.parameters())
-    batches = -(-len(view) // training.batch)
-    optimizer, schedule = adam(parameters, training.learning_rate, training.weight_decay, training.epochs * batches)
-    for chosen in shuffled(len(view), batches, training.epochs, rng):
-        rows = torch.from_numpy(chosen)
+
+    def loss_of(rows: Int64[Tensor, " b"]) -> Float[Tensor, ""]:
         error = (heads(*(x[rows] for x in known)) - wanted[rows]) * unit[rows]
-        loss = functional.smooth_l1_loss(error, torch.zeros_like(error), beta=0.5)
+        return functional.smooth_l1_loss(error, torch.zeros_like(error), beta=0.5)
+
+    train_heads(heads, loss_of, len(view), training, rng, progress)
+
+
+def train_heads(
+    heads: nn.Module,
+    loss_of: Callable[[Int64[Tensor, " b"]], Float[Tensor, ""]],
+    n: int,
+    training: HeadTraining,
+    rng: np.random.Generator,
+    progress: Progress,
+) -> None:
+    """Descend the loss of ``heads`` on batches of ``n`` networks; ``loss_of`` gives it for rows of these."""
+    parameters, batches = list(heads.parameters()), -(-n // training.batch)
+    optimizer, schedule = adam(parameters, training.learning_rate, training.weight_decay, training.epochs * batches)
+    for chosen in _shuffled(n, batches, training.epochs, rng):
+        rows = torch.from_numpy(chosen)
+        loss = loss_of(rows)
         descend(loss, parameters, optimizer, schedule)
         progress(len(rows), float(loss.detach()))
 
 
-def shuffled(n: int, batches: int, epochs: int, rng: np.random.Generator) -> Iterator[Int64[np.ndarray, " b"]]:
+def _shuffled(n: int, batches: int, epochs: int, rng: np.random.Generator) -> Iterator[Int64[np.ndarray, " b"]]:
     """Indices in ``batches`` of about equal size, each epoch in a new order."""
     for _ in range(epochs):
         yield from np.array_split(rng.permutation(n), batches)

@@ -14,8 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from gennape.predictors.bounds import Finite, Size
-from gennape.predictors.encoder.optimisation import adam, descend
-from gennape.predictors.ensemble.cluster_regression import HeadTraining, shuffled
+from gennape.predictors.ensemble.cluster_regression import HeadTraining, train_heads
 from gennape.predictors.ensemble.inputs import View
 from gennape.predictors.ensemble.least_squares import line
 from gennape.predictors.ensemble.member import Member, Progress, parsed
@@ -215,12 +214,9 @@ def _train(
     """Descend the cross entropy of all pairs of a batch; equally accurate networks are to tie."""
     known, memberships = _read(view, len(classifier.second), torch.float32)
     labels = torch.from_numpy(accuracy)
-    parameters = list(classifier.parameters())
-    batches = -(-len(view) // training.batch)
-    optimizer, schedule = adam(parameters, training.learning_rate, training.weight_decay, training.epochs * batches)
-    for chosen in shuffled(len(view), batches, training.epochs, rng):
-        rows = torch.from_numpy(chosen)
+
+    def loss_of(rows: Int64[Tensor, " b"]) -> Float[Tensor, ""]:
         better = (torch.sign(labels[rows, None] - labels[rows]).float() + 1) / 2
-        loss = functional.binary_cross_entropy_with_logits(classifier.within(known[rows], memberships[rows]), better)
-        descend(loss, parameters, optimizer, schedule)
-        progress(len(rows), float(loss.detach()))
+        return functional.binary_cross_entropy_with_logits(classifier.within(known[rows], memberships[rows]), better)
+
+    train_heads(classifier, loss_of, len(view), training, rng, progress)
