@@ -22,6 +22,7 @@ from gennape.moved import install
 
 if TYPE_CHECKING:
     from gennape.errors import GennapeError as GennapeError
+    from gennape.jobs.shared.evaluating import evaluate as evaluate
     from gennape.jobs.shared.searching import search as search
     from gennape.networks import flops as flops
     from gennape.networks import from_onnx as from_onnx
@@ -29,7 +30,10 @@ if TYPE_CHECKING:
     from gennape.networks import params as params
     from gennape.networks import to_module as to_module
     from gennape.networks import to_onnx as to_onnx
+    from gennape.platform.evaluation.results import Evaluation as Evaluation
     from gennape.platform.search.driver import SearchResult as SearchResult
+    from gennape.platform.search.registration import register as register
+    from gennape.platform.search.searchers.base import Searcher as Searcher
     from gennape.predictors.model.checkpoint import load_checkpoint as load_checkpoint
     from gennape.predictors.model.checkpoint import load_pretrained as load_pretrained
     from gennape.predictors.model.latency import LatencyPredictor as LatencyPredictor
@@ -47,13 +51,16 @@ if TYPE_CHECKING:
 #: The module of each public name.
 _HOMES = {
     "ComputationGraph": "search_spaces.graphs.graph",
+    "Evaluation": "platform.evaluation.results",
     "Gene": "search_spaces.families.space",
     "GennapeError": "errors",
     "GraphBuilder": "search_spaces.graphs.builder",
     "LatencyPredictor": "predictors.model.latency",
     "PackedGraphs": "search_spaces.graphs.graph",
+    "Searcher": "platform.search.searchers.base",
     "SearchResult": "platform.search.driver",
     "SearchSpace": "search_spaces.families.space",
+    "evaluate": "jobs.shared.evaluating",
     "families": "search_spaces.families.registry",
     "family": "search_spaces.families.registry",
     "flops": "networks",
@@ -65,6 +72,7 @@ _HOMES = {
     "pack": "search_spaces.graphs.graph",
     "params": "networks",
     "read_labels": "search_spaces.labels.labels",
+    "register": "platform.search.registration",
     "search": "jobs.shared.searching",
     "to_module": "networks",
     "to_onnx": "networks",

@@ -35,3 +35,7 @@ class WorkspaceError(GennapeError):
 
 class ServiceError(GennapeError):
     """The served ensemble cannot be started or reached, or refused a request."""
+
+
+class ConformanceError(GennapeError):
+    """An own class does not keep what its base promises: a search space, a searcher or another extension."""

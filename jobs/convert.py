@@ -10,6 +10,7 @@ import typer
 from gennape.errors import ConfigError
 from gennape.jobs.shared.network_files import InputShape, Shape
 from gennape.jobs.shared.options import require_one
+from gennape.jobs.shared.own_code import space_option
 from gennape.jobs.shared.tracked import Address
 
 if TYPE_CHECKING:
@@ -19,9 +20,7 @@ if TYPE_CHECKING:
 
 def convert(
     to: Annotated[Path, typer.Option(help="Folder of the data set; one that was begun is continued.")],
-    space: Annotated[
-        str | None, typer.Option("--space", "--family", help="Search space of --sample or --labels.")
-    ] = None,
+    space: Annotated[str | None, space_option("Search space of --sample or --labels.")] = None,
     sample: Annotated[int | None, typer.Option(min=1, help="Architectures to sample.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Same seed, same sample.")] = 0,
     labels: Annotated[Path | None, typer.Option(help="Labelled file.")] = None,

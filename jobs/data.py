@@ -12,6 +12,8 @@ from urllib.parse import urlsplit
 
 import typer
 
+from gennape.jobs.shared.own_code import space_option
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -40,9 +42,7 @@ def data(
     subject: Annotated[str | None, typer.Argument(help="fetch: a key of the list, or a URL. check: the file.")] = None,
     to: Annotated[Path | None, typer.Option(help="fetch: file to write; default its own name, here.")] = None,
     sha256: Annotated[str | None, typer.Option(help="fetch: the SHA-256 that the file must have.")] = None,
-    space: Annotated[
-        str | None, typer.Option("--space", "--family", help="check: the family of the architectures.")
-    ] = None,
+    space: Annotated[str | None, space_option("check: the family of the architectures.")] = None,
     column: Annotated[str | None, typer.Option(help="check: the column that is the label.")] = None,
 ) -> None:
     """Labelled benchmarks: where to get their files, download one, count and try the rows of any."""

@@ -10,6 +10,7 @@ import typer
 from gennape.errors import ConfigError
 from gennape.jobs.shared.network import chosen_network
 from gennape.jobs.shared.network_files import Shape
+from gennape.jobs.shared.own_code import space_option
 
 if TYPE_CHECKING:
     from gennape.search_spaces.graphs.graph import ComputationGraph
@@ -23,9 +24,7 @@ def export(
         str | None, typer.Option(help="Run whose front holds the network, by name or its beginning.")
     ] = None,
     index: Annotated[int | None, typer.Option(help="Which point of the front, as in front.csv.")] = None,
-    space: Annotated[
-        str | None, typer.Option("--space", "--family", help="Instead of a run: the search space of --architecture.")
-    ] = None,
+    space: Annotated[str | None, space_option("Instead of a run: the search space of --architecture.")] = None,
     architecture: Annotated[
         str | None, typer.Option(help="Instead of a run: an architecture, as JSON or in its benchmark's own words.")
     ] = None,

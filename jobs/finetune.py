@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from gennape.jobs.shared.own_code import space_option
 from gennape.jobs.shared.tracked import Register, TrackingUri, Workspace, refuse_wrong_address, register_result
 from gennape.platform.workspace.hints import command
 
@@ -27,7 +28,7 @@ _CHANCE = 1.645
 
 
 def finetune(
-    family: Annotated[str, typer.Option("--family", "--space", help="Search space of the rows.")],
+    family: Annotated[str, space_option("Search space of the rows.")],
     labels: Annotated[Path, typer.Option(help="Labelled file, of any format that `gennape data` names.")],
     out: Annotated[Path, typer.Option(help="Folder to write the fine-tuned checkpoint to.")],
     checkpoint: Annotated[Path | None, typer.Option(help="Checkpoint to start from; default the shipped one.")] = None,

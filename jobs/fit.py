@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from gennape.jobs.shared.own_code import space_option
 from gennape.jobs.shared.settings_file import SettingsFile, run_with
 from gennape.jobs.shared.tracked import Register, TrackingUri, Workspace, refuse_wrong_address, register_result
 
@@ -21,7 +22,7 @@ def fit(
     encoder: Annotated[Path, typer.Option(help="Folder of a pretrained encoder.")],
     data: Annotated[Path, typer.Option(help="Labelled file to train on, of any format that `gennape data` names.")],
     out: Annotated[Path, typer.Option(help="Folder to write the checkpoint to.")],
-    family: Annotated[str, typer.Option("--family", "--space", help="Search space of the rows.")] = "nb101",
+    family: Annotated[str, space_option("Search space of the rows.")] = "nb101",
     minimum_accuracy: Annotated[float, typer.Option(help="Leave rows below this percentage out of training.")] = 80.0,
     epochs: Annotated[int, typer.Option(min=1, help="Of the encoder.")] = 24,
     head_epochs: Annotated[int, typer.Option(min=1, help="Of the clusters' heads, on fixed embeddings.")] = 20,

@@ -9,6 +9,7 @@ import typer
 
 from gennape.errors import ConfigError
 from gennape.jobs.shared.options import require_one
+from gennape.jobs.shared.own_code import refuse_another_space, space_option, typed
 from gennape.jobs.shared.tracked import Address, TrackingUri, Workspace
 from gennape.jobs.shared.training import (
     Batch,
@@ -42,7 +43,7 @@ def label(
     test: TestImages = None,
     resize: Resize = None,
     space: Annotated[
-        str | None, typer.Option("--space", "--family", help="Search space of --sample or --architectures.")
+        str | None, space_option("Search space of --sample or --architectures; of --run, if it is your own.")
     ] = None,
     sample: Annotated[int | None, typer.Option(min=1, help="Label so many networks of --space.")] = None,
     among: Annotated[
@@ -89,7 +90,7 @@ def label(
     share = Workers(where, workers, per_gpu)
     of = (tasks, sources, settings, seed, share, address, tracking_uri)
     result = train_networks(out, folder, *of, retry_failed=retry_failed)
-    _summary(out, family.name, result)
+    _summary(out, typed(family.name), result)
 
 
 def _networks(
@@ -111,8 +112,7 @@ def _networks(
         raise ConfigError("--among chooses a --sample; say how many networks to choose")
     if run is not None:
         found, genomes = front_of(workspace, run)
-        if space not in (None, found.name):
-            raise ConfigError(f"--run {run} is a search of {found.name}, got --space {space}; leave --space out")
+        refuse_another_space(found.name, run, space)
         return found, genomes
     if space is None:
         raise ConfigError("of which family are the networks? Give --space, e.g. --space hiaml")

@@ -14,6 +14,7 @@ import typer
 
 from gennape.errors import ConfigError, GennapeError
 from gennape.jobs.shared.network_files import READERS, InputShape, Shape, holds_network, read_network, refuse_file
+from gennape.jobs.shared.own_code import space_option
 from gennape.jobs.shared.visible_text import visible
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ def predict(
             show_default=False,
         ),
     ],
-    space: Annotated[str | None, typer.Option("--space", "--family", help="Search space of the architectures.")] = None,
+    space: Annotated[str | None, space_option("Search space of the architectures.")] = None,
     checkpoint: Annotated[Path | None, typer.Option(help="Predictor checkpoint.", show_default="shipped")] = None,
     shape: Shape = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line, and nothing else.")] = False,

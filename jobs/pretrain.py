@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from gennape.jobs.shared.own_code import space_option
 from gennape.jobs.shared.settings_file import SettingsFile, run_with
 from gennape.jobs.shared.tracked import Register, TrackingUri, refuse_wrong_address, register_result
 from gennape.platform.workspace.hints import command
@@ -27,9 +28,7 @@ def pretrain(
     out: Annotated[Path, typer.Option(help="Folder to write the encoder to.")],
     family: Annotated[
         list[str] | None,
-        typer.Option(
-            "--family", "--space", help="Search space of the networks; repeat it to mix several.", show_default="nb101"
-        ),
+        space_option("Search space of the networks; repeat it to mix several.", show_default="nb101"),
     ] = None,
     data: Annotated[
         list[Path] | None,

@@ -9,6 +9,7 @@ import typer
 
 from gennape.errors import ConfigError
 from gennape.jobs.shared.interruption import INTERRUPTED_STATUS
+from gennape.jobs.shared.own_code import own_options, searcher_option, space_option
 from gennape.jobs.shared.searching import Place, begin, checkpoint_hash, resume_command, run_to_the_end
 from gennape.jobs.shared.tracked import Address, TrackingUri, refuse_wrong_address, warn_elsewhere
 from gennape.platform.workspace.hints import command, workspace_option
@@ -23,7 +24,8 @@ _TABLE_ROWS = 10
 def search(
     *,
     space: Annotated[
-        str | None, typer.Option("--space", "--family", help="Search space, e.g. ofa_mbv3.", show_default="required")
+        str | None,
+        space_option("Search space: a name, or your own (file.py:Class).", show_default="required"),
     ] = None,
     objectives: Annotated[
         str | None,
@@ -44,7 +46,7 @@ def search(
     ] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Same seed, same front.", show_default="0")] = None,
     searcher: Annotated[
-        str | None, typer.Option(help="Search algorithm: nsga2, or random.", show_default="nsga2")
+        str | None, searcher_option("Search algorithm: nsga2, random, or your own (file.py:Class).", "nsga2")
     ] = None,
     migration_every: Annotated[
         int | None, typer.Option(min=0, help="Generations between migrations; 0 for none.", show_default="5")
@@ -90,8 +92,9 @@ def search(
     warn_elsewhere(checkpoint or config_of(folder).checkpoint, config_of(folder).space)
     elsewhere = checkpoint if resume is not None else None  # a new run knows its checkpoint
     larger = None if resume is None else evaluations  # whatever stops it before that is written down
+    own = own_options(config_of(folder))
     options = {
-        "--evaluations": larger, "--checkpoint": elsewhere, "--workspace": workspace, "--address": address,
+        **own, "--evaluations": larger, "--checkpoint": elsewhere, "--workspace": workspace, "--address": address,
         "--tracking-uri": tracking_uri,
     }  # fmt: skip
     place = Place(root, folder, elsewhere, address, tracking_uri)
@@ -99,7 +102,7 @@ def search(
         result = run_to_the_end(place, resume_command(folder.name, options), larger)
     except KeyboardInterrupt:
         raise typer.Exit(INTERRUPTED_STATUS) from None
-    _summary(folder, config_of(folder), result, tracking_uri)
+    _summary(folder, config_of(folder), result, own, tracking_uri)
 
 
 def _stored_run(workspace: Path, name: str, given: dict[str, Any], checkpoint: Path | None) -> Path | None:
@@ -131,7 +134,9 @@ def _stored_run(workspace: Path, name: str, given: dict[str, Any], checkpoint: P
     return folder
 
 
-def _summary(folder: Path, config: SearchConfig, result: SearchResult, tracking_uri: str | None = None) -> None:
+def _summary(
+    folder: Path, config: SearchConfig, result: SearchResult, own: dict[str, str], tracking_uri: str | None = None
+) -> None:
     """The front in a few rows, where everything is, and what to do next."""
     import numpy as np
     from rich.console import Console
@@ -156,7 +161,8 @@ def _summary(folder: Path, config: SearchConfig, result: SearchResult, tracking_
         f"results   {folder / REPORT}\nplots     {command('ui', workspace=workspace, tracking_uri=tracking_uri)}",
         markup=False,
     )
-    options = {"run": folder.name, "index": middle, "workspace": workspace, "to": "model.onnx"}
+    space = own.get("--space")
+    options = {"run": folder.name, "index": middle, "space": space, "workspace": workspace, "to": "model.onnx"}
     out.print(f"take home {command('export', **options)}", markup=False)
 
 

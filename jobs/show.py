@@ -11,6 +11,7 @@ import typer
 from gennape.errors import ConfigError
 from gennape.jobs.shared.network import Network, chosen_network
 from gennape.jobs.shared.network_files import Shape, holds_network, refuse_file
+from gennape.jobs.shared.own_code import space_option, typed
 from gennape.jobs.shared.visible_text import visible
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ def show(
     to: Annotated[Path | None, typer.Option(help="Picture to write: .svg, .png, .pdf or .dot (networks only).")] = None,
     space: Annotated[
         list[str] | None,
-        typer.Option("--space", "--family", help="Search space of ARCH; of --sample, repeat it for several."),
+        space_option("Search space of ARCH; of --sample, repeat it for several."),
     ] = None,
     architecture: Annotated[str | None, typer.Option(help="The same as ARCH, as `gennape export` takes it.")] = None,
     run: Annotated[
@@ -135,7 +136,7 @@ def _show_sizes(spaces: Sequence[str], sample: int, seed: int, to: Path | None) 
     for one in sizes:
         typer.echo(describe_sizes(one))
     if to is None:
-        options = [word for name in spaces for word in ("--space", name)]
+        options = [word for name in spaces for word in ("--space", typed(name))]
         again = _again(*options, "--sample", str(sample), "--seed", str(seed), "--to", "sizes.svg")
         typer.echo(f"\nPlot them: {again}")
     else:

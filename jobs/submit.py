@@ -13,6 +13,7 @@ import typer
 from gennape.addresses import holds_secret
 from gennape.errors import ConfigError
 from gennape.jobs.shared.cluster_options import DASHBOARD, WORKSPACE, Address, at, option_of, show, show_until_end
+from gennape.jobs.shared.own_code import own_sources, there
 from gennape.search_spaces.files.nearby import did_you_mean
 
 if TYPE_CHECKING:
@@ -52,11 +53,13 @@ def submit(
 
     verbs = context.find_root().command.commands  # type: ignore[attr-defined]
     refuse_unparsable(verb, verbs)
+    own = own_sources(verb)  # which has now been run
     # -P: nothing that lies in the head's current folder may stand in for the shipped package.
-    command = [python, "-P", "-m", "gennape", *on_cluster(verb, verbs)]
+    command = [python, "-P", "-m", "gennape", *on_cluster(there(verb), verbs)]
     with tempfile.TemporaryDirectory(prefix="gennape-build-") as folder:
         built = wheel or build_wheel(source_tree(), Path(folder))
-        job = submit_job(Submission(address, command, built, {"GENNAPE_WORKSPACE": workspace}, exclude or []))
+        where = {"GENNAPE_WORKSPACE": workspace}
+        job = submit_job(Submission(address, command, built, where, exclude or [], own))
     if wait:
         sys.stderr.write(f"submitted {job}\n{_about(address, job, verb, workspace)}")
         show_until_end(address, job)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from gennape.jobs.shared.own_code import space_option
 from gennape.jobs.shared.tracked import Address, TrackingUri, Workspace, refuse_wrong_address
 from gennape.platform.workspace.hints import command
 
@@ -25,11 +26,13 @@ _JUDGES = 5  # one of so many rows judges
 def tune(
     data: Annotated[Path, typer.Option(help="Labelled file to train on, of any format that `gennape data` names.")],
     out: Annotated[Path, typer.Option(help="Settings to write (JSON); a tuning that was begun is continued.")],
-    family: Annotated[str, typer.Option("--family", "--space", help="Search space of the rows.")] = "nb101",
+    family: Annotated[str, space_option("Search space of the rows.")] = "nb101",
     judge: Annotated[
         Path | None, typer.Option(help="Labelled file to judge by.", show_default="rows of --data left out of training")
     ] = None,
-    judge_family: Annotated[str | None, typer.Option(help="Search space of --judge.", show_default="--family")] = None,
+    judge_family: Annotated[
+        str | None, space_option("Search space of --judge.", "--judge-space", "--judge-family", show_default="--space")
+    ] = None,
     trials: Annotated[int, typer.Option(min=1, help="Settings to try; the first are the usual ones.")] = 20,
     vary: Annotated[
         list[str] | None, typer.Option(help="Setting to tune; repeat it for several.", show_default="all")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from gennape.jobs.shared.own_code import refuse_another_space, space_option
 from gennape.jobs.shared.tracked import Address, TrackingUri, Workspace, refuse_wrong_address
 from gennape.jobs.shared.training import (
     Batch,
@@ -40,6 +41,7 @@ def verify(
     out: Annotated[Path, typer.Option(help="Folder for labels and verdict; one that was begun is continued.")],
     test: TestImages = None,
     resize: Resize = None,
+    space: Annotated[str | None, space_option("The search space of the run, if it is your own.")] = None,
     points: Annotated[int, typer.Option(min=2, help="Networks of the front, evenly along it.")] = 5,
     architectures: Annotated[
         Path | None, typer.Option(help="Compare with those of a file: a table, or a JSON list.")
@@ -69,9 +71,10 @@ def verify(
     from gennape.platform.workspace.files import make_writable, open_workspace
 
     refuse_wrong_address(tracking_uri)
+    folder = open_workspace(workspace)
+    refuse_another_space(family_of(folder, run).name, run, space)
     where = device_of(device, address)
     settings = recipe_of(recipe, {"epochs": epochs, "batch": batch}, where)
-    folder = open_workspace(workspace)
     named = None if architectures is None else architectures_in(architectures, family_of(folder, run))
     make_writable(out, "give another --out")
     chosen = candidates(folder, run, points, named, known, seed)

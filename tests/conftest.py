@@ -7,6 +7,9 @@ that compute in two threads each wait for each other, and take up to twenty time
 
 import os
 import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from jaxtyping import install_import_hook
@@ -24,3 +27,22 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         turn = "cluster" if item.get_closest_marker("cluster") else item.nodeid.partition("::")[0]
         item.add_marker(pytest.mark.xdist_group(turn))
+
+
+@pytest.fixture
+def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The current folder, for own classes; what is imported from it and what is registered is forgotten afterwards."""
+    from gennape.platform.search.searchers.registry import REGISTRY as SEARCHERS
+    from gennape.search_spaces.families.registry import REGISTRY as SPACES
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    for registry in (SPACES, SEARCHERS):
+        monkeypatch.setattr(registry, "_own", {})
+    before = set(sys.modules)
+    yield tmp_path
+    for name in set(sys.modules) - before:
+        module = sys.modules[name]
+        files = [vars(module).get("__file__"), *vars(module).get("__path__", ())]
+        if any(file is not None and Path(file).is_relative_to(tmp_path) for file in files):
+            del sys.modules[name]

@@ -35,9 +35,11 @@ from gennape.platform.search.driver import run_search
 from gennape.platform.search.islands import LocalIslands
 from gennape.platform.search.report import write_report
 from gennape.platform.search.runs import REPORT, describe_run, set_status
+from gennape.platform.search.searchers.registry import REGISTRY as SEARCHERS
 from gennape.platform.search.searchers.testing import SyntheticPredictor
 from gennape.search_spaces.families.nb101 import NasBench101
 from gennape.search_spaces.families.registry import FAMILIES, family
+from gennape.search_spaces.families.registry import REGISTRY as SPACES
 from gennape.search_spaces.families.testing import check_search_space
 
 if TYPE_CHECKING:
@@ -118,8 +120,27 @@ def load(code: str, folder: Path) -> ModuleType:
 # Every command -------------------------------------------------------------------------------------------------------
 
 
+@pytest.fixture(scope="module")
+def own_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the files that pages tell to save, whose classes commands name."""
+    folder = tmp_path_factory.mktemp("own")
+    for page, name in {
+        "docs/families.md": "blocks.py",
+        "docs/search.md": "climber.py",
+        "README.md": "tinynet.py",
+    }.items():
+        said = (ROOT / page).read_text()
+        assert f"`{name}`" in said
+        (code,) = [block for block in blocks(ROOT / page, "python") if "class " in block]
+        (folder / name).write_text(code)
+    return folder
+
+
 @pytest.mark.parametrize(("page", "command"), COMMANDS, ids=[f"{page}: {command}" for page, command in COMMANDS])
-def test_command_is_understood(page: Path, command: str) -> None:
+def test_command_is_understood(page: Path, command: str, own_files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(own_files)
+    for registry in (SPACES, SEARCHERS):
+        monkeypatch.setattr(registry, "_own", {})
     program, *arguments = shlex.split(command.replace(".venv/bin/activate", "\\.venv/bin/activate"))
     if Path(program).name == "gennape":
         nested = parse(arguments).get("verb")
@@ -185,7 +206,8 @@ def test_example_family_passes_the_conformance_suite(page: str, name: str, tmp_p
 
 
 @pytest.mark.parametrize("page", PROGRAMS)
-def test_programs_run(page: str, tmp_path: Path) -> None:
+def test_programs_run(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(SEARCHERS, "_own", {})
     for code in blocks(ROOT / page, "python"):
         load(code, tmp_path)
 

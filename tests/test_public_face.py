@@ -19,7 +19,7 @@ import pytest
 
 import gennape as gp
 from gennape import networks
-from gennape.errors import ConfigError
+from gennape.errors import ConfigError, ConformanceError
 from gennape.moved import MOVED
 from gennape.platform.search.config import SearchConfig
 
@@ -29,7 +29,7 @@ ROOT = SOURCE.resolve().parents[1]
 PROMISED = {
     *("search", "load_pretrained", "load_checkpoint", "family", "families", "SearchSpace", "Gene", "GraphBuilder"),
     *("ComputationGraph", "from_torch", "from_onnx", "to_module", "to_onnx", "flops", "macs", "params"),
-    *("LatencyPredictor", "read_labels", "__version__"),
+    *("LatencyPredictor", "evaluate", "read_labels", "register", "__version__"),
 }
 
 
@@ -66,8 +66,8 @@ def test_importing_it_is_quick() -> None:
     assert min(after for _, after in tries) - min(before for before, _ in tries) < 0.2
 
 
-def test_examples_run(tmp_path: Path) -> None:
-    found = doctest.DocTestFinder().find(networks, globs={"np": np, "folder": tmp_path})
+def test_examples_run(own_folder: Path) -> None:
+    found = doctest.DocTestFinder().find(networks, globs={"np": np, "folder": own_folder})
     examples = [test for test in found if test.examples]
     assert len(examples) == len([name for name in gp.__all__ if gp._HOMES.get(name) == "networks"])
     runner = doctest.DocTestRunner()
@@ -156,8 +156,10 @@ def test_what_cannot_be_searched_is_refused_before_anything_is_made(tmp_path: Pa
     class Own(type(gp.family("hiaml"))):  # type: ignore[misc]
         """Of the same name, and not what that name finds in other processes."""
 
-    with pytest.raises(ConfigError, match=r"a family that ships \(hiaml, .*\), got Own"):
+    with pytest.raises(ConfigError, match="called 'hiaml' ships with gennape; give yours another name"):
         gp.search(Own(), workspace=tmp_path / "new")
+    with pytest.raises(ConformanceError, match=r"Own\.genes is \(\); must be a tuple of Gene"):
+        gp.search(type("Own", (Own,), {"name": "own", "genes": ()})(), workspace=tmp_path / "new")
     with pytest.raises(ConfigError, match=r"unknown search space 'hiamm'.*did you mean hiaml"):
         gp.search("hiamm", workspace=tmp_path / "new")
     with pytest.raises(ConfigError, match="holds a user or password"):

@@ -11,6 +11,7 @@ import typer
 
 from gennape.errors import ConfigError
 from gennape.jobs.shared.network_files import InputShape, read_network
+from gennape.jobs.shared.own_code import refuse_another_space, typed
 
 if TYPE_CHECKING:
     from gennape.search_spaces.graphs.graph import ComputationGraph
@@ -43,18 +44,20 @@ def chosen_network(
     published: bool = False,
     shape: InputShape | None = None,
 ) -> Network:
-    """The network that exactly one of (run, index), (space, architecture) and onnx names.
+    """The network that exactly one of (run, index), (space, architecture) and onnx names; a run may name its space too.
 
     ``published`` asks for the graph that was published of a family's network. Raises :class:`ConfigError` for any
     other combination and for text that is no JSON, and what reading a run, an architecture or a file raises.
     """
     named = {"run": run, "index": index, "space": space, "architecture": architecture, "onnx": onnx}
     given = {name: str(value) for name, value in named.items() if value is not None}
-    options = tuple(word for name, value in given.items() for word in (f"--{name}", value))
+    options = tuple(word for name, value in given.items() for word in (f"--{name}", typed(value)))
     if shape is not None and onnx is None:
         raise ConfigError("--shape is for the input of an ONNX file; leave it out, or name such a file")
-    if run is not None and index is not None and len(given) == 2:
-        return _of_family(*_point_of_front(workspace, run, index), published, options)
+    if run is not None and index is not None and set(given) <= {"run", "index", "space"}:
+        name, point = _point_of_front(workspace, run, index)
+        refuse_another_space(name, run, space)
+        return _of_family(name, point, published, options)
     if space is not None and architecture is not None and len(given) == 2:
         return _of_family(space, parse_architecture(architecture), published, options)
     if onnx is not None and len(given) == 1 and not published:
@@ -62,7 +65,7 @@ def chosen_network(
         return Network(onnx.name, str(onnx), read_network(onnx, shape), (*options, *shaped))
     if onnx is not None and len(given) == 1:
         raise ConfigError("only networks of a family have a published graph; leave --published out with an ONNX file")
-    if run is not None and len(given) == 1:
+    if run is not None and set(given) <= {"run", "space"}:
         raise ConfigError("which point of the front? Give --index, a number of the column index of front.csv")
     raise ConfigError(
         "name one network: either --run and --index, or --space and an architecture, or an ONNX file; "

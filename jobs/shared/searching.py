@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from gennape.errors import ConfigError, GennapeError
 from gennape.jobs.shared.interruption import cause
+from gennape.jobs.shared.own_code import own_settings
 from gennape.jobs.shared.search_line import SearchLine, search_progress
 from gennape.jobs.shared.tracked import refuse_wrong_address, warn_elsewhere
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
     from gennape.platform.search.config import SearchConfig
     from gennape.platform.search.driver import GenerationRecord, SearchResult
+    from gennape.platform.search.searchers.base import Searcher
     from gennape.platform.workspace.run_lock import RunLock
     from gennape.search_spaces.families.space import SearchSpace
 
@@ -31,7 +33,7 @@ def search(
     islands: int = 2,
     population: int = 100,
     seed: int = 0,
-    searcher: str = "nsga2",
+    searcher: str | type[Searcher] = "nsga2",
     migration_every: int = 5,
     asynchronous: bool = False,
     checkpoint: str | Path | None = None,
@@ -45,13 +47,13 @@ def search(
     workspace, where ``gennape ui``, ``gennape export`` and ``gennape search --resume`` find it.
 
     Args:
-        space: A family that ships, by name or as an object of :func:`gennape.families`.
+        space: A search space: by name, or an object, of a class of your own too.
         objectives: What to optimise, with commas between: accuracy, flops, macs or params, each ``:max`` or ``:min``.
         evaluations: Unique networks to predict.
         islands: Populations that evolve side by side.
         population: Networks of each island and generation.
         seed: Decides every random choice: the same seed gives the same front.
-        searcher: The search algorithm, ``nsga2`` or ``random``.
+        searcher: The search algorithm: ``nsga2``, ``random``, or a :class:`Searcher` class of your own.
         migration_every: Generations between migrations; 0 for none.
         asynchronous: Whether no island waits for another; the front then depends on the machine too.
         checkpoint: A folder of a predictor; None takes the one that ships.
@@ -74,10 +76,13 @@ def search(
         SearchResult(...)
     """
     refuse_wrong_address(tracking_uri)
-    name = space if isinstance(space, str) else _name_of(space)
+    from gennape.platform.search.registration import known_searcher, known_space
+
+    known, algorithm = known_space(space), known_searcher(searcher)
+    name = known.name
     given = {
         "space": name, "objectives": objectives, "evaluations": evaluations,
-        "islands": islands, "population": population, "seed": seed, "searcher": searcher,
+        "islands": islands, "population": population, "seed": seed, "searcher": algorithm.name,
         "migration_every": migration_every, "asynchronous": asynchronous,
     }  # fmt: skip
     root, folder = begin(given, _path(checkpoint), _path(workspace), address)
@@ -89,16 +94,6 @@ def search(
 
 def _path(path: str | Path | None) -> Path | None:
     return None if path is None else Path(path)
-
-
-def _name_of(space: SearchSpace) -> str:
-    """The name by which other processes find a space; raises :class:`ConfigError` for one that does not ship."""
-    from gennape.search_spaces.families.registry import FAMILIES
-
-    if type(space) in map(type, FAMILIES):
-        return space.name
-    known = ", ".join(shipped.name for shipped in FAMILIES)
-    raise ConfigError(f"a search is of a family that ships ({known}), got {type(space).__name__}")
 
 
 def begin(
@@ -138,12 +133,14 @@ def resume_command(run: str, options: dict[str, Any]) -> str:
 def _checked(given: dict[str, Any], checkpoint: Path | None) -> SearchConfig:
     """Every setting of a new run, checked before anything is made."""
     from gennape.platform.search.config import search_config
-    from gennape.search_spaces.families.registry import FAMILIES
+    from gennape.platform.search.registration import known_searcher, known_space
+    from gennape.search_spaces.families.registry import families
 
     if "space" not in given:
-        known = ", ".join(space.name for space in FAMILIES)
+        known = ", ".join(space.name for space in families())
         raise ConfigError(f"which search space? Give --space (one of {known}), or --resume to continue a run")
-    search_config(**given)  # before the checkpoint, which takes longer to read
+    own = search_config(**given)  # before the checkpoint, which takes longer to read
+    given = given | own_settings(known_space(own.space), known_searcher(own.searcher))
     path = None if checkpoint is None else str(checkpoint.absolute())
     return search_config(**given, checkpoint=path, checkpoint_sha256=checkpoint_hash(path))
 
@@ -225,7 +222,7 @@ def _run(place: Place, lock: RunLock, tell: Callable[[], None]) -> SearchResult:
 
     folder = place.folder
     config, screen = config_of(folder), Console(stderr=True, highlight=False)
-    parameters = {name: str(value) for name, value in config.model_dump().items()}
+    parameters = {name: str(value) for name, value in config.model_dump().items() if value != ""}
     began_with = None if config.checkpoint is None else Path(config.checkpoint)
     checkpoint = place.checkpoint or began_with
     report = RunReport(folder, config, about_run(folder, config, checkpoint))

@@ -8,12 +8,14 @@ from __future__ import annotations
 import hashlib
 import shlex
 import tempfile
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import gennape
 from gennape.platform.cluster.client import asking, connect
+from gennape.platform.cluster.own_files import gather
 from gennape.platform.cluster.wheel import unpack_wheel
 
 if TYPE_CHECKING:
@@ -27,7 +29,8 @@ STOPPING = {"RAY_JOB_STOP_SIGNAL": "SIGINT", "RAY_JOB_STOP_WAIT_TIME_S": "60"}
 class Submission:
     """What to run where: ``command`` on the head of the cluster whose dashboard is at ``address``, with ``wheel``.
 
-    ``excludes``: files of the wheel that stay here, besides ``EXCLUDES``; see :func:`unpack_wheel`.
+    ``excludes``: files of the wheel that stay here, besides ``EXCLUDES``; see :func:`unpack_wheel`. ``own``: files and
+    packages of the user's, which the job finds in the folder that it starts in.
     """
 
     address: str
@@ -35,6 +38,7 @@ class Submission:
     wheel: Path
     environment: Mapping[str, str] = field(default_factory=dict)
     excludes: Sequence[str] = ()
+    own: Sequence[Path] = ()
 
 
 def submit(submission: Submission) -> str:
@@ -45,8 +49,13 @@ def submit(submission: Submission) -> str:
     hold the dependencies (see ``cluster.yaml``). Raises :class:`ConfigError` for a wheel that cannot be shipped, before
     anything is sent, and :class:`ServiceError` when the cluster cannot be reached or refuses.
     """
-    with tempfile.TemporaryDirectory(prefix="gennape-wheel-") as folder:
+    with ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="gennape-wheel-"))
         modules = [str(path) for path in unpack_wheel(submission.wheel, Path(folder), submission.excludes)]
+        shipped: dict[str, object] = {"py_modules": modules}
+        if submission.own:
+            shipped["working_dir"] = stack.enter_context(tempfile.TemporaryDirectory(prefix="gennape-own-"))
+            gather(submission.own, Path(str(shipped["working_dir"])))
         client = connect(submission.address)
         metadata = {
             "gennape.version": gennape.__version__,
@@ -57,7 +66,7 @@ def submit(submission: Submission) -> str:
         with asking(submission.address):
             job: str = client.submit_job(
                 entrypoint=shlex.join(submission.command),
-                runtime_env={"py_modules": modules, "env_vars": environment},
+                runtime_env={**shipped, "env_vars": environment},
                 metadata=metadata,
             )
     return job

@@ -17,8 +17,10 @@ from ray.exceptions import NodeDiedError, OutOfMemoryError, RayActorError, RayTa
 
 from gennape.errors import GennapeError, ServiceError, WorkspaceError
 from gennape.platform.cluster.connection import alive_nodes
+from gennape.platform.cluster.own_code import carried
 from gennape.platform.conversion.inputs import sha256_of
 from gennape.platform.conversion.parts import read_note
+from gennape.search_spaces.families.registry import REGISTRY
 from gennape.search_spaces.graphs.parquet import write_graphs
 
 if TYPE_CHECKING:
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 
     from gennape.platform.conversion.inputs import Inputs
     from gennape.platform.conversion.parts import Converted, Part, Watch
+    from gennape.search_spaces.families.space import SearchSpace
 
 #: Notes in the footer of a shard: the conversion that it belongs to as JSON; its rejected rows as CSV without header.
 CONVERSION, REJECTED = "gennape.conversion", "gennape.rejected"
@@ -58,7 +61,8 @@ class Written:
 class ShardWriter:
     """A worker: writes one shard at a time, on one core."""
 
-    def __init__(self) -> None:
+    def __init__(self, own: Sequence[SearchSpace] = ()) -> None:
+        REGISTRY.take(own)
         # Ray sets OMP_NUM_THREADS by the CPUs that an actor reserves; Arrow has pools of its own.
         pa.set_cpu_count(1)
         pa.set_io_thread_count(1)
@@ -176,7 +180,7 @@ class _Troubles:
 def _start(actor_class: Any, running: dict[Any, tuple[_Worker, Job | None]], count: int) -> None:
     nodes = alive_nodes()
     for _ in range(count):
-        actor = actor_class.remote()
+        actor = actor_class.remote(carried(REGISTRY.registered))
         running[actor.ready.remote()] = _Worker(actor, nodes), None
 
 

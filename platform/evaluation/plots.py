@@ -11,7 +11,8 @@ from plotly.colors import qualitative
 from plotly.subplots import make_subplots
 from sklearn.manifold import TSNE
 
-from gennape.platform.evaluation.tables import PREDICTOR, learning_curves, published_figure, setting_title
+from gennape.platform.evaluation.results import PREDICTOR
+from gennape.platform.evaluation.tables import learning_curves, published_figure, setting_title
 from gennape.platform.search.front_page import CLOUD, FRONT, INK
 from gennape.predictors.evaluation.protocol import ALL, FINE_TUNED, MILLISECONDS, ZERO_SHOT
 from gennape.predictors.metrics import coverage, normal_scale

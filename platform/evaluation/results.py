@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from gennape.predictors.evaluation.protocol import summarise
+from gennape.predictors.evaluation.protocol import ALL, summarise
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -17,7 +17,11 @@ if TYPE_CHECKING:
     from gennape.predictors.evaluation.protocol import BenchmarkRows, Outcome, Plan
 
 
-@dataclass(frozen=True, slots=True)
+#: The method that an evaluation is of.
+PREDICTOR = "gennape"
+
+
+@dataclass(frozen=True, slots=True, repr=False)
 class Evaluation:
     """All that a report tells.
 
@@ -35,6 +39,19 @@ class Evaluation:
     embeddings: Mapping[str, Float64[np.ndarray, "g d"]]
     latency: Sequence[tuple[BenchmarkRows, Outcome]] = ()
     curves: Sequence[tuple[BenchmarkRows, Outcome]] = ()
+
+    def __repr__(self) -> str:
+        """What was measured, and the rank correlations of the predictor."""
+        frame = self.summary
+        shown = frame[(frame["method"] == PREDICTOR) & (frame["subset"] == ALL)].to_dict("records")
+        said = [f"{row['benchmark']} {row['setting']} {row['srcc']:.3f}" for row in shown]
+        return f"Evaluation(Spearman's rank correlation of {PREDICTOR}: {', '.join(said)})"
+
+    def _repr_html_(self) -> str:
+        """Rank correlations as a table, for notebooks."""
+        frame = self.summary
+        table = frame[frame["subset"] == ALL].pivot_table("srcc", ["benchmark", "setting"], "method", sort=False)
+        return f"<b>Spearman's rank correlation</b>{table.to_html(float_format='{:.3f}'.format, na_rep='-')}"
 
     @property
     def everything(self) -> list[tuple[BenchmarkRows, Outcome]]:

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from gennape.platform.evaluation.results import summary_of
+from gennape.platform.evaluation.results import PREDICTOR, summary_of
 from gennape.predictors.evaluation.methods import ENSEMBLE_METHODS, SIX_MEMBERS
 from gennape.predictors.evaluation.protocol import ALL, FINE_TUNED, ZERO_SHOT
 from gennape.predictors.evaluation.published_results import PUBLISHED
@@ -30,8 +30,6 @@ TITLES = {
     "regret_10": "regret@10 %",
 }
 _LATENCY_TITLES = {"srcc": "rank correlation (SRCC)", "mape": "MAPE %", "mae": "MAE ms"}
-#: The method that an evaluation is of.
-PREDICTOR = "gennape"
 _SHOWN_FIRST = (PREDICTOR, "k_gnn", "flops", "params")
 _NONE = "-"
 

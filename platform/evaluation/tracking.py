@@ -10,7 +10,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from gennape.errors import WorkspaceError
-from gennape.platform.evaluation.tables import PREDICTOR, learning_curves
+from gennape.platform.evaluation.results import PREDICTOR
+from gennape.platform.evaluation.tables import learning_curves
 from gennape.platform.tracking.sender import MOST_METRICS
 from gennape.platform.tracking.store import open_store, provenance, server_address
 from gennape.predictors.evaluation.protocol import ALL

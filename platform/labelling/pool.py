@@ -15,6 +15,7 @@ from ray.exceptions import NodeDiedError, OutOfMemoryError, RayActorError, RayTa
 
 from gennape.errors import CheckpointError, GennapeError, InvalidDataError, ServiceError, WorkspaceError
 from gennape.platform.cluster.connection import alive_nodes
+from gennape.platform.cluster.own_code import carried
 from gennape.platform.labelling.rows import read_row, row_path, write_row
 from gennape.platform.labelling.training.device_images import put
 from gennape.platform.labelling.training.failures import DeviceMemoryError, DivergedError, memory_named
@@ -22,7 +23,7 @@ from gennape.platform.labelling.training.images import ImageSet, kept_images
 from gennape.platform.labelling.training.network_training import train
 from gennape.platform.labelling.training.recipe import Seed
 from gennape.platform.workspace.files import atomic_write_bytes
-from gennape.search_spaces.families.registry import family
+from gennape.search_spaces.families.registry import REGISTRY, family
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from gennape.platform.labelling.training.device_images import DeviceImages
     from gennape.platform.labelling.training.network_training import Outcome
     from gennape.platform.labelling.training.recipe import Recipe
+    from gennape.search_spaces.families.space import SearchSpace
 
 #: Tries of one training that may end in a lost worker or an unknown error, and of workers as they start.
 TRIES = 3
@@ -89,7 +91,8 @@ class Trainer:
 
     _data: DeviceImages
 
-    def __init__(self, study: Study, device: str) -> None:
+    def __init__(self, study: Study, device: str, own: Sequence[SearchSpace] = ()) -> None:
+        REGISTRY.take(own)
         self._study, self._device = study, torch.device(device)
         if device == "cpu":
             torch.set_num_threads(1)
@@ -216,10 +219,11 @@ class Pool:
         """As many workers of the present share as have something to do."""
         actor_class: Any = ray.remote(Trainer)
         nodes = alive_nodes() if self._waiting else frozenset()
+        own = carried(REGISTRY.registered)
         starting = sum(task is None for _, task in self._running.values())
         present = sum(worker.share == self._share for worker, _ in self._running.values())
         for _ in range(min(self._share.workers - present, len(self._waiting) - starting)):
-            actor = actor_class.options(**self._share.resources).remote(self._study, self._share.device)
+            actor = actor_class.options(**self._share.resources).remote(self._study, self._share.device, own)
             self._running[actor.ready.remote()] = _Worker(actor, self._share, nodes), None
 
     def _answered(self, reference: Any, worker: _Worker, task: Task | None) -> Task | None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+import hashlib
+import json
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -10,6 +12,9 @@ from gennape.errors import ConfigError
 from gennape.platform.search.objectives import Objective, parse_objectives
 from gennape.platform.search.searchers.registry import searcher
 from gennape.search_spaces.families.registry import family
+
+if TYPE_CHECKING:
+    from gennape.search_spaces.families.space import SearchSpace
 
 
 class SearchConfig(BaseModel):
@@ -26,6 +31,9 @@ class SearchConfig(BaseModel):
     migrants: int = Field(5, ge=0, description="elites that move on to the next island at a migration")
     seed: int = Field(0, ge=0, description="decides every random choice")
     searcher: str = Field("nsga2", description="search algorithm, by name")
+    space_from: str = Field("", description="what an own search space was given as; for people, never read again")
+    space_sha256: str = Field("", description="hash of the genes of an own search space")
+    searcher_from: str = Field("", description="what an own searcher was given as; for people, never read again")
     patience: int = Field(25, ge=1, description="generations without any new network after which the search ends")
     asynchronous: bool = Field(False, description="islands do not wait for each other; see docs/search.md")
     checkpoint: str | None = Field(None, description="predictor checkpoint; none for the shipped one")
@@ -46,9 +54,33 @@ def search_config(**settings: Any) -> SearchConfig:
         config = SearchConfig(**settings)
     except ValidationError as error:
         raise ConfigError("; ".join(_explain(problem) for problem in error.errors())) from None
-    family(config.space)
-    searcher(config.searcher)
+    _refuse_unknown(config)
     return config.model_copy(update={"objectives": ",".join(map(str, config.directed))})
+
+
+def genes_sha256(space: SearchSpace) -> str:
+    """Hash of what a space's genomes mean: the names and values of its genes."""
+    described = json.dumps([[gene.name, [str(value) for value in gene.values]] for gene in space.genes])
+    return hashlib.sha256(described.encode()).hexdigest()
+
+
+def _refuse_unknown(config: SearchConfig) -> None:
+    """Raise :class:`ConfigError` for names of nothing, and for an own space that has changed since the run began."""
+    for kind, find, came in (("space", family, config.space_from), ("searcher", searcher, config.searcher_from)):
+        name = getattr(config, kind)
+        try:
+            find(name)
+        except ConfigError as error:
+            if not came:
+                raise
+            raise ConfigError(
+                f"the {kind} {name!r} of this search is your own; give it again: --{kind} {came}"
+            ) from error
+    if config.space_sha256 and genes_sha256(family(config.space)) != config.space_sha256:
+        raise ConfigError(
+            f"the genes of {config.space!r} are not those that the search began with; put the former class back, or "
+            "start a new search"
+        )
 
 
 def refuse_contradictions(config: SearchConfig, given: dict[str, Any]) -> None:

@@ -12,18 +12,21 @@ import ray
 from ray.exceptions import RayError, RayTaskError
 
 from gennape.errors import GennapeError
+from gennape.platform.cluster.own_code import carried
 from gennape.platform.search.evaluations import Evaluations, as_objects, digests_of, narrow, none_evaluated
 from gennape.platform.search.evaluator import Answers, ask, chain, no_answer
 from gennape.platform.search.failures import IslandLostError, Loss, Outcome
 from gennape.platform.search.objectives import NAMES, measure, minimised
+from gennape.platform.search.searchers.registry import REGISTRY as SEARCHERS
 from gennape.platform.search.searchers.registry import searcher
 from gennape.platform.search.seen import Findings, Known, findings_of
 from gennape.predictors.predictor import Prediction
+from gennape.search_spaces.families.registry import REGISTRY as FAMILIES
 from gennape.search_spaces.families.registry import family
 from gennape.search_spaces.graphs.canonical import canonical_hashes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from jaxtyping import Int64
 
@@ -78,7 +81,16 @@ def _unpacked(evaluations: Evaluations, asked: int, arrays: dict[str, tuple[str,
 class Island:
     """One population: asks its searcher, recognises known networks, evaluates the others in one call, tells."""
 
-    def __init__(self, config: SearchConfig, index: int, evaluator: Evaluator) -> None:
+    def __init__(
+        self,
+        config: SearchConfig,
+        index: int,
+        evaluator: Evaluator,
+        spaces: Sequence[SearchSpace] = (),
+        searchers: Sequence[type[Searcher]] = (),
+    ) -> None:
+        FAMILIES.take(spaces)
+        SEARCHERS.take(searchers)
         # Spawned, not seeded by number: the generators of all islands are independent whatever the seed.
         seed = np.random.SeedSequence(config.seed).spawn(config.islands)[index]
         self.space = family(config.space)
@@ -243,9 +255,10 @@ class RayIslands:
         share = ray.cluster_resources().get("CPU", 1) / (2 * self.config.islands)  # type: ignore[no-untyped-call]
         cpus = max(0.001, math.floor(1000 * min(0.25, share)) / 1000)
         actor, shared = ray.remote(num_cpus=cpus, scheduling_strategy="SPREAD")(Island), ray.put(findings)
+        own = carried(FAMILIES.registered), carried(SEARCHERS.registered)
         for i, state in states.items():
             self._end(i)
-            self.actors[i] = actor.remote(self.config, i, self.evaluator)
+            self.actors[i] = actor.remote(self.config, i, self.evaluator, *own)
             self._restored[i] = self.actors[i].restore.remote(state, shared)
 
     def send(self, tasks: Mapping[int, Task], news: Findings) -> None:

@@ -19,7 +19,7 @@ from jaxtyping import Float64, Int64
 from gennape.errors import GennapeError, InvalidDataError
 from gennape.search_spaces.families import nb101, nb201, nb301
 from gennape.search_spaces.families.oracle import fill_weights, measure, uniform
-from gennape.search_spaces.families.registry import FAMILIES
+from gennape.search_spaces.families.registry import families
 from gennape.search_spaces.families.space import SearchSpace
 from gennape.search_spaces.files.bounded import read_regular
 from gennape.search_spaces.graphs import cost
@@ -78,7 +78,7 @@ _MOST_BYTES = 1 << 30
 def space_of(path: Path) -> SearchSpace | None:
     """The search space that a fixture file is named after, None where there is no such family here."""
     key = ALIASES.get(path.stem, path.stem)
-    return next((space for space in FAMILIES if space.name == key), None)
+    return next((space for space in families() if space.name == key), None)
 
 
 def read_rows(path: Path) -> list[FixtureRow]:

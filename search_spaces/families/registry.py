@@ -1,8 +1,8 @@
-"""The families that ship: one line each."""
+"""The search spaces that are known by name: those that ship, one line each; those of packages; registered ones."""
 
 from __future__ import annotations
 
-from gennape.errors import ConfigError
+from gennape.registry import Registry
 from gennape.search_spaces.families.hiaml import HiAML
 from gennape.search_spaces.families.inception import Inception
 from gennape.search_spaces.families.nb101 import NasBench101
@@ -13,8 +13,8 @@ from gennape.search_spaces.families.ofa_resnet import OfaResNet
 from gennape.search_spaces.families.proxylessnas import ProxylessNAS
 from gennape.search_spaces.families.space import SearchSpace
 from gennape.search_spaces.families.two_path import TwoPath
-from gennape.search_spaces.files.nearby import did_you_mean
 
+#: The families that ship, in the order of their names.
 FAMILIES: tuple[SearchSpace, ...] = (
     HiAML(),
     Inception(),
@@ -28,15 +28,48 @@ FAMILIES: tuple[SearchSpace, ...] = (
 )
 
 
+def _well_formed(thing: object) -> SearchSpace:
+    from gennape.search_spaces.families.well_formed import well_formed  # noqa: PLC0415 (for own spaces only)
+
+    return well_formed(thing)
+
+
+REGISTRY: Registry[SearchSpace] = Registry(
+    "search space",
+    FAMILIES,
+    "gennape.families",
+    _well_formed,
+    "One of your own is given as --space file.py:Class, or registered by gp.register",
+)
+
+
 def families() -> tuple[SearchSpace, ...]:
-    """All search spaces that ship, in the order of their names."""
-    return FAMILIES
+    """All search spaces: those that ship, in the order of their names, then those of packages and registered ones."""
+    return REGISTRY.all()
 
 
-def family(name: str) -> SearchSpace:
-    """The search space called ``name``; raises :class:`ConfigError` that lists the known ones."""
-    for space in FAMILIES:
-        if space.name == name:
-            return space
-    known = [space.name for space in FAMILIES]
-    raise ConfigError(f"unknown search space {name!r}; known are {', '.join(known)}{did_you_mean(name, known)}")
+def family(space: str | SearchSpace) -> SearchSpace:
+    """A search space by its name; an object is given back as it is.
+
+    Args:
+        space: The name of a space that ships, that an installed package offers, or that was registered; or a space.
+
+    Raises:
+        ConfigError: No space is called so; the message lists those that are known.
+
+    Example:
+        >>> import gennape as gp
+        >>> gp.family("nb201").name
+        'nb201'
+    """
+    return space if isinstance(space, SearchSpace) else REGISTRY.find(space)
+
+
+def register_space(space: SearchSpace | type[SearchSpace]) -> SearchSpace:
+    """Make a search space of your own known by its name, in this process and in those that it starts.
+
+    Raises:
+        ConformanceError: It breaks a promise of search spaces.
+        ConfigError: A space that ships has its name.
+    """
+    return REGISTRY.add(space)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import html
+import math
 import reprlib
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -71,6 +74,20 @@ class SearchSpace(ABC):
     def feasible(self, genomes: Int64[np.ndarray, "n g"]) -> Bool[np.ndarray, " n"]:
         """Which genomes, all genes being in range, are architectures of this space."""
         return np.ones(len(genomes), bool)
+
+    def __repr__(self) -> str:
+        """Its name and how much it holds."""
+        genomes = math.prod(len(gene.values) for gene in self.genes)
+        size = f"{genomes:,}" if genomes < 10**6 else f"{Decimal(genomes):.1e}"
+        return f"{type(self).__name__}({self.name!r}: {len(self.genes)} genes, {size} genomes)"
+
+    def _repr_html_(self) -> str:
+        """What varies, as a table, for notebooks."""
+        rows = "".join(
+            f"<tr><td>{html.escape(gene.name)}</td><td>{html.escape(', '.join(map(str, gene.values)))}</td></tr>"
+            for gene in self.genes
+        )
+        return f"<b>{html.escape(repr(self))}</b><table><tr><th>gene</th><th>values</th></tr>{rows}</table>"
 
     # Derived -------------------------------------------------------------------------------------------------------
 

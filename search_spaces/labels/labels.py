@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from gennape.errors import InvalidDataError
-from gennape.search_spaces.families.registry import FAMILIES
+from gennape.search_spaces.families.registry import families, family
 from gennape.search_spaces.families.space import SearchSpace
 from gennape.search_spaces.files.nearby import missing
 from gennape.search_spaces.labels import gennape_cache, json_families, nb101, nb201, nb301, table
@@ -52,8 +52,8 @@ def reader_of(path: Path) -> Reader:
 
 
 def families_of(reader: Reader) -> list[SearchSpace]:
-    """The shipped families whose architectures a format can hold."""
-    return [space for space in FAMILIES if isinstance(space, reader.families or SearchSpace)]
+    """The families whose architectures a format can hold."""
+    return [space for space in families() if isinstance(space, reader.families or SearchSpace)]
 
 
 def label_blocks(
@@ -72,7 +72,7 @@ def label_blocks(
 
 
 def read_labels(
-    path: Path, space: SearchSpace, column: str | None = None, rejected: Rejected | None = None
+    path: str | Path, space: str | SearchSpace, column: str | None = None, rejected: Rejected | None = None
 ) -> LabelledArchitectures:
     """All labelled rows of ``space`` in a file of any known format; see :func:`label_blocks`."""
-    return concatenate(label_blocks(path, space, column, rejected), path)
+    return concatenate(label_blocks(Path(path), family(space), column, rejected), Path(path))

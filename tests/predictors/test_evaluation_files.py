@@ -32,8 +32,8 @@ class Mine(NasBench201):
 
 @pytest.fixture
 def mine(monkeypatch: pytest.MonkeyPatch) -> SearchSpace:
-    monkeypatch.setattr(registry, "FAMILIES", (*registry.FAMILIES, Mine()))
-    return registry.family("mine")
+    monkeypatch.setattr(registry.REGISTRY, "_own", {})
+    return registry.register_space(Mine())
 
 
 def write(path: Path, space: SearchSpace, repeated: int = 0, column: str = "accuracy") -> list[float]:
@@ -72,6 +72,23 @@ def test_every_table_of_a_folder_where_a_family_is_given(tmp_path: Path, mine: S
     (tmp_path / "notes.txt").write_text("no table")
     _, found = benchmarks_in(tmp_path, "mine")
     assert [(one.name, one.family) for one in found] == [(n, "mine") for n in ("a.parquet", "b.csv", "ofa_mbv3.csv.gz")]
+
+
+def test_other_tables_of_a_folder_that_say_their_family(tmp_path: Path, mine: SearchSpace) -> None:
+    """By their name, or by a column; what says none, several or an unknown one is left alone."""
+    write(tmp_path / "nb201.csv", NasBench201(), column="c10_test200")
+    write(tmp_path / "mine.csv.gz", mine)
+    for name, said in {"said.csv": ["mine"], "two.csv": ["mine", "nb201"], "unknown.csv": ["?"]}.items():
+        write(tmp_path / name, mine)
+        table = pd.read_csv(tmp_path / name)
+        table.assign(family=[said[i % len(said)] for i in range(len(table))]).to_csv(tmp_path / name, index=False)
+    write(tmp_path / "silent.csv", mine)
+    (tmp_path / "broken.csv").write_text('"')
+    _, found = benchmarks_in(tmp_path)
+    assert [(one.file, one.family) for one in found] == [
+        ("nb201.csv", "nb201"), ("mine.csv.gz", "mine"), ("said.csv", "mine"),
+    ]  # fmt: skip
+    assert len(build_rows(read_rows(tmp_path, found[2], ())).graphs) == 6
 
 
 @pytest.mark.parametrize("name", ["nb201.csv.gz", "nb201.csv", "nb201.parquet", "nb201.CSV"])

@@ -241,7 +241,7 @@ def test_a_space_with_nothing_new_left_ends_with_the_reason(tmp_path, monkeypatc
         name = "tiny"
         genes = (*(Gene(f"fixed {i}", BLOCKS, (0,)) for i in range(3)), Gene("free", BLOCKS))
 
-    monkeypatch.setattr(registry, "FAMILIES", (*registry.FAMILIES, Tiny()))
+    monkeypatch.setattr(registry.REGISTRY, "_own", {"tiny": Tiny()})
     config = small(space="tiny", patience=4)
     result = run(config, tmp_path / "run")
     assert len(result.evaluations) == 14

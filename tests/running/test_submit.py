@@ -59,6 +59,17 @@ sys.exit(int(sys.argv[1]))
 """
 
 
+#: A search space of the user's, which imports from beside it.
+OWN_SPACE = """
+from beside import NAME
+from gennape.search_spaces.families.hiaml import HiAML
+
+
+class Mine(HiAML):
+    name = NAME
+"""
+
+
 def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -204,17 +215,22 @@ def test_a_changed_wheel_of_the_same_name_arrives(dashboard: str, wheel: Path, t
 
 
 @pytest.mark.cluster
-def test_a_search_submitted_from_the_command_line_leaves_its_front_on_the_head(
+def test_a_search_of_an_own_space_submitted_from_the_command_line_leaves_its_front_on_the_head(
     dashboard: str, wheel: Path, tmp_path: Path
 ) -> None:
     command = [sys.executable, "-m", "gennape", "submit", "--address", dashboard, "--wheel", str(wheel), "--wait"]
-    command += ["--workspace", str(tmp_path), "--", "search", "--space", "hiaml", "--evaluations", "60"]
+    (tmp_path / "spaces").mkdir()
+    (tmp_path / "spaces" / "mine.py").write_text(OWN_SPACE)
+    (tmp_path / "spaces" / "beside.py").write_text("NAME = 'mine'\n")
+    command += ["--workspace", str(tmp_path), "--", "search", "--space", "spaces/mine.py:Mine", "--evaluations", "60"]
     command += ["--population", "20"]
     environment = {**os.environ, "RAY_AUTH_MODE": "disabled"}
-    ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=300)
+    ended = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, timeout=300
+    )
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert "all 60 evaluations are done" in ended.stdout
-    (front,) = tmp_path.glob("runs/*/report/front.csv")
+    (front,) = tmp_path.glob("runs/mine-*/report/front.csv")
     assert {"hash", "architecture", "accuracy", "flops"} <= set(front.read_text().partition("\n")[0].split(","))
 
 

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from gennape.errors import InvalidArchitectureError
+from gennape.search_spaces.families.checks import check_bad_architectures, check_search_space
 from gennape.search_spaces.families.malformed import malformed
 from gennape.search_spaces.families.registry import FAMILIES
 from gennape.search_spaces.families.space import Gene, SearchSpace, index_of, require_keys
-from gennape.search_spaces.families.testing import check_bad_architectures, check_search_space
 from gennape.search_spaces.graphs.builder import GraphBuilder, Value
 
 

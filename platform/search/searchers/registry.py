@@ -1,12 +1,11 @@
-"""The searchers that ship: one line each."""
+"""The searchers that are known by name: those that ship, one line each; those of packages; registered ones."""
 
 from __future__ import annotations
 
-from gennape.errors import ConfigError
 from gennape.platform.search.searchers.base import Searcher
 from gennape.platform.search.searchers.nsga2 import NSGA2
 from gennape.platform.search.searchers.random_search import RandomSearch
-from gennape.search_spaces.files.nearby import did_you_mean
+from gennape.registry import Registry
 
 SEARCHERS: tuple[type[Searcher], ...] = (
     NSGA2,
@@ -14,10 +13,30 @@ SEARCHERS: tuple[type[Searcher], ...] = (
 )
 
 
+def _well_formed(thing: object) -> type[Searcher]:
+    from gennape.platform.search.searchers.well_formed import well_formed  # noqa: PLC0415 (for own searchers only)
+
+    return well_formed(thing)
+
+
+REGISTRY: Registry[type[Searcher]] = Registry(
+    "searcher",
+    SEARCHERS,
+    "gennape.searchers",
+    _well_formed,
+    "One of your own is given as --searcher file.py:Class, or registered by gp.register",
+)
+
+
 def searcher(name: str) -> type[Searcher]:
     """The searcher called ``name``; raises :class:`ConfigError` that lists the known ones."""
-    for candidate in SEARCHERS:
-        if candidate.name == name:
-            return candidate
-    known = [candidate.name for candidate in SEARCHERS]
-    raise ConfigError(f"unknown searcher {name!r}; known are {', '.join(known)}{did_you_mean(name, known)}")
+    return REGISTRY.find(name)
+
+
+def register_searcher(kind: type[Searcher]) -> type[Searcher]:
+    """Make a searcher of your own known by its name, in this process and in those that it starts.
+
+    Raises :class:`ConformanceError` for one that breaks a promise of searchers, :class:`ConfigError` for the name of
+    one that ships.
+    """
+    return REGISTRY.add(kind)

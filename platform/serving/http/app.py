@@ -35,7 +35,7 @@ from gennape.platform.serving.http.schemas import (
     limit_sizes,
     rows_of,
 )
-from gennape.search_spaces.families.registry import FAMILIES, family
+from gennape.search_spaces.families.registry import families, family
 from gennape.search_spaces.graphs.graph import pack
 from gennape.search_spaces.importing.onnx import read_onnx
 
@@ -135,7 +135,7 @@ def _add_information(api: FastAPI, service: HttpService) -> None:
     @api.get(SPACES, responses=_described(401, 403))
     async def spaces() -> SpacesResponse:
         """The known families and an example of each."""
-        known = [SpaceBody(name=space.name, example=example(space)) for space in FAMILIES]
+        known = [SpaceBody(name=space.name, example=example(space)) for space in families()]
         return SpacesResponse(spaces=known, checkpoint=service.sha256)
 
     @api.get(METRICS, response_class=Response, responses={**_described(401, 403), 200: {"content": {"text/plain": {}}}})

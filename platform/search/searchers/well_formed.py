@@ -1,0 +1,43 @@
+"""Own searchers at the border: the conformance suite, run once on a small space before a search relies on one."""
+
+from __future__ import annotations
+
+import re
+
+from gennape.errors import ConformanceError
+from gennape.platform.search.searchers.base import Searcher
+from gennape.platform.search.searchers.testing import CHECKS
+from gennape.search_spaces.families.nb201 import NasBench201
+from gennape.search_spaces.files.own_code import place_of
+
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
+
+
+def well_formed(thing: object) -> type[Searcher]:
+    """A searcher of somebody's own, a subclass of :class:`Searcher`, once the suite has passed.
+
+    Raises :class:`ConformanceError` for anything else, and for a broken promise, with the suite's sentence.
+    """
+    if not (isinstance(thing, type) and issubclass(thing, Searcher)):
+        raise ConformanceError(f"got {thing!r}, which is no class of searchers; give a subclass of Searcher")
+    if missing := sorted(thing.__abstractmethods__):
+        raise ConformanceError(
+            f"{thing.__name__} leaves out {', '.join(missing)}; a searcher gives name, ask and tell, see docs/search.md"
+        )
+    name = getattr(thing, "name", None)
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise ConformanceError(
+            f"{thing.__name__}.name is {name!r}; must be a text of letters, digits, _ and -, as in 'hill-climbing'"
+        )
+    for check in CHECKS:
+        try:
+            check(thing, NasBench201(), 0)
+        except AssertionError as error:
+            raise ConformanceError(f"{thing.__name__} is not a searcher yet: {error}") from error
+        except Exception as error:
+            promise = (check.__doc__ or "").strip().rstrip(".")
+            raise ConformanceError(
+                f"{thing.__name__} is not a searcher yet: {type(error).__name__}: {error}{place_of(error)}; it must "
+                f"hold that: {promise}"
+            ) from error
+    return thing
