@@ -164,7 +164,6 @@ def test_verbs_that_take_a_space(folder: Path) -> None:
     (folder / "folder").mkdir()
     (folder / "labels.csv.gz").rename(folder / "folder" / "tiny.csv.gz")
     call("evaluate", "--data", "folder", "--out", "report", "--labels", 0, "--seeds", 1, "--no-members", *own)
-    call("finetune", *own, "--labels", "folder/tiny.csv.gz", "--out", "tuned")
 
 
 def test_an_ill_made_class_is_refused_before_anything_is_made(folder: Path) -> None:
