@@ -18,7 +18,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when PyTorch and NumPy are
 for _number, _usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
     if signal.getsignal(_number) is signal.SIG_IGN:  # as nohup and a shell's & start it: commands would inherit that
         signal.signal(_number, _usual)
-install_import_hook(["gennape.search_spaces", "gennape.predictors"], "beartype.beartype")
+install_import_hook(["gennape.search_spaces", "gennape.predictors"], "typechecking.checked")
 
 
 @pytest.hookimpl(tryfirst=True)
