@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -68,23 +69,83 @@ def from_onnx(model: onnx.ModelProto, shape: tuple[int, ...] | None = None) -> I
     return _imported(network_of(without_weights(model), shape))
 
 
+@dataclass(slots=True)
+class _Draft:
+    """A file's operators on their way into a graph: what passes read of them besides, and add to."""
+
+    nodes: list[OnnxNode]
+    constants: dict[str, Constant]
+    network: OnnxNetwork
+    deadline: float
+    problems: list[str] = field(default_factory=list)
+    types: dict[str, int] = field(default_factory=dict)
+
+
+def _undo_runtime(draft: _Draft) -> list[OnnxNode]:
+    """Operators of a runtime's own become those of ONNX that it made them of."""
+    return as_onnx(draft.nodes, draft.constants)
+
+
+def _with_types(draft: _Draft) -> list[OnnxNode]:
+    """Casts that matter stay, by the number types of all values."""
+    (name, _), network = draft.network.input, draft.network
+    draft.types = number_types(draft.nodes, {name: network.type, **{k: x.type for k, x in draft.constants.items()}})
+    return casts(draft.nodes, draft.types)
+
+
+def _without_constants(draft: _Draft) -> list[OnnxNode]:
+    """The nodes that depend on the image; the others are computed into the constants."""
+    rest, held = [], 0
+    for node in draft.nodes:
+        fixed = not node.domain and is_evaluated(node.op) and all(not x or x in draft.constants for x in node.inputs)
+        if not fixed:
+            rest.append(node)
+            continue
+        try:
+            _check_time(draft.deadline, node)
+            made = evaluate(node, [draft.constants.get(x) for x in node.inputs], draft.network.opset)
+            held += sum(x.values.nbytes for x in made if x.values is not None)
+            if held > _MAX_CONSTANTS:  # of what follows only the shapes are kept
+                made = [replace(x, values=None) for x in made]
+            draft.constants.update((name, x) for name, x in zip(node.outputs, made, strict=False) if name)
+        except InvalidGraphError as error:
+            draft.problems.append(f"node {node}: {error}")
+    return rest
+
+
+def _with_patterns(draft: _Draft) -> list[OnnxNode]:
+    """What exporters take apart is put together."""
+    return fuse(draft.nodes, draft.constants, draft.network.output)
+
+
+def _needed(draft: _Draft) -> list[OnnxNode]:
+    """What the output does not depend on is left out."""
+    return needed(draft.nodes, draft.network.output)
+
+
+#: What happens to a file's operators before they are read, in this order; :data:`.passes.PASSES` follow on the graph.
+NODE_PASSES: tuple[Callable[[_Draft], list[OnnxNode]], ...] = (
+    _undo_runtime,
+    _with_types,
+    _without_constants,
+    _with_patterns,
+    _needed,
+)
+
+
 def _imported(network: OnnxNetwork) -> Imported:
-    constants = dict(network.constants)
-    problems: list[str] = []
+    draft = _Draft(network.nodes, dict(network.constants), network, time.monotonic() + _MAX_SECONDS)
+    for one_pass in NODE_PASSES:
+        draft.nodes = one_pass(draft)
+    constants, problems = draft.constants, draft.problems
     name, shape = network.input
-    network = replace(network, nodes=as_onnx(network.nodes, constants))
-    given = {name: network.type, **{key: x.type for key, x in constants.items()}}
-    types = number_types(network.nodes, given)
-    network = replace(network, nodes=casts(network.nodes, types))
-    deadline = time.monotonic() + _MAX_SECONDS
-    nodes = fuse(_without_constants(network, constants, problems, deadline), constants, network.output)
     builder, groups = GraphBuilder(), default_groups(shape)
     image = grouped(builder.input(*sizes(shape, groups)), shape, groups)
     values: dict[str, Result] = {**constants, name: image}
-    call = Call(OnnxNode("", "", (), ()), (), builder, network.opset, set(), {}, types)
+    call = Call(OnnxNode("", "", (), ()), (), builder, network.opset, set(), {}, draft.types)
     origins: list[Origin] = []
-    for node in needed(nodes, network.output):
-        _check_time(deadline, node)
+    for node in draft.nodes:
+        _check_time(draft.deadline, node)
         # What takes the result of a problem is no problem of its own, unless nothing could take it.
         lost = any(x and x not in values for x in node.inputs)
         try:
@@ -138,28 +199,6 @@ def _counted(graph: ComputationGraph, names: set[str]) -> dict[str, int]:
     # The last two are not operators: they arrange a tensor's dimensions for the operator that takes it.
     named = {name: kinds[other_kind(name)] for name in sorted(names | {"rearrange", "expand"})}
     return {name: count for name, count in named.items() if count}
-
-
-def _without_constants(
-    network: OnnxNetwork, constants: dict[str, Constant], problems: list[str], deadline: float
-) -> list[OnnxNode]:
-    """The nodes that depend on the image; the others are computed into ``constants``."""
-    rest, held = [], 0
-    for node in network.nodes:
-        fixed = not node.domain and is_evaluated(node.op) and all(not x or x in constants for x in node.inputs)
-        if not fixed:
-            rest.append(node)
-            continue
-        try:
-            _check_time(deadline, node)
-            made = evaluate(node, [constants.get(x) for x in node.inputs], network.opset)
-            held += sum(x.values.nbytes for x in made if x.values is not None)
-            if held > _MAX_CONSTANTS:  # of what follows only the shapes are kept
-                made = [replace(x, values=None) for x in made]
-            constants.update((name, x) for name, x in zip(node.outputs, made, strict=False) if name)
-        except InvalidGraphError as error:
-            problems.append(f"node {node}: {error}")
-    return rest
 
 
 def _is_known(node: OnnxNode) -> bool:
