@@ -57,33 +57,23 @@ app = typer.Typer(
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
-    help="Neural architecture search across families. First search: [bold]gennape search --space ofa_mbv3[/bold]",
+    help="Neural architecture search with one predictor for every search space. "
+    "First search: [bold]gennape search --space ofa_mbv3[/bold]",
     rich_markup_mode="rich",
 )
 
-for verb in (
-    search,
-    ui,
-    export,
-    show,
-    predict,
-    serve,
-    submit,
-    status,
-    logs,
-    stop,
-    pretrain,
-    fit,
-    label,
-    verify,
-    tune,
-    finetune,
-    evaluate,
-    conform,
-    data,
-    convert,
-):
-    app.command()(verb)
+#: What one does, and the verbs for it: the panels of ``gennape --help`` and the groups of README.
+PANELS = {
+    "Search": (search, ui, export, show, verify),
+    "Predict": (predict, serve, evaluate),
+    "Train": (pretrain, fit, finetune, tune),
+    "Data": (data, label, convert, conform),
+    "Cluster": (submit, status, logs, stop),
+}
+
+for panel, verbs in PANELS.items():
+    for verb in verbs:
+        app.command(rich_help_panel=panel)(verb)
 
 
 def _show_version(wanted: bool) -> None:

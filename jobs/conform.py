@@ -17,10 +17,13 @@ if TYPE_CHECKING:
 
 def conform(
     directory: Annotated[
-        Path, typer.Argument(metavar="DIR", help="Folder of <family>.jsonl files.", show_default=False)
+        Path, typer.Argument(metavar="DIR", help="Folder of `SPACE.jsonl` files.", show_default=False)
     ],
 ) -> None:
-    """Check every family's networks against measured ones: parameters, MACs, layers, shapes and logits."""
+    """Check that search spaces build exactly the networks that were measured.
+
+    Compares parameters, MACs, layers, shapes and logits.
+    """
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 

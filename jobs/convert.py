@@ -19,27 +19,36 @@ if TYPE_CHECKING:
 
 
 def convert(
-    to: Annotated[Path, typer.Option(help="Folder of the data set; one that was begun is continued.")],
+    to: Annotated[Path, typer.Option(help="Folder of the data set. An unfinished one is continued.")],
     space: Annotated[str | None, space_option("Search space of --sample or --labels.")] = None,
-    sample: Annotated[int | None, typer.Option(min=1, help="Architectures to sample.")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Same seed, same sample.")] = 0,
-    labels: Annotated[Path | None, typer.Option(help="Labelled file.")] = None,
-    column: Annotated[str | None, typer.Option(help="Its column of accuracies.", show_default="its usual one")] = None,
-    onnx: Annotated[Path | None, typer.Option(help="Folder of ONNX files.")] = None,
-    published: Annotated[bool, typer.Option("--published", help="The graphs that were published.")] = False,
-    spectrum: Annotated[int, typer.Option(min=1, help="Laplacian eigenvalues of each graph.")] = 21,
-    shard_size: Annotated[
-        int | None, typer.Option(min=1, help="Rows of a file.", show_default="4096 architectures or 256 ONNX files")
+    sample: Annotated[int | None, typer.Option(min=1, help="Number of architectures to sample.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Random seed of --sample.")] = 0,
+    labels: Annotated[Path | None, typer.Option(help="Labelled file to convert.")] = None,
+    column: Annotated[
+        str | None, typer.Option(help="Column of the accuracies in --labels.", show_default="the usual one of the file")
     ] = None,
-    workers: Annotated[int | None, typer.Option(min=1, help="Processes.", show_default="one per CPU")] = None,
-    max_mb: Annotated[int, typer.Option(min=1, max=2048, help="Largest ONNX file that is read, in MiB.")] = 2048,
+    onnx: Annotated[Path | None, typer.Option(help="Folder of ONNX files to convert.")] = None,
+    published: Annotated[
+        bool, typer.Option("--published", help="Write the published graphs where they differ.")
+    ] = False,
+    spectrum: Annotated[int, typer.Option(min=1, help="Number of Laplacian eigenvalues per graph.")] = 21,
+    shard_size: Annotated[
+        int | None, typer.Option(min=1, help="Rows in one file.", show_default="4096 architectures or 256 ONNX files")
+    ] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Worker processes.", show_default="one per CPU")] = None,
+    max_mb: Annotated[
+        int, typer.Option(min=1, max=2048, help="Size of one ONNX file in MiB, at most. Larger ones are skipped.")
+    ] = 2048,
     shape: Shape = None,
     timeout: Annotated[
-        float, typer.Option(min=0.1, max=86_400, help="Seconds that one ONNX file may take, a day at most.")
+        float, typer.Option(min=0.1, max=86_400, help="Timeout for one ONNX file in seconds, at most a day.")
     ] = 60.0,
     address: Address = None,
 ) -> None:
-    """Convert a sample, a labelled file or a folder of ONNX files to graphs with costs, hashes and spectra."""
+    """Convert samples, labelled files or ONNX files to a Parquet data set of graphs.
+
+    The data set also holds costs, canonical hashes and Laplacian spectra.
+    """
     from gennape.jobs.shared.progress import progress_bar
     from gennape.platform.conversion.convert import ConversionConfig
     from gennape.platform.conversion.convert import convert as convert_inputs
@@ -77,7 +86,7 @@ def _inputs(
     from gennape.platform.conversion.inputs import FamilySample, labelled_file, onnx_folder
     from gennape.search_spaces.families.registry import family
 
-    require_one("what shall be converted?", {"--sample N": sample, "--labels FILE": labels, "--onnx FOLDER": onnx})
+    require_one("name the input.", {"--sample N": sample, "--labels FILE": labels, "--onnx FOLDER": onnx})
     if onnx is not None:
         if space is not None or published:
             raise ConfigError("--onnx reads networks of any kind; leave out --space and --published")
@@ -85,7 +94,7 @@ def _inputs(
     if shape is not None:
         raise ConfigError("--shape is for ONNX files; leave it out, or give --onnx")
     if space is None:
-        raise ConfigError("of which family are the architectures? Give --space, e.g. --space nb101")
+        raise ConfigError("name the search space of the architectures. Give --space, e.g. --space nb101")
     family(space)
     if labels is not None:
         return labelled_file(labels, space, column, published)

@@ -38,14 +38,20 @@ TAKES = {Action.LIST: (), Action.FETCH: ("--to", "--sha256"), Action.CHECK: ("--
 
 
 def data(
-    action: Annotated[Action, typer.Argument(help="list the benchmarks, fetch one, or check a file.")] = Action.LIST,
-    subject: Annotated[str | None, typer.Argument(help="fetch: a key of the list, or a URL. check: the file.")] = None,
-    to: Annotated[Path | None, typer.Option(help="fetch: file to write; default its own name, here.")] = None,
-    sha256: Annotated[str | None, typer.Option(help="fetch: the SHA-256 that the file must have.")] = None,
-    space: Annotated[str | None, space_option("check: the family of the architectures.")] = None,
-    column: Annotated[str | None, typer.Option(help="check: the column that is the label.")] = None,
+    action: Annotated[
+        Action, typer.Argument(help="What to do: list the benchmarks, fetch one, or check a file.")
+    ] = Action.LIST,
+    subject: Annotated[
+        str | None, typer.Argument(help="For fetch, a key of the list or a URL. For check, the file.")
+    ] = None,
+    to: Annotated[
+        Path | None, typer.Option(help="For fetch: file to write.", show_default="its own name, in this folder")
+    ] = None,
+    sha256: Annotated[str | None, typer.Option(help="For fetch: the expected SHA-256 of the file.")] = None,
+    space: Annotated[str | None, space_option("For check: the search space of the architectures.")] = None,
+    column: Annotated[str | None, typer.Option(help="For check: the column of the labels.")] = None,
 ) -> None:
-    """Labelled benchmarks: where to get their files, download one, count and try the rows of any."""
+    """List labelled benchmarks, download one, or check the rows of any labelled file."""
     from rich.console import Console
 
     from gennape.errors import ConfigError

@@ -19,28 +19,39 @@ if TYPE_CHECKING:
 
 
 def evaluate(
-    data: Annotated[Path, typer.Option(help="Folder of labelled files; with --space any such file.")],
+    data: Annotated[Path, typer.Option(help="Folder of labelled files, or with --space one such file.")],
     out: Annotated[Path, typer.Option(help="Folder to write report.json, report.md and report.html to.")],
-    space: Annotated[str | None, space_option("Search space of --data, a file or a folder of tables.")] = None,
-    column: Annotated[
-        str | None, typer.Option(help="Its column of accuracies.", show_default="the usual one of the file")
+    space: Annotated[
+        str | None,
+        space_option("Search space of --data, if that is one file or a folder of tables."),
     ] = None,
-    checkpoint: Annotated[Path | None, typer.Option(help="Checkpoint; default the shipped one.")] = None,
-    labels: Annotated[int, typer.Option(min=0, help="Rows to fine-tune on; 0 measures zero-shot only.")] = 50,
-    seeds: Annotated[int, typer.Option(min=1, help="Draws of the rows to fine-tune on.")] = 5,
-    proxies: Annotated[int, typer.Option(min=0, help="Compute zero-cost proxies on so many rows of each file.")] = 0,
+    column: Annotated[
+        str | None, typer.Option(help="Column of the accuracies.", show_default="the usual one of the file")
+    ] = None,
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="Folder of a predictor checkpoint.", show_default="the shipped one")
+    ] = None,
+    labels: Annotated[int, typer.Option(min=0, help="Labels to fine-tune on; 0 measures zero-shot only.")] = 50,
+    seeds: Annotated[int, typer.Option(min=1, help="Random draws of these labels.")] = 5,
+    proxies: Annotated[
+        int, typer.Option(min=0, help="Also compute zero-cost proxies on this many rows of each file.")
+    ] = 0,
     members: Annotated[
-        bool, typer.Option(help="Measure the papers' ensemble, its ablations and its members too; minutes longer.")
+        bool,
+        typer.Option(help="Also measure the papers' ensemble, its ablations and its members. Takes minutes longer."),
     ] = True,
     curve: Annotated[
-        str, typer.Option(help="Also draw how the predictor learns, with so many labels each, say 10,20,50,100,200.")
+        str, typer.Option(help="Also draw a learning curve over these numbers of labels, e.g. 10,20,50,100,200.")
     ] = "",
     workspace: Annotated[
-        Path | None, typer.Option(help="Folder of the runs.  [default: $GENNAPE_WORKSPACE or ./gennape-workspace]")
+        Path | None,
+        typer.Option(
+            help="Workspace: the folder that holds all runs.", show_default="$GENNAPE_WORKSPACE or ./gennape-workspace"
+        ),
     ] = None,
     tracking_uri: TrackingUri = None,
 ) -> None:
-    """Rank correlations and errors, zero-shot and fine-tuned, overall and within each resolution."""
+    """Measure how well a predictor ranks labelled networks, zero-shot and fine-tuned."""
     import time
     from contextlib import ExitStack
 

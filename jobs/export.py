@@ -21,21 +21,29 @@ SUFFIXES = (".onnx", ".pt2", ".py")
 def export(
     to: Annotated[Path, typer.Option(help="File to write: .onnx, .pt2 (PyTorch program) or .py (PyTorch module).")],
     run: Annotated[
-        str | None, typer.Option(help="Run whose front holds the network, by name or its beginning.")
+        str | None, typer.Option(help="Run whose front holds the network: its name, or the beginning of it.")
     ] = None,
-    index: Annotated[int | None, typer.Option(help="Which point of the front, as in front.csv.")] = None,
-    space: Annotated[str | None, space_option("Instead of a run: the search space of --architecture.")] = None,
+    index: Annotated[int | None, typer.Option(help="Index of the network in the front, as in front.csv.")] = None,
+    space: Annotated[str | None, space_option("Instead of --run: search space of --architecture.")] = None,
     architecture: Annotated[
-        str | None, typer.Option(help="Instead of a run: an architecture, as JSON or in its benchmark's own words.")
+        str | None, typer.Option(help="Instead of --run: an architecture, as JSON or as its benchmark writes it.")
     ] = None,
-    onnx: Annotated[Path | None, typer.Option(help="Instead of a run: the network of an ONNX file or a .pt2.")] = None,
+    onnx: Annotated[
+        Path | None, typer.Option(help="Instead of --run: an ONNX file or a PyTorch program (.pt2).")
+    ] = None,
     shape: Shape = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the untrained weights.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Random seed of the untrained weights.")] = 0,
     workspace: Annotated[
-        Path | None, typer.Option(help="Where runs are.", show_default="$GENNAPE_WORKSPACE or ./gennape-workspace")
+        Path | None,
+        typer.Option(
+            help="Workspace: the folder that holds all runs.", show_default="$GENNAPE_WORKSPACE or ./gennape-workspace"
+        ),
     ] = None,
 ) -> None:
-    """Take a network home: a point of a run's front, any architecture, or an ONNX file, as ONNX or PyTorch."""
+    """Write a network as ONNX or PyTorch.
+
+    The network is one of a run's front, an architecture, or an ONNX file.
+    """
     if onnx is not None and to.exists() and onnx.exists() and to.samefile(onnx):
         raise ConfigError(f"--to is the file of --onnx, {onnx}, whose weights would be lost; choose another one")
     network = chosen_network(

@@ -29,17 +29,21 @@ _CHANCE = 1.645
 
 def finetune(
     family: Annotated[str, space_option("Search space of the rows.")],
-    labels: Annotated[Path, typer.Option(help="Labelled file, of any format that `gennape data` names.")],
+    labels: Annotated[Path, typer.Option(help="Labelled file, in any format that `gennape data` lists.")],
     out: Annotated[Path, typer.Option(help="Folder to write the fine-tuned checkpoint to.")],
-    checkpoint: Annotated[Path | None, typer.Option(help="Checkpoint to start from; default the shipped one.")] = None,
-    column: Annotated[str | None, typer.Option(help="Column of the accuracies; default the usual one.")] = None,
-    limit: Annotated[int | None, typer.Option(min=2, help="Learn from so many rows, drawn at random.")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the draw, and of the folds that are measured.")] = 0,
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="Checkpoint to start from.", show_default="the shipped one")
+    ] = None,
+    column: Annotated[
+        str | None, typer.Option(help="Column of the accuracies.", show_default="the usual one of the file")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=2, help="Use this many rows, drawn at random.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Random seed of the drawn rows and of the validation folds.")] = 0,
     register: Register = False,
     workspace: Workspace = None,
     tracking_uri: TrackingUri = None,
 ) -> None:
-    """Learn from labelled rows, say how well, and write a checkpoint to search or serve with."""
+    """Fine-tune the predictor on some 50 labels of a search space, and write a checkpoint."""
     import numpy as np
     from rich.console import Console
 

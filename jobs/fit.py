@@ -20,27 +20,34 @@ if TYPE_CHECKING:
 def fit(
     context: typer.Context,
     encoder: Annotated[Path, typer.Option(help="Folder of a pretrained encoder.")],
-    data: Annotated[Path, typer.Option(help="Labelled file to train on, of any format that `gennape data` names.")],
+    data: Annotated[Path, typer.Option(help="Labelled file to train on, in any format that `gennape data` lists.")],
     out: Annotated[Path, typer.Option(help="Folder to write the checkpoint to.")],
     family: Annotated[str, space_option("Search space of the rows.")] = "nb101",
-    minimum_accuracy: Annotated[float, typer.Option(help="Leave rows below this percentage out of training.")] = 80.0,
-    epochs: Annotated[int, typer.Option(min=1, help="Of the encoder.")] = 24,
-    head_epochs: Annotated[int, typer.Option(min=1, help="Of the clusters' heads, on fixed embeddings.")] = 20,
-    pair_epochs: Annotated[int, typer.Option(min=1, help="Of the classifiers of pairs, on fixed embeddings.")] = 20,
-    k_gnn_epochs: Annotated[int, typer.Option(min=1, help="Of the k-GNN.")] = 40,
-    batch: Annotated[int, typer.Option(min=2)] = 128,
-    clusters: Annotated[int, typer.Option(min=1, help="Fuzzy clusters.")] = 6,
-    fuzzifier: Annotated[float, typer.Option(help="Softness of the clusters, above 1.")] = 1.5,
+    minimum_accuracy: Annotated[
+        float, typer.Option(help="Leave out rows whose accuracy is below this percentage.")
+    ] = 80.0,
+    epochs: Annotated[int, typer.Option(min=1, help="Epochs of the encoder.")] = 24,
+    head_epochs: Annotated[int, typer.Option(min=1, help="Epochs of the cluster heads, on fixed embeddings.")] = 20,
+    pair_epochs: Annotated[
+        int, typer.Option(min=1, help="Epochs of the pairwise classifiers, on fixed embeddings.")
+    ] = 20,
+    k_gnn_epochs: Annotated[int, typer.Option(min=1, help="Epochs of the k-GNN.")] = 40,
+    batch: Annotated[int, typer.Option(min=2, help="Networks in one batch.")] = 128,
+    clusters: Annotated[int, typer.Option(min=1, help="Number of fuzzy clusters.")] = 6,
+    fuzzifier: Annotated[float, typer.Option(help="Fuzzifier of fuzzy c-means, above 1. Larger is softer.")] = 1.5,
     settings: SettingsFile = None,
-    seed: Annotated[int, typer.Option(min=0)] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Random seed.")] = 0,
     device: Annotated[
-        Literal["cpu", "cuda"] | None, typer.Option(help="Where to compute.", show_default="cuda where there is one")
+        Literal["cpu", "cuda"] | None, typer.Option(help="Device to compute on.", show_default="cuda if available")
     ] = None,
     register: Register = False,
     workspace: Workspace = None,
     tracking_uri: TrackingUri = None,
 ) -> None:
-    """Fit encoder, clusters and members on the training rows; report the held-out validation and test rows."""
+    """Fit the predictor on a labelled file.
+
+    Trains on its training rows and reports metrics on its validation and test rows.
+    """
     from dataclasses import asdict, replace
 
     import numpy as np

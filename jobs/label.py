@@ -39,39 +39,42 @@ if TYPE_CHECKING:
 
 def label(
     images: Images,
-    out: Annotated[Path, typer.Option(help="Labels to write (.parquet, .csv); a study that was begun is continued.")],
+    out: Annotated[Path, typer.Option(help="Label file to write (.parquet, .csv). An unfinished study is continued.")],
     test: TestImages = None,
     resize: Resize = None,
     space: Annotated[
         str | None, space_option("Search space of --sample or --architectures; of --run, if it is your own.")
     ] = None,
-    sample: Annotated[int | None, typer.Option(min=1, help="Label so many networks of --space.")] = None,
+    sample: Annotated[int | None, typer.Option(min=1, help="Label this many random networks of --space.")] = None,
     among: Annotated[
-        int | None, typer.Option(min=1, help="Choose the sample among so many, to tell the predictor most.")
+        int | None,
+        typer.Option(min=1, help="Choose the --sample from this many networks, so that it is most informative."),
     ] = None,
-    run: Annotated[
-        str | None, typer.Option(help="Label the front of this search, by its name or its beginning.")
-    ] = None,
+    run: Annotated[str | None, typer.Option(help="Label the front of a run: its name, or the beginning of it.")] = None,
     architectures: Annotated[
-        Path | None, typer.Option(help="Label those of a file: a table with a column architecture, or a JSON list.")
+        Path | None,
+        typer.Option(help="Label the architectures of a file: a table with a column `architecture`, or a JSON list."),
     ] = None,
     trainings: Trainings = 1,
     epochs: Epochs = None,
     batch: Batch = None,
     recipe: RecipeFile = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the sample and of all trainings.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Random seed of the sample and of all trainings.")] = 0,
     device: Device = None,
     workers: Processes = None,
     per_gpu: PerGpu = 4,
     retry_failed: RetryFailed = False,
     checkpoint: Annotated[
-        Path | None, typer.Option(help="Predictor that chooses.", show_default="the shipped one")
+        Path | None, typer.Option(help="Predictor checkpoint for --among.", show_default="the shipped one")
     ] = None,
     workspace: Workspace = None,
     address: Address = None,
     tracking_uri: TrackingUri = None,
 ) -> None:
-    """Train networks on images by one recipe, and write the labels that fit, finetune and evaluate read."""
+    """Train networks on your images and write their accuracies as labels.
+
+    `gennape fit`, `gennape finetune` and `gennape evaluate` read these labels.
+    """
     from gennape.jobs.shared.tracked import refuse_wrong_address
     from gennape.platform.labelling.rows import check_suffix, tasks_of
     from gennape.platform.labelling.study import ImageSources, Workers
@@ -107,7 +110,9 @@ def _networks(
     from gennape.platform.labelling.sources import architectures_in, front_of, sampled, telling
     from gennape.search_spaces.families.registry import family
 
-    require_one("which networks?", {"--sample N": sample, "--run NAME": run, "--architectures FILE": architectures})
+    require_one(
+        "name the networks to label.", {"--sample N": sample, "--run NAME": run, "--architectures FILE": architectures}
+    )
     if among is not None and sample is None:
         raise ConfigError("--among chooses a --sample; say how many networks to choose")
     if run is not None:
@@ -115,7 +120,7 @@ def _networks(
         refuse_another_space(found.name, run, space)
         return found, genomes
     if space is None:
-        raise ConfigError("of which family are the networks? Give --space, e.g. --space hiaml")
+        raise ConfigError("name the search space of the networks. Give --space, e.g. --space hiaml")
     known = family(space)
     if architectures is not None:
         return known, architectures_in(architectures, known)

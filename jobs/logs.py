@@ -12,10 +12,13 @@ from gennape.jobs.shared.cluster_options import DASHBOARD, Address, JobId, show,
 
 def logs(
     job: JobId,
-    follow: Annotated[bool, typer.Option("--follow", help="Go on until the job ends.")] = False,
+    follow: Annotated[bool, typer.Option("--follow", help="Keep printing until the job ends.")] = False,
     address: Address = DASHBOARD,
 ) -> None:
-    """Show what a job has printed; the exit status is that of the job, 0 while it has none."""
+    """Show the output of a job.
+
+    Exits with the status of the job, or 0 while it runs.
+    """
     from gennape.platform.cluster.jobs import read_log
 
     if follow:

@@ -62,17 +62,23 @@ def predict(
         list[str],
         typer.Argument(
             metavar="NETWORK",
-            help="ONNX files and PyTorch programs (.pt2); architectures of --space, as JSON or in its benchmark's own "
-            "words; files of these (.csv, .csv.gz, .parquet with a column architecture, .json with a list).",
+            help="ONNX files, PyTorch programs (.pt2), architectures of --space (as JSON or as its benchmark writes "
+            "them), or files of architectures (.csv, .csv.gz or .parquet with a column `architecture`, or .json with "
+            "a list).",
             show_default=False,
         ),
     ],
     space: Annotated[str | None, space_option("Search space of the architectures.")] = None,
-    checkpoint: Annotated[Path | None, typer.Option(help="Predictor checkpoint.", show_default="shipped")] = None,
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="Folder of a predictor checkpoint.", show_default="the shipped one")
+    ] = None,
     shape: Shape = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line, and nothing else.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per line and nothing else.")] = False,
 ) -> None:
-    """Predict accuracy and cost of networks, the best first, without training them and without Ray."""
+    """Predict accuracy and cost of networks and list the best first.
+
+    Needs no training and no Ray.
+    """
     failures: list[str] = []
     given = _without_missing(_sorted(networks, space, shape), failures)
     if not any((given.files, given.lists, given.written)):
@@ -133,7 +139,9 @@ def _sorted(networks: Sequence[str], space: str | None, shape: InputShape | None
         if space is None:
             raise ConfigError(f"{text[:200]!r} is no file; if it is an architecture, give its family with --space")
     if found.lists and space is None:
-        raise ConfigError(f"of which family are the architectures in {next(iter(found.lists.values()))}? Give --space")
+        raise ConfigError(
+            f"{next(iter(found.lists.values()))} does not say the search space of its architectures. Give --space"
+        )
     if shape is not None and not found.files:
         raise ConfigError(f"--shape is for files of a network ({', '.join(READERS)}), and none is given; leave it out")
     return found

@@ -28,58 +28,57 @@ def pretrain(
     out: Annotated[Path, typer.Option(help="Folder to write the encoder to.")],
     family: Annotated[
         list[str] | None,
-        space_option("Search space of the networks; repeat it to mix several.", show_default="nb101"),
+        space_option("Search space of the networks. May be repeated.", show_default="nb101"),
     ] = None,
     data: Annotated[
         list[Path] | None,
-        typer.Option(
-            help="Labelled file whose training rows give the networks of a --family: the first file of the first, …"
-        ),
+        typer.Option(help="Labelled file whose training rows supply the networks of a --space, in the same order."),
     ] = None,
-    sample: Annotated[int, typer.Option(min=2, help="Networks to sample of each family without data.")] = 20000,
+    sample: Annotated[
+        int, typer.Option(min=2, help="Networks to sample from each search space without --data.")
+    ] = 20000,
     config: Annotated[
         Literal["gennape", "general"],
-        typer.Option(help="Contrastive loss: GENNAPE's, or the general predictor's, which keeps families apart."),
+        typer.Option(help="Contrastive loss: that of GENNAPE, or the general one, which separates search spaces."),
     ] = "gennape",
-    epochs: Annotated[int, typer.Option(min=1)] = 4,
-    batch: Annotated[int, typer.Option(min=2, help="Networks per contrastive batch.")] = 256,
-    hidden: Annotated[int, typer.Option(min=4, help="Width of the encoder.")] = 64,
-    layers: Annotated[int, typer.Option(min=1, help="Rounds of message passing.")] = 4,
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over all networks.")] = 4,
+    batch: Annotated[int, typer.Option(min=2, help="Networks in one contrastive batch.")] = 256,
+    hidden: Annotated[int, typer.Option(min=4, help="Width of the hidden layers.")] = 64,
+    layers: Annotated[int, typer.Option(min=1, help="Message-passing layers.")] = 4,
     embedding: Annotated[int, typer.Option(min=2, help="Width of the embedding.")] = 32,
-    dropout: Annotated[float, typer.Option(min=0, max=0.9, help="Part of the channels that each view lacks.")] = 0.1,
-    learning_rate: Annotated[float, typer.Option(min=1e-6, max=1, help="Highest of the training.")] = 1e-3,
+    dropout: Annotated[float, typer.Option(min=0, max=0.9, help="Fraction of channels dropped in each view.")] = 0.1,
+    learning_rate: Annotated[float, typer.Option(min=1e-6, max=1, help="Peak learning rate.")] = 1e-3,
     settings: SettingsFile = None,
-    seed: Annotated[int, typer.Option(min=0)] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Random seed.")] = 0,
     device: Annotated[
-        Literal["cpu", "cuda"] | None, typer.Option(help="Where to compute.", show_default="cuda where there is one")
+        Literal["cpu", "cuda"] | None, typer.Option(help="Device to compute on.", show_default="cuda if available")
     ] = None,
     workers: Annotated[
-        int, typer.Option(min=1, help="Processes to train on, which Ray starts; 1 without --address is this one.")
+        int, typer.Option(min=1, help="Ray worker processes. 1 without --address trains in this process.")
     ] = 1,
     min_workers: Annotated[
-        int | None, typer.Option(min=1, help="Train on with as few while others are lost.", show_default="all")
+        int | None, typer.Option(min=1, help="Continue with this many while others are down.", show_default="all")
     ] = None,
-    gpus_per_worker: Annotated[
-        int, typer.Option(min=0, max=1, help="1 trains on a GPU for each worker, 0 on processors.")
-    ] = 0,
+    gpus_per_worker: Annotated[int, typer.Option(min=0, max=1, help="1 trains on one GPU per worker, 0 on CPUs.")] = 0,
     checkpoint_every: Annotated[
         int | None,
-        typer.Option(min=1, help="Steps after which workers write a checkpoint and log the loss.", show_default="20"),
+        typer.Option(min=1, help="Steps between checkpoints and logged losses of workers.", show_default="20"),
     ] = None,
     workspace: Annotated[
         Path | None,
         typer.Option(
-            help="Folder of the workers' checkpoints and of the runs.  "
-            "[default: $GENNAPE_WORKSPACE or ./gennape-workspace]"
+            help="Workspace: the folder that holds runs and workers' checkpoints.",
+            show_default="$GENNAPE_WORKSPACE or ./gennape-workspace",
         ),
     ] = None,
-    address: Annotated[
-        str | None, typer.Option(help="Ray cluster whose workers train.", show_default="one of its own")
-    ] = None,
+    address: Annotated[str | None, typer.Option(help="Ray cluster to train on.", show_default="a local one")] = None,
     register: Register = False,
     tracking_uri: TrackingUri = None,
 ) -> None:
-    """Pretrain the encoder so that networks of similar Laplacian spectra have similar embeddings."""
+    """Pretrain the graph encoder by contrastive learning.
+
+    Networks with similar Laplacian spectra get similar embeddings.
+    """
     from dataclasses import replace
 
     import numpy as np
@@ -241,9 +240,9 @@ def _sources(names: list[str], files: list[Path]) -> list[tuple[SearchSpace, Pat
     from gennape.search_spaces.families.registry import family as family_named
 
     if len(set(names)) < len(names):
-        raise ConfigError(f"each --family once, got {', '.join(names)}")
+        raise ConfigError(f"each --space may be given once, got {', '.join(names)}")
     if len(files) > len(names):
-        raise ConfigError(f"each --data belongs to a --family, got {len(files)} files and {len(names)} families")
+        raise ConfigError(f"each --data belongs to a --space, got {len(files)} files and {len(names)} search spaces")
     return [(family_named(name), path) for name, path in zip_longest(names, files)]
 
 

@@ -25,47 +25,63 @@ def search(
     *,
     space: Annotated[
         str | None,
-        space_option("Search space: a name, or your own (file.py:Class).", show_default="required"),
+        space_option("Search space: a name, or your own (file.py:Class). Required unless --resume is given."),
     ] = None,
     objectives: Annotated[
         str | None,
         typer.Option(
-            help="What to optimise, of accuracy, flops, macs and params, each :max or :min.",
+            help="Objectives, comma-separated: accuracy, flops, macs or params, each with :max or :min.",
             show_default="accuracy:max,flops:min",
         ),
     ] = None,
     evaluations: Annotated[
         int | None,
-        typer.Option(min=1, help="Unique networks to predict; with --resume more than before.", show_default="5000"),
+        typer.Option(
+            min=1,
+            help="Number of unique networks to evaluate. With --resume, a larger number extends the run.",
+            show_default="5000",
+        ),
     ] = None,
     islands: Annotated[
-        int | None, typer.Option(min=1, max=1024, help="Populations side by side.", show_default="2")
+        int | None,
+        typer.Option(min=1, max=1024, help="Number of populations that evolve in parallel.", show_default="2"),
     ] = None,
     population: Annotated[
-        int | None, typer.Option(min=2, max=100_000, help="Networks per island.", show_default="100")
+        int | None, typer.Option(min=2, max=100_000, help="Networks in each island.", show_default="100")
     ] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Same seed, same front.", show_default="0")] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="Random seed. The same seed gives the same front.", show_default="0")
+    ] = None,
     searcher: Annotated[
         str | None, searcher_option("Search algorithm: nsga2, random, or your own (file.py:Class).", "nsga2")
     ] = None,
     migration_every: Annotated[
-        int | None, typer.Option(min=0, help="Generations between migrations; 0 for none.", show_default="5")
+        int | None, typer.Option(min=0, help="Generations between migrations; 0 turns migration off.", show_default="5")
     ] = None,
     asynchronous: Annotated[
         bool | None,
-        typer.Option("--asynchronous/--in-step", help="Let no island wait for another.", show_default="False"),
+        typer.Option(
+            "--asynchronous/--in-step",
+            help="Run islands without a barrier between generations.",
+            show_default="False",
+        ),
     ] = None,
-    checkpoint: Annotated[Path | None, typer.Option(help="Predictor checkpoint.", show_default="shipped")] = None,
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="Folder of a predictor checkpoint.", show_default="the shipped one")
+    ] = None,
     workspace: Annotated[
-        Path | None, typer.Option(help="Where results go.", show_default="$GENNAPE_WORKSPACE or ./gennape-workspace")
+        Path | None,
+        typer.Option(
+            help="Workspace: the folder that holds all runs.", show_default="$GENNAPE_WORKSPACE or ./gennape-workspace"
+        ),
     ] = None,
     resume: Annotated[
-        str | None, typer.Option(help="Continue this run, by name or its beginning, or the latest that was cut off.")
+        str | None, typer.Option(help="Continue a run. Takes its name, the beginning of its name, or `latest`.")
     ] = None,
     address: Address = None,
     tracking_uri: TrackingUri = None,
 ) -> None:
-    """Search for the networks that no other beats in all objectives, and continue searches that were cut off."""
+    """Find the Pareto front of a search space, or resume an interrupted search."""
     from gennape.platform.search.runs import config_of
     from gennape.platform.workspace.files import find_workspace, open_workspace
 

@@ -25,26 +25,28 @@ if TYPE_CHECKING:
 def serve(
     *,
     checkpoint: Annotated[
-        Path | None, typer.Option(help="Folder of the predictor's checkpoint.  [default: the shipped one]")
+        Path | None, typer.Option(help="Folder of a predictor checkpoint.", show_default="the shipped one")
     ] = None,
-    host: Annotated[str, typer.Option(help="Where to listen; other than loopback needs a token.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="HTTP port; 0 takes a free one.")] = 8000,
+    host: Annotated[
+        str, typer.Option(help="Address to listen on. Any address but loopback needs a token.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="HTTP port; 0 picks a free one.")] = 8000,
     token_file: Annotated[
-        Path | None, typer.Option(help="File with the bearer token.  [default: $GENNAPE_TOKEN, else none]")
+        Path | None, typer.Option(help="File with the bearer token.", show_default="$GENNAPE_TOKEN, else none")
     ] = None,
-    min_replicas: Annotated[int, typer.Option(min=1, help="Replicas kept when nothing is asked.")] = 1,
-    max_replicas: Annotated[int, typer.Option(min=1, help="Replicas when much is asked.")] = 2,
-    max_graphs: Annotated[int, typer.Option(min=1, max=1024, help="Networks in one request.")] = 256,
-    max_nodes: Annotated[int, typer.Option(min=1, help="Operations in one network.")] = 5000,
-    max_mib: Annotated[int, typer.Option(min=1, help="MiB of one JSON body.")] = 4,
-    max_onnx_mib: Annotated[int, typer.Option(min=1, help="MiB of one ONNX file.")] = 128,
-    max_requests: Annotated[int, typer.Option(min=1, help="Requests in progress; more are refused.")] = 64,
-    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds within which a request is answered.")] = 30,
+    min_replicas: Annotated[int, typer.Option(min=1, help="Replicas to keep without load.")] = 1,
+    max_replicas: Annotated[int, typer.Option(min=1, help="Replicas under load, at most.")] = 2,
+    max_graphs: Annotated[int, typer.Option(min=1, max=1024, help="Networks in one request, at most.")] = 256,
+    max_nodes: Annotated[int, typer.Option(min=1, help="Operations in one network, at most.")] = 5000,
+    max_mib: Annotated[int, typer.Option(min=1, help="Size of one JSON body in MiB, at most.")] = 4,
+    max_onnx_mib: Annotated[int, typer.Option(min=1, help="Size of one ONNX file in MiB, at most.")] = 128,
+    max_requests: Annotated[int, typer.Option(min=1, help="Requests in progress, at most. More are refused.")] = 64,
+    timeout: Annotated[float, typer.Option(min=0.1, help="Timeout of a request in seconds.")] = 30,
     address: Annotated[
-        str | None, typer.Option(help="Ray cluster to serve on.  [default: a local one for as long as this runs]")
+        str | None, typer.Option(help="Ray cluster to serve on.", show_default="a local one while this runs")
     ] = None,
 ) -> None:
-    """Answer accuracy, FLOPs and parameters of networks over HTTP, until Ctrl-C."""
+    """Serve predictions of accuracy and cost over HTTP. Ctrl-C stops it."""
     from rich.console import Console
 
     from gennape.platform.cluster.connection import local_ray

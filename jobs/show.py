@@ -26,41 +26,45 @@ def show(
         str | None,
         typer.Argument(
             metavar="[ARCH]",
-            help="Architecture of --space, as JSON or in its benchmark's words; or a file (.onnx, .pt2).",
+            help="An architecture of --space, as JSON or as its benchmark writes it, or a file (.onnx, .pt2).",
         ),
     ] = None,
-    to: Annotated[Path | None, typer.Option(help="Picture to write: .svg, .png, .pdf or .dot (networks only).")] = None,
+    to: Annotated[Path | None, typer.Option(help="Picture to write: .svg, .png, .pdf, or for a network .dot.")] = None,
     space: Annotated[
         list[str] | None,
-        space_option("Search space of ARCH; of --sample, repeat it for several."),
+        space_option("Search space of ARCH. With --sample it may be repeated."),
     ] = None,
-    architecture: Annotated[str | None, typer.Option(help="The same as ARCH, as `gennape export` takes it.")] = None,
+    architecture: Annotated[str | None, typer.Option(help="The same as ARCH, spelled as in `gennape export`.")] = None,
     run: Annotated[
-        str | None, typer.Option(help="Run whose front holds the network, by name or its beginning.")
+        str | None, typer.Option(help="Run whose front holds the network: its name, or the beginning of it.")
     ] = None,
-    index: Annotated[int | None, typer.Option(help="Which point of the front, as in front.csv.")] = None,
-    onnx: Annotated[Path | None, typer.Option(help="The network of an ONNX file.")] = None,
+    index: Annotated[int | None, typer.Option(help="Index of the network in the front, as in front.csv.")] = None,
+    onnx: Annotated[Path | None, typer.Option(help="An ONNX file or a PyTorch program (.pt2).")] = None,
     shape: Shape = None,
     fold: Annotated[
         bool | None,
         typer.Option(
             "--fold/--no-fold",
-            help="Draw convolution, normalisation and activation as one box, and what repeats once.",
+            help="Draw convolution, normalisation and activation as one box, and repeated blocks once.",
             show_default=f"fold above {MOST_PLAIN_NODES} nodes",
         ),
     ] = None,
     published: Annotated[
-        bool, typer.Option("--published", help="The published TensorFlow network, where it differs.")
+        bool, typer.Option("--published", help="Use the published TensorFlow network where it differs.")
     ] = False,
     sample: Annotated[
-        int | None, typer.Option(min=1, max=1_000_000, help="Plot the sizes of so many networks of each --space.")
+        int | None,
+        typer.Option(min=1, max=1_000_000, help="Sample this many networks of each --space and plot their sizes."),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of --sample.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Random seed of --sample.")] = 0,
     workspace: Annotated[
-        Path | None, typer.Option(help="Where runs are.", show_default="$GENNAPE_WORKSPACE or ./gennape-workspace")
+        Path | None,
+        typer.Option(
+            help="Workspace: the folder that holds all runs.", show_default="$GENNAPE_WORKSPACE or ./gennape-workspace"
+        ),
     ] = None,
 ) -> None:
-    """Look at a network, or at how large a family's networks are: a summary, and with --to a picture."""
+    """Summarise a network, or the sizes of a search space's networks. Draw a picture with --to."""
     if arch is not None and holds_network(arch):
         if onnx is not None:
             raise ConfigError(f"name one network, got {arch} and {onnx}")

@@ -19,10 +19,13 @@ HEAD = ("ID", "VERB", "STATE", "STARTED", "TOOK", "FAILED")
 
 
 def status(
-    job: Annotated[str | None, typer.Argument(metavar="[ID]", help="Name of a job.  [default: all jobs]")] = None,
+    job: Annotated[str | None, typer.Argument(metavar="[ID]", help="Name of a job.", show_default="all jobs")] = None,
     address: Address = DASHBOARD,
 ) -> None:
-    """Show how one job stands, or all jobs; exit status 1 where the one asked for failed or was stopped."""
+    """Show the state of one job or of all.
+
+    Exits with 1 if the job asked for failed or was stopped.
+    """
     from gennape.platform.cluster.jobs import all_jobs, find_job
 
     jobs = all_jobs(address) if job is None else [find_job(address, job)]

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def stop(job: JobId, address: Address = DASHBOARD) -> None:
-    """Stop a job, wait until it has stopped, and say what it leaves behind."""
+    """Stop a job, wait until it has stopped, and list what it leaves behind."""
     from gennape.platform.cluster.jobs import read_log, stop_job
 
     sys.stderr.write(f"stopping {job} ...\n")

@@ -29,24 +29,25 @@ def submit(
     context: typer.Context,
     verb: Annotated[
         list[str],
-        typer.Argument(metavar="-- VERB [OPTIONS]...", help="What to run there, as here: -- search --space ofa_mbv3"),
+        typer.Argument(
+            metavar="-- VERB [OPTIONS]...",
+            help="The verb to run with its options, for example: -- search --space ofa_mbv3.",
+        ),
     ],
     address: Address = DASHBOARD,
-    wait: Annotated[
-        bool, typer.Option("--wait", help="Show what the job prints and end with its exit status.")
-    ] = False,
+    wait: Annotated[bool, typer.Option("--wait", help="Print the output of the job and exit with its status.")] = False,
     wheel: Annotated[
         Path | None,
-        typer.Option(exists=True, dir_okay=False, help="Wheel to ship.  [default: built from the source tree]"),
+        typer.Option(exists=True, dir_okay=False, help="Wheel to ship.", show_default="built from the source tree"),
     ] = None,
     exclude: Annotated[
         list[str] | None,
-        typer.Option(metavar="PATTERN", help="Files of the wheel not to ship, as '*.csv'; may be repeated."),
+        typer.Option(metavar="PATTERN", help="Files of the wheel not to ship, for example '*.csv'. May be repeated."),
     ] = None,
-    workspace: Annotated[str, typer.Option(help="Folder on the head for the runs.")] = WORKSPACE,
-    python: Annotated[str, typer.Option(help="Python on the head.")] = "python",
+    workspace: Annotated[str, typer.Option(help="Workspace on the head node.")] = WORKSPACE,
+    python: Annotated[str, typer.Option(help="Python interpreter on the head node.")] = "python",
 ) -> None:
-    """Run a verb on a Ray cluster, with this version of gennape."""
+    """Run a verb as a job on a Ray cluster, with this version of gennape."""
     from gennape.platform.cluster.submission import Submission
     from gennape.platform.cluster.submission import submit as submit_job
     from gennape.platform.cluster.wheel import build_wheel, source_tree

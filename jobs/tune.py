@@ -24,35 +24,40 @@ _JUDGES = 5  # one of so many rows judges
 
 
 def tune(
-    data: Annotated[Path, typer.Option(help="Labelled file to train on, of any format that `gennape data` names.")],
-    out: Annotated[Path, typer.Option(help="Settings to write (JSON); a tuning that was begun is continued.")],
+    data: Annotated[Path, typer.Option(help="Labelled file to train on, in any format that `gennape data` lists.")],
+    out: Annotated[Path, typer.Option(help="Settings file to write (JSON). An unfinished tuning is continued.")],
     family: Annotated[str, space_option("Search space of the rows.")] = "nb101",
     judge: Annotated[
-        Path | None, typer.Option(help="Labelled file to judge by.", show_default="rows of --data left out of training")
+        Path | None, typer.Option(help="Labelled file to validate on.", show_default="held-out rows of --data")
     ] = None,
     judge_family: Annotated[
-        str | None, space_option("Search space of --judge.", "--judge-space", "--judge-family", show_default="--space")
+        str | None,
+        space_option("Search space of --judge.", "--judge-space", "--judge-family", show_default="that of --space"),
     ] = None,
-    trials: Annotated[int, typer.Option(min=1, help="Settings to try; the first are the usual ones.")] = 20,
+    trials: Annotated[int, typer.Option(min=1, help="Number of settings to try. The defaults come first.")] = 20,
     vary: Annotated[
-        list[str] | None, typer.Option(help="Setting to tune; repeat it for several.", show_default="all")
+        list[str] | None, typer.Option(help="Setting to tune. May be repeated.", show_default="all")
     ] = None,
-    rows: Annotated[int, typer.Option(min=40, help="Rows of each file, at most.")] = 2000,
-    minimum_accuracy: Annotated[float, typer.Option(help="Leave rows below this percentage out.")] = 80.0,
-    epochs: Annotated[int, typer.Option(min=1, help="Of fitting the encoder, on the whole budget.")] = 24,
-    pretrain_epochs: Annotated[int, typer.Option(min=1, help="Of pretraining, on the whole budget.")] = 4,
-    rungs: Annotated[int, typer.Option(min=1, max=5, help="Budgets; each is a third of the next.")] = 3,
-    batch: Annotated[int, typer.Option(min=2, help="Of fitting; pretraining takes twice as many.")] = 128,
+    rows: Annotated[int, typer.Option(min=40, help="Rows to read from each file, at most.")] = 2000,
+    minimum_accuracy: Annotated[
+        float, typer.Option(help="Leave out rows whose accuracy is below this percentage.")
+    ] = 80.0,
+    epochs: Annotated[int, typer.Option(min=1, help="Epochs of fitting the encoder, at the full budget.")] = 24,
+    pretrain_epochs: Annotated[int, typer.Option(min=1, help="Epochs of pretraining, at the full budget.")] = 4,
+    rungs: Annotated[int, typer.Option(min=1, max=5, help="Budget levels. Each is a third of the next.")] = 3,
+    batch: Annotated[
+        int, typer.Option(min=2, help="Networks in one batch of fitting; pretraining takes twice as many.")
+    ] = 128,
     concurrent: Annotated[
-        int | None, typer.Option(min=1, help="Trials at a time.", show_default="all there is room for")
+        int | None, typer.Option(min=1, help="Trials that run at the same time.", show_default="as many as fit")
     ] = None,
-    gpus_per_trial: Annotated[float, typer.Option(min=0, max=1, help="Part of a GPU for each trial.")] = 0,
-    seed: Annotated[int, typer.Option(min=0, help="Of settings, rows and trainings.")] = 0,
+    gpus_per_trial: Annotated[float, typer.Option(min=0, max=1, help="Fraction of a GPU for each trial.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Random seed of settings, rows and trainings.")] = 0,
     workspace: Workspace = None,
     address: Address = None,
     tracking_uri: TrackingUri = None,
 ) -> None:
-    """Pretrain and fit with many settings, on small budgets first, and write the best for `pretrain` and `fit`."""
+    """Tune the settings of `pretrain` and `fit` by successive halving, and write the best."""
     import numpy as np
 
     from gennape.errors import ConfigError
@@ -67,7 +72,7 @@ def tune(
     if unknown := sorted(set(varied) - set(NAMES)):
         raise ConfigError(f"--vary takes {', '.join(NAMES)}; got {', '.join(unknown)}")
     if judge_family is not None and judge is None:
-        raise ConfigError("of which file are the rows that judge? Give --judge with --judge-family")
+        raise ConfigError("--judge-family needs --judge, the file of these rows")
     learnt = _rows(data, family, judge, judge_family or family, rows, minimum_accuracy, seed)
     _require_lessons(learnt)
     asked = {"family": family, "rows": rows, "minimum_accuracy": minimum_accuracy, "vary": varied}

@@ -19,7 +19,10 @@ def ui(
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port on this machine; 0 takes a free one.")] = 5000,
     tracking_uri: TrackingUri = None,
 ) -> None:
-    """Send to MLflow what runs could not, then open it on the runs of a workspace, until Ctrl-C."""
+    """Open MLflow on the runs of a workspace. Ctrl-C stops it.
+
+    Values that runs could not send before are sent first.
+    """
     from rich.console import Console
 
     from gennape.platform.tracking.store import server_address

@@ -36,22 +36,24 @@ LABELS = "labels.parquet"
 
 
 def verify(
-    run: Annotated[str, typer.Option(help="Search to verify, by its name or its beginning.")],
+    run: Annotated[str, typer.Option(help="Run to verify: its name, or the beginning of it.")],
     images: Images,
-    out: Annotated[Path, typer.Option(help="Folder for labels and verdict; one that was begun is continued.")],
+    out: Annotated[Path, typer.Option(help="Folder for labels and results. An unfinished one is continued.")],
     test: TestImages = None,
     resize: Resize = None,
-    space: Annotated[str | None, space_option("The search space of the run, if it is your own.")] = None,
-    points: Annotated[int, typer.Option(min=2, help="Networks of the front, evenly along it.")] = 5,
+    space: Annotated[str | None, space_option("Search space of the run, if it is your own.")] = None,
+    points: Annotated[int, typer.Option(min=2, help="Networks to take, evenly spaced along the front.")] = 5,
     architectures: Annotated[
-        Path | None, typer.Option(help="Compare with those of a file: a table, or a JSON list.")
+        Path | None, typer.Option(help="Compare with the architectures of a file: a table, or a JSON list.")
     ] = None,
-    known: Annotated[Path | None, typer.Option(help="Compare with the best of a file of labels.")] = None,
+    known: Annotated[Path | None, typer.Option(help="Compare with the best network of a labelled file.")] = None,
     trainings: Trainings = 3,
     epochs: Epochs = None,
     batch: Batch = None,
     recipe: RecipeFile = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of all trainings, and of the sample that has the median.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, help="Random seed of all trainings, and of the sample whose median is trained.")
+    ] = 0,
     device: Device = None,
     workers: Processes = None,
     per_gpu: PerGpu = 4,
@@ -60,7 +62,7 @@ def verify(
     address: Address = None,
     tracking_uri: TrackingUri = None,
 ) -> None:
-    """Train networks of a front and others by one recipe, and say whether the predicted order holds."""
+    """Train networks of a front and others, and test whether the predicted order holds."""
     import pandas as pd
 
     from gennape.platform.evaluation.tracking import finished_run

@@ -11,8 +11,8 @@ import typer
 DASHBOARD = "http://127.0.0.1:8265"
 #: Of jobs, on the head.
 WORKSPACE = "~/gennape-workspace"
-Address = Annotated[str, typer.Option(envvar="RAY_API_SERVER_ADDRESS", help="Dashboard of the cluster.")]
-JobId = Annotated[str, typer.Argument(metavar="ID", help="Name of the job, as submit printed it.")]
+Address = Annotated[str, typer.Option(envvar="RAY_API_SERVER_ADDRESS", help="URL of the cluster's dashboard.")]
+JobId = Annotated[str, typer.Argument(metavar="ID", help="Name of the job, as `gennape submit` printed it.")]
 
 
 def option_of(words: list[str], option: str) -> str | None:

@@ -66,7 +66,7 @@ def chosen_network(
     if onnx is not None and len(given) == 1:
         raise ConfigError("only networks of a family have a published graph; leave --published out with an ONNX file")
     if run is not None and set(given) <= {"run", "space"}:
-        raise ConfigError("which point of the front? Give --index, a number of the column index of front.csv")
+        raise ConfigError("--run needs --index, a number of the column index of front.csv")
     raise ConfigError(
         "name one network: either --run and --index, or --space and an architecture, or an ONNX file; "
         f"got {', '.join(f'--{name}' for name in given) or 'none of them'}"

@@ -46,7 +46,7 @@ Shape = Annotated[
         "--shape",
         parser=InputShape.parse,
         metavar="C,H,W",
-        help="Shape of the input, where the file leaves it open, as in 3,224,224.",
+        help="Input shape for files that leave it open, for example 3,224,224.",
     ),
 ]
 

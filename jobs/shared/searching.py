@@ -138,7 +138,7 @@ def _checked(given: dict[str, Any], checkpoint: Path | None) -> SearchConfig:
 
     if "space" not in given:
         known = ", ".join(space.name for space in families())
-        raise ConfigError(f"which search space? Give --space (one of {known}), or --resume to continue a run")
+        raise ConfigError(f"search needs --space (one of {known}), or --resume to continue a run")
     own = search_config(**given)  # before the checkpoint, which takes longer to read
     given = given | own_settings(known_space(own.space), known_searcher(own.searcher))
     path = None if checkpoint is None else str(checkpoint.absolute())

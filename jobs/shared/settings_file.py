@@ -14,7 +14,7 @@ from gennape.search_spaces.files.bounded import read_regular
 
 SettingsFile = Annotated[
     Path | None,
-    typer.Option(help="JSON file of options, as `gennape tune` writes it; those given here count before its."),
+    typer.Option(help="JSON file of options, as `gennape tune` writes it. Options given here take precedence."),
 ]
 
 

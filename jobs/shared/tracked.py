@@ -13,17 +13,19 @@ TrackingUri = Annotated[
     str | None,
     typer.Option(
         metavar="URL",
-        help="MLflow server to record at.",
+        help="MLflow server to log to.",
         show_default="$MLFLOW_TRACKING_URI, or the store of the workspace",
     ),
 ]
 Register = Annotated[
-    bool, typer.Option("--register", help="Register the result in MLflow, as a version of the model gennape.")
+    bool, typer.Option("--register", help="Register the result in MLflow as a version of the model `gennape`.")
 ]
-Address = Annotated[str | None, typer.Option(help="Ray cluster to use.", show_default="one of its own")]
+Address = Annotated[str | None, typer.Option(help="Ray cluster to use.", show_default="a local one")]
 Workspace = Annotated[
     Path | None,
-    typer.Option(help="Folder of the runs.", show_default="$GENNAPE_WORKSPACE or ./gennape-workspace"),
+    typer.Option(
+        help="Workspace: the folder that holds all runs.", show_default="$GENNAPE_WORKSPACE or ./gennape-workspace"
+    ),
 ]
 
 

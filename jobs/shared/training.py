@@ -17,22 +17,22 @@ if TYPE_CHECKING:
     from gennape.platform.labelling.study import ImageSources, Labelled, Progress, Workers
     from gennape.platform.labelling.training.recipe import Recipe
 
-Images = Annotated[Path, typer.Option(help="Images to train on: Parquet (image, label), or a folder per class.")]
-TestImages = Annotated[Path | None, typer.Option(help="Images to test on, of the same form.")]
-Resize = Annotated[int | None, typer.Option(min=1, help="Pixels that each side of the images is scaled to.")]
-Trainings = Annotated[int, typer.Option(min=1, help="Trainings of each network, by seeds of their own.")]
-Epochs = Annotated[int | None, typer.Option(min=1, help="Of each training.", show_default="30")]
-Batch = Annotated[int | None, typer.Option(min=2, help="Images of a step.", show_default="512")]
-RecipeFile = Annotated[Path | None, typer.Option(help="JSON file of settings of the recipe.")]
+Images = Annotated[Path, typer.Option(help="Training images: Parquet (image, label), or one folder per class.")]
+TestImages = Annotated[
+    Path | None, typer.Option(help="Test images, in the same format. Without them, labels are validation accuracies.")
+]
+Resize = Annotated[int | None, typer.Option(min=1, help="Resize images to this height and width in pixels.")]
+Trainings = Annotated[int, typer.Option(min=1, help="Trainings of each network, each with its own seed.")]
+Epochs = Annotated[int | None, typer.Option(min=1, help="Epochs of each training.", show_default="30")]
+Batch = Annotated[int | None, typer.Option(min=2, help="Images in one training step.", show_default="512")]
+RecipeFile = Annotated[Path | None, typer.Option(help="JSON file with settings of the training recipe.")]
 Device = Annotated[
     Literal["cpu", "cuda"] | None,
-    typer.Option(help="Where to train; of a cluster it has to be said.", show_default="cuda where there is one"),
+    typer.Option(help="Device to train on. Required with --address.", show_default="cuda if available"),
 ]
-Processes = Annotated[
-    int | None, typer.Option(min=1, help="Processes that train.", show_default="all there is room for")
-]
-RetryFailed = Annotated[bool, typer.Option("--retry-failed", help="Train again what failed before.")]
-PerGpu = Annotated[int, typer.Option(min=1, help="Trainings beside each other on a GPU.")]
+Processes = Annotated[int | None, typer.Option(min=1, help="Training processes.", show_default="as many as fit")]
+RetryFailed = Annotated[bool, typer.Option("--retry-failed", help="Repeat trainings that failed before.")]
+PerGpu = Annotated[int, typer.Option(min=1, help="Trainings that share one GPU.")]
 
 
 def train_networks(
@@ -80,7 +80,7 @@ def device_of(given: str | None, address: str | None) -> Literal["cpu", "cuda"]:
     if address is None:
         return "cuda" if chosen_device(given).type == "cuda" else "cpu"
     if given is None:
-        raise ConfigError("on which device of the cluster? Give --device cuda or --device cpu beside --address")
+        raise ConfigError("--address needs --device cuda or --device cpu")
     return "cuda" if given == "cuda" else "cpu"
 
 

@@ -30,7 +30,7 @@ def benchmarks_in(data: Path, space: str | None = None, column: str | None = Non
     if space is None and column is None and (found := _of_name(data.name)):
         return data.parent, [found]
     if space is None:
-        raise ConfigError(f"of which family are the architectures in {data}? Give --space")
+        raise ConfigError(f"{data} does not say the search space of its architectures. Give --space")
     found = _of_name(data.name)
     if found is not None and found.family == space and column in (None, found.column):
         return data.parent, [found]

@@ -55,6 +55,26 @@ def test_version_and_short_help() -> None:
     assert "--sha256" in _run("data", "-h").stdout
 
 
+VERBS = typer.main.get_command(app).commands
+
+
+@pytest.mark.parametrize("verb", sorted(VERBS))
+def test_help_says_what_every_option_is(verb: str) -> None:
+    """``[default: ...]`` inside a help text is read as mark-up and disappears; ``show_default`` is shown."""
+    summary = VERBS[verb].help.partition("\n")[0]
+    assert summary.endswith(".")
+    assert len(summary) <= 90
+    shown = " ".join(CliRunner().invoke(app, [verb, "--help"], env={"COLUMNS": "200"}).stdout.split())
+    assert "(required)" not in shown
+    for parameter in VERBS[verb].params:
+        text = getattr(parameter, "help", None)
+        assert text, parameter.name
+        assert text[0] not in "abcdefghijklmnopqrstuvwxyz", text
+        assert text[-1] in ".)", text
+        assert "[default" not in text, text
+        assert not text.startswith(("Of ", "What ", "That ", "Such ")) or text.startswith("What to do"), text
+
+
 def test_a_family_that_is_nearly_right_is_guessed(tmp_path: Path) -> None:
     ended = _run("search", "--space", "ofa_mobv3", "--workspace", str(tmp_path / "w"))
     assert ended.stderr.endswith("; did you mean ofa_mbv3?\n")

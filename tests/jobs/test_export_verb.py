@@ -36,7 +36,7 @@ def test_any_architecture_goes_to_onnx(tmp_path: Path) -> None:
     ("arguments", "error", "message"),
     [
         ((), ConfigError, "name one network"),
-        (("--run", "x"), ConfigError, "which point of the front"),
+        (("--run", "x"), ConfigError, "--run needs --index"),
         (("--space", "nb101", "--architecture", "{"), ConfigError, "must be JSON"),
         (("--space", "nb101", "--architecture", "[]"), InvalidArchitectureError, "nb101: an architecture is"),
         (("--space", "vit", "--architecture", "{}"), ConfigError, "unknown search space 'vit'"),

@@ -268,8 +268,8 @@ def test_pretrain_mixes_families_with_and_without_data(labels: Path, tmp_path: P
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--family", "nb101", "--family", "nb101"), "each --family once, got nb101, nb101"),
-        (("--data", "a.csv", "--data", "b.csv"), "got 2 files and 1 families"),
+        (("--family", "nb101", "--family", "nb101"), "each --space may be given once, got nb101, nb101"),
+        (("--data", "a.csv", "--data", "b.csv"), "got 2 files and 1 search spaces"),
         (("--sample", 10, "--family", "nb101", "--family", "hiaml"), "a batch of 64 needs as many networks, got"),
     ],
 )

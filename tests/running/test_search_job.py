@@ -103,7 +103,7 @@ def test_a_search_leaves_its_results_and_says_where(tmp_path, tracker):
 @pytest.mark.parametrize(
     ("arguments", "error", "says"),
     [
-        ([], ConfigError, "which search space.*hiaml.*--resume"),
+        ([], ConfigError, "search needs --space.*hiaml.*--resume"),
         (["--space", "resnet"], ConfigError, "unknown search space 'resnet'"),
         (["--space", "hiaml", "--objectives", "accuracy:best"], ConfigError, "needs a direction"),
         (["--space", "hiaml", "--searcher", "luck"], ConfigError, "known are nsga2, random"),
