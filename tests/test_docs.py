@@ -29,7 +29,8 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from gennape.jobs.cli import app
+import gennape as gp
+from gennape.jobs.cli import PANELS, app
 from gennape.platform.search.config import search_config
 from gennape.platform.search.driver import run_search
 from gennape.platform.search.islands import LocalIslands
@@ -49,7 +50,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPTS = Path(sys.executable).parent
-PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("examples/*.md")])
 CLI: Any = typer.main.get_command(app)
 #: Programs other than gennape, and what runs them in a test or in every use of the repository.
 OTHERS = {
@@ -59,6 +60,7 @@ OTHERS = {
     "ruff": ".ci/run",
     "mypy": ".ci/run",
     "lint-imports": ".ci/run",
+    "mkdocs": ".ci/run",
     "source .venv/bin/activate": ".ci/run",
     "git clone": ".ci/run",
     "python benchmarks/graph_building.py": "tests/test_docs.py",
@@ -74,6 +76,11 @@ OTHERS = {
 
 #: Pages whose Python blocks are programs.
 PROGRAMS = (
+    "docs/getting-started.md",
+    "docs/tutorials/own-family.md",
+    "docs/tutorials/own-onnx-model.md",
+    "docs/concepts/computation-graph.md",
+    "docs/concepts/fuzzy-ensemble.md",
     "docs/search.md",
     "docs/export.md",
     "docs/import.md",
@@ -186,6 +193,17 @@ def test_every_verb_has_help_and_a_place_in_the_readme(verb: str) -> None:
     assert f"`{verb}`" in (ROOT / "README.md").read_text()
 
 
+def test_groups_of_the_readme_are_the_panels_of_the_help() -> None:
+    rows = re.findall(r"^\| (?:\*\*(\w+)\*\*)? \| \[`(\w+)`\]", (ROOT / "README.md").read_text(), re.MULTILINE)
+    groups: dict[str, list[str]] = {}
+    for group, verb in rows:
+        groups.setdefault(group or next(reversed(groups)), []).append(verb)
+    assert groups == {panel: [verb.__name__ for verb in verbs] for panel, verbs in PANELS.items()}
+    shown = CliRunner().invoke(app, ["--help"]).stdout
+    panels = re.findall(r"^╭─ (\w+) ", shown, re.MULTILINE)
+    assert panels == ["Options", *groups]
+
+
 def test_continuous_integration_runs_what_the_pages_say() -> None:
     """Line by line: of a chain with ``&&`` a shell would not notice a failure in the middle."""
     lines = (ROOT / ".ci" / "run").read_text().splitlines()
@@ -200,7 +218,7 @@ def test_continuous_integration_runs_what_the_pages_say() -> None:
 
 @pytest.mark.parametrize(("page", "name"), [("README.md", "TinyNet"), ("docs/families.md", "Blocks")])
 def test_example_family_passes_the_conformance_suite(page: str, name: str, tmp_path: Path) -> None:
-    (code,) = blocks(ROOT / page, "python")
+    (code,) = [code for code in blocks(ROOT / page, "python") if f"class {name}(" in code]
     space: SearchSpace = getattr(load(code, tmp_path), name)()
     check_search_space(space, n=32)
 
@@ -208,6 +226,7 @@ def test_example_family_passes_the_conformance_suite(page: str, name: str, tmp_p
 @pytest.mark.parametrize("page", PROGRAMS)
 def test_programs_run(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(SEARCHERS, "_own", {})
+    monkeypatch.chdir(tmp_path)
     for code in blocks(ROOT / page, "python"):
         load(code, tmp_path)
 
@@ -324,6 +343,19 @@ def test_finetune_guide(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     assert "fine-tuned on 50 networks" in result.output
     following = [c for c in commands(ROOT / "docs" / "finetune.md") if c.startswith("gennape search")]
     assert following == [result.output.strip().splitlines()[-1].removeprefix("next: ")]
+
+
+@pytest.mark.cluster
+def test_python_of_the_readme(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On fewer evaluations, and a network of the space in place of the one that was exported before."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("GENNAPE_WORKSPACE", raising=False)
+    (code,) = [code for code in blocks(ROOT / "README.md", "python") if "class " not in code]
+    space = family("ofa_mbv3")
+    gp.to_onnx(space.graph(space.sample(np.random.default_rng(0), 1)[0]), "model.onnx")
+    smaller = code.replace("evaluations=2000", "evaluations=120, population=30")
+    assert smaller != code
+    load(smaller, tmp_path)
 
 
 @pytest.mark.cluster
