@@ -113,10 +113,11 @@ def _no_code(folder: str, names: list[str]) -> list[str]:
 
 
 class Roles(Extension):
-    """Reads ``:class:`X``` of docstrings as code: Markdown has no roles."""
+    """Reads ``:class:`X``` of docstrings as code, since Markdown has no roles, and ``Example:`` as a doctest."""
 
     def on_instance(self, *, obj: griffe.Object, **kwargs: Any) -> None:
         """Rewrite the docstring of everything that is loaded."""
         del kwargs
         if obj.docstring:
-            obj.docstring.value = re.sub(r":\w+:`~?([^`]+)`", r"`\1`", obj.docstring.value)
+            text = re.sub(r":\w+:`~?([^`]+)`", r"`\1`", obj.docstring.value)
+            obj.docstring.value = re.sub(r"^( *)Example:$", r"\1Examples:", text, flags=re.MULTILINE)

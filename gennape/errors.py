@@ -2,7 +2,18 @@
 
 
 class GennapeError(Exception):
-    """Root of every error that gennape raises on purpose."""
+    """Root of every error that gennape raises on purpose.
+
+    Its message states what is wrong, what was given, and how to fix it. The subclasses are in ``gennape.errors``.
+
+    Example:
+        >>> import gennape as gp
+        >>> try:
+        ...     gp.family("ofa_mbv2")
+        ... except gp.GennapeError as error:
+        ...     print(type(error).__name__, "did you mean ofa_mbv3?" in str(error))
+        ConfigError True
+    """
 
 
 class InvalidGraphError(GennapeError):

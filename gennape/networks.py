@@ -30,6 +30,9 @@ def from_onnx(path: str | Path, shape: tuple[int, ...] | None = None) -> Computa
         path: The file.
         shape: Sizes of the input, for a file that leaves them open: (channels, height, width), or with the batch of 1.
 
+    Returns:
+        The graph.
+
     Raises:
         InvalidDataError: The file cannot be read, is too large, or is not ONNX.
         InvalidGraphError: A computation graph cannot express some operators; all are listed.
@@ -52,6 +55,9 @@ def to_module(graph: ComputationGraph) -> GraphModule:
 
     Args:
         graph: The network.
+
+    Returns:
+        A ``torch.nn.Module``.
 
     Raises:
         InvalidGraphError: The graph holds an operation that can be priced but not executed.

@@ -18,7 +18,6 @@ import pandas as pd
 import pytest
 
 import gennape as gp
-from gennape import networks
 from gennape.errors import ConfigError, ConformanceError
 from gennape.moved import MOVED
 from gennape.platform.search.config import SearchConfig
@@ -67,13 +66,33 @@ def test_importing_it_is_quick() -> None:
 
 
 def test_examples_run(own_folder: Path) -> None:
-    found = doctest.DocTestFinder().find(networks, globs={"np": np, "folder": own_folder})
-    examples = [test for test in found if test.examples]
-    assert len(examples) == len([name for name in gp.__all__ if gp._HOMES.get(name) == "networks"])
+    """Those of every public name; that of ``search`` starts Ray, and runs in the program of the guide below."""
     runner = doctest.DocTestRunner()
-    for test in examples:
-        runner.run(test)
+    for name in set(gp.__all__) - {"search", "__version__"}:
+        found = doctest.DocTestFinder(recurse=False).find(
+            getattr(gp, name), name, module=False, globs={"np": np, "folder": own_folder}
+        )
+        assert [test for test in found if test.examples], f"{name} has no example"
+        for test in found:
+            runner.run(test)
     assert runner.summarize(verbose=False).failed == 0
+
+
+@pytest.mark.parametrize("name", sorted(set(gp.__all__) - {"__version__"}))
+def test_documentation_has_the_sections(name: str) -> None:
+    """What it is in one sentence, then ``Args:`` of every parameter, ``Returns:``, and an example."""
+    thing = getattr(gp, name)
+    text = inspect.getdoc(thing) or ""
+    first = text.partition("\n\n")[0]
+    assert first.endswith(".")
+    assert "\n" not in first
+    assert "\nExample:\n    >>> import gennape as gp\n" in text
+    own = inspect.isclass(thing) and (thing.__init__ is object.__init__ or issubclass(thing, Exception))
+    parameters = [] if own else [p for p in inspect.signature(thing).parameters if p != "self"]
+    described = re.findall(r"^    \*{0,2}(\w+): ", text.partition("\nArgs:\n")[2].partition("\n\n")[0], re.MULTILINE)
+    assert described == parameters
+    if not inspect.isclass(thing):
+        assert "\nReturns:\n" in text or inspect.signature(thing).return_annotation in (None, "None")
 
 
 def test_things_say_what_they_are() -> None:

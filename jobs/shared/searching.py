@@ -41,10 +41,10 @@ def search(
     address: str | None = None,
     tracking_uri: str | None = None,
 ) -> SearchResult:
-    """Search for the networks of a family that no other beats in all objectives.
+    """Find the Pareto front of a search space.
 
-    It starts Ray and serves the predictor on this machine, shows its progress on stderr, and leaves its run in the
-    workspace, where ``gennape ui``, ``gennape export`` and ``gennape search --resume`` find it.
+    Starts Ray and serves the predictor on this machine, shows progress on stderr, and leaves the run in the workspace,
+    where ``gennape ui``, ``gennape export`` and ``gennape search --resume`` find it.
 
     Args:
         space: A search space: by name, or an object, of a class of your own too.

@@ -36,9 +36,25 @@ __all__ = ["GenerationRecord", "SearchResult", "run_search"]
 
 @dataclass(frozen=True, eq=False, repr=False)
 class SearchResult:
-    """The end of a search: its front as a data frame, and why it ended.
+    """The result of a search: its Pareto front, and why it ended.
 
-    ``evaluations`` are read from the log in ``folder`` when they are first asked for.
+    ``evaluations``, a data frame of every network, is read from the log in ``folder`` on first use. A notebook shows a
+    result as a picture and a table.
+
+    Args:
+        front: One row per network, sorted by accuracy, the best first: ``index``, accuracy in percent, cost, and the
+            architecture as JSON.
+        hypervolume: The volume that the front dominates, in the product of the objectives' units.
+        reason: Why the search ended.
+        folder: Where the run is stored.
+
+    Example:
+        >>> import gennape as gp
+        >>> import pandas as pd
+        >>> front = pd.DataFrame({"accuracy": [93.5, 91.0], "flops": [6e8, 2e8], "architecture": ["a", "b"]})
+        >>> result = gp.SearchResult(front, 1.0, "all evaluations are done", folder)  # as gp.search returns it
+        >>> result.best(flops=3e8)["architecture"]
+        'b'
     """
 
     front: pd.DataFrame
@@ -68,16 +84,13 @@ class SearchResult:
         """The network of the front with the highest accuracy within limits.
 
         Args:
-            **limits: For measures of the front the worst that will do: the highest of ``flops``, ``macs`` and
-                ``params``, the lowest of ``accuracy`` (percent).
+            **limits: The largest ``flops``, ``macs`` or ``params``, or the smallest ``accuracy`` (percent).
 
         Returns:
-            Its row of :attr:`front`.
+            Its row of ``front``.
 
         Raises:
-            ConfigError: A limit is of something that the front does not hold, or no network is within all of them.
-
-        Example: ``result.best(flops=300e6)``
+            ConfigError: The front does not hold the measure of a limit, or no network is within all limits.
         """
         known = [name for name in self.front.columns if name in NAMES]
         wrong = [name for name in limits if name not in known]

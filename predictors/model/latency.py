@@ -26,11 +26,25 @@ class Latencies:
 
 
 class LatencyPredictor:
-    """Latency of networks on one device, learnt from some measured there.
+    """Predicts the latency of networks on one device, learnt from some measurements there.
 
-    The logarithm of latency is a Gaussian process (see :func:`fit_process`) around a line in that of FLOPs, over the
-    structure of the networks and what the encoder of ``ensemble`` pools of them: latency is log-normal. The ensemble
-    stays as it is; predictors for many devices can share one, and then compute each set of graphs once.
+    The logarithm of latency is a Gaussian process around a line in the logarithm of FLOPs. Its inputs are the structure
+    of the networks and what the encoder of ``ensemble`` pools of them. The ensemble stays as it is. Predictors for many
+    devices can share one, and then compute each set of graphs once.
+
+    Args:
+        ensemble: The predictor whose encoder is used, such as :func:`load_pretrained` gives.
+
+    Example:
+        >>> import gennape as gp
+        >>> space = gp.family("ofa_mbv3")
+        >>> graphs = space.graphs(space.sample(np.random.default_rng(0), 60))
+        >>> few = graphs.take(np.arange(50))
+        >>> milliseconds = 2 + gp.flops(few) / 1e8  # your measurements
+        >>> device = gp.LatencyPredictor(gp.load_pretrained()).fit(few, milliseconds)
+        >>> latencies = device.predict(graphs)
+        >>> latencies.milliseconds.shape, bool((latencies.deviation > 0).all())
+        ((60,), True)
     """
 
     def __init__(self, ensemble: FuzzyEnsemble) -> None:
@@ -38,11 +52,20 @@ class LatencyPredictor:
         self._process: GaussianProcess | None = None
 
     def fit(self, graphs: PackedGraphs, milliseconds: Float64[np.ndarray, " g"]) -> LatencyPredictor:
-        """Learn from measured networks, and return this predictor; about a second for 50.
+        """Learn from measured networks; takes about a second for 50.
 
-        What earlier calls taught is forgotten, and nothing is random. Raises :class:`InvalidDataError` when there is no
-        measurement, not one per network, or one that is not finite and above 0; :class:`InvalidGraphError` when a graph
-        holds no nodes.
+        Earlier calls are forgotten, and nothing is random.
+
+        Args:
+            graphs: The measured networks, g of them.
+            milliseconds: float64 [g], their latencies.
+
+        Returns:
+            This predictor.
+
+        Raises:
+            InvalidDataError: There is no measurement, not one per network, or one that is not finite and above 0.
+            InvalidGraphError: A graph holds no nodes.
         """
         check_latencies(graphs, milliseconds)
         known = _described(graphs, self._ensemble.describe(graphs, keep=False))
@@ -50,9 +73,17 @@ class LatencyPredictor:
         return self
 
     def predict(self, graphs: PackedGraphs) -> Latencies:
-        """Predict; a graph's row does not depend on which other graphs are in the set.
+        """Predict latencies. The row of a graph does not depend on the other graphs in the set.
 
-        Raises :class:`InvalidDataError` before :meth:`fit`, :class:`InvalidGraphError` when a graph holds no nodes.
+        Args:
+            graphs: Any networks, g of them.
+
+        Returns:
+            ``milliseconds`` [g], the medians, and ``deviation`` [g], in milliseconds.
+
+        Raises:
+            InvalidDataError: :meth:`fit` was not called before.
+            InvalidGraphError: A graph holds no nodes.
         """
         if self._process is None:
             raise InvalidDataError(

@@ -44,23 +44,38 @@ REGISTRY: Registry[SearchSpace] = Registry(
 
 
 def families() -> tuple[SearchSpace, ...]:
-    """All search spaces: those that ship, in the order of their names, then those of packages and registered ones."""
+    """All search spaces: those that ship, in the order of their names, then those of packages and registered ones.
+
+    Returns:
+        One object per search space.
+
+    Example:
+        >>> import gennape as gp
+        >>> [space.name for space in gp.families()][:3]
+        ['hiaml', 'inception', 'nb101']
+    """
     return REGISTRY.all()
 
 
 def family(space: str | SearchSpace) -> SearchSpace:
-    """A search space by its name; an object is given back as it is.
+    """The search space of a name.
 
     Args:
-        space: The name of a space that ships, that an installed package offers, or that was registered; or a space.
+        space: The name of a search space that ships, that an installed package offers, or that was registered, as after
+            ``--space`` on the command line. A search space is given back as it is.
+
+    Returns:
+        The search space.
 
     Raises:
-        ConfigError: No space is called so; the message lists those that are known.
+        ConfigError: No search space has this name. The message lists those that are known.
 
     Example:
         >>> import gennape as gp
-        >>> gp.family("nb201").name
-        'nb201'
+        >>> space = gp.family("nb201")
+        >>> space.validate(space.sample(np.random.default_rng(0), 10))
+        >>> space.encode(space.decode("|none~0|+|none~0|none~1|+|nor_conv_3x3~0|none~1|none~2|"))
+        '|none~0|+|none~0|none~1|+|nor_conv_3x3~0|none~1|none~2|'
     """
     return space if isinstance(space, SearchSpace) else REGISTRY.find(space)
 

@@ -24,9 +24,21 @@ Architecture = Any
 
 @dataclass(frozen=True, slots=True)
 class Gene:
-    """One position of a genome: the value at index ``i`` of ``values`` is written as the integer ``i``.
+    """One position of a genome, and the values that it can take.
 
-    ``sampled`` restricts what sampling and mutation draw (indices); every value stays valid in a genome.
+    A genome holds integers: ``i`` stands for ``values[i]``.
+
+    Args:
+        name: What the gene decides, as errors call it.
+        values: The possible values.
+        sampled: Indices of the values that sampling and mutation draw; None draws all. Every value stays valid in a
+            genome.
+
+    Example:
+        >>> import gennape as gp
+        >>> gene = gp.Gene("kernel", (3, 5, 7), sampled=(0, 1))
+        >>> gene.values[2], gene.drawn
+        (7, (0, 1))
     """
 
     name: str
@@ -40,11 +52,32 @@ class Gene:
 
 
 class SearchSpace(ABC):
-    """A family of architectures.
+    """A search space: what varies between its networks, and which graph each of them is.
 
-    A new family gives ``name``, ``genes``, ``encode``, ``decode`` and ``emit``; where some genes do not matter under
-    others it overrides ``canonical``, and where not every genome is an architecture ``feasible``. Everything else is
-    derived. Genomes are int64 arrays [n, g]; every method that draws takes the generator.
+    A subclass gives ``name``, ``genes``, ``encode``, ``decode`` and ``emit``. If some genes do not matter under others,
+    it overrides ``canonical``. If not every genome is an architecture, it overrides ``feasible``. Sampling, mutation,
+    crossover, validation and graphs are derived. Genomes are int64 arrays [n, g], with one column per gene. Every
+    method that draws takes a generator.
+
+    Example:
+        >>> import gennape as gp
+        >>> class Plain(gp.SearchSpace):
+        ...     name = "plain"
+        ...     genes = (gp.Gene("width", (16, 32)), gp.Gene("kernel", (3, 5)))
+        ...     def encode(self, genome):
+        ...         return [gene.values[i] for gene, i in zip(self.genes, genome)]
+        ...     def decode(self, architecture):
+        ...         return np.array([gene.values.index(v) for gene, v in zip(self.genes, architecture)])
+        ...     def emit(self, b, genome):
+        ...         width, kernel = self.encode(genome)
+        ...         x = b.relu(b.conv(b.input(3, 32, 32), width, kernel))
+        ...         return b.linear(b.mean(x), 10)
+        >>> space = Plain()
+        >>> graphs = space.graphs(space.sample(np.random.default_rng(0), 4))
+        >>> graphs
+        PackedGraphs(4 graphs, 24 nodes)
+        >>> gp.params(space.graph(space.decode([16, 3])))
+        602
     """
 
     #: Key of the family in files, on the command line and in tracking.

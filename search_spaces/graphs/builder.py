@@ -27,7 +27,29 @@ P = ParamSpec("P")
 
 
 class GraphBuilder:
-    """Collects fragments and joins them into one graph. Nodes are stored in the order in which they are added."""
+    """Builds a computation graph, one operation at a time.
+
+    Every method adds an operation and returns its output, a :class:`Value` with the channels ``c``, height ``h`` and
+    width ``w``. Nodes are stored in the order in which they are added. Shapes are checked as you go.
+
+    Args:
+        published: Whether a search space should emit the graph that was published of a network where it differs from
+            the network.
+
+    Raises:
+        InvalidGraphError: Shapes do not fit, or the graph has more than 32,768 nodes.
+
+    Example:
+        >>> import gennape as gp
+        >>> b = gp.GraphBuilder()
+        >>> x = b.input(3, 32, 32)
+        >>> x = b.relu(b.batchnorm(b.conv(x, 16, kernel=3, stride=2)))
+        >>> (x.c, x.h, x.w)
+        (16, 16, 16)
+        >>> _ = b.output(b.linear(b.mean(x), 10))
+        >>> b.build()
+        ComputationGraph(7 nodes, 3x32x32 to 10x1x1)
+    """
 
     def __init__(self, published: bool = False) -> None:
         #: Whether a family should emit the graph that was published of a network where it differs from the network.

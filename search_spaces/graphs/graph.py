@@ -35,13 +35,27 @@ _MOST_WORK = 2.0**56  # an upper bound of a node's multiply-accumulates, so that
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class ComputationGraph:
-    """An executable network of primitive operations.
+    """An executable network of primitive operations, with n nodes and e edges.
 
-    ``nodes``   int32 [n, a]: one row per operation, columns as in :class:`Column`.
-    ``scalars`` float64 [n]: the one real parameter an operation may have (epsilon of a normalisation, slope of a leaky
-    ReLU, exponent of a power, constant of a scale, shift or padding, multiply-accumulates of an other), else 0.
-    ``edges``   int32 [e, 2]: (source, target); the edges into one node stand in the order of its inputs. The same pair
-    may stand twice (``x + x``).
+    The operations have the codes of GENNAPE's vocabulary (Mills et al., AAAI 2023) and further ones.
+
+    Args:
+        nodes: int32 [n, a], one row per operation, with the columns of :class:`Column`.
+        scalars: float64 [n], the one real parameter an operation may have (epsilon of a normalisation, slope of a leaky
+            ReLU, exponent of a power, constant of a scale, shift or padding, multiply-accumulates of an operation that
+            is not in the vocabulary), else 0.
+        edges: int32 [e, 2], (source, target). The edges into one node are in the order of its inputs. A pair may
+            repeat (``x + x``).
+
+    Example:
+        >>> import gennape as gp
+        >>> b = gp.GraphBuilder()
+        >>> _ = b.output(b.relu(b.conv(b.input(3, 32, 32), 16, kernel=3)))
+        >>> graph = b.build()
+        >>> graph
+        ComputationGraph(4 nodes, 3x32x32 to 16x32x32)
+        >>> graph.edges.tolist()
+        [[0, 1], [1, 2], [2, 3]]
     """
 
     nodes: Int32[np.ndarray, "n a"]
@@ -82,10 +96,27 @@ class ComputationGraph:
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class PackedGraphs:
-    """Many graphs in one set of arrays: the form that storage, cost, hashing and predictors take.
+    """Many graphs in one set of arrays, which storage, cost, hashing and predictors take.
 
-    Node and edge arrays are concatenated; edges hold global node indices; graph ``g`` owns nodes
-    ``node_offsets[g]:node_offsets[g + 1]`` and edges ``edge_offsets[g]:edge_offsets[g + 1]``.
+    The arrays are those of :class:`ComputationGraph`, concatenated. Graph ``i`` owns nodes
+    ``node_offsets[i]:node_offsets[i + 1]`` and edges ``edge_offsets[i]:edge_offsets[i + 1]``. ``graphs[i]`` is one
+    graph, and ``len(graphs)`` their number g.
+
+    Args:
+        nodes: int32 [n, a], the operations of all graphs.
+        scalars: float64 [n].
+        edges: int64 [e, 2], (source, target), counted over the nodes of all graphs.
+        node_offsets: int64 [g + 1].
+        edge_offsets: int64 [g + 1].
+
+    Example:
+        >>> import gennape as gp
+        >>> space = gp.family("hiaml")
+        >>> graphs = space.graphs(space.sample(np.random.default_rng(0), 100))
+        >>> len(graphs), len(graphs.take(np.array([0, 0, 5])))
+        (100, 3)
+        >>> gp.flops(graphs).shape
+        (100,)
     """
 
     nodes: Int32[np.ndarray, "n a"]
@@ -140,7 +171,21 @@ def _ranges(
 
 
 def pack(graphs: Sequence[ComputationGraph]) -> PackedGraphs:
-    """Concatenate graphs into one packed set; an empty sequence gives an empty set."""
+    """Concatenate graphs into one packed set.
+
+    Args:
+        graphs: Any number of graphs, also none.
+
+    Returns:
+        The set, in the same order.
+
+    Example:
+        >>> import gennape as gp
+        >>> spaces = (gp.family("nb201"), gp.family("hiaml"))
+        >>> mixed = gp.pack([space.graph(space.sample(np.random.default_rng(0), 1)[0]) for space in spaces])
+        >>> mixed[1] == spaces[1].graph(spaces[1].sample(np.random.default_rng(0), 1)[0])
+        True
+    """
     node_offsets = offsets_of(np.array([g.n_nodes for g in graphs], np.int64))
     edge_counts = np.array([len(g.edges) for g in graphs], np.int64)
     if not graphs:

@@ -85,7 +85,33 @@ _MAX_NUMBERS = 2**40
 
 
 def from_torch(module: nn.Module | ExportedProgram, example: Example | None = None) -> ComputationGraph:
-    """The computation graph of ``module`` in evaluation mode; see :func:`trace`."""
+    """Read a PyTorch network as a computation graph, in evaluation mode.
+
+    The module runs once, on an image without numbers. It is left as it was, and its weights are neither copied nor
+    moved. `gennape.search_spaces.importing.torch.trace` also tells which weights belong to which node.
+
+    Args:
+        module: An ``nn.Module``, or what ``torch.export.export`` gives.
+        example: One image, [1, c, h, w] or [c, h, w], or only its (channels, height, width). An exported program with
+            fixed sizes needs none.
+
+    Returns:
+        The graph.
+
+    Raises:
+        InvalidDataError: The example is no image.
+        InvalidGraphError: The module fails on it, does not return one tensor, or calls functions that no operation
+            stands for. All of these are listed, each with the path of the module that calls it.
+
+    Example:
+        >>> import gennape as gp
+        >>> from torch import nn
+        >>> pool = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        >>> module = nn.Sequential(nn.Conv2d(3, 16, 3), nn.BatchNorm2d(16), nn.ReLU(), pool, nn.Linear(16, 10))
+        >>> graph = gp.from_torch(module, (3, 32, 32))
+        >>> gp.params(graph) == sum(p.numel() for p in module.parameters())
+        True
+    """
     return trace(module, example).graph
 
 

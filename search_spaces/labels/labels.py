@@ -74,5 +74,33 @@ def label_blocks(
 def read_labels(
     path: str | Path, space: str | SearchSpace, column: str | None = None, rejected: Rejected | None = None
 ) -> LabelledArchitectures:
-    """All labelled rows of ``space`` in a file of any known format; see :func:`label_blocks`."""
+    """Read the labelled architectures of a search space from a file of any known format.
+
+    `gennape data` lists the formats. `gennape.search_spaces.labels.labels.label_blocks` reads a large file in blocks.
+
+    Args:
+        path: The file or folder.
+        space: The search space of the rows: its name, or the object.
+        column: The column of the label; None takes the usual accuracy of the format.
+        rejected: Called with each row that cannot be read; None raises at the first one.
+
+    Returns:
+        ``genomes`` int64 [n, g]; ``accuracy`` float64 [n], in percent, or in the unit of ``column``; ``identity``, a
+        hash that equal architectures share; ``table``, a data frame of all columns; and which rows were sampled at
+        random or picked by an optimiser.
+
+    Raises:
+        InvalidDataError: The file is missing or empty, has none of the known formats, holds another search space, or,
+            where ``rejected`` is None, has a row that cannot be read.
+
+    Example:
+        >>> import gennape as gp
+        >>> rows = ['architecture,acc', '"[""hiaml_z"",""hiaml_a22"",""hiaml_b23"",""hiaml_l20""]",92.31']
+        >>> _ = (folder / "labels.csv").write_text("\\n".join(rows))
+        >>> labels = gp.read_labels(folder / "labels.csv", gp.family("hiaml"))
+        >>> labels.accuracy
+        array([92.31])
+        >>> len(gp.family("hiaml").graphs(labels.genomes))
+        1
+    """
     return concatenate(label_blocks(Path(path), family(space), column, rejected), Path(path))
