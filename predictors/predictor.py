@@ -30,9 +30,16 @@ class Predictor(ABC):
 
     @abstractmethod
     def predict(self, graphs: PackedGraphs) -> Prediction:
-        """Predict; a graph's row does not depend on which other graphs are in the set.
+        """Predict accuracies. The row of a graph does not depend on the other graphs in the set.
 
-        Raises :class:`gennape.errors.InvalidGraphError` when a graph holds no nodes.
+        Args:
+            graphs: The networks, g of them.
+
+        Returns:
+            One row per graph.
+
+        Raises:
+            InvalidGraphError: A graph holds no nodes.
         """
 
     def rank(self, graphs: PackedGraphs) -> Int64[np.ndarray, " g"]:
@@ -45,11 +52,20 @@ class TunablePredictor(Predictor):
 
     @abstractmethod
     def fit(self, graphs: PackedGraphs, accuracy: Float64[np.ndarray, " g"]) -> TunablePredictor:
-        """Fine-tune this predictor on labelled networks of the target family, and return it.
+        """Fine-tune this predictor on labelled networks of a search space.
 
-        ``accuracy`` [g] in percent. What earlier calls taught is forgotten; no labels give back the zero-shot
-        predictor. Equal labels give equal predictions, bit for bit. ``copy.copy`` beforehand keeps the untuned one.
-        Raises :class:`gennape.errors.InvalidDataError` for labels that do not match the graphs or are not finite.
+        Earlier calls are forgotten, and no labels restore the zero-shot predictor. Equal labels give equal predictions,
+        bit for bit. ``copy.copy`` beforehand keeps the untuned predictor.
+
+        Args:
+            graphs: The labelled networks, g of them.
+            accuracy: float64 [g], in percent.
+
+        Returns:
+            This predictor.
+
+        Raises:
+            InvalidDataError: Labels do not match the graphs or are not finite.
         """
 
     @abstractmethod

@@ -61,14 +61,14 @@ class _Kept:
 
 
 class FuzzyEnsemble(TunablePredictor):
-    """A trained network as a predictor.
+    """The predictor: members for networks like those of the training, a scaling law for others.
 
-    Networks like those of the training are answered by the members, others by the scaling law, and between both in the
-    measure of familiarity. After :meth:`fit` a Gaussian process around these answers answers, of the logarithm of the
-    error (100 % - accuracy): errors differ by factors, and the worst networks would else decide.
+    Between both, predictions are weighted by the in-distribution score. After :meth:`fit` a Gaussian process predicts
+    the logarithm of the error (100 % - accuracy) around these predictions, because errors differ by factors and the
+    worst networks would dominate otherwise.
 
-    Computes in double precision and rounds accuracies to 1e-6 percent, so that an answer does not depend on which
-    other graphs it was computed with: the same architecture gets the same bytes from any batch.
+    Computes in double precision and rounds accuracies to 1e-6 percent, so that a prediction does not depend on the
+    other graphs in its batch: the same architecture gets the same bytes from any batch.
     """
 
     #: What :meth:`fit` learnt; None zero-shot.
@@ -85,9 +85,17 @@ class FuzzyEnsemble(TunablePredictor):
         self._kept = _Kept()
 
     def predict(self, graphs: PackedGraphs) -> Prediction:
-        """Accuracy in percent and memberships, see :meth:`TunablePredictor.predict`.
+        """Predict accuracies. The row of a graph does not depend on the other graphs in the set.
 
-        The deviation, after :meth:`fit`, is half the width of the interval that holds 68 %.
+        Args:
+            graphs: The networks, g of them.
+
+        Returns:
+            ``accuracy`` [g] in percent; ``memberships`` [g, c] in the c fuzzy clusters, summing to 1; and after
+            :meth:`fit` ``deviation`` [g], half the width of the interval that holds 68 %, in percent (None before).
+
+        Raises:
+            InvalidGraphError: A graph holds no nodes.
         """
         seen = self._look(graphs)
         memberships = np.round(seen.view.memberships, 9)
@@ -99,7 +107,21 @@ class FuzzyEnsemble(TunablePredictor):
         return Prediction(np.round(100 - error, 6), memberships, np.round(deviation, 6))
 
     def fit(self, graphs: PackedGraphs, accuracy: Float64[np.ndarray, " g"]) -> FuzzyEnsemble:
-        """Fine-tune on labelled networks of the target family, see :meth:`TunablePredictor.fit`; about a second."""
+        """Fine-tune on labelled networks of a search space; takes about a second for 50.
+
+        Earlier calls are forgotten, and no labels restore the zero-shot predictor.
+
+        Args:
+            graphs: The labelled networks, g of them.
+            accuracy: float64 [g], in percent.
+
+        Returns:
+            This predictor.
+
+        Raises:
+            InvalidDataError: Labels do not match the graphs, are not finite, or are no percentages.
+            InvalidGraphError: A graph holds no nodes.
+        """
         check_labels(graphs, accuracy)
         _refuse_empty(graphs)
         process = fit_process(self.describe(graphs, keep=False), _log_error(accuracy)) if len(accuracy) else None
@@ -108,13 +130,28 @@ class FuzzyEnsemble(TunablePredictor):
         return self
 
     def embed(self, graphs: PackedGraphs) -> Float64[np.ndarray, "g d"]:
-        """Embeddings of graphs, by the encoder as it was pretrained: labels play no part."""
+        """Embed graphs with the encoder as it was pretrained, without labels.
+
+        Args:
+            graphs: The networks, g of them.
+
+        Returns:
+            float64 [g, d]; similar networks are close together.
+        """
         with torch.inference_mode():
             pooled = torch.from_numpy(self.describe(graphs).pooled)
             return np.asarray(self.pretrained.readout(pooled).numpy())
 
     def choose(self, graphs: PackedGraphs, n: int) -> Int64[np.ndarray, " n"]:
-        """Which ``n`` of these networks to label: those that tell most about all of them; see :func:`choose`."""
+        """Select the networks to label: those whose labels would leave the least uncertainty about all.
+
+        Args:
+            graphs: Candidates, at most 4,096, drawn at random.
+            n: How many to select.
+
+        Returns:
+            int64 [n], indices of ``graphs``.
+        """
         return choose(self.describe(graphs), n)
 
     def describe(self, graphs: PackedGraphs, keep: bool = True) -> Known:

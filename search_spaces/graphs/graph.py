@@ -88,7 +88,14 @@ class ComputationGraph:
     __hash__ = None  # type: ignore[assignment]
 
     def relabel(self, order: Int64[np.ndarray, " n"]) -> ComputationGraph:
-        """The same network with its nodes stored in ``order``: new node ``i`` is old node ``order[i]``."""
+        """The same network with its nodes in another order.
+
+        Args:
+            order: int64 [n], a permutation: new node ``i`` is old node ``order[i]``.
+
+        Returns:
+            The graph.
+        """
         position = np.empty(self.n_nodes, np.int32)
         position[order] = np.arange(self.n_nodes, dtype=np.int32)
         return ComputationGraph(self.nodes[order], self.scalars[order], position[self.edges])
@@ -146,7 +153,14 @@ class PackedGraphs:
         return ComputationGraph(self.nodes[n0:n1], self.scalars[n0:n1], (self.edges[e0:e1] - n0).astype(np.int32))
 
     def take(self, indices: Int64[np.ndarray, " k"]) -> PackedGraphs:
-        """The graphs at ``indices``, in that order, repetitions allowed."""
+        """Some of the graphs.
+
+        Args:
+            indices: int64 [k], in any order, with or without repetitions.
+
+        Returns:
+            A set of k graphs.
+        """
         n_count, e_count = np.diff(self.node_offsets)[indices], np.diff(self.edge_offsets)[indices]
         node_offsets, edge_offsets = offsets_of(n_count), offsets_of(e_count)
         node_rows = _ranges(self.node_offsets[indices], n_count, node_offsets)
