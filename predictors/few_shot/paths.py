@@ -1,7 +1,7 @@
-"""The ways through a network, from its input to its output: what lies on them, how long they are.
+"""Path features: what lies on the paths from a network's input to its output, and how long these paths are.
 
-Cells of many families differ less in their operations than in how these follow one another: a skip makes a short way
-around a long one.
+Cells of many families differ less in their operations than in the order of these: a skip connection makes a short path
+beside a long one.
 """
 
 from __future__ import annotations
@@ -15,41 +15,42 @@ from gennape.predictors.encoder.features import steps
 from gennape.search_spaces.graphs.graph import Column, PackedGraphs, offsets_of, topological_levels
 from gennape.search_spaces.graphs.ops import WEIGHTED, Op
 
-_MET = (
+_NODE_KINDS = (
     "1x1", "3x3", "larger", "grouped 3x3", "grouped 5x5", "grouped larger", "maximum pools", "average pools", "sums",
     "concatenations",
 )  # fmt: skip
-_COUNTED = ("layers", "spatial layers", "pools")
-#: Names of the columns that :func:`ways` fills.
-WAYS = (
-    *(f"{kind} on the way" for kind in _MET),
-    *(f"{which} way in {what}" for which in ("shortest", "longest") for what in _COUNTED),
+_LENGTHS = ("layers", "spatial layers", "pools")
+#: Names of the columns of :func:`path_features`.
+PATH_FEATURES = (
+    *(f"{kind} on a path" for kind in _NODE_KINDS),
+    *(f"{which} path in {what}" for which in ("shortest", "longest") for what in _LENGTHS),
 )
 
 
-def ways(
-    graphs: PackedGraphs, op: Int64[np.ndarray, " n"], met: Float64[np.ndarray, " n"]
+def path_features(
+    graphs: PackedGraphs, op: Int64[np.ndarray, " n"], visits: Float64[np.ndarray, " n"]
 ) -> Float64[np.ndarray, "g w"]:
-    """One row per graph, columns as in :data:`WAYS`, all as ``log(1 + x)``.
+    """One row per graph, columns as in :data:`PATH_FEATURES`, all as ``log(1 + x)``.
 
-    ``op`` and ``met`` are those of :func:`.operations` and :func:`met_on_the_way`. ``on the
-    way`` are expected numbers on a random walk; the shortest and the longest way are those with the fewest and the most
-    layers (convolutions), layers larger than 1x1, or pools. Raises :class:`InvalidGraphError` for a cycle.
+    ``op`` and ``visits`` come from :func:`.operations` and :func:`visit_probability`. Columns ``on a path`` are
+    expected counts on a random walk; the shortest and the longest path are those with the fewest and the most layers
+    (convolutions), layers larger than 1x1, or pools. Raises :class:`InvalidGraphError` for a cycle.
     """
     owner, n = graphs.graph_index, len(graphs)
     kinds = _kinds(graphs, op)
-    walked = [np.bincount(owner, met * kind, n) for kind in kinds]
+    expected = [np.bincount(owner, visits * kind, n) for kind in kinds]
     layer = np.any(kinds[:6], axis=0)
     spatial = layer & _spatial(graphs)
     lengths = np.stack([layer, spatial, kinds[6] | kinds[7]], axis=1).astype(np.float64)
     extremes = _extremes(graphs, op, np.concatenate([lengths, -lengths], axis=1))
-    return np.log1p(np.concatenate([np.stack(walked, axis=1), np.abs(extremes)], axis=1))
+    return np.log1p(np.concatenate([np.stack(expected, axis=1), np.abs(extremes)], axis=1))
 
 
-def met_on_the_way(graphs: PackedGraphs, op: Int64[np.ndarray, " n"]) -> Float64[np.ndarray, " n"]:
-    """How probably a walk from the output to the input passes each node, picking among what feeds a step at random.
+def visit_probability(graphs: PackedGraphs, op: Int64[np.ndarray, " n"]) -> Float64[np.ndarray, " n"]:
+    """Probability that a random walk from the output to the input visits each node.
 
-    Steps are passed, not nodes: in whatever order the terms of a sum are added, each is picked alike.
+    The walk picks uniformly among the producers of a step. It passes steps, not nodes, so that the order in which the
+    terms of a sum are added makes no difference.
     """
     leads, step_of = steps(graphs, op)
     source, target = step_of[graphs.edges[:, 0]], step_of[graphs.edges[:, 1]]
@@ -61,12 +62,12 @@ def met_on_the_way(graphs: PackedGraphs, op: Int64[np.ndarray, " n"]) -> Float64
     walk = csr_array((1 / inputs[target], (source, target)), shape=(len(leads), len(leads)))
     reached = np.zeros(len(leads))
     reached[step_of[op == Op.OUTPUT]] = 1
-    met = reached
+    visits = reached
     for _ in range(len(leads)):
         reached = walk @ reached
         if not reached.any():  # as soon as the deepest network was walked through
-            return met[step_of]
-        met = met + reached
+            return visits[step_of]
+        visits = visits + reached
     raise InvalidGraphError("a graph holds a cycle; networks run from their input to their output")
 
 
@@ -75,7 +76,7 @@ def _spatial(graphs: PackedGraphs) -> Bool[np.ndarray, " n"]:
 
 
 def _kinds(graphs: PackedGraphs, op: Int64[np.ndarray, " n"]) -> Bool[np.ndarray, "k n"]:
-    """Which nodes are of each kind of :data:`_MET`, by the larger side of their window."""
+    """Which nodes are of each kind of :data:`_NODE_KINDS`, by the larger side of their window."""
     layer = np.isin(op, WEIGHTED) & (op != Op.LINEAR)
     window = graphs.nodes[:, [Column.KERNEL_H, Column.KERNEL_W]].max(1)
     grouped = layer & (graphs.nodes[:, Column.GROUPS] > 1)
@@ -90,7 +91,7 @@ def _kinds(graphs: PackedGraphs, op: Int64[np.ndarray, " n"]) -> Bool[np.ndarray
 def _extremes(
     graphs: PackedGraphs, op: Int64[np.ndarray, " n"], lengths: Float64[np.ndarray, "n k"]
 ) -> Float64[np.ndarray, "g k"]:
-    """The smallest sums of ``lengths`` over the nodes of a way that ends in an output; 0 where none does."""
+    """The smallest sums of ``lengths`` over the nodes of a path to an output; 0 where there is no path."""
     levels = topological_levels(graphs)
     order = np.concatenate([np.zeros(0, np.int64), *levels])
     rank = np.empty(len(order), np.int64)

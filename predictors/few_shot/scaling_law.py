@@ -1,4 +1,4 @@
-"""The scaling law: how accuracy grows with a network's size, for families that no label was seen of."""
+"""The scaling law: how accuracy grows with a network's size, for search spaces without labels."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from gennape.errors import InvalidDataError
 from gennape.predictors.bounds import Finite, Scale
 from gennape.predictors.few_shot.structure import STRUCTURE
 
-#: What the law looks at: size, the share of pools on a walk, and how many layers even the shortest way must pass.
-TERMS = ("size", "pools on the way", "shortest way in spatial layers")
+#: Inputs of the law: size, the share of pools on a random walk, and the layers on the shortest path.
+TERMS = ("size", "pools on a path", "shortest path in spatial layers")
 _COLUMNS = [STRUCTURE.index(term) for term in TERMS]
-#: What is believed of the terms before any label: a deviation of accuracy's rank per unit of size, no more.
-_BELIEF = np.array([1.0, 0.0, 0.0])
-#: How strong that belief is, as a share of the labels.
+#: Prior weights of the terms: one deviation of accuracy's rank per unit of size, nothing else.
+_PRIOR_WEIGHTS = np.array([1.0, 0.0, 0.0])
+#: Strength of that prior, as a share of the labels.
 _STRENGTH = 0.4
 
 
@@ -25,8 +25,9 @@ _STRENGTH = 0.4
 class ScalingLaw:
     """accuracy = 100 - exp(level - decay x score) percent, score being the sum of ``weights`` x :data:`TERMS`.
 
-    Errors of networks fall as powers of their size (Hestness et al., 2017). One family tells how fast, and what its
-    layers add at the same size; that resolution counts too, no family of one resolution can tell: see ``structure``.
+    Errors of networks fall as powers of their size (Hestness et al., 2017). One family shows how fast, and what its
+    layers add at equal size; the effect of resolution cannot be fitted on a family of one resolution: see
+    ``structure``.
     """
 
     weights: tuple[Finite, Finite, Finite]
@@ -34,7 +35,7 @@ class ScalingLaw:
     decay: Scale
 
     def score(self, structure: Float64[np.ndarray, "g s"]) -> Float64[np.ndarray, " g"]:
-        """What networks are ranked by, without bounds."""
+        """The unbounded score that networks are ranked by."""
         return structure[:, _COLUMNS] @ np.array(self.weights)
 
     def accuracy(self, structure: Float64[np.ndarray, "g s"]) -> Float64[np.ndarray, " g"]:
@@ -45,9 +46,9 @@ class ScalingLaw:
 def fit_scaling_law(structure: Float64[np.ndarray, "g s"], accuracy: Float64[np.ndarray, " g"]) -> ScalingLaw:
     """The law of a labelled family.
 
-    The weights are those of a ridge regression of accuracy's normal scores around :data:`_BELIEF`, on standardised
-    terms; ranks, for a few failed trainings would else decide. Raises :class:`InvalidDataError` for fewer than three
-    labels or labels that are all the same.
+    The weights come from a ridge regression of accuracy's normal scores, shrunk towards :data:`_PRIOR_WEIGHTS`, on
+    standardised terms. It fits ranks, because a few failed trainings would otherwise dominate. Raises
+    :class:`InvalidDataError` for fewer than three labels or labels that are all the same.
     """
     if len(accuracy) < 3 or np.ptp(accuracy) == 0:
         raise InvalidDataError(
@@ -57,9 +58,9 @@ def fit_scaling_law(structure: Float64[np.ndarray, "g s"], accuracy: Float64[np.
     deviation = np.maximum(terms.std(0), 1e-9)
     x = (terms - terms.mean(0)) / deviation
     y = norm.ppf((rankdata(accuracy) - 0.5) / len(accuracy))
-    belief = _BELIEF * deviation
+    prior = _PRIOR_WEIGHTS * deviation
     gram = x.T @ x / len(x) + _STRENGTH * np.eye(len(TERMS))
-    weights = (belief + np.linalg.solve(gram, x.T @ (y - x @ belief) / len(x))) / deviation
+    weights = (prior + np.linalg.solve(gram, x.T @ (y - x @ prior) / len(x))) / deviation
     slope, level = np.polyfit(terms @ weights, np.log(np.maximum(100 - accuracy, 0.1)), 1)
     first, second, third = (float(weight) for weight in weights)
     return ScalingLaw((first, second, third), float(level), float(max(-slope, 1e-6)))

@@ -1,4 +1,4 @@
-"""What a network is as a whole: its size, its shape, and what lies on the way through it, as a few numbers."""
+"""Structural features of a whole network: its size, its shape, and what lies on the paths through it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
 from gennape.predictors.encoder.features import operations
-from gennape.predictors.few_shot.paths import WAYS, met_on_the_way, ways
+from gennape.predictors.few_shot.paths import PATH_FEATURES, path_features, visit_probability
 from gennape.search_spaces.graphs.cost import node_macs, node_params
 from gennape.search_spaces.graphs.graph import Column, PackedGraphs
 from gennape.search_spaces.graphs.normal_form import normal_form
@@ -19,14 +19,14 @@ _JOINS = (Op.ADD, Op.CONCAT)
 _STAGES = 6
 #: How a layer's MACs and parameters add up to a network's: below 1, layers have diminishing returns.
 _POWER = 2 / 3
-#: Names of the columns that :func:`structure` fills: sizes, and then the ways.
+#: Names of the columns of :func:`structure`: sizes, then path features.
 SIZES = (
-    "size", "pools on the way", "pools", "FLOPs", "parameters", "activations", "channels", "image", "layers",
-    "spatial layers", "fan-in", "layers on the way", "spatial layers on the way", "fan-in on the way",
-    "joins on the way",
+    "size", "pools on a path", "pools", "FLOPs", "parameters", "activations", "channels", "image", "layers",
+    "spatial layers", "fan-in", "layers on a path", "spatial layers on a path", "fan-in on a path",
+    "joins on a path",
     *(f"{what}, stage {stage}" for what in ("MACs", "parameters", "channels", "layers") for stage in range(_STAGES)),
 )  # fmt: skip
-STRUCTURE = (*SIZES, *WAYS)
+STRUCTURE = (*SIZES, *PATH_FEATURES)
 
 
 def structure(graphs: PackedGraphs, formed: bool = False) -> Float64[np.ndarray, "g s"]:
@@ -34,10 +34,10 @@ def structure(graphs: PackedGraphs, formed: bool = False) -> Float64[np.ndarray,
     graphs have it already.
 
     ``size`` is log(||MACs|| x ||parameters|| x side^2) / 4, side being that of the image and ||x|| over all operations
-    (sum of x^q)^(1/q) with q = 2/3: a layer twice as large counts for less than two layers. ``on the way`` are expected
-    numbers on a walk from the output to the input that picks among what feeds a step at random; ``pools`` are shares
-    of pooling among pooling and convolutions. The other sizes are logarithms, ``log(1 + x)``. Columns of the ways are
-    those of :func:`.ways`. Raises :class:`gennape.errors.InvalidGraphError` for a cycle.
+    (sum of x^q)^(1/q) with q = 2/3: a layer twice as large counts for less than two layers. ``on a path`` are expected
+    counts on a random walk from the output to the input; ``pools`` are shares of pooling among pooling and
+    convolutions. The other sizes are logarithms, ``log(1 + x)``. Path features are those of :func:`.path_features`.
+    Raises :class:`gennape.errors.InvalidGraphError` for a cycle.
     """
     graphs = graphs if formed else normal_form(graphs)
     op = operations(graphs)
@@ -50,7 +50,7 @@ def structure(graphs: PackedGraphs, formed: bool = False) -> Float64[np.ndarray,
     area = graphs.nodes[:, Column.H_OUT].astype(np.float64) * graphs.nodes[:, Column.W_OUT]
     fan = graphs.nodes[:, Column.C_IN] // np.maximum(graphs.nodes[:, Column.GROUPS], 1) * np.maximum(window, 1)
     fan_in = np.where(layer, np.log(np.maximum(fan, 1)), 0)
-    met = met_on_the_way(graphs, op)
+    visits = visit_probability(graphs, op)
 
     def total(values: Float64[np.ndarray, " n"] | Bool[np.ndarray, " n"]) -> Float64[np.ndarray, " g"]:
         return np.bincount(owner, values, len(graphs)).astype(np.float64)  # whole numbers where there are no graphs
@@ -58,7 +58,7 @@ def structure(graphs: PackedGraphs, formed: bool = False) -> Float64[np.ndarray,
     image = total(np.where(op == Op.INPUT, 0.5 * np.log(np.maximum(area, 1)), 0))
     columns = [
         (np.log1p(total(macs**_POWER)) + np.log1p(total(parameters**_POWER))) / (4 * _POWER) + image / 2,
-        total(met * pool) / (1 + total(met * (pool | layer))),
+        total(visits * pool) / (1 + total(visits * (pool | layer))),
         total(pool) / np.maximum(total(pool | layer), 1),
         np.log1p(total(macs)),
         np.log1p(total(parameters)),
@@ -68,13 +68,13 @@ def structure(graphs: PackedGraphs, formed: bool = False) -> Float64[np.ndarray,
         np.log1p(total(layer)),
         np.log1p(total(spatial)),
         np.log1p(total(fan_in)),
-        *(np.log1p(total(met * values)) for values in (layer, spatial, fan_in, np.isin(op, _JOINS))),
+        *(np.log1p(total(visits * values)) for values in (layer, spatial, fan_in, np.isin(op, _JOINS))),
     ]
     stage = _stages(area, image[owner])
     for values in (np.sqrt(macs), np.sqrt(parameters), channels * layer, layer.astype(np.float64)):
         table = np.bincount(owner * _STAGES + stage, values * layer, len(graphs) * _STAGES)
         columns.extend(np.log1p(table.reshape(-1, _STAGES)).T)
-    return np.concatenate([np.stack(columns, axis=1), ways(graphs, op, met)], axis=1)
+    return np.concatenate([np.stack(columns, axis=1), path_features(graphs, op, visits)], axis=1)
 
 
 def _stages(area: Float64[np.ndarray, " n"], image: Float64[np.ndarray, " n"]) -> Int64[np.ndarray, " n"]:

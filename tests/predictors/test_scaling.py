@@ -24,7 +24,7 @@ def test_accuracy_is_bounded_and_follows_the_score() -> None:
     assert law.accuracy(row).tolist() == [0, 0, 0]
 
 
-def test_weights_lie_between_what_labels_tell_and_the_belief() -> None:
+def test_weights_lie_between_what_labels_tell_and_the_prior() -> None:
     """Of terms of deviation 1, normal scores (2 t0 - t2) / sqrt(5) are met in the measure of 1 to the strength."""
     x = _structures(2000)
     score = 2 * x[:, _COLUMNS[0]] - x[:, _COLUMNS[2]]
@@ -35,7 +35,7 @@ def test_weights_lie_between_what_labels_tell_and_the_belief() -> None:
     assert law.decay > 0
 
 
-def test_without_a_trend_the_belief_is_left() -> None:
+def test_without_a_trend_the_prior_is_left() -> None:
     x = _structures(4000)
     law = fit_scaling_law(x, np.random.default_rng(1).uniform(80, 95, 4000))
     np.testing.assert_allclose(law.weights, [_STRENGTH / (1 + _STRENGTH), 0, 0], atol=0.05)

@@ -15,7 +15,7 @@ from gennape.search_spaces.graphs.builder import GraphBuilder
 from gennape.search_spaces.graphs.graph import ComputationGraph, PackedGraphs, pack
 
 
-def _two_ways() -> ComputationGraph:
+def _two_paths() -> ComputationGraph:
     """An image of 8x8 through a 3x3 convolution, or a pool and a 1x1 convolution; the sum of both is the output."""
     b = GraphBuilder()
     x = b.input(2, 8, 8)
@@ -24,18 +24,18 @@ def _two_ways() -> ComputationGraph:
 
 
 def test_every_column_of_a_small_network() -> None:
-    found = dict(zip(STRUCTURE, structure(pack([_two_ways()]))[0], strict=True))
+    found = dict(zip(STRUCTURE, structure(pack([_two_paths()]))[0], strict=True))
     # Both convolutions count as normalised, as those of which an exporter folded a normalisation with a bias of zero.
     macs, parameters = [64 * 4 * 2 * 9, 64 * 4 * 2], [4 * 2 * 9, 4 * 2, 2 * 4, 2 * 4]
     norms = [1.5 * np.log1p((np.array(values) ** (2 / 3)).sum()) for values in (macs, parameters)]
     assert found["size"] == pytest.approx((sum(norms) + 2 * np.log(8)) / 4)
-    # From the sum both ways are as probable: half a 3x3, half a 1x1 and half a pool are met.
-    assert found["pools on the way"] == pytest.approx(0.5 / (1 + 1.5))
+    # From the sum both paths are as probable: half a 3x3, half a 1x1 and half a pool are met.
+    assert found["pools on a path"] == pytest.approx(0.5 / (1 + 1.5))
     assert found["pools"] == pytest.approx(1 / 3)
-    assert found["layers on the way"] == pytest.approx(np.log(2))
-    assert found["spatial layers on the way"] == pytest.approx(np.log(1.5))
-    assert found["fan-in on the way"] == pytest.approx(np.log(1 + (np.log(18) + np.log(2)) / 2))
-    assert found["joins on the way"] == pytest.approx(np.log(2))
+    assert found["layers on a path"] == pytest.approx(np.log(2))
+    assert found["spatial layers on a path"] == pytest.approx(np.log(1.5))
+    assert found["fan-in on a path"] == pytest.approx(np.log(1 + (np.log(18) + np.log(2)) / 2))
+    assert found["joins on a path"] == pytest.approx(np.log(2))
     assert found["FLOPs"] == pytest.approx(np.log1p(sum(macs)))
     assert found["activations"] == pytest.approx(np.log1p(2 * 4 * 64))
     assert found["channels"] == pytest.approx(np.log(9))
@@ -65,7 +65,7 @@ def test_neither_numbering_nor_company_matters(space: SearchSpace, seed: int) ->
 
 
 def test_a_cycle_is_refused() -> None:
-    graph = _two_ways()
+    graph = _two_paths()
     back = np.array([[graph.n_nodes - 2, 1]], np.int32)
     looped = ComputationGraph(graph.nodes, graph.scalars, np.concatenate([graph.edges, back]))
     with pytest.raises(InvalidGraphError, match="cycle"):
