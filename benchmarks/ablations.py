@@ -53,7 +53,7 @@ from gennape.predictors.ensemble.pairwise import fit_pairwise
 from gennape.predictors.ensemble.registry import ABLATIONS, MembersConfig
 from gennape.predictors.evaluation.protocol import BenchmarkRows, draw_labelled
 from gennape.predictors.evaluation.rows import BENCHMARKS, build_rows, read_rows
-from gennape.predictors.few_shot.gaussian_process import Known, fit_process
+from gennape.predictors.few_shot.gaussian_process import GPInputs, fit_process
 from gennape.predictors.metrics import srcc
 from gennape.predictors.model import fitting
 from gennape.predictors.model.checkpoint import load_encoder
@@ -325,25 +325,25 @@ class Benchmark:
 
     def _fine_tuning(self, seed: int, predictor: FuzzyEnsemble) -> None:
         for target, rows in self.data.targets.items():
-            known, labels = predictor.describe(rows.graphs), -np.log(np.maximum(100 - rows.accuracy, 0.01))
-            raw = replace(known, prior=100 - np.exp(-known.prior))
+            inputs, labels = predictor.describe(rows.graphs), -np.log(np.maximum(100 - rows.accuracy, 0.01))
+            raw = replace(inputs, prior=100 - np.exp(-inputs.prior))
             described = {
-                "full": (known, labels),
-                "constant prior, no scaling law": (_without(known, "prior"), labels),
-                "without sizes": (_without(known, "sizes"), labels),
-                "without ways": (_without(known, "ways"), labels),
-                "without sizes and ways": (_without(known, "sizes", "ways"), labels),
-                "without pooled": (_without(known, "pooled"), labels),
-                "without totals": (_without(known, "totals"), labels),
-                "without pooled and totals, no encoder": (_without(known, "pooled", "totals"), labels),
+                "full": (inputs, labels),
+                "constant prior, no scaling law": (_without(inputs, "prior"), labels),
+                "without sizes": (_without(inputs, "sizes"), labels),
+                "without path features": (_without(inputs, "paths"), labels),
+                "without sizes and path features": (_without(inputs, "sizes", "paths"), labels),
+                "without pooled": (_without(inputs, "pooled"), labels),
+                "without totals": (_without(inputs, "totals"), labels),
+                "without pooled and totals, no encoder": (_without(inputs, "pooled", "totals"), labels),
                 "raw accuracy, not log error": (raw, rows.accuracy),
             }
             for name, (told, wanted) in described.items():
                 found = [_asked(told, wanted, rows, some) for some in self._labelled(rows, seed, LABELS)]
                 self.tuning[name, target].append(found)
-            self.curve["0", target].append([srcc(rows.accuracy, known.prior)])
-            kinds = {"": known, ", constant prior": described["constant prior, no scaling law"][0]}
-            kinds[", no encoder"] = _without(known, "pooled", "totals")
+            self.curve["0", target].append([srcc(rows.accuracy, inputs.prior)])
+            kinds = {"": inputs, ", constant prior": described["constant prior, no scaling law"][0]}
+            kinds[", no encoder"] = _without(inputs, "pooled", "totals")
             for kind, told in kinds.items():
                 for k in COUNTS if not kind else (10, 20, 100):
                     found = [_asked(told, labels, rows, some) for some in self._labelled(rows, seed, k)]
@@ -383,14 +383,14 @@ def _reclustered(view: View, network: ClusteredEncoder) -> View:
     return replace(view, memberships=found.numpy())
 
 
-def _without(known: Known, *names: str) -> Known:
+def _without(inputs: GPInputs, *names: str) -> GPInputs:
     """The same in all networks, which a process cannot learn from."""
-    return replace(known, **{name: np.zeros_like(getattr(known, name)) for name in names})
+    return replace(inputs, **{name: np.zeros_like(getattr(inputs, name)) for name in names})
 
 
-def _asked(known: Known, labels: Vector, rows: BenchmarkRows, labelled: Int64[np.ndarray, " k"]) -> float:
-    process = fit_process(Known(*(column[labelled] for column in known)), labels[labelled])
-    return _others(rows, labelled, process.predict(known)[0])
+def _asked(inputs: GPInputs, labels: Vector, rows: BenchmarkRows, labelled: Int64[np.ndarray, " k"]) -> float:
+    process = fit_process(GPInputs(*(column[labelled] for column in inputs)), labels[labelled])
+    return _others(rows, labelled, process.predict(inputs)[0])
 
 
 def _others(rows: BenchmarkRows, labelled: Int64[np.ndarray, " k"], scores: Vector) -> float:

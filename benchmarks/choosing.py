@@ -1,9 +1,9 @@
 """Whether chosen labels teach more than random ones: ``python benchmarks/choosing.py --data DIR``.
 
 DIR holds labelled files as ``gennape evaluate`` takes them. Of each family, networks are drawn as a user would sample
-them; 50 are labelled, drawn at random or chosen by ``FuzzyEnsemble.choose``, and all other rows are predicted. Both see
-the same drawn networks. Figures are means over draws of Spearman's rank correlation, and of what choosing adds, with
-standard errors.
+them; 50 are labelled, drawn at random or by ``FuzzyEnsemble.select_informative``, and all other rows are predicted.
+Both see the same drawn networks. Figures are means over draws of Spearman's rank correlation, and of what choosing
+adds, with standard errors.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def compare(
     """Rank correlations after labels drawn at random and after chosen ones, on one draw of ``pool`` networks."""
     drawn = rng.permutation(len(rows.accuracy))[:pool]
     found = []
-    for labelled in (drawn[:labels], drawn[predictor.choose(rows.graphs.take(drawn), labels)]):
+    for labelled in (drawn[:labels], drawn[predictor.select_informative(rows.graphs.take(drawn), labels)]):
         rest = np.setdiff1d(np.arange(len(rows.accuracy)), labelled)
         tuned = copy.copy(predictor).fit(rows.graphs.take(labelled), rows.accuracy[labelled])
         found.append(srcc(rows.accuracy[rest], tuned.predict(rows.graphs).accuracy[rest]))

@@ -7,7 +7,7 @@ the same for all. Each encoder is pretrained by contrast on the nine families, t
 - fitted on NAS-Bench-101 with one head, and measured on rows of the validation part of its split (``nb101``),
 - or left as it is: a Gaussian process learns each other family from 50 labels and from what the encoder pools, alone.
   Rows are of the training and validation parts, never of the test part. ``all known`` is the mean of these families
-  with sizes and ways told beside, as the product tells them.
+  with sizes and path features beside, as in the product.
 
 Figures are Spearman's rank correlations: of the first row as they are, ± deviation; of others the differences to it on
 the same networks, batches and labels, ± standard error over seeds and draws. The draws of a seed share one training of
@@ -43,7 +43,7 @@ from gennape.predictors.encoder.optimisation import adam, descend
 from gennape.predictors.ensemble.heads import ClusterHeads
 from gennape.predictors.ensemble.registry import MembersConfig
 from gennape.predictors.evaluation.protocol import BenchmarkRows, draw_labelled
-from gennape.predictors.few_shot.gaussian_process import Known, fit_process
+from gennape.predictors.few_shot.gaussian_process import GPInputs, fit_process
 from gennape.predictors.few_shot.structure import SIZES
 from gennape.predictors.metrics import srcc
 from gennape.predictors.target import FlopsTarget, fit_target, flops_scale
@@ -118,7 +118,7 @@ def _ranked(encoder: VariantEncoder, head: ClusterHeads, target: FlopsTarget, me
 
 @torch.inference_mode()
 def _described(encoder: VariantEncoder, graphs: PackedGraphs) -> tuple[Float64[np.ndarray, "g p"], ...]:
-    """What the product tells a Gaussian process of an encoder: means and maxima, sums and counts."""
+    """What a Gaussian process reads of an encoder: means and maxima, sums and counts."""
     batches = [(encoder.pool(batch), batch.offsets.diff()[:, None]) for batch in _parts(graphs)]
     pooled, counts = (np.concatenate(column).astype(np.float64) for column in zip(*batches, strict=True))
     return pooled, np.concatenate([pooled[:, : pooled.shape[1] // 2] * counts, counts], axis=1)
@@ -130,21 +130,21 @@ def few_labels(encoder: VariantEncoder, material: Material, seed: int, draws: in
     for name, (rows, shape) in material.targets.items():
         pooled, totals = _described(encoder, rows.graphs)
         prior = np.zeros(len(pooled))
-        told = {
-            "alone": Known(prior, prior[:, None], prior[:, None], pooled, totals),
-            "beside": Known(prior, shape[:, : len(SIZES)], shape[:, len(SIZES) :], pooled, totals),
+        settings = {
+            "alone": GPInputs(prior, prior[:, None], prior[:, None], pooled, totals),
+            "beside": GPInputs(prior, shape[:, : len(SIZES)], shape[:, len(SIZES) :], pooled, totals),
         }
-        for what, known in told.items():
+        for what, inputs in settings.items():
             drawn = [draw_labelled(rows.identity, seed * draws + draw, LABELS) for draw in range(draws)]
-            found[what][name] = [_asked(known, rows, labelled) for labelled in drawn]
+            found[what][name] = [_asked(inputs, rows, labelled) for labelled in drawn]
     return found
 
 
-def _asked(known: Known, rows: BenchmarkRows, labelled: Int64[np.ndarray, " k"]) -> float:
+def _asked(inputs: GPInputs, rows: BenchmarkRows, labelled: Int64[np.ndarray, " k"]) -> float:
     labels = -np.log(np.maximum(100 - rows.accuracy, 0.01))
-    process = fit_process(Known(*(column[labelled] for column in known)), labels[labelled])
+    process = fit_process(GPInputs(*(column[labelled] for column in inputs)), labels[labelled])
     others = np.setdiff1d(np.arange(len(labels)), labelled)
-    return srcc(rows.accuracy[others], process.predict(known)[0][others])
+    return srcc(rows.accuracy[others], process.predict(inputs)[0][others])
 
 
 def measure(name: str, material: Material, budget: Budget, seed: int) -> Result:

@@ -9,7 +9,7 @@ import numpy as np
 from gennape.errors import ConfigError, InvalidArchitectureError, InvalidDataError
 from gennape.platform.search.run_report import read_front
 from gennape.platform.search.runs import config_of, find_run
-from gennape.predictors.few_shot.active_selection import MOST_NETWORKS
+from gennape.predictors.few_shot.active_selection import MAX_NETWORKS
 from gennape.predictors.model.checkpoint import load_checkpoint
 from gennape.predictors.model.fuzzy_ensemble import FuzzyEnsemble
 from gennape.search_spaces.families.registry import family
@@ -44,8 +44,8 @@ def sampled(space: SearchSpace, n: int, seed: int) -> Int64[np.ndarray, "n g"]:
 
 def telling(space: SearchSpace, n: int, among: int, seed: int, checkpoint: Path | None) -> Int64[np.ndarray, "n g"]:
     """Of ``among`` sampled networks the ``n`` whose labels tell a predictor most about the others, those first."""
-    if not n <= among <= MOST_NETWORKS:
-        raise ConfigError(f"--among is {among}; must be from --sample, {n}, to {MOST_NETWORKS}")
+    if not n <= among <= MAX_NETWORKS:
+        raise ConfigError(f"--among is {among}; must be from --sample, {n}, to {MAX_NETWORKS}")
     predictor = load_checkpoint(checkpoint)
     if not isinstance(predictor, FuzzyEnsemble):
         raise ConfigError("this checkpoint cannot choose networks; leave --among out, or give one that `fit` made")

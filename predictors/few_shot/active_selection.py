@@ -1,4 +1,4 @@
-"""Which networks to label: those that tell most about all the others."""
+"""Active selection: which networks to label, so that their labels are most informative about the others."""
 
 from __future__ import annotations
 
@@ -6,29 +6,28 @@ import numpy as np
 from jaxtyping import Float64, Int64
 
 from gennape.errors import InvalidDataError
-from gennape.predictors.few_shot.gaussian_process import Known, before_labels
+from gennape.predictors.few_shot.gaussian_process import GPInputs, prior_covariance
 
-#: Networks that can be chosen among: a table of all their pairs is kept.
-MOST_NETWORKS = 4096
+#: At most this many candidates: the covariance matrix of all pairs is kept in memory.
+MAX_NETWORKS = 4096
 
 
-def choose(known: Known, n: int) -> Int64[np.ndarray, " n"]:
-    """``n`` rows to label, the most telling first.
+def select_informative(inputs: GPInputs, n: int) -> Int64[np.ndarray, " n"]:
+    """Select ``n`` rows to label, the most informative first.
 
-    One after another, the row is taken whose label would most reduce the variance summed over all rows, as a Gaussian
-    process expects it that has seen no label yet (integrated variance, Cohn 1996; Seo et al. 2000). Nothing is random;
-    of equal rows the first is taken. Raises :class:`InvalidDataError` for fewer rows than ``n``, or for more than
-    :data:`MOST_NETWORKS`.
+    Greedily takes the row whose label reduces the variance summed over all rows most, under the prior covariance of the
+    Gaussian process (integrated variance, Cohn 1996; Seo et al. 2000). Nothing is random; ties go to the first row.
+    Raises :class:`InvalidDataError` for fewer rows than ``n``, or for more than :data:`MAX_NETWORKS`.
     """
-    rows = len(known.prior)
-    if not 0 <= n <= rows <= MOST_NETWORKS:
+    rows = len(inputs.prior)
+    if not 0 <= n <= rows <= MAX_NETWORKS:
         raise InvalidDataError(
-            f"cannot choose {n} of {rows} networks; choose at most as many as there are, among at most {MOST_NETWORKS} "
+            f"cannot choose {n} of {rows} networks; choose at most as many as there are, among at most {MAX_NETWORKS} "
             "that were drawn"
         )
     if n == 0:
         return np.zeros(0, np.int64)
-    covariance, noise = before_labels(known)
+    covariance, noise = prior_covariance(inputs)
     return _greedy(covariance, noise, n)
 
 

@@ -191,8 +191,8 @@ def _check_members(description: Description, config: ClusteringConfig, folder: P
 def _taught(tensors: Mapping[str, torch.Tensor], hidden: int) -> GaussianProcess | None:
     """What labels taught an encoder of so many hidden features, if any did."""
     arrays = {name: tensor.numpy() for name, tensor in _split(tensors, _TUNED).items()}
-    ways = len(STRUCTURE) - len(SIZES)
-    widths = {"sizes": len(SIZES), "ways": ways, "pooled": 2 * hidden, "totals": hidden + 1}
+    paths = len(STRUCTURE) - len(SIZES)
+    widths = {"sizes": len(SIZES), "ways": paths, "pooled": 2 * hidden, "totals": hidden + 1}
     return restored(arrays, widths) if arrays else None
 
 

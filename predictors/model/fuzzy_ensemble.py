@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -16,8 +17,8 @@ from gennape.predictors.encoder.encoder import GraphEncoder
 from gennape.predictors.encoder.features import batches_of_nodes, featurize
 from gennape.predictors.ensemble.ensemble import MemberEnsemble
 from gennape.predictors.ensemble.inputs import View, look
-from gennape.predictors.few_shot.active_selection import choose
-from gennape.predictors.few_shot.gaussian_process import GaussianProcess, Known, fit_process
+from gennape.predictors.few_shot.active_selection import select_informative
+from gennape.predictors.few_shot.gaussian_process import GaussianProcess, GPInputs, fit_process
 from gennape.predictors.few_shot.scaling_law import ScalingLaw
 from gennape.predictors.few_shot.structure import SIZES, structure
 from gennape.predictors.predictor import Prediction, TunablePredictor, check_labels
@@ -57,7 +58,7 @@ class _Kept:
     """What was last computed, and of which graphs; copies of a predictor share it."""
 
     seen: tuple[PackedGraphs, _Seen] | None = None
-    known: tuple[PackedGraphs, Known] | None = None
+    inputs: tuple[PackedGraphs, GPInputs] | None = None
 
 
 class FuzzyEnsemble(TunablePredictor):
@@ -142,7 +143,7 @@ class FuzzyEnsemble(TunablePredictor):
             pooled = torch.from_numpy(self.describe(graphs).pooled)
             return np.asarray(self.pretrained.readout(pooled).numpy())
 
-    def choose(self, graphs: PackedGraphs, n: int) -> Int64[np.ndarray, " n"]:
+    def select_informative(self, graphs: PackedGraphs, n: int) -> Int64[np.ndarray, " n"]:
         """Select the networks to label: those whose labels would leave the least uncertainty about all.
 
         Args:
@@ -152,18 +153,23 @@ class FuzzyEnsemble(TunablePredictor):
         Returns:
             int64 [n], indices of ``graphs``.
         """
-        return choose(self.describe(graphs), n)
+        return select_informative(self.describe(graphs), n)
 
-    def describe(self, graphs: PackedGraphs, keep: bool = True) -> Known:
-        """What a Gaussian process is told of graphs, the prior being the negated logarithm of the zero-shot error.
+    def choose(self, graphs: PackedGraphs, n: int) -> Int64[np.ndarray, " n"]:
+        """The former name of :meth:`select_informative`."""
+        warnings.warn("choose is now select_informative", DeprecationWarning, stacklevel=2)
+        return self.select_informative(graphs, n)
+
+    def describe(self, graphs: PackedGraphs, keep: bool = True) -> GPInputs:
+        """The inputs of a Gaussian process, the prior being the negated logarithm of the zero-shot error.
 
         Without ``keep``, what was computed of other graphs before stays at hand instead.
         """
         if not keep:
             return self._describe(self._compute(graphs))
-        kept = self._kept.known
+        kept = self._kept.inputs
         if kept is None or kept[0] is not graphs:
-            kept = self._kept.known = (graphs, self._describe(self._look(graphs)))
+            kept = self._kept.inputs = (graphs, self._describe(self._look(graphs)))
         return kept[1]
 
     def _look(self, graphs: PackedGraphs) -> _Seen:
@@ -189,7 +195,7 @@ class FuzzyEnsemble(TunablePredictor):
             accuracy[familiar] += trust[familiar] * (by_members - accuracy[familiar])
         return _Seen(shape, view, accuracy)
 
-    def _describe(self, seen: _Seen) -> Known:
+    def _describe(self, seen: _Seen) -> GPInputs:
         graphs = seen.view.graphs
         hidden = self.pretrained.config.hidden
         pooled, counts = np.zeros((len(graphs), 2 * hidden)), np.zeros((len(graphs), 1))
@@ -199,8 +205,8 @@ class FuzzyEnsemble(TunablePredictor):
                 pooled[chosen] = self.pretrained.pool(batch).numpy()
                 counts[chosen, 0] = batch.offsets.diff().numpy()
         totals = np.concatenate([pooled[:, :hidden] * counts, counts], axis=1)
-        sizes, ways = seen.structure[:, : len(SIZES)], seen.structure[:, len(SIZES) :]
-        return Known(_log_error(seen.accuracy), sizes, ways, pooled, totals)
+        sizes, paths = seen.structure[:, : len(SIZES)], seen.structure[:, len(SIZES) :]
+        return GPInputs(_log_error(seen.accuracy), sizes, paths, pooled, totals)
 
 
 def _parts(graphs: PackedGraphs) -> Iterator[Int64[np.ndarray, " k"]]:

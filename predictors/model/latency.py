@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from gennape.errors import InvalidDataError
-from gennape.predictors.few_shot.gaussian_process import GaussianProcess, Known, fit_process
+from gennape.predictors.few_shot.gaussian_process import GaussianProcess, GPInputs, fit_process
 from gennape.predictors.model.fuzzy_ensemble import FuzzyEnsemble
 from gennape.search_spaces.graphs.cost import flops
 from gennape.search_spaces.graphs.graph import PackedGraphs
@@ -68,8 +68,8 @@ class LatencyPredictor:
             InvalidGraphError: A graph holds no nodes.
         """
         check_latencies(graphs, milliseconds)
-        known = _described(graphs, self._ensemble.describe(graphs, keep=False))
-        self._process = fit_process(known, np.log(milliseconds))
+        inputs = _described(graphs, self._ensemble.describe(graphs, keep=False))
+        self._process = fit_process(inputs, np.log(milliseconds))
         return self
 
     def predict(self, graphs: PackedGraphs) -> Latencies:
@@ -95,8 +95,8 @@ class LatencyPredictor:
         return Latencies(np.exp(mean), np.exp(mean + variance / 2) * np.sqrt(np.expm1(variance)))
 
 
-def _described(graphs: PackedGraphs, known: Known) -> Known:
-    return replace(known, prior=np.log1p(flops(graphs).astype(np.float64)))
+def _described(graphs: PackedGraphs, inputs: GPInputs) -> GPInputs:
+    return replace(inputs, prior=np.log1p(flops(graphs).astype(np.float64)))
 
 
 def check_latencies(graphs: PackedGraphs, milliseconds: Float64[np.ndarray, " g"]) -> None:
