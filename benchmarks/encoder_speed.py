@@ -56,7 +56,7 @@ def answers(graphs: PackedGraphs, batch: int, device: torch.device, seconds: flo
     network = ClusteredEncoder(ClusteringConfig()).eval().to(device)
     network.centroids.normal_()
     parts = np.array_split(np.arange(len(graphs)), max(1, len(graphs) // batch))
-    ready = [network.encoder.share(featurize(graphs.take(rows))).to(device) for rows in parts] if prepared else []
+    ready = [network.encoder.deduplicate(featurize(graphs.take(rows))).to(device) for rows in parts] if prepared else []
     done, begun = 0, 0.0
     with torch.inference_mode():
         for turn in range(10**6):

@@ -39,7 +39,7 @@ from torch.nn import functional
 
 from gennape.predictors.encoder.contrastive import GENNAPE, ProjectionHead, Views, contrastive_loss
 from gennape.predictors.encoder.features import GraphBatch, batches_of_nodes, featurize
-from gennape.predictors.encoder.optimisation import adam, descend
+from gennape.predictors.encoder.optimisation import adam, optimiser_step
 from gennape.predictors.ensemble.heads import ClusterHeads
 from gennape.predictors.ensemble.registry import MembersConfig
 from gennape.predictors.evaluation.protocol import BenchmarkRows, draw_labelled
@@ -67,7 +67,7 @@ def pretrain(encoder: VariantEncoder, batches: Sequence[tuple[GraphBatch, Views]
     for batch, views in batches:
         start = time.thread_time()
         loss = contrastive_loss(head(encoder(batch)), views, GENNAPE)
-        descend(loss, parameters, optimizer, schedule)
+        optimiser_step(loss, parameters, optimizer, schedule)
         rates.append(len(views.graph) / (time.thread_time() - start))
     encoder.eval()
     return float(np.median(rates))
@@ -95,7 +95,7 @@ def fit(
             rows, batch = made[i]
             error = (_headed(encoder, head, batch) - wanted[rows]) * unit[rows]
             loss = functional.smooth_l1_loss(error, torch.zeros_like(error), beta=0.5)
-            descend(loss, parameters, optimizer, schedule)
+            optimiser_step(loss, parameters, optimizer, schedule)
     encoder.eval()
     return head, target
 

@@ -28,10 +28,10 @@ from torch import Tensor, nn
 from torch_geometric.nn import GraphConv
 
 from gennape.predictors.encoder.clustered import ClusteredEncoder, ClusteringConfig
+from gennape.predictors.encoder.deduplication import DistinctSteps
 from gennape.predictors.encoder.encoder import EncoderConfig
 from gennape.predictors.encoder.features import GraphBatch, featurize
-from gennape.predictors.encoder.kgnn import KGnn, KGnnConfig, KGnnTraining, share
-from gennape.predictors.encoder.sharing import SharedSteps
+from gennape.predictors.encoder.kgnn import KGnn, KGnnConfig, KGnnTraining, deduplicate
 from gennape.predictors.ensemble.heads import ClusterHeads
 from gennape.search_spaces.families.registry import family
 from gennape.search_spaces.graphs.graph import PackedGraphs
@@ -53,7 +53,7 @@ class Heads(nn.Module):
         self.network.centroids.normal_()
         self.heads = ClusterHeads(FITTED.clusters, FITTED.encoder.embedding, 64)
 
-    def forward(self, batch: GraphBatch | SharedSteps) -> Float[Tensor, " g"]:
+    def forward(self, batch: GraphBatch | DistinctSteps) -> Float[Tensor, " g"]:
         """Targets."""
         _, embedding, membership = self.network(batch)
         return self.heads(embedding, membership, batch.cost)
@@ -168,15 +168,15 @@ def contenders(name: str, batch: int, sample: int) -> dict[str, Work]:
     rows = [rng.choice(sample, batch, replace=False) for _ in range(BATCHES)]
     baseline, kgnn, ensemble = PublishedKGnn(), KGnn(KGnnConfig()), Heads()
     raw = [featurize(graphs.take(r)) for r in rows]
-    shared = [share(b, kgnn.config.layers) for b in raw]
-    whole = [share(featurize(graphs), kgnn.config.layers)]
-    steps = [ensemble.network.encoder.share(b) for b in raw]
+    distinct = [deduplicate(b, kgnn.config.layers) for b in raw]
+    whole = [deduplicate(featurize(graphs), kgnn.config.layers)]
+    steps = [ensemble.network.encoder.deduplicate(b) for b in raw]
     return {
         "published, train": trainer(baseline, cycle(many)),
         "published, infer": answerer(baseline, cycle(many)),
         "published, infer one": answerer(baseline, cycle(single)),
-        "k-GNN, train prepared": trainer(kgnn, cycle(shared)),
-        "k-GNN, train as fitted": as_fitted(graphs, rows, kgnn, cycle(shared)),
+        "k-GNN, train prepared": trainer(kgnn, cycle(distinct)),
+        "k-GNN, train as fitted": as_fitted(graphs, rows, kgnn, cycle(distinct)),
         "k-GNN, infer prepared": answerer(kgnn, cycle(whole)),
         "k-GNN, infer from graphs": from_graphs(answerer, kgnn, graphs, [np.arange(sample)]),
         "ensemble, train prepared": trainer(ensemble, cycle(steps)),
@@ -196,13 +196,13 @@ def from_graphs(
     return kind(network, (featurize(graphs.take(chosen)) for chosen in cycle(rows)))
 
 
-def as_fitted(graphs: PackedGraphs, rows: list[np.ndarray], network: KGnn, shared: Iterator[object]) -> Work:
+def as_fitted(graphs: PackedGraphs, rows: list[np.ndarray], network: KGnn, distinct: Iterator[object]) -> Work:
     """As ``fit_kgnn`` does it: a batch is made anew once in so many epochs."""
-    again, step = KGnnTraining().regroup, trainer(network, shared)
+    again, step = KGnnTraining().regroup, trainer(network, distinct)
     turns = cycle(rows)
 
     def steps() -> int:
-        share(featurize(graphs.take(next(turns))), network.config.layers)
+        deduplicate(featurize(graphs.take(next(turns))), network.config.layers)
         return sum(step() for _ in range(again))
 
     return steps

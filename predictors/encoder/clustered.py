@@ -11,11 +11,11 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from gennape.predictors.bounds import Size
+from gennape.predictors.encoder.deduplication import DistinctSteps
 from gennape.predictors.encoder.encoder import EncoderConfig, GraphEncoder
 from gennape.predictors.encoder.features import GraphBatch
 from gennape.predictors.encoder.fuzzy_c_means import memberships
 from gennape.predictors.encoder.in_distribution import Familiarity
-from gennape.predictors.encoder.sharing import SharedSteps
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ class ClusteredEncoder(nn.Module):
         self.register_buffer("centroids", torch.zeros(config.clusters, config.encoder.embedding))
 
     def forward(
-        self, batch: GraphBatch | SharedSteps
+        self, batch: GraphBatch | DistinctSteps
     ) -> tuple[Float[Tensor, "g p"], Float[Tensor, "g d"], Float[Tensor, "g c"]]:
         """What the encoder pools a batch to, embeddings and memberships."""
         pooled = self.encoder.pool(batch)

@@ -1,8 +1,8 @@
 """Contrastive pretraining as one of several workers does it, all of whose graphs make one batch.
 
 Knows ``torch.distributed`` and nothing of what starts the workers. Without a process group the same training runs alone
-and, unless channels are dropped, gives the weights of :func:`training.pretrain` bit for bit; several workers give them
-up to rounding.
+and, unless channels are dropped, gives the weights of :func:`pretraining.pretrain` bit for bit; several workers give
+them up to rounding.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from gennape.predictors.encoder.optimisation import CPU, adam, made, mixed_preci
 from gennape.predictors.encoder.pretraining import PretrainConfig
 from gennape.search_spaces.graphs.graph import PackedGraphs
 
-_NORM_BOUND = 5.0  # of gradients, as in descent.descend
+_NORM_BOUND = 5.0  # of gradients, as in optimisation.optimiser_step
 _TRAINING = "training"  # the entry of a state's metadata
 
 
@@ -54,7 +54,7 @@ class PretrainData:
 
 
 class BatchOrder:
-    """The graphs of each step: a function of the generator's state and the step alone, as :func:`training.pretrain`
+    """The graphs of each step: a function of the generator's state and the step alone, as :func:`pretraining.pretrain`
     draws them. An incomplete last batch of an epoch is dropped unless it is the only one."""
 
     def __init__(self, graphs: int, batch: int, rng: np.random.Generator) -> None:

@@ -14,8 +14,8 @@ from torch_geometric.utils import segment
 
 from gennape.errors import ConfigError
 from gennape.predictors.bounds import Layers, Size
+from gennape.predictors.encoder.deduplication import DistinctSteps, deduplicate, mean_of_steps, multiply
 from gennape.predictors.encoder.features import N_FEATURES, NUMERIC, GraphBatch
-from gennape.predictors.encoder.sharing import SharedSteps, mean_of_steps, multiply, share
 from gennape.search_spaces.graphs.ops import VOCABULARY_SIZE
 
 _FEW_STEPS = 700  # fewer are computed sooner than equal ones are found
@@ -52,26 +52,26 @@ class GraphEncoder(nn.Module):
         # Centred first: what graphs differ in is small beside what they share, and would drown in it.
         self.centre = nn.BatchNorm1d(2 * config.hidden, affine=False)
 
-    def forward(self, batch: GraphBatch | SharedSteps) -> Float[Tensor, "g d"]:
+    def forward(self, batch: GraphBatch | DistinctSteps) -> Float[Tensor, "g d"]:
         """Embeddings of a batch. In training, channels are dropped graph by graph."""
         return self.readout(self.pool(batch))
 
-    def pool(self, batch: GraphBatch | SharedSteps) -> Float[Tensor, "g p"]:
+    def pool(self, batch: GraphBatch | DistinctSteps) -> Float[Tensor, "g p"]:
         """What the embeddings are read from: means and maxima over steps, centred; p is twice the hidden size.
 
         Equal steps are computed once, unless channels are dropped: that makes equal steps of two graphs differ. Raises
-        :class:`ConfigError` for shared steps of which channels would have to be dropped.
+        :class:`ConfigError` for deduplicated steps while channels are dropped.
         """
         dropping = self.training and self.config.dropout > 0
         if isinstance(batch, GraphBatch) and (dropping or len(batch.kind) < _FEW_STEPS):
             return self.centre(self._pool_all(batch))
         if dropping:
             raise ConfigError("channels are dropped graph by graph, got steps that graphs share; pass the GraphBatch")
-        return self.centre(self._pool_shared(batch if isinstance(batch, SharedSteps) else self.share(batch)))
+        return self.centre(self._pool_distinct(batch if isinstance(batch, DistinctSteps) else self.deduplicate(batch)))
 
-    def share(self, batch: GraphBatch) -> SharedSteps:
-        """What :meth:`pool` makes of a batch first, for batches that are used more than once."""
-        return share(batch, self.config.layers, two_way=True)
+    def deduplicate(self, batch: GraphBatch) -> DistinctSteps:
+        """The distinct steps of a batch, which :meth:`pool` computes first; worth keeping where a batch is reused."""
+        return deduplicate(batch, self.config.layers, two_way=True)
 
     def _pool_all(self, batch: GraphBatch) -> Float[Tensor, "g p"]:
         x = self.enter(batch.kinds.to(self.enter.weight.dtype)).index_select(0, batch.kind)
@@ -83,7 +83,7 @@ class GraphEncoder(nn.Module):
         highest = _maxima(x, torch.arange(len(x), device=x.device), batch.offsets)
         return torch.cat([segment(x, batch.offsets, "mean"), highest], dim=1)
 
-    def _pool_shared(self, steps: SharedSteps) -> Float[Tensor, "g p"]:
+    def _pool_distinct(self, steps: DistinctSteps) -> Float[Tensor, "g p"]:
         """As :meth:`_pool_all`; a layer multiplies before it gathers, since rows are fewer then."""
         hidden = self.config.hidden
         x = self.enter(steps.features.to(self.enter.weight.dtype))

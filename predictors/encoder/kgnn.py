@@ -1,7 +1,7 @@
 """The k-GNN: graph convolutions from producers to consumers, trained on accuracy from end to end (Morris et al., 2019).
 
-Steps whose producers look alike are computed once, see :mod:`.sharing`: for 128 networks of a family a quarter to 40 %
-of all rows.
+Steps whose producers look alike are computed once, see :mod:`.deduplication`: for 128 networks of a family a quarter to
+40 % of all rows.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from torch.nn import functional
 
 from gennape.errors import ConfigError, InvalidGraphError
 from gennape.predictors.bounds import Layers, Size
+from gennape.predictors.encoder.deduplication import DistinctSteps, deduplicate, mean_of_steps, multiply
 from gennape.predictors.encoder.features import N_FEATURES, GraphBatch, batches_of_nodes, featurize
-from gennape.predictors.encoder.optimisation import adam, descend, regrouped
-from gennape.predictors.encoder.sharing import SharedSteps, mean_of_steps, multiply, share
+from gennape.predictors.encoder.optimisation import adam, optimiser_step, regrouped
 from gennape.predictors.target import flops_scale
 from gennape.search_spaces.graphs.cost import flops
 from gennape.search_spaces.graphs.graph import PackedGraphs
 from gennape.search_spaces.graphs.ops import VOCABULARY_SIZE
 
 _NODES_AT_ONCE = 2**16  # more graphs share more; their tables still fit a processor's cache
-_LEAST_DEVIATION = 0.01  # of costs, which lie between 0 and 1: where all cost alike, trifles shall not count
+_MIN_DEVIATION = 0.01  # of costs, which lie between 0 and 1: where all cost alike, trifles shall not count
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,9 +80,9 @@ class KGnn(nn.Module):
         self.bias = nn.Parameter(torch.zeros(config.layers, config.hidden))
         self.head = nn.Sequential(nn.Linear(config.hidden + 1, config.hidden), nn.ReLU(), nn.Linear(config.hidden, 1))
 
-    def forward(self, batch: GraphBatch | SharedSteps) -> Float[Tensor, " g"]:
+    def forward(self, batch: GraphBatch | DistinctSteps) -> Float[Tensor, " g"]:
         """Standardised accuracies."""
-        steps = batch if isinstance(batch, SharedSteps) else share(batch, self.config.layers)
+        steps = batch if isinstance(batch, DistinctSteps) else deduplicate(batch, self.config.layers)
         x = self.enter(steps.features.to(self.enter.weight.dtype))
         for parts, bias, messages in zip(self.parts, self.bias, steps.messages, strict=True):
             x = torch.tanh(multiply(messages, parts(x).view(-1, self.config.hidden)) + bias)
@@ -108,7 +108,7 @@ def fit_kgnn(
     network = KGnn(config)
     _refuse_unlearnable(graphs, accuracy)
     cost = 1 / flops_scale(flops(graphs))
-    network.cost_statistics.copy_(torch.tensor([cost.mean(), max(cost.std(), _LEAST_DEVIATION)]))
+    network.cost_statistics.copy_(torch.tensor([cost.mean(), max(cost.std(), _MIN_DEVIATION)]))
     _train(network, graphs, accuracy, training, rng, progress)
     return network.eval()
 
@@ -160,10 +160,10 @@ def _train(
     optimizer, schedule = adam(parameters, training.learning_rate, training.weight_decay, training.epochs * batches)
     network.train()
     for steps, rows in regrouped(
-        graphs, batches, training.epochs, training.regroup, lambda batch: share(batch, layers), rng
+        graphs, batches, training.epochs, training.regroup, lambda batch: deduplicate(batch, layers), rng
     ):
         loss = functional.smooth_l1_loss(network(steps), target[rows])
-        descend(loss, parameters, optimizer, schedule)
+        optimiser_step(loss, parameters, optimizer, schedule)
         progress(len(rows), float(loss.detach()))
 
 

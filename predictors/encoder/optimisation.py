@@ -1,4 +1,4 @@
-"""Gradient descent as all networks here are trained: batches that are used again, the optimiser, and a step of it."""
+"""Optimisation of all networks here: batches that are reused, the optimiser with its schedule, and one step of it."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from gennape.errors import ConfigError
+from gennape.predictors.encoder.deduplication import DistinctSteps
 from gennape.predictors.encoder.features import GraphBatch, featurize
-from gennape.predictors.encoder.sharing import SharedSteps
 from gennape.search_spaces.graphs.graph import PackedGraphs
 
 CPU = torch.device("cpu")
-_MOST_PROCESSES = 12  # that make batches for one GPU: more are not waited for
+_MAX_PROCESSES = 12  # that make batches for one GPU: more are not waited for
 
 Key = TypeVar("Key")
-Batch = TypeVar("Batch", GraphBatch, SharedSteps)
+Batch = TypeVar("Batch", GraphBatch, DistinctSteps)
 
 
 def chosen_device(name: str | None = None) -> torch.device:
@@ -58,7 +58,7 @@ def made(make: Callable[[Key], Batch], keys: Sequence[Key], device: torch.device
     ``make`` gives it on the processor. A GPU takes less time for a step than a processor for its batch: other processes
     make them ahead of it then, as many as there are cores to spare.
     """
-    processes = min(_MOST_PROCESSES, (os.cpu_count() or 1) - 1) if device.type == "cuda" else 0
+    processes = min(_MAX_PROCESSES, (os.cpu_count() or 1) - 1) if device.type == "cuda" else 0
     # A generator of its own, since the loader draws from it: masks of dropout shall not depend on how batches are made.
     loader = DataLoader(
         _ToBeMade(make, keys), batch_size=None, num_workers=processes, collate_fn=_as_made, generator=torch.Generator()
@@ -76,16 +76,16 @@ def regrouped(
     batches: int,
     epochs: int,
     regroup: int,
-    share: Callable[[GraphBatch], SharedSteps],
+    deduplicate: Callable[[GraphBatch], DistinctSteps],
     rng: np.random.Generator,
     device: torch.device = CPU,
-) -> Iterator[tuple[SharedSteps, Int64[Tensor, " b"]]]:
+) -> Iterator[tuple[DistinctSteps, Int64[Tensor, " b"]]]:
     """``batches`` of all graphs for each epoch, with their rows, on ``device``: shuffled every epoch, put together anew
     every ``regroup`` epochs. Making one takes about as long as a step, and new ones teach no more."""
     for epoch in range(epochs):
         if epoch % regroup == 0:
             parts = np.array_split(rng.permutation(len(graphs)), batches)
-            batches_made = list(made(lambda rows: share(featurize(graphs.take(rows))), parts, device))
+            batches_made = list(made(lambda rows: deduplicate(featurize(graphs.take(rows))), parts, device))
             numbers = [torch.from_numpy(rows).to(device) for rows in parts]
         for i in rng.permutation(len(parts)):
             yield batches_made[i], numbers[i]
@@ -99,13 +99,13 @@ def adam(
     return optimizer, torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=steps + 1, pct_start=0.1)
 
 
-def descend(
+def optimiser_step(
     loss: Float[Tensor, ""],
     parameters: list[torch.nn.Parameter],
     optimizer: torch.optim.Optimizer,
     schedule: torch.optim.lr_scheduler.LRScheduler,
 ) -> None:
-    """One step against the gradient of ``loss``, whose norm is bounded by 5."""
+    """One optimiser step on ``loss``; the gradient is clipped to a norm of 5."""
     optimizer.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
     torch.nn.utils.clip_grad_norm_(parameters, 5.0)

@@ -13,7 +13,7 @@ from gennape.errors import ConfigError
 from gennape.predictors.encoder.contrastive import GENNAPE, ContrastiveConfig, ProjectionHead, Views, contrastive_loss
 from gennape.predictors.encoder.encoder import EncoderConfig, GraphEncoder
 from gennape.predictors.encoder.features import featurize
-from gennape.predictors.encoder.optimisation import CPU, adam, chosen_device, descend, made, mixed_precision
+from gennape.predictors.encoder.optimisation import CPU, adam, chosen_device, made, mixed_precision, optimiser_step
 from gennape.search_spaces.graphs.graph import PackedGraphs
 
 #: Called after every step with the number of graphs seen and the loss of that step.
@@ -70,7 +70,7 @@ def pretrain(
         with mixed_precision(device):
             projected = head(encoder(batch.doubled()))
         loss = contrastive_loss(projected.float(), views, config.contrast)
-        descend(loss, parameters, optimizer, schedule)
+        optimiser_step(loss, parameters, optimizer, schedule)
         progress(len(chosen), float(loss.detach()))
     return encoder.to(CPU).eval()
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from gennape.predictors.bounds import Size
-from gennape.predictors.encoder.optimisation import adam, descend
+from gennape.predictors.encoder.optimisation import adam, optimiser_step
 from gennape.predictors.ensemble.heads import ClusterHeads
 from gennape.predictors.ensemble.inputs import View
 from gennape.predictors.ensemble.member import Member, Progress, parsed
@@ -146,7 +146,7 @@ def train_heads(
     for chosen in _shuffled(n, batches, training.epochs, rng):
         rows = torch.from_numpy(chosen)
         loss = loss_of(rows)
-        descend(loss, parameters, optimizer, schedule)
+        optimiser_step(loss, parameters, optimizer, schedule)
         progress(len(rows), float(loss.detach()))
 
 

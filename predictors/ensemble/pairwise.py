@@ -27,7 +27,7 @@ PAIRS = HeadTraining(epochs=20, batch=64)
 #: For some 50 labels of another family.
 FINE_TUNING = HeadTraining(epochs=100, batch=16, learning_rate=3e-3)
 _ROWS_AT_ONCE = 128  # a table of all their pairs with the anchors fits a processor's cache
-_LEAST_DEVIATION = 1e-3
+_MIN_DEVIATION = 1e-3
 
 
 class PairClassifier(nn.Module):
@@ -62,9 +62,7 @@ class PairClassifier(nn.Module):
     def standardise(self, known: Float[Tensor, "a k"]) -> None:
         """Learn means and deviations; what is the same in all networks counts as it is."""
         deviation = known.std(0, correction=0)
-        self.known_statistics.copy_(
-            torch.stack([known.mean(0), torch.where(deviation > _LEAST_DEVIATION, deviation, 1)])
-        )
+        self.known_statistics.copy_(torch.stack([known.mean(0), torch.where(deviation > _MIN_DEVIATION, deviation, 1)]))
 
     def anchor(self, known: Float[Tensor, "a k"], memberships: Float[Tensor, "a c"]) -> None:
         """Compare with these networks from now on."""

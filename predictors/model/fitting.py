@@ -16,7 +16,7 @@ from gennape.predictors.encoder.clustered import ClusteredEncoder, ClusteringCon
 from gennape.predictors.encoder.encoder import GraphEncoder
 from gennape.predictors.encoder.features import batches_of_nodes
 from gennape.predictors.encoder.fuzzy_c_means import fuzzy_c_means
-from gennape.predictors.encoder.optimisation import CPU, adam, chosen_device, descend, mixed_precision, regrouped
+from gennape.predictors.encoder.optimisation import CPU, adam, chosen_device, mixed_precision, optimiser_step, regrouped
 from gennape.predictors.encoder.pretraining import Progress
 from gennape.predictors.ensemble.cluster_regression import ClusterRegression
 from gennape.predictors.ensemble.ensemble import stacked, zero_shot
@@ -149,13 +149,13 @@ def _train_encoder(
     batches = max(1, len(graphs) // settings.batch)
     optimizer, schedule = adam(parameters, settings.learning_rate, settings.weight_decay, settings.epochs * batches)
     encoder.train()
-    for batch, rows in regrouped(graphs, batches, settings.epochs, settings.regroup, encoder.share, rng, device):
+    for batch, rows in regrouped(graphs, batches, settings.epochs, settings.regroup, encoder.deduplicate, rng, device):
         with mixed_precision(device):
             pooled = encoder.pool(batch)
         embedding = encoder.readout(pooled.float())
         predicted = head(embedding, torch.ones_like(embedding[:, :1]), batch.cost)
         loss = _loss(predicted, labels, rows)
-        descend(loss, parameters, optimizer, schedule)
+        optimiser_step(loss, parameters, optimizer, schedule)
         progress(len(rows), float(loss.detach()))
 
 

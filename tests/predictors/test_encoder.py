@@ -46,7 +46,7 @@ def test_equal_steps_computed_once_give_what_every_step_gives(space: SearchSpace
     once.load_state_dict(every.state_dict())
     batch = featurize(space.graphs(space.sample(np.random.default_rng(0), 9)))
     expected = every(batch)
-    for found in (once(batch), once(once.share(batch))):
+    for found in (once(batch), once(once.deduplicate(batch))):
         torch.testing.assert_close(found, expected, rtol=0, atol=1e-10)
         torch.testing.assert_close(_gradients(once, found), _gradients(every, every(batch)), rtol=1e-10, atol=1e-10)
     once.load_state_dict(every.state_dict())
@@ -55,7 +55,7 @@ def test_equal_steps_computed_once_give_what_every_step_gives(space: SearchSpace
 
 
 def test_steps_that_graphs_share_cannot_be_dropped(encoder: GraphEncoder, cells: PackedGraphs) -> None:
-    steps = encoder.share(featurize(cells.take(np.arange(2))))
+    steps = encoder.deduplicate(featurize(cells.take(np.arange(2))))
     encoder.eval()(steps)
     with pytest.raises(ConfigError, match="graph by graph"):
         encoder.train()(steps)

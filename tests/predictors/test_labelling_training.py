@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from gennape.errors import CheckpointError
 from gennape.platform.labelling.training import network_training
 from gennape.platform.labelling.training.failures import DeviceMemoryError, DivergedError, UnsuitableImagesError
-from gennape.platform.labelling.training.nesterov import descend, laid_out
+from gennape.platform.labelling.training.nesterov import laid_out, nesterov_step
 from gennape.platform.labelling.training.network_training import NetworkTraining, check_network, train
 from gennape.platform.labelling.training.recipe import Recipe, Seed
 
@@ -112,7 +112,7 @@ def test_descent_is_that_of_pytorch():
         for group in optimiser.param_groups:
             group["lr"] = rate
         optimiser.step()
-        descend(ours, gradients, momenta, [0], torch.tensor(rate), recipe)
+        nesterov_step(ours, gradients, momenta, [0], torch.tensor(rate), recipe)
     for mine, other in zip(ours, theirs, strict=True):
         torch.testing.assert_close(mine, other.detach())
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from gennape.platform.labelling.training.recipe import Recipe
 
 
-def descend(
+def nesterov_step(
     weights: list[Tensor],
     gradients: list[Tensor],
     momenta: list[Tensor],

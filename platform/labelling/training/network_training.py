@@ -21,7 +21,7 @@ from gennape.errors import CheckpointError
 from gennape.platform.labelling.training.captured import captured, own_stream
 from gennape.platform.labelling.training.device_images import DeviceImages, Shown
 from gennape.platform.labelling.training.failures import DivergedError, UnsuitableImagesError, memory_named
-from gennape.platform.labelling.training.nesterov import descend, laid_out
+from gennape.platform.labelling.training.nesterov import laid_out, nesterov_step
 from gennape.platform.labelling.training.recipe import MIRRORED, Recipe, Seed, draws
 from gennape.search_spaces.files.atomic import replacing
 from gennape.search_spaces.graphs.graph import Column, ComputationGraph
@@ -160,7 +160,7 @@ class NetworkTraining:
         found = torch.autograd.grad(loss, self.weights, materialize_grads=True)
         gradients = [laid_out(gradient, weight) for gradient, weight in zip(found, self.weights, strict=True)]
         with torch.no_grad():
-            descend(self.weights, gradients, self.momenta, self._decayed, self._rates[self._step][0], self.recipe)
+            nesterov_step(self.weights, gradients, self.momenta, self._decayed, self._rates[self._step][0], self.recipe)
             change = torch._foreach_sub(self._new, self._old)
             torch._foreach_mul_(change, self._parts[self._step][0])
             torch._foreach_add_(self._old, change)

@@ -1,8 +1,8 @@
-"""Equal steps computed once.
+"""Deduplication: equal steps of a batch are computed once.
 
-Steps that look alike to a depth of ``l`` have the same values after ``l`` layers, in whichever graph they are.
-:func:`share` finds them, so that a layer computes each value once: for 128 networks of a family a small part of all
-rows. The result is that of computing every row, up to rounding.
+Steps with equal neighbourhoods up to depth ``l`` have equal values after ``l`` layers, in whichever graph they are.
+:func:`deduplicate` finds them, so that a layer computes each distinct value once: for 128 networks of a family a small
+part of all rows. The result is that of computing every row, up to rounding.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ class SparseRows:
 
 
 @dataclass(frozen=True, slots=True)
-class SharedSteps:
-    """A batch with each distinct value once.
+class DistinctSteps:
+    """A batch that holds each distinct step once.
 
     ``features`` float32 [u, f], the distinct steps. For each layer, ``before`` int64 [u after] tells which row each row
     was before it, and ``messages`` [u after, k x u before] what it hears: column k i is row i's word to itself, k i + 1
@@ -58,9 +58,9 @@ class SharedSteps:
     sizes: Float32[Tensor, " g"]
     cost: Float32[Tensor, " g"]
 
-    def to(self, device: torch.device) -> SharedSteps:
+    def to(self, device: torch.device) -> DistinctSteps:
         """The same on another device."""
-        return SharedSteps(*moved(self, device))
+        return DistinctSteps(*moved(self, device))
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,15 +72,15 @@ class _Side:
     weight: Float32[np.ndarray, " e"]
 
 
-def share(batch: GraphBatch, layers: int, *, two_way: bool = False) -> SharedSteps:
-    """Find the steps that no ``layers`` rounds of messages can tell apart.
+def deduplicate(batch: GraphBatch, layers: int, *, two_way: bool = False) -> DistinctSteps:
+    """Merge the steps that ``layers`` rounds of message passing cannot tell apart.
 
     A step hears the sum of its producers or, ``two_way``, the means of its producers and of its consumers.
 
-    Colour refinement: colours of 64 bits stand for a step's features and, round by round, for its colour and those
-    whom it hears, in any order. That two differ and look alike has a probability below 1e-9 a batch.
+    Colour refinement: a 64-bit colour stands for a step's features and, round by round, for its colour and the multiset
+    of its neighbours' colours. Collisions have a probability below 1e-9 per batch.
 
-    The steps are found on the processor and given where the batch is.
+    Computed on the CPU; the result is on the device of the batch.
     """
     device, batch = batch.kinds.device, batch.to(torch.device("cpu"))
     neighbours = (batch.producers, batch.consumers) if two_way else (batch.producers,)
@@ -95,7 +95,7 @@ def share(batch: GraphBatch, layers: int, *, two_way: bool = False) -> SharedSte
         colour, first = refined, chosen
     pool = _sparse_rows(batch.offsets.numpy(), colour, len(first))
     sizes = batch.offsets.diff().float()
-    return SharedSteps(features, tuple(before), tuple(messages), pool, sizes, batch.cost).to(device)
+    return DistinctSteps(features, tuple(before), tuple(messages), pool, sizes, batch.cost).to(device)
 
 
 def multiply(rows: SparseRows | Neighbours, x: Float[Tensor, "c h"]) -> Float[Tensor, "r h"]:
@@ -103,7 +103,7 @@ def multiply(rows: SparseRows | Neighbours, x: Float[Tensor, "c h"]) -> Float[Te
     return _Product.apply(x, rows)  # type: ignore[no-untyped-call]
 
 
-def mean_of_steps(steps: SharedSteps, x: Float[Tensor, "u h"]) -> Float[Tensor, "g h"]:
+def mean_of_steps(steps: DistinctSteps, x: Float[Tensor, "u h"]) -> Float[Tensor, "g h"]:
     """Means over the steps of each graph, of what their distinct values are."""
     return multiply(steps.pool, x) / steps.sizes[:, None].to(x.dtype)
 

@@ -9,8 +9,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gennape.predictors.encoder.deduplication import SparseRows, deduplicate, mean_of_steps, multiply
 from gennape.predictors.encoder.features import N_FEATURES, GraphBatch, Neighbours, featurize
-from gennape.predictors.encoder.sharing import SparseRows, mean_of_steps, multiply, share
 from gennape.search_spaces.graphs.graph import PackedGraphs
 
 LAYERS, WIDTH = 3, 5
@@ -68,7 +68,7 @@ def test_distinct_values_of_layers_are_those_of_dense_matrices(example: _Example
         distinct = len(np.unique(dense.round(9), axis=0))
         assert distinct <= len(shared) <= (len(dense) if two_way else distinct)
 
-    steps = share(example.batch, LAYERS, two_way=two_way)
+    steps = deduplicate(example.batch, LAYERS, two_way=two_way)
     sides = example.means if two_way else (example.counts.astype(np.float64),)
     rng = np.random.default_rng(0)
     enter = rng.normal(size=(N_FEATURES, WIDTH)) / 8
@@ -116,15 +116,15 @@ def test_any_few_producers_are_told_from_any_others() -> None:
     kind = torch.from_numpy(np.concatenate([np.arange(47), np.full(len(heard), 47)]))
     kinds = torch.arange(48 * N_FEATURES).view(48, N_FEATURES).float()
     batch = GraphBatch(kinds, kind, sides[0], sides[1], torch.tensor([0, n]), torch.ones(1))
-    assert len(share(batch, 1).before[0]) == n
+    assert len(deduplicate(batch, 1).before[0]) == n
     turned = GraphBatch(kinds, kind, sides[1], sides[0], torch.tensor([0, n]), torch.ones(1))
-    assert len(share(turned, 1, two_way=True).before[0]) == n
+    assert len(deduplicate(turned, 1, two_way=True).before[0]) == n
 
 
 def test_equal_steps_are_computed_once(cells: PackedGraphs) -> None:
     one, many = (featurize(cells.take(np.zeros(n, np.int64))) for n in (1, 20))
     for two_way in (False, True):
-        single, shared = (share(batch, 4, two_way=two_way) for batch in (one, many))
+        single, shared = (deduplicate(batch, 4, two_way=two_way) for batch in (one, many))
         assert len(shared.features) == len(single.features) < len(one.features)
         rows = [len(shared.features), *map(len, shared.before)]
         assert rows == [len(single.features), *map(len, single.before)]
@@ -142,10 +142,10 @@ def _tensors(value: object) -> list[torch.Tensor]:
 
 
 def test_batches_move_whole_to_another_device(cells: PackedGraphs) -> None:
-    """The meta device holds no numbers, only where they would be. A batch has 2 x 6 + 4 tensors; shared steps of two
+    """The meta device holds no numbers, only where they would be. A batch has 2 x 6 + 4 tensors; distinct steps of two
     layers with weights 1 + 2 + 2 x 6 + 4 + 2, without 2 x 2 fewer."""
     batch = featurize(cells)
-    for made, count in ((batch, 16), (share(batch, 2, two_way=True), 21), (share(batch, 2), 17)):
+    for made, count in ((batch, 16), (deduplicate(batch, 2, two_way=True), 21), (deduplicate(batch, 2), 17)):
         there, here = made.to(torch.device("meta")), made.to(torch.device("cpu"))
         assert type(there) is type(made)
         assert len(_tensors(made)) == count
