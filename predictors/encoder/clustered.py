@@ -1,4 +1,4 @@
-"""An encoder, the fuzzy clusters of what it was fitted on, and how familiar it is with a network."""
+"""An encoder with the fuzzy clusters and the in-distribution score of the networks that it was fitted on."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from gennape.predictors.encoder.deduplication import DistinctSteps
 from gennape.predictors.encoder.encoder import EncoderConfig, GraphEncoder
 from gennape.predictors.encoder.features import GraphBatch
 from gennape.predictors.encoder.fuzzy_c_means import memberships
-from gennape.predictors.encoder.in_distribution import Familiarity
+from gennape.predictors.encoder.in_distribution import InDistribution
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +30,9 @@ class ClusteringConfig:
 class ClusteredEncoder(nn.Module):
     """Graphs to pooled features, embeddings and memberships.
 
-    Centroids [c, d] are a buffer: fuzzy c-means sets them, gradients do not. So is what the network is familiar with:
-    memberships sum to one however far away a graph is, and do not tell whether members ever saw the like.
+    Centroids [c, d] are a buffer: fuzzy c-means sets them, gradients do not. The in-distribution score is fitted
+    beside: memberships sum to one however far away a graph is, and do not show whether the graph resembles the
+    training's.
     """
 
     centroids: Tensor
@@ -40,13 +41,18 @@ class ClusteredEncoder(nn.Module):
         super().__init__()
         self.config = config
         self.encoder = GraphEncoder(config.encoder)
-        self.familiarity = Familiarity(2 * config.encoder.hidden)
+        self.familiarity = InDistribution(2 * config.encoder.hidden)  # its name in checkpoints
         self.register_buffer("centroids", torch.zeros(config.clusters, config.encoder.embedding))
+
+    @property
+    def in_distribution(self) -> InDistribution:
+        """The in-distribution score of pooled features."""
+        return self.familiarity
 
     def forward(
         self, batch: GraphBatch | DistinctSteps
     ) -> tuple[Float[Tensor, "g p"], Float[Tensor, "g d"], Float[Tensor, "g c"]]:
-        """What the encoder pools a batch to, embeddings and memberships."""
+        """Pooled features, embeddings and memberships of a batch."""
         pooled = self.encoder.pool(batch)
         embedding = self.encoder.readout(pooled)
         return pooled, embedding, memberships(embedding, self.centroids, self.config.fuzzifier)

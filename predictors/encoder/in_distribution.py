@@ -1,4 +1,4 @@
-"""Whether a network is like those that a model was trained on: how far heads may be believed."""
+"""In-distribution score: how far a network lies within the training distribution, and heads apply to it."""
 
 from __future__ import annotations
 
@@ -6,17 +6,18 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-#: Whom heads are believed for entirely: this share of the training networks.
+#: Share of the training networks within the radius: their score is 1.
 _SHARE = 0.99
-#: From this many reaches on they are not believed at all.
+#: From this many radii on the score is 0.
 _END = 2.0
 
 
-class Familiarity(nn.Module):
-    """1 for networks like the training's, falling to 0 for others, by Mahalanobis distance (Lee et al., 2018).
+class InDistribution(nn.Module):
+    """The weight of heads: 1 for networks like the training's, 0 for others, by Mahalanobis distance (Lee et al.,
+    2018).
 
-    Distances are between what graphs are pooled to, [p]; the reach is the distance within which 99 % of the training
-    networks lie. Trust is 1 up to one reach and 0 from two reaches on. Untrained, everything is familiar.
+    Distances are between pooled features [p]; the radius is the distance within which 99 % of the training networks
+    lie. The score is 1 up to one radius, 0 from two radii on, and linear between. Untrained, every network scores 1.
     """
 
     mean: Tensor
@@ -27,10 +28,15 @@ class Familiarity(nn.Module):
         super().__init__()
         self.register_buffer("mean", torch.zeros(pooled))
         self.register_buffer("whitening", torch.eye(pooled))
-        self.register_buffer("reach", torch.tensor(torch.inf))
+        self.register_buffer("reach", torch.tensor(torch.inf))  # the radius, by its name in checkpoints
 
-    def learn(self, pooled: Float[Tensor, "g p"]) -> None:
-        """Remember what the training networks are like."""
+    @property
+    def radius(self) -> Float[Tensor, ""]:
+        """The distance within which 99 % of the training networks lie; infinite until :meth:`fit`."""
+        return self.reach
+
+    def fit(self, pooled: Float[Tensor, "g p"]) -> None:
+        """Estimate mean, covariance and radius from the training networks."""
         pooled = pooled.double()
         mean, deviation = pooled.mean(0), pooled.std(0, correction=0) + 1e-6
         standard = (pooled - mean) / deviation
@@ -45,5 +51,5 @@ class Familiarity(nn.Module):
         return ((pooled - self.mean) @ self.whitening).norm(dim=1)
 
     def forward(self, pooled: Float[Tensor, "g p"]) -> Float[Tensor, " g"]:
-        """Trust, from 0 to 1."""
-        return ((_END - self.distance(pooled) / self.reach) / (_END - 1)).clamp(0, 1)
+        """In-distribution scores, from 0 to 1."""
+        return ((_END - self.distance(pooled) / self.radius) / (_END - 1)).clamp(0, 1)

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from gennape.errors import InvalidDataError
-from gennape.predictors.encoder.in_distribution import Familiarity
+from gennape.predictors.encoder.in_distribution import InDistribution
 from gennape.predictors.few_shot.scaling_law import _COLUMNS, _STRENGTH, ScalingLaw, fit_scaling_law
 from gennape.predictors.few_shot.structure import STRUCTURE
 
@@ -47,16 +47,16 @@ def test_labels_that_tell_nothing_are_refused(accuracy: np.ndarray) -> None:
         fit_scaling_law(_structures(len(accuracy)), accuracy)
 
 
-def test_familiar_is_what_lies_as_the_training_does() -> None:
+def test_in_distribution_is_what_lies_as_the_training_does() -> None:
     """In a narrow cloud along one axis, one step across is stranger than three along."""
     rng = np.random.default_rng(0)
     seen = torch.from_numpy(rng.normal(size=(5000, 2)) * [3.0, 0.1]).float()
-    familiarity = Familiarity(2)
-    assert familiarity(seen).tolist() == [1.0] * 5000  # untrained
-    familiarity.learn(seen)
-    trust = familiarity(torch.tensor([[0.0, 0.0], [6.0, 0.0], [0.0, 1.0], [30.0, 0.0]]))
-    assert trust.tolist() == [1.0, 1.0, 0.0, 0.0]
-    assert 0.985 < float((familiarity(seen) == 1).float().mean()) < 0.995
+    score = InDistribution(2)
+    assert score(seen).tolist() == [1.0] * 5000  # untrained
+    score.fit(seen)
+    weight = score(torch.tensor([[0.0, 0.0], [6.0, 0.0], [0.0, 1.0], [30.0, 0.0]]))
+    assert weight.tolist() == [1.0, 1.0, 0.0, 0.0]
+    assert 0.985 < float((score(seen) == 1).float().mean()) < 0.995
     step = torch.tensor([[1.0, 0.0]])
-    edge = familiarity.reach / familiarity.distance(familiarity.mean + step)
-    assert float(familiarity(familiarity.mean + 1.5 * edge * step)) == pytest.approx(0.5, abs=1e-4)
+    edge = score.radius / score.distance(score.mean + step)
+    assert float(score(score.mean + 1.5 * edge * step)) == pytest.approx(0.5, abs=1e-4)
