@@ -47,7 +47,7 @@ from gennape.predictors.encoder.optimisation import CPU
 from gennape.predictors.ensemble import cluster_regression
 from gennape.predictors.ensemble.cluster_regression import ClusterRegression, fit_regression
 from gennape.predictors.ensemble.ensemble import stacked, zero_shot
-from gennape.predictors.ensemble.inputs import View, look
+from gennape.predictors.ensemble.inputs import EncodedGraphs, encode
 from gennape.predictors.ensemble.member import Member
 from gennape.predictors.ensemble.pairwise import fit_pairwise
 from gennape.predictors.ensemble.registry import ABLATIONS, MembersConfig
@@ -125,7 +125,7 @@ class Data:
     """Rows of NAS-Bench-101 to draw from, those that weigh and those that are measured on, and of other families."""
 
     training: LabelledArchitectures
-    weighing: tuple[PackedGraphs, Vector]
+    weight_rows: tuple[PackedGraphs, Vector]
     measured: tuple[PackedGraphs, Vector]
     targets: dict[str, BenchmarkRows]
 
@@ -147,7 +147,7 @@ def read(folder: Path, rows: int) -> Data:
     labels = labels.take(np.argsort(labels.identity))
     part = split(labels)
     held_out = np.flatnonzero(part == 1)
-    weighing = held_out[labels.accuracy[held_out] >= MINIMUM][:WEIGHING]
+    weight_rows = held_out[labels.accuracy[held_out] >= MINIMUM][:WEIGHING]
     targets = {}
     for benchmark in BENCHMARKS:
         if benchmark.name in TARGETS:
@@ -156,8 +156,8 @@ def read(folder: Path, rows: int) -> Data:
             targets[benchmark.name] = build_rows(replace(chosen, labels=few))
     return Data(
         labels.take((part == 0) & (labels.accuracy >= MINIMUM)),
-        _graphs(labels.take(weighing)),
-        _graphs(labels.take(np.setdiff1d(held_out, weighing))),
+        _graphs(labels.take(weight_rows)),
+        _graphs(labels.take(np.setdiff1d(held_out, weight_rows))),
         targets,
     )
 
@@ -194,7 +194,7 @@ class Benchmark:
         def trained(encoder: GraphEncoder) -> Trained:
             fitted = fitting.fit(
                 encoder, graphs, accuracy, ClusteringConfig(), FITTING, np.random.default_rng([seed, 2]), _nothing,
-                held_out=data.weighing, device=CPU,
+                held_out=data.weight_rows, device=CPU,
             )  # fmt: skip
             return Trained(FuzzyEnsemble(fitted, "variant"), fitted, graphs, accuracy)
 
@@ -254,23 +254,29 @@ class Benchmark:
 
     def _on_source(self, name: str, predictor: FuzzyEnsemble, same: Collection[str] = ()) -> None:
         graphs, truth = self.data.measured
-        view = predictor.view(graphs)
-        said = predictor.members.each(view)
-        said |= {SOURCE: predictor.predict(graphs).accuracy, "six members": predictor.members.predict(view)[0]}
+        encoded = predictor.encode(graphs)
+        predictions = predictor.members.per_member(encoded)
+        predictions |= {
+            SOURCE: predictor.predict(graphs).accuracy,
+            "six members": predictor.members.predict(encoded)[0],
+        }
         for column in ON_SOURCE:
-            if column in said and column not in same:
-                self.variants[name, column].append([srcc(truth, said[column])])
+            if column in predictions and column not in same:
+                self.variants[name, column].append([srcc(truth, predictions[column])])
 
     def _clusters(self, seed: int, full: Trained) -> None:
         """Members of other clusters beside those that do not read them, and ensembles with members left out."""
-        view, told = look(full.predictor.network, full.graphs), look(full.predictor.network, self.data.weighing[0])
-        weighing = told, self.data.weighing[1]
+        encoded, told = (
+            encode(full.predictor.network, full.graphs),
+            encode(full.predictor.network, self.data.weight_rows[0]),
+        )
+        weight_rows = told, self.data.weight_rows[1]
         everyone = {member.name: member for member in full.predictor.members.members}
         names = {"cl_fcm_t": "cl_fcm_t", "cl_t": "cl_t", "pairwise": "pairwise", "pairwise_fcm": "pairwise_fcm"}
         self._alone("full", seed, full.predictor, names)
         for name, left_out in (*ABLATIONS.items(), ("-k-GNN", ("k_gnn",))):
             kept = [member for known, member in everyone.items() if known not in left_out]
-            ensemble = self._with(full, full.predictor.network, kept, weighing)
+            ensemble = self._with(full, full.predictor.network, kept, weight_rows)
             self._on_source(f"without members of {name}", ensemble, same=("cl_fcm_t", "cl_t"))
         usual = full.predictor.network.config
         settings = [(usual.clusters, usual.fuzzifier), *((c, usual.fuzzifier) for c in CLUSTERS)]
@@ -280,10 +286,10 @@ class Benchmark:
             torch.manual_seed(seed)
             network = ClusteredEncoder(replace(usual, clusters=clusters, fuzzifier=fuzzifier)).double()
             network.encoder.load_state_dict(full.predictor.network.encoder.state_dict())
-            network.familiarity.load_state_dict(full.predictor.network.familiarity.state_dict())
-            centroids = fuzzy_c_means(torch.from_numpy(view.embedding).float(), clusters, fuzzifier, rng)
+            network.in_distribution.load_state_dict(full.predictor.network.in_distribution.state_dict())
+            centroids = fuzzy_c_means(torch.from_numpy(encoded.embedding).float(), clusters, fuzzifier, rng)
             network.centroids.copy_(centroids)
-            learnt = _reclustered(view, network), full.accuracy
+            learnt = _reclustered(encoded, network), full.accuracy
             regression = cast(ClusterRegression, everyone["cl_t"])
             found: dict[str, Member] = everyone | {
                 "cl_fcm_t": fit_regression("cl_fcm_t", regression, *learnt, MEMBERS.regression, rng, _nothing),
@@ -292,7 +298,7 @@ class Benchmark:
                 ),
             }
             predictor = self._with(
-                full, network.eval(), list(found.values()), (_reclustered(told, network), weighing[1])
+                full, network.eval(), list(found.values()), (_reclustered(told, network), weight_rows[1])
             )
             name = f"C = {clusters} again" if i == 0 else f"C = {clusters}"
             name = name if fuzzifier == usual.fuzzifier else f"m = {fuzzifier}"
@@ -301,9 +307,9 @@ class Benchmark:
             self._say(seed, name)
 
     def _with(
-        self, full: Trained, network: ClusteredEncoder, members: list[Member], weighing: tuple[View, Vector]
+        self, full: Trained, network: ClusteredEncoder, members: list[Member], weight_rows: tuple[EncodedGraphs, Vector]
     ) -> FuzzyEnsemble:
-        ensembles = zero_shot(members, *weighing), stacked(members, *weighing)
+        ensembles = zero_shot(members, *weight_rows), stacked(members, *weight_rows)
         return FuzzyEnsemble(Fitted(network, *ensembles, full.fitted.law, full.fitted.pretrained), "variant")
 
     def _alone(
@@ -312,14 +318,14 @@ class Benchmark:
         """Members, by their names, that fine-tune themselves on the labels of a family, as they do in GENNAPE."""
         members = {member.name: member for member in predictor.members.members}
         for target, rows in self.data.targets.items():
-            view = (seen or predictor).view(rows.graphs)
-            view = view if seen is None else _reclustered(view, predictor.network)
+            encoded = (seen or predictor).encode(rows.graphs)
+            encoded = encoded if seen is None else _reclustered(encoded, predictor.network)
             for member, row in rows_of.items():
                 found = []
                 for labelled in self._labelled(rows, seed, LABELS)[:3]:
                     rng = np.random.default_rng([seed, 4])
-                    tuned = members[member].tuned(view.take(labelled), rows.accuracy[labelled], rng)
-                    found.append(_others(rows, labelled, tuned.predict(view)))
+                    tuned = members[member].tuned(encoded.take(labelled), rows.accuracy[labelled], rng)
+                    found.append(_others(rows, labelled, tuned.predict(encoded)))
                 self.alone[row, target].append(found)
         self._say(seed, f"members alone, {name}")
 
@@ -374,13 +380,13 @@ def _nothing(_: int, __: float) -> None:
 
 
 def _trust(predictor: FuzzyEnsemble, graphs: PackedGraphs) -> Vector:
-    return predictor.network.familiarity(torch.from_numpy(predictor.view(graphs).pooled)).numpy()
+    return predictor.network.in_distribution(torch.from_numpy(predictor.encode(graphs).pooled)).numpy()
 
 
-def _reclustered(view: View, network: ClusteredEncoder) -> View:
+def _reclustered(encoded: EncodedGraphs, network: ClusteredEncoder) -> EncodedGraphs:
     """What the same encoder shows, with the memberships of other clusters."""
-    found = memberships(torch.from_numpy(view.embedding), network.centroids, network.config.fuzzifier)
-    return replace(view, memberships=found.numpy())
+    found = memberships(torch.from_numpy(encoded.embedding), network.centroids, network.config.fuzzifier)
+    return replace(encoded, memberships=found.numpy())
 
 
 def _without(inputs: GPInputs, *names: str) -> GPInputs:

@@ -112,8 +112,8 @@ def _parts(graphs: PackedGraphs) -> Iterator[GraphBatch]:
 
 @torch.inference_mode()
 def _ranked(encoder: VariantEncoder, head: ClusterHeads, target: FlopsTarget, measured: Labelled) -> float:
-    said = np.concatenate([_headed(encoder, head, batch).numpy() for batch in _parts(measured.graphs)])
-    return srcc(measured.accuracy, target.invert(said.astype(np.float64), flops(measured.graphs)))
+    predictions = np.concatenate([_headed(encoder, head, batch).numpy() for batch in _parts(measured.graphs)])
+    return srcc(measured.accuracy, target.invert(predictions.astype(np.float64), flops(measured.graphs)))
 
 
 @torch.inference_mode()

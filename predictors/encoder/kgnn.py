@@ -136,11 +136,11 @@ def predict_accuracy(network: KGnn, graphs: PackedGraphs) -> Float64[np.ndarray,
         raise InvalidGraphError("a graph holds no nodes; nothing can be predicted of it, leave it out")
     exact = copy.deepcopy(network).double().eval()
     mean, deviation = exact.statistics.tolist()
-    answers = np.zeros(len(graphs))
+    predictions = np.zeros(len(graphs))
     with torch.inference_mode():
         for rows in batches_of_nodes(graphs, _NODES_AT_ONCE):
-            answers[rows] = exact(featurize(graphs.take(rows))).numpy()
-    return np.round(answers * deviation + mean, 6)
+            predictions[rows] = exact(featurize(graphs.take(rows))).numpy()
+    return np.round(predictions * deviation + mean, 6)
 
 
 def _train(

@@ -16,7 +16,7 @@ from torch.nn import functional
 from gennape.predictors.bounds import Size
 from gennape.predictors.encoder.optimisation import adam, optimiser_step
 from gennape.predictors.ensemble.heads import ClusterHeads
-from gennape.predictors.ensemble.inputs import View
+from gennape.predictors.ensemble.inputs import EncodedGraphs
 from gennape.predictors.ensemble.member import Member, Progress, parsed
 from gennape.predictors.restoring import made_of
 from gennape.predictors.target import FlopsTarget, fit_target
@@ -53,18 +53,20 @@ class ClusterRegression(Member):
         self.heads = copy.deepcopy(heads).float().double().eval()
         self.target = target
 
-    def predict(self, view: View) -> Float64[np.ndarray, " g"]:
+    def predict(self, encoded: EncodedGraphs) -> Float64[np.ndarray, " g"]:
         """See :meth:`Member.predict`."""
         with torch.inference_mode():
-            answers = self.heads(*_read(view, len(self.heads.first), torch.float64)).numpy()
-        return np.round(self.target.invert(answers, view.flops), 6)
+            targets = self.heads(*_read(encoded, len(self.heads.first), torch.float64)).numpy()
+        return np.round(self.target.invert(targets, encoded.flops), 6)
 
-    def tuned(self, view: View, accuracy: Float64[np.ndarray, " g"], rng: np.random.Generator) -> ClusterRegression:
+    def tuned(
+        self, encoded: EncodedGraphs, accuracy: Float64[np.ndarray, " g"], rng: np.random.Generator
+    ) -> ClusterRegression:
         """A copy whose target is standardised by these labels, its heads trained further; see :meth:`Member.tuned`."""
         heads = copy.deepcopy(self.heads).float()
-        target = fit_target(accuracy, view.flops)
-        heads.start(view.cost, target.transform(accuracy, view.flops), target.unit(view.flops))
-        _train(heads, target, view, accuracy, FINE_TUNING, rng, lambda _, __: None)
+        target = fit_target(accuracy, encoded.flops)
+        heads.start(encoded.cost, target.transform(accuracy, encoded.flops), target.unit(encoded.flops))
+        _train(heads, target, encoded, accuracy, FINE_TUNING, rng, lambda _, __: None)
         return ClusterRegression(self.name, heads, target)
 
     def config(self) -> dict[str, Any]:
@@ -88,48 +90,48 @@ class ClusterRegression(Member):
 def fit_regression(
     name: str,
     single: ClusterRegression,
-    view: View,
+    encoded: EncodedGraphs,
     accuracy: Float64[np.ndarray, " g"],
     training: HeadTraining,
     rng: np.random.Generator,
     progress: Progress,
 ) -> ClusterRegression:
-    """Copies of one head, one for each cluster of the view's memberships, trained apart on the family of that head."""
-    clusters, (_, known, hidden) = view.memberships.shape[1], single.heads.first.shape
+    """Copies of one head, one for each fuzzy cluster, trained apart on the family of that head."""
+    clusters, (_, known, hidden) = encoded.memberships.shape[1], single.heads.first.shape
     heads = ClusterHeads(clusters, known - 1, hidden)
     heads.copy_from(single.heads)
-    _train(heads, single.target, view, accuracy, training, rng, progress)
+    _train(heads, single.target, encoded, accuracy, training, rng, progress)
     return ClusterRegression(name, heads, single.target)
 
 
 def _read(
-    view: View, clusters: int, kind: torch.dtype
+    encoded: EncodedGraphs, clusters: int, kind: torch.dtype
 ) -> tuple[Float[Tensor, "g d"], Float[Tensor, "g c"], Float[Tensor, " g"]]:
-    memberships = view.memberships if clusters > 1 else np.ones((len(view), 1))
-    embedding, weights, cost = (torch.from_numpy(x).to(kind) for x in (view.embedding, memberships, view.cost))
+    memberships = encoded.memberships if clusters > 1 else np.ones((len(encoded), 1))
+    embedding, weights, cost = (torch.from_numpy(x).to(kind) for x in (encoded.embedding, memberships, encoded.cost))
     return embedding, weights, cost
 
 
 def _train(
     heads: ClusterHeads,
     target: FlopsTarget,
-    view: View,
+    encoded: EncodedGraphs,
     accuracy: Float64[np.ndarray, " g"],
     training: HeadTraining,
     rng: np.random.Generator,
     progress: Progress,
 ) -> None:
     """Descend the absolute error in percent of accuracy, rounded off below half a percent."""
-    known = _read(view, len(heads.first), torch.float32)
+    known = _read(encoded, len(heads.first), torch.float32)
     wanted, unit = (
-        torch.from_numpy(x).float() for x in (target.transform(accuracy, view.flops), target.unit(view.flops))
+        torch.from_numpy(x).float() for x in (target.transform(accuracy, encoded.flops), target.unit(encoded.flops))
     )
 
     def loss_of(rows: Int64[Tensor, " b"]) -> Float[Tensor, ""]:
         error = (heads(*(x[rows] for x in known)) - wanted[rows]) * unit[rows]
         return functional.smooth_l1_loss(error, torch.zeros_like(error), beta=0.5)
 
-    train_heads(heads, loss_of, len(view), training, rng, progress)
+    train_heads(heads, loss_of, len(encoded), training, rng, progress)
 
 
 def train_heads(

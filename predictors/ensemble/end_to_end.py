@@ -20,7 +20,7 @@ from gennape.predictors.encoder.kgnn import (
     fit_kgnn,
     predict_accuracy,
 )
-from gennape.predictors.ensemble.inputs import View
+from gennape.predictors.ensemble.inputs import EncodedGraphs
 from gennape.predictors.ensemble.member import Member, Progress, parsed
 from gennape.predictors.restoring import made_of
 
@@ -38,13 +38,15 @@ class EndToEnd(Member):
         self.name = name
         self.network = copy.deepcopy(network).float().eval()
 
-    def predict(self, view: View) -> Float64[np.ndarray, " g"]:
+    def predict(self, encoded: EncodedGraphs) -> Float64[np.ndarray, " g"]:
         """See :meth:`Member.predict`; raises :class:`gennape.errors.InvalidGraphError` for graphs without nodes."""
-        return predict_accuracy(self.network, view.graphs)
+        return predict_accuracy(self.network, encoded.graphs)
 
-    def tuned(self, view: View, accuracy: Float64[np.ndarray, " g"], rng: np.random.Generator) -> EndToEnd:
+    def tuned(self, encoded: EncodedGraphs, accuracy: Float64[np.ndarray, " g"], rng: np.random.Generator) -> EndToEnd:
         """See :meth:`Member.tuned` and :func:`gennape.predictors.encoder.kgnn.fine_tune`."""
-        return EndToEnd(self.name, fine_tune(self.network, view.graphs, accuracy, FINE_TUNING, rng, lambda _, __: None))
+        return EndToEnd(
+            self.name, fine_tune(self.network, encoded.graphs, accuracy, FINE_TUNING, rng, lambda _, __: None)
+        )
 
     def config(self) -> dict[str, Any]:
         """See :meth:`Member.config`."""
@@ -65,11 +67,11 @@ class EndToEnd(Member):
 def fit_end_to_end(
     name: str,
     network: KGnnConfig,
-    view: View,
+    encoded: EncodedGraphs,
     accuracy: Float64[np.ndarray, " g"],
     training: KGnnTraining,
     rng: np.random.Generator,
     progress: Progress,
 ) -> EndToEnd:
     """A k-GNN trained on a labelled family; raises :class:`gennape.errors.ConfigError` without labels."""
-    return EndToEnd(name, fit_kgnn(view.graphs, accuracy, network, training, rng, progress))
+    return EndToEnd(name, fit_kgnn(encoded.graphs, accuracy, network, training, rng, progress))

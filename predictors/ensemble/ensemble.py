@@ -15,7 +15,7 @@ from torch import Tensor
 
 from gennape.errors import CheckpointError, ConfigError
 from gennape.predictors.ensemble.calibration import Curve
-from gennape.predictors.ensemble.inputs import View
+from gennape.predictors.ensemble.inputs import EncodedGraphs
 from gennape.predictors.ensemble.least_squares import line
 from gennape.predictors.ensemble.member import Member, parsed
 from gennape.predictors.ensemble.registry import described, restored
@@ -29,7 +29,7 @@ _FOLDS = 3
 #: With fewer labels no member is fine-tuned.
 FEWEST_LABELS = 8
 #: Members that weigh less within their training family are not asked there.
-LEAST_WEIGHT = 0.05
+MIN_WEIGHT = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class _Config:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class MemberEnsemble:
-    """accuracy = answer(sum over members of weight x scale(prediction)), in percent. Made by :func:`zero_shot`.
+    """accuracy = calibrate(sum over members of weight x scale(prediction)), in percent. Made by :func:`zero_shot`.
 
     Scales are curves with bounds, so that no member outweighs the others however far it extrapolates, and are known
     before any query, so that a network's row does not depend on which others are in the set. Weights sum to 1.
@@ -53,24 +53,26 @@ class MemberEnsemble:
     members: tuple[Member, ...]
     weights: tuple[float, ...]
     scales: tuple[Curve, ...]
-    answer: Curve
+    calibrate: Curve
     uncertainty: Uncertainty
 
-    def predict(self, view: View) -> tuple[Float64[np.ndarray, " g"], Float64[np.ndarray, " g"]]:
+    def predict(self, encoded: EncodedGraphs) -> tuple[Float64[np.ndarray, " g"], Float64[np.ndarray, " g"]]:
         """Accuracies and standard deviations [g], both in percent, rounded to 1e-6.
 
         Zero-shot, deviations hold within the training family; elsewhere they grow with the members' disagreement, which
         does not know what all members have in common.
         """
-        accuracy, spread = self._combine(self._said(view))
+        accuracy, spread = self._combine(self._member_predictions(encoded))
         return np.round(accuracy, 6), np.round(self.uncertainty(spread), 6)
 
-    def each(self, view: View) -> dict[str, Float64[np.ndarray, " g"]]:
-        """What every member says [g], by name, in percent on the common scale."""
-        answers = np.round(self._answers(self._said(view)), 6)
-        return {member.name: row for member, row in zip(self.members, answers, strict=True)}
+    def per_member(self, encoded: EncodedGraphs) -> dict[str, Float64[np.ndarray, " g"]]:
+        """The predictions [g] of each member by name, in percent on the common scale."""
+        predictions = np.round(self._calibrated(self._member_predictions(encoded)), 6)
+        return {member.name: row for member, row in zip(self.members, predictions, strict=True)}
 
-    def tuned(self, view: View, accuracy: Float64[np.ndarray, " g"], rng: np.random.Generator) -> MemberEnsemble:
+    def tuned(
+        self, encoded: EncodedGraphs, accuracy: Float64[np.ndarray, " g"], rng: np.random.Generator
+    ) -> MemberEnsemble:
         """An ensemble that learnt from labelled networks of a family, ``accuracy`` [g] in percent; this one stays.
 
         Members are fine-tuned; lines of least squares put each on the scale of the labels (level where a member ranks
@@ -79,19 +81,19 @@ class MemberEnsemble:
         Fewer than :data:`FEWEST_LABELS` labels only move the level. Equal labels and generators give equal ensembles.
         Raises :class:`gennape.errors.InvalidDataError` for labels that do not match the graphs or are not finite.
         """
-        check_labels(view.graphs, accuracy)
+        check_labels(encoded.graphs, accuracy)
         if len(accuracy) < FEWEST_LABELS:
-            return self._moved(view, accuracy)
-        members = tuple(member.tuned(view, accuracy, rng) for member in self.members)
-        outside = out_of_fold(self.members, view, accuracy, _FOLDS, rng)
+            return self._moved(encoded, accuracy)
+        members = tuple(member.tuned(encoded, accuracy, rng) for member in self.members)
+        outside = out_of_fold(self.members, encoded, accuracy, _FOLDS, rng)
         found = replace(
             self,
             members=members,
             weights=tuple(weights_by_rank(outside, accuracy).tolist()),
-            scales=tuple(_rising_line(member.predict(view), accuracy) for member in members),
-            answer=_unchanged(accuracy),
+            scales=tuple(_rising_line(member.predict(encoded), accuracy) for member in members),
+            calibrate=_unchanged(accuracy),
         )
-        return found._sure(outside, accuracy)
+        return found._with_uncertainty(outside, accuracy)
 
     def without(self, names: Collection[str]) -> MemberEnsemble:
         """The ensemble of the other members, their weights in proportion: an ablation.
@@ -113,7 +115,7 @@ class MemberEnsemble:
     def config(self) -> dict[str, Any]:
         """What is no tensor, for JSON."""
         members = [described(member) for member in self.members]
-        return asdict(_Config(members, self.weights, self.scales, self.answer, self.uncertainty))
+        return asdict(_Config(members, self.weights, self.scales, self.calibrate, self.uncertainty))
 
     def state(self) -> dict[str, Tensor]:
         """What members learnt, of single precision, by the member's name and that of the tensor."""
@@ -137,94 +139,106 @@ class MemberEnsemble:
         members = tuple(restored(member, _below(f"{member.get('name')}.", tensors)) for member in found.members)
         return MemberEnsemble(members, found.weights, found.scales, found.answer, found.uncertainty)
 
-    def _said(self, view: View) -> Float64[np.ndarray, "m g"]:
-        return np.stack([member.predict(view) for member in self.members])
+    def _member_predictions(self, encoded: EncodedGraphs) -> Float64[np.ndarray, "m g"]:
+        return np.stack([member.predict(encoded) for member in self.members])
 
-    def _scores(self, said: Float64[np.ndarray, "m g"]) -> Float64[np.ndarray, "m g"]:
-        return np.stack([scale(row) for scale, row in zip(self.scales, said, strict=True)])
+    def _scores(self, member_predictions: Float64[np.ndarray, "m g"]) -> Float64[np.ndarray, "m g"]:
+        return np.stack([scale(row) for scale, row in zip(self.scales, member_predictions, strict=True)])
 
-    def _answers(self, said: Float64[np.ndarray, "m g"]) -> Float64[np.ndarray, "m g"]:
-        return self.answer(self._scores(said))
+    def _calibrated(self, member_predictions: Float64[np.ndarray, "m g"]) -> Float64[np.ndarray, "m g"]:
+        return self.calibrate(self._scores(member_predictions))
 
-    def _combine(self, said: Float64[np.ndarray, "m g"]) -> tuple[Float64[np.ndarray, " g"], Float64[np.ndarray, " g"]]:
-        """Accuracy, and how far members disagree about it, from what they say."""
+    def _combine(
+        self, member_predictions: Float64[np.ndarray, "m g"]
+    ) -> tuple[Float64[np.ndarray, " g"], Float64[np.ndarray, " g"]]:
+        """Accuracies, and the weighted spread of the members' calibrated predictions."""
         weights = np.array(self.weights)
-        return self.answer(weights @ self._scores(said)), weighted_spread(self._answers(said), weights)
+        return self.calibrate(weights @ self._scores(member_predictions)), weighted_spread(
+            self._calibrated(member_predictions), weights
+        )
 
-    def _sure(self, said: Float64[np.ndarray, "m g"], accuracy: Float64[np.ndarray, " g"]) -> MemberEnsemble:
-        """With the uncertainty that what members say of networks they did not learn from tells."""
-        answered, spread = self._combine(said)
-        return replace(self, uncertainty=learn_uncertainty(spread, accuracy - answered))
+    def _with_uncertainty(
+        self, member_predictions: Float64[np.ndarray, "m g"], accuracy: Float64[np.ndarray, " g"]
+    ) -> MemberEnsemble:
+        """A copy whose uncertainty is learnt from predictions of networks that no member learnt from."""
+        predicted, spread = self._combine(member_predictions)
+        return replace(self, uncertainty=learn_uncertainty(spread, accuracy - predicted))
 
-    def _moved(self, view: View, accuracy: Float64[np.ndarray, " g"]) -> MemberEnsemble:
+    def _moved(self, encoded: EncodedGraphs, accuracy: Float64[np.ndarray, " g"]) -> MemberEnsemble:
         if len(accuracy) == 0:
             return self
-        said = self._said(view)
-        shift = float((accuracy - self._combine(said)[0]).mean())
-        moved = replace(self, answer=replace(self.answer, y=tuple(y + shift for y in self.answer.y)))
+        member_predictions = self._member_predictions(encoded)
+        shift = float((accuracy - self._combine(member_predictions)[0]).mean())
+        moved = replace(self, calibrate=replace(self.calibrate, y=tuple(y + shift for y in self.calibrate.y)))
         # One label has no error left to learn from.
-        return moved._sure(said, accuracy) if len(accuracy) > 1 else moved
+        return moved._with_uncertainty(member_predictions, accuracy) if len(accuracy) > 1 else moved
 
 
-def zero_shot(members: Sequence[Member], view: View, accuracy: Float64[np.ndarray, " g"]) -> MemberEnsemble:
+def zero_shot(members: Sequence[Member], encoded: EncodedGraphs, accuracy: Float64[np.ndarray, " g"]) -> MemberEnsemble:
     """Equal weights; the ensemble as it is before labels of another family.
 
-    ``view`` and ``accuracy`` [g] are of networks of the training family, best of some that no member learnt from: they
-    give scales and uncertainty. A scale takes a member's prediction to the normal score of its rank among these
-    networks; the mean of scores is answered by the accuracy of that rank. Raises :class:`ConfigError` without members
+    ``encoded`` and ``accuracy`` [g] are of networks of the training family, best of some that no member learnt from:
+    they give scales and uncertainty. A scale takes a member's prediction to the normal score of its rank among these
+    networks; the mean of scores is mapped to the accuracy of that rank. Raises :class:`ConfigError` without members
     or networks, and :class:`gennape.errors.InvalidDataError` for labels that do not match.
     """
-    _check(members, view, accuracy)
-    said = np.stack([member.predict(view) for member in members])
+    _check(members, encoded, accuracy)
+    member_predictions = np.stack([member.predict(encoded) for member in members])
     levels = tuple(norm.ppf(_SHARES).tolist())
-    scales = tuple(Curve(_quantiles(row), levels) for row in said)
+    scales = tuple(Curve(_quantiles(row), levels) for row in member_predictions)
     answer = Curve(levels, _quantiles(accuracy))
     weights = (1 / len(members),) * len(members)
-    return MemberEnsemble(tuple(members), weights, scales, answer, Uncertainty(1.0, 0.0))._sure(said, accuracy)
+    return MemberEnsemble(tuple(members), weights, scales, answer, Uncertainty(1.0, 0.0))._with_uncertainty(
+        member_predictions, accuracy
+    )
 
 
-def stacked(members: Sequence[Member], view: View, accuracy: Float64[np.ndarray, " g"]) -> MemberEnsemble:
+def stacked(members: Sequence[Member], encoded: EncodedGraphs, accuracy: Float64[np.ndarray, " g"]) -> MemberEnsemble:
     """Members weighted as their training family asks for: what to believe within it.
 
-    Weights are not negative, sum to 1 and have the least squared error on ``view`` and ``accuracy`` [g], networks of
-    the family that no member learnt from (stacked regression; Breiman, 1996). Members below :data:`LEAST_WEIGHT` are
+    Weights are not negative, sum to 1 and have the least squared error on ``encoded`` and ``accuracy`` [g], networks of
+    the family that no member learnt from (stacked regression; Breiman, 1996). Members below :data:`MIN_WEIGHT` are
     left out, which saves computing them. Raises as :func:`zero_shot` does.
     """
-    _check(members, view, accuracy)
-    said = np.stack([member.predict(view) for member in members])
+    _check(members, encoded, accuracy)
+    member_predictions = np.stack([member.predict(encoded) for member in members])
     kept = np.arange(len(members))
     while True:
-        weights = _least_squares(said[kept], accuracy)
-        if (weights >= LEAST_WEIGHT).all():
+        weights = _least_squares(member_predictions[kept], accuracy)
+        if (weights >= MIN_WEIGHT).all():
             break
-        kept = kept[weights >= LEAST_WEIGHT]
-    straight = _unchanged(np.concatenate([accuracy, said[kept].ravel()]))
+        kept = kept[weights >= MIN_WEIGHT]
+    straight = _unchanged(np.concatenate([accuracy, member_predictions[kept].ravel()]))
     chosen = tuple(members[int(i)] for i in kept)
     found = MemberEnsemble(chosen, tuple(weights.tolist()), (straight,) * len(kept), straight, Uncertainty(1.0, 0.0))
-    return found._sure(said[kept], accuracy)
+    return found._with_uncertainty(member_predictions[kept], accuracy)
 
 
-def _least_squares(said: Float64[np.ndarray, "m g"], accuracy: Float64[np.ndarray, " g"]) -> Float64[np.ndarray, " m"]:
+def _least_squares(
+    member_predictions: Float64[np.ndarray, "m g"], accuracy: Float64[np.ndarray, " g"]
+) -> Float64[np.ndarray, " m"]:
     """Weights, none negative, of a sum of 1 as near as a heavy row of ones brings it."""
-    heavy = 1e3 * np.sqrt(len(accuracy)) * max(float(np.abs(said).max()), 1.0)
-    found, _ = nnls(np.vstack([said.T, np.full(len(said), heavy)]), np.append(accuracy, heavy))
+    heavy = 1e3 * np.sqrt(len(accuracy)) * max(float(np.abs(member_predictions).max()), 1.0)
+    found, _ = nnls(
+        np.vstack([member_predictions.T, np.full(len(member_predictions), heavy)]), np.append(accuracy, heavy)
+    )
     return np.asarray(found / found.sum())
 
 
-def _check(members: Sequence[Member], view: View, accuracy: Float64[np.ndarray, " g"]) -> None:
-    check_labels(view.graphs, accuracy)
-    if not members or not len(view):
-        raise ConfigError(f"an ensemble needs members and labelled networks, got {len(members)} and {len(view)}")
+def _check(members: Sequence[Member], encoded: EncodedGraphs, accuracy: Float64[np.ndarray, " g"]) -> None:
+    check_labels(encoded.graphs, accuracy)
+    if not members or not len(encoded):
+        raise ConfigError(f"an ensemble needs members and labelled networks, got {len(members)} and {len(encoded)}")
 
 
 def _quantiles(values: Float64[np.ndarray, " g"]) -> tuple[float, ...]:
     return tuple(np.quantile(values, _SHARES).tolist())
 
 
-def _rising_line(said: Float64[np.ndarray, " g"], accuracy: Float64[np.ndarray, " g"]) -> Curve:
-    """The line of least squares, between the least and the greatest that was said; level where it would fall."""
-    slope, intercept = line(said, accuracy)
-    ends = (float(said.min()), float(said.max()))
+def _rising_line(member_predictions: Float64[np.ndarray, " g"], accuracy: Float64[np.ndarray, " g"]) -> Curve:
+    """The line of least squares, between the lowest and the highest prediction; level where it would fall."""
+    slope, intercept = line(member_predictions, accuracy)
+    ends = (float(member_predictions.min()), float(member_predictions.max()))
     heights = tuple(slope * x + intercept for x in ends) if slope > 0 else (float(accuracy.mean()),) * 2
     return Curve(ends, heights)
 

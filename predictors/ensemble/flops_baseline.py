@@ -12,7 +12,7 @@ from torch import Tensor
 
 from gennape.errors import CheckpointError
 from gennape.predictors.bounds import Finite
-from gennape.predictors.ensemble.inputs import View
+from gennape.predictors.ensemble.inputs import EncodedGraphs
 from gennape.predictors.ensemble.least_squares import line
 from gennape.predictors.ensemble.member import Member, parsed
 
@@ -32,13 +32,13 @@ class FlopsLine(Member):
         self.slope = slope
         self.intercept = intercept
 
-    def predict(self, view: View) -> Float64[np.ndarray, " g"]:
+    def predict(self, encoded: EncodedGraphs) -> Float64[np.ndarray, " g"]:
         """See :meth:`Member.predict`."""
-        return np.round(self.slope * _logarithm(view.flops) + self.intercept, 6)
+        return np.round(self.slope * _logarithm(encoded.flops) + self.intercept, 6)
 
-    def tuned(self, view: View, accuracy: Float64[np.ndarray, " g"], rng: np.random.Generator) -> FlopsLine:  # noqa: ARG002
+    def tuned(self, encoded: EncodedGraphs, accuracy: Float64[np.ndarray, " g"], rng: np.random.Generator) -> FlopsLine:  # noqa: ARG002
         """A line through these labels alone; see :meth:`Member.tuned`."""
-        return FlopsLine(self.name, *line(_logarithm(view.flops), accuracy))
+        return FlopsLine(self.name, *line(_logarithm(encoded.flops), accuracy))
 
     def config(self) -> dict[str, Any]:
         """See :meth:`Member.config`."""
@@ -59,9 +59,9 @@ class FlopsLine(Member):
         return FlopsLine(found.name, found.slope, found.intercept)
 
 
-def fit_flops(name: str, view: View, accuracy: Float64[np.ndarray, " g"]) -> FlopsLine:
+def fit_flops(name: str, encoded: EncodedGraphs, accuracy: Float64[np.ndarray, " g"]) -> FlopsLine:
     """The line of a labelled family."""
-    return FlopsLine(name, *line(_logarithm(view.flops), accuracy))
+    return FlopsLine(name, *line(_logarithm(encoded.flops), accuracy))
 
 
 def _logarithm(flops: Int64[np.ndarray, " g"]) -> Float64[np.ndarray, " g"]:

@@ -61,5 +61,5 @@ class ClusterHeads(nn.Module):
         standard = ((cost - mean) / deviation)[:, None]
         known = torch.cat([embedding, standard], dim=1)
         hidden = torch.relu(torch.baddbmm(self.first_bias, known.expand(len(self.first), -1, -1), self.first))
-        each = torch.baddbmm(self.second_bias, hidden, self.second).squeeze(2)
-        return slope * standard[:, 0] + intercept + left * (each.T * membership).sum(1)
+        per_cluster = torch.baddbmm(self.second_bias, hidden, self.second).squeeze(2)
+        return slope * standard[:, 0] + intercept + left * (per_cluster.T * membership).sum(1)

@@ -1,4 +1,4 @@
-"""What the members of an ensemble read of networks, computed once for all of them."""
+"""The inputs of an ensemble's members: encoded graphs, computed once for all members."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ _NODES_AT_ONCE = 2**15  # more graphs share more of their steps, and tables stil
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class View:
-    """A set of graphs as a frozen encoder sees it, a row for each.
+class EncodedGraphs:
+    """Graphs encoded by a frozen encoder, one row per graph.
 
     ``pooled`` [g, p], ``embedding`` [g, d] and ``memberships`` [g, c], which sum to 1, are the encoder's and the fuzzy
     clusters'; ``cost`` [g] is 1 / (log10(GFLOPs + 1) + 1), see :func:`gennape.predictors.target.flops_scale`;
@@ -36,10 +36,10 @@ class View:
     def __len__(self) -> int:
         return len(self.cost)
 
-    def take(self, rows: Int64[np.ndarray, " k"] | Bool[np.ndarray, " g"]) -> View:
+    def take(self, rows: Int64[np.ndarray, " k"] | Bool[np.ndarray, " g"]) -> EncodedGraphs:
         """Some of the rows, in the order asked for."""
         chosen = np.arange(len(self))[rows]
-        return View(
+        return EncodedGraphs(
             self.graphs.take(chosen),
             self.pooled[chosen],
             self.embedding[chosen],
@@ -49,10 +49,10 @@ class View:
         )
 
 
-def look(network: ClusteredEncoder, graphs: PackedGraphs, formed: bool = False) -> View:
-    """What ``network`` shows of graphs, in its own precision and on its own device; kept in double precision.
+def encode(network: ClusteredEncoder, graphs: PackedGraphs, formed: bool = False) -> EncodedGraphs:
+    """Encode graphs by ``network``, in its own precision and on its own device; the result is in double precision.
 
-    ``formed`` says that graphs have their normal form.
+    ``formed`` states that graphs are in normal form already.
     """
     config, n = network.config, len(graphs)
     widths = (2 * config.encoder.hidden, config.encoder.embedding, config.clusters)
@@ -64,4 +64,4 @@ def look(network: ClusteredEncoder, graphs: PackedGraphs, formed: bool = False) 
                 table[rows] = part.cpu().numpy()
     count = flops(graphs)
     pooled, embedding, memberships = found
-    return View(graphs, pooled, embedding, memberships, 1 / flops_scale(count), count)
+    return EncodedGraphs(graphs, pooled, embedding, memberships, 1 / flops_scale(count), count)

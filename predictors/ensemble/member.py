@@ -1,4 +1,4 @@
-"""What every member of an ensemble offers: views in, accuracies out, and a copy that learnt from a few labels."""
+"""The interface of an ensemble's members: encoded graphs in, accuracies out, and copies fine-tuned on a few labels."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from gennape.predictors import restoring
-from gennape.predictors.ensemble.inputs import View
+from gennape.predictors.ensemble.inputs import EncodedGraphs
 
 T = TypeVar("T")
 #: Called after every step of a training with the number of networks seen and the loss of that step.
@@ -29,11 +29,11 @@ class Member(ABC):
     name: str
 
     @abstractmethod
-    def predict(self, view: View) -> Float64[np.ndarray, " g"]:
+    def predict(self, encoded: EncodedGraphs) -> Float64[np.ndarray, " g"]:
         """Accuracies in percent, on the scale of the labels last learnt from; without bounds far from these."""
 
     @abstractmethod
-    def tuned(self, view: View, accuracy: Float64[np.ndarray, " g"], rng: np.random.Generator) -> Member:
+    def tuned(self, encoded: EncodedGraphs, accuracy: Float64[np.ndarray, " g"], rng: np.random.Generator) -> Member:
         """A copy that learnt from labelled networks of another family, ``accuracy`` [g] in percent, at least one.
 
         Equal labels and generators give equal copies, bit for bit.

@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from gennape.predictors.bounds import Finite, Size
 from gennape.predictors.ensemble.cluster_regression import HeadTraining, train_heads
-from gennape.predictors.ensemble.inputs import View
+from gennape.predictors.ensemble.inputs import EncodedGraphs
 from gennape.predictors.ensemble.least_squares import line
 from gennape.predictors.ensemble.member import Member, Progress, parsed
 from gennape.predictors.restoring import made_of
@@ -129,16 +129,16 @@ class Pairwise(Member):
         self.classifier = copy.deepcopy(classifier).float().double().eval()
         self.line = line
 
-    def predict(self, view: View) -> Float64[np.ndarray, " g"]:
+    def predict(self, encoded: EncodedGraphs) -> Float64[np.ndarray, " g"]:
         """See :meth:`Member.predict`."""
         slope, intercept = self.line
-        return np.round(slope * _scores(self.classifier, view) + intercept, 6)
+        return np.round(slope * _scores(self.classifier, encoded) + intercept, 6)
 
-    def tuned(self, view: View, accuracy: Float64[np.ndarray, " g"], rng: np.random.Generator) -> Pairwise:
+    def tuned(self, encoded: EncodedGraphs, accuracy: Float64[np.ndarray, " g"], rng: np.random.Generator) -> Pairwise:
         """A copy trained further on all pairs of these networks, its anchors from now on; see :meth:`Member.tuned`."""
         classifier = copy.deepcopy(self.classifier).float()
-        _train(classifier, view, accuracy, FINE_TUNING, rng, lambda _, __: None)
-        return Pairwise(self.name, *_anchored(classifier, view, accuracy, np.arange(len(view))))
+        _train(classifier, encoded, accuracy, FINE_TUNING, rng, lambda _, __: None)
+        return Pairwise(self.name, *_anchored(classifier, encoded, accuracy, np.arange(len(encoded))))
 
     def config(self) -> dict[str, Any]:
         """See :meth:`Member.config`."""
@@ -162,59 +162,64 @@ def fit_pairwise(
     name: str,
     clusters: int,
     hidden: int,
-    view: View,
+    encoded: EncodedGraphs,
     accuracy: Float64[np.ndarray, " g"],
     training: HeadTraining,
     rng: np.random.Generator,
     progress: Progress,
 ) -> Pairwise:
-    """A classifier trained on a labelled family, ``clusters`` being those of the view's memberships, or 1."""
+    """A classifier trained on a labelled family, ``clusters`` being those of the encoded graphs, or 1."""
     torch.manual_seed(int(rng.integers(2**31)))
-    classifier = PairClassifier(clusters, view.embedding.shape[1], hidden)
-    classifier.standardise(_read(view, clusters, torch.float32)[0])
-    _train(classifier, view, accuracy, training, rng, progress)
+    classifier = PairClassifier(clusters, encoded.embedding.shape[1], hidden)
+    classifier.standardise(_read(encoded, clusters, torch.float32)[0])
+    _train(classifier, encoded, accuracy, training, rng, progress)
     order = np.argsort(accuracy, kind="stable")
     anchors = order[np.round(np.linspace(0, len(order) - 1, min(ANCHORS, len(order)))).astype(np.int64)]
-    return Pairwise(name, *_anchored(classifier, view, accuracy, anchors))
+    return Pairwise(name, *_anchored(classifier, encoded, accuracy, anchors))
 
 
 def _anchored(
-    classifier: PairClassifier, view: View, accuracy: Float64[np.ndarray, " g"], rows: Int64[np.ndarray, " a"]
+    classifier: PairClassifier,
+    encoded: EncodedGraphs,
+    accuracy: Float64[np.ndarray, " g"],
+    rows: Int64[np.ndarray, " a"],
 ) -> tuple[PairClassifier, tuple[float, float]]:
     """The classifier with some networks as its anchors, and the line from scores to accuracies."""
-    classifier.anchor(*_read(view.take(rows), len(classifier.second), torch.float32))
+    classifier.anchor(*_read(encoded.take(rows), len(classifier.second), torch.float32))
     exact = copy.deepcopy(classifier).double()
-    return classifier, line(_scores(exact, view), accuracy)
+    return classifier, line(_scores(exact, encoded), accuracy)
 
 
-def _scores(classifier: PairClassifier, view: View) -> Float64[np.ndarray, " g"]:
+def _scores(classifier: PairClassifier, encoded: EncodedGraphs) -> Float64[np.ndarray, " g"]:
     parts = zip(
-        *(torch.split(x, _ROWS_AT_ONCE) for x in _read(view, len(classifier.second), torch.float64)), strict=True
+        *(torch.split(x, _ROWS_AT_ONCE) for x in _read(encoded, len(classifier.second), torch.float64)), strict=True
     )
     with torch.inference_mode():
         return torch.cat([classifier(known, memberships) for known, memberships in parts]).numpy()
 
 
-def _read(view: View, clusters: int, kind: torch.dtype) -> tuple[Float[Tensor, "g k"], Float[Tensor, "g c"]]:
-    memberships = view.memberships if clusters > 1 else np.ones((len(view), 1))
-    known = np.concatenate([view.embedding, view.cost[:, None]], axis=1)
+def _read(
+    encoded: EncodedGraphs, clusters: int, kind: torch.dtype
+) -> tuple[Float[Tensor, "g k"], Float[Tensor, "g c"]]:
+    memberships = encoded.memberships if clusters > 1 else np.ones((len(encoded), 1))
+    known = np.concatenate([encoded.embedding, encoded.cost[:, None]], axis=1)
     return torch.from_numpy(known).to(kind), torch.from_numpy(memberships).to(kind)
 
 
 def _train(
     classifier: PairClassifier,
-    view: View,
+    encoded: EncodedGraphs,
     accuracy: Float64[np.ndarray, " g"],
     training: HeadTraining,
     rng: np.random.Generator,
     progress: Progress,
 ) -> None:
     """Descend the cross entropy of all pairs of a batch; equally accurate networks are to tie."""
-    known, memberships = _read(view, len(classifier.second), torch.float32)
+    known, memberships = _read(encoded, len(classifier.second), torch.float32)
     labels = torch.from_numpy(accuracy)
 
     def loss_of(rows: Int64[Tensor, " b"]) -> Float[Tensor, ""]:
         better = (torch.sign(labels[rows, None] - labels[rows]).float() + 1) / 2
         return functional.binary_cross_entropy_with_logits(classifier.within(known[rows], memberships[rows]), better)
 
-    train_heads(classifier, loss_of, len(view), training, rng, progress)
+    train_heads(classifier, loss_of, len(encoded), training, rng, progress)

@@ -15,7 +15,7 @@ from gennape.predictors.encoder.kgnn import KGnnConfig, KGnnTraining
 from gennape.predictors.ensemble.cluster_regression import ClusterRegression, HeadTraining, fit_regression
 from gennape.predictors.ensemble.end_to_end import EndToEnd, fit_end_to_end
 from gennape.predictors.ensemble.flops_baseline import FlopsLine, fit_flops
-from gennape.predictors.ensemble.inputs import View
+from gennape.predictors.ensemble.inputs import EncodedGraphs
 from gennape.predictors.ensemble.member import Member, Progress
 from gennape.predictors.ensemble.pairwise import PAIRS, Pairwise, fit_pairwise
 
@@ -46,7 +46,7 @@ class MembersConfig:
 
 
 def fit_members(
-    view: View,
+    encoded: EncodedGraphs,
     accuracy: Float64[np.ndarray, " g"],
     single: ClusterRegression,
     config: MembersConfig,
@@ -55,12 +55,13 @@ def fit_members(
 ) -> list[Member]:
     """The six members of GENNAPE (Mills et al., AAAI 2023), fitted on a labelled family, ``accuracy`` [g] in percent.
 
-    The encoder behind ``view`` stays as it is; the clusters are those of its memberships. ``single`` is the head that
-    the encoder was trained with, a member itself and the start of those of the clusters. ``progress`` is called after
-    every step with the number of networks and the loss. Raises :class:`gennape.errors.ConfigError` without networks.
+    The encoder behind ``encoded`` stays as it is; the clusters are those of its memberships. ``single`` is the head
+    that the encoder was trained with, a member itself and the start of those of the clusters. ``progress`` is called
+    after every step with the number of networks and the loss. Raises :class:`gennape.errors.ConfigError` without
+    networks.
     """
-    clusters = view.memberships.shape[1]
-    learnt, regression, pairs = (view, accuracy), config.regression, config.pairwise
+    clusters = encoded.memberships.shape[1]
+    learnt, regression, pairs = (encoded, accuracy), config.regression, config.pairwise
     # First what refuses to learn from nothing.
     k_gnn = fit_end_to_end("k_gnn", config.k_gnn, *learnt, config.end_to_end, rng, progress)
     return [

@@ -1,4 +1,4 @@
-"""How far an ensemble may be wrong, by how far its members disagree."""
+"""Uncertainty of an ensemble, from the disagreement of its members."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pydantic import Field
 
 from gennape.predictors.bounds import Scale
 
-_LEAST = 1e-3  # percent, or whatever the labels are in: no prediction is surer than this
+_MIN_DEVIATION = 1e-3  # percent, or whatever the labels are in: no prediction is surer than this
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,17 +26,17 @@ class Uncertainty:
 
     def __call__(self, spread: Float64[np.ndarray, " g"]) -> Float64[np.ndarray, " g"]:
         """Standard deviations of the error, in the labels' unit."""
-        return np.maximum(self.factor * np.sqrt(spread**2 + self.floor**2), _LEAST)
+        return np.maximum(self.factor * np.sqrt(spread**2 + self.floor**2), _MIN_DEVIATION)
 
 
 def learn_uncertainty(spread: Float64[np.ndarray, " g"], error: Float64[np.ndarray, " g"]) -> Uncertainty:
     """The factor of greatest likelihood, if errors are normal, of networks that no member learnt from."""
-    floor = max(float(np.sqrt((spread**2).mean())), _LEAST)
+    floor = max(float(np.sqrt((spread**2).mean())), _MIN_DEVIATION)
     return Uncertainty(float(np.sqrt((error**2 / (spread**2 + floor**2)).mean())), floor)
 
 
 def weighted_spread(
-    answers: Float64[np.ndarray, "m g"], weights: Float64[np.ndarray, " m"]
+    predictions: Float64[np.ndarray, "m g"], weights: Float64[np.ndarray, " m"]
 ) -> Float64[np.ndarray, " g"]:
     """Weighted standard deviation over members, whose ``weights`` sum to 1."""
-    return np.sqrt(weights @ (answers - weights @ answers) ** 2)
+    return np.sqrt(weights @ (predictions - weights @ predictions) ** 2)

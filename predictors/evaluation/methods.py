@@ -76,15 +76,15 @@ def member_methods(predictor: FuzzyEnsemble) -> list[Method]:
     Members are fine-tuned once for each question, by whichever method is asked first, with random numbers that depend
     on the labelled rows alone: answers do not depend on which of these methods are asked, nor on their order.
     """
-    shared = _LastAnswers(predictor)
+    shared = _LastPredictions(predictor)
     members = [_RENAMED.get(member.name, member.name) for member in predictor.members.members]
     return [
         Method(name, shared.scores(name), calibrated=True, learns=True) for name in (SIX_MEMBERS, *_ABLATED, *members)
     ]
 
 
-class _LastAnswers:
-    """What all of :func:`member_methods` say of all rows of a benchmark, kept until another question is asked."""
+class _LastPredictions:
+    """Predictions of all :func:`member_methods` for all rows of a benchmark, kept until the target changes."""
 
     def __init__(self, predictor: FuzzyEnsemble) -> None:
         self._predictor = predictor
@@ -93,19 +93,22 @@ class _LastAnswers:
     def scores(self, name: str) -> Scores:
         def scores(target: Target, _: np.random.Generator) -> Estimates:
             if self._last is None or not _learn_alike(self._last[0], target):
-                self._last = (target, self._answers(target))
+                self._last = (target, self._predict_all(target))
             return _tested(self._last[1][name], target)
 
         return scores
 
-    def _answers(self, target: Target) -> dict[str, Estimates]:
-        view, rows = self._predictor.view(target.graphs), target.labelled
-        ensemble = self._predictor.members.tuned(view.take(rows), target.accuracy[rows], np.random.default_rng(rows))
-        said = {member.name: member.predict(view) for member in ensemble.members}
+    def _predict_all(self, target: Target) -> dict[str, Estimates]:
+        encoded, rows = self._predictor.encode(target.graphs), target.labelled
+        ensemble = self._predictor.members.tuned(encoded.take(rows), target.accuracy[rows], np.random.default_rng(rows))
+        member_predictions = {member.name: member.predict(encoded) for member in ensemble.members}
         return {
-            SIX_MEMBERS: Estimates(*ensemble.predict(view)),
-            **{name: Estimates(_combined(ensemble.without(left_out), said)) for name, left_out in _ABLATED.items()},
-            **{_RENAMED.get(name, name): Estimates(answers) for name, answers in said.items()},
+            SIX_MEMBERS: Estimates(*ensemble.predict(encoded)),
+            **{
+                name: Estimates(_combined(ensemble.without(left_out), member_predictions))
+                for name, left_out in _ABLATED.items()
+            },
+            **{_RENAMED.get(name, name): Estimates(predictions) for name, predictions in member_predictions.items()},
         }
 
 
@@ -117,11 +120,13 @@ def _learn_alike(one: Target, other: Target) -> bool:
     )
 
 
-def _combined(ensemble: MemberEnsemble, said: Mapping[str, Float64[np.ndarray, " n"]]) -> Float64[np.ndarray, " n"]:
-    """The accuracies of :meth:`MemberEnsemble.predict` from what members said: the k-GNN alone takes a second."""
+def _combined(
+    ensemble: MemberEnsemble, member_predictions: Mapping[str, Float64[np.ndarray, " n"]]
+) -> Float64[np.ndarray, " n"]:
+    """The accuracies of :meth:`MemberEnsemble.predict` from given member predictions: the k-GNN takes a second."""
     parts = zip(ensemble.members, ensemble.weights, ensemble.scales, strict=True)
-    scores = np.sum([weight * scale(said[member.name]) for member, weight, scale in parts], axis=0)
-    return np.round(ensemble.answer(scores), 6)
+    scores = np.sum([weight * scale(member_predictions[member.name]) for member, weight, scale in parts], axis=0)
+    return np.round(ensemble.calibrate(scores), 6)
 
 
 def cost_methods() -> list[Method]:

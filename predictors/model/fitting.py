@@ -21,7 +21,7 @@ from gennape.predictors.encoder.pretraining import Progress
 from gennape.predictors.ensemble.cluster_regression import ClusterRegression
 from gennape.predictors.ensemble.ensemble import stacked, zero_shot
 from gennape.predictors.ensemble.heads import ClusterHeads
-from gennape.predictors.ensemble.inputs import look
+from gennape.predictors.ensemble.inputs import encode
 from gennape.predictors.ensemble.registry import MembersConfig, fit_members
 from gennape.predictors.few_shot.scaling_law import fit_scaling_law
 from gennape.predictors.few_shot.structure import structure
@@ -102,16 +102,16 @@ def fit(
     labels = _labels(graphs, accuracy, target)
     _train_encoder(network.encoder.to(device), head.to(device), graphs, labels.to(device), settings, rng, progress)
 
-    view = look(network.eval(), graphs)
+    encoded = encode(network.eval(), graphs)
     network.to(CPU)
-    pooled, embeddings = torch.from_numpy(view.pooled).float(), torch.from_numpy(view.embedding).float()
-    network.familiarity.learn(pooled)
+    pooled, embeddings = torch.from_numpy(encoded.pooled).float(), torch.from_numpy(encoded.embedding).float()
+    network.in_distribution.fit(pooled)
     network.centroids.copy_(fuzzy_c_means(embeddings, config.clusters, config.fuzzifier, rng))
-    view = look(network.double(), graphs)  # as it will be asked
+    encoded = encode(network.double(), graphs)  # as it will be asked
     single = ClusterRegression("cl_t", head.to(CPU), target)
-    members = fit_members(view, accuracy, single, settings.members, rng, progress)
+    members = fit_members(encoded, accuracy, single, settings.members, rng, progress)
     others, their_accuracy = (graphs, accuracy) if held_out is None else held_out
-    told = look(network, others), their_accuracy
+    told = encode(network, others), their_accuracy
     shapes = [structure(graphs.take(rows)) for rows in batches_of_nodes(graphs, _NODES_AT_ONCE)]
     law = fit_scaling_law(np.concatenate(shapes), accuracy)
     pretrained = copy.deepcopy(encoder).to(CPU).eval()

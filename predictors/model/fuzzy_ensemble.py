@@ -16,7 +16,7 @@ from gennape.predictors.encoder.clustered import ClusteredEncoder
 from gennape.predictors.encoder.encoder import GraphEncoder
 from gennape.predictors.encoder.features import batches_of_nodes, featurize
 from gennape.predictors.ensemble.ensemble import MemberEnsemble
-from gennape.predictors.ensemble.inputs import View, look
+from gennape.predictors.ensemble.inputs import EncodedGraphs, encode
 from gennape.predictors.few_shot.active_selection import select_informative
 from gennape.predictors.few_shot.gaussian_process import GaussianProcess, GPInputs, fit_process
 from gennape.predictors.few_shot.scaling_law import ScalingLaw
@@ -45,11 +45,11 @@ class Fitted:
 
 
 @dataclass(frozen=True, slots=True)
-class _Seen:
-    """What was computed of graphs in their normal form: the structure, what members read, and the zero-shot answer."""
+class _ZeroShot:
+    """Of graphs in their normal form: the structure, the encoded graphs, and the zero-shot accuracy."""
 
     structure: Float64[np.ndarray, "g s"]
-    view: View
+    encoded: EncodedGraphs
     accuracy: Float64[np.ndarray, " g"]
 
 
@@ -57,7 +57,7 @@ class _Seen:
 class _Kept:
     """What was last computed, and of which graphs; copies of a predictor share it."""
 
-    seen: tuple[PackedGraphs, _Seen] | None = None
+    zero_shot: tuple[PackedGraphs, _ZeroShot] | None = None
     inputs: tuple[PackedGraphs, GPInputs] | None = None
 
 
@@ -98,10 +98,10 @@ class FuzzyEnsemble(TunablePredictor):
         Raises:
             InvalidGraphError: A graph holds no nodes.
         """
-        seen = self._look(graphs)
-        memberships = np.round(seen.view.memberships, 9)
+        zero_shot = self._zero_shot(graphs)
+        memberships = np.round(zero_shot.encoded.memberships, 9)
         if self.process is None:
-            return Prediction(np.round(seen.accuracy, 6), memberships)
+            return Prediction(np.round(zero_shot.accuracy, 6), memberships)
         mean, spread = self.process.predict(self.describe(graphs))
         error = np.exp(-np.maximum(mean, -_LOG_100))
         deviation = np.minimum(error * np.sinh(np.minimum(spread, 10)), 100)
@@ -169,34 +169,34 @@ class FuzzyEnsemble(TunablePredictor):
             return self._describe(self._compute(graphs))
         kept = self._kept.inputs
         if kept is None or kept[0] is not graphs:
-            kept = self._kept.inputs = (graphs, self._describe(self._look(graphs)))
+            kept = self._kept.inputs = (graphs, self._describe(self._zero_shot(graphs)))
         return kept[1]
 
-    def _look(self, graphs: PackedGraphs) -> _Seen:
-        kept = self._kept.seen
+    def _zero_shot(self, graphs: PackedGraphs) -> _ZeroShot:
+        kept = self._kept.zero_shot
         if kept is None or kept[0] is not graphs:
-            kept = self._kept.seen = (graphs, self._compute(graphs))
+            kept = self._kept.zero_shot = (graphs, self._compute(graphs))
         return kept[1]
 
-    def view(self, graphs: PackedGraphs) -> View:
-        """What members read of graphs."""
-        return self._look(graphs).view
+    def encode(self, graphs: PackedGraphs) -> EncodedGraphs:
+        """The encoded graphs that members read."""
+        return self._zero_shot(graphs).encoded
 
-    def _compute(self, graphs: PackedGraphs) -> _Seen:
+    def _compute(self, graphs: PackedGraphs) -> _ZeroShot:
         _refuse_empty(graphs)
         graphs = normal_form(graphs)
-        view = look(self.network, graphs, formed=True)
+        encoded = encode(self.network, graphs, formed=True)
         shape = np.concatenate([structure(graphs.take(rows), formed=True) for rows in _parts(graphs)])
         accuracy = self.law.accuracy(shape)
-        trust = self.network.familiarity(torch.from_numpy(view.pooled)).numpy()
-        familiar = np.flatnonzero(trust)
-        if len(familiar):
-            by_members = self.within.predict(view.take(familiar))[0]
-            accuracy[familiar] += trust[familiar] * (by_members - accuracy[familiar])
-        return _Seen(shape, view, accuracy)
+        weight = self.network.in_distribution(torch.from_numpy(encoded.pooled)).numpy()
+        near = np.flatnonzero(weight)
+        if len(near):
+            by_members = self.within.predict(encoded.take(near))[0]
+            accuracy[near] += weight[near] * (by_members - accuracy[near])
+        return _ZeroShot(shape, encoded, accuracy)
 
-    def _describe(self, seen: _Seen) -> GPInputs:
-        graphs = seen.view.graphs
+    def _describe(self, zero_shot: _ZeroShot) -> GPInputs:
+        graphs = zero_shot.encoded.graphs
         hidden = self.pretrained.config.hidden
         pooled, counts = np.zeros((len(graphs), 2 * hidden)), np.zeros((len(graphs), 1))
         with torch.inference_mode():
@@ -205,8 +205,8 @@ class FuzzyEnsemble(TunablePredictor):
                 pooled[chosen] = self.pretrained.pool(batch).numpy()
                 counts[chosen, 0] = batch.offsets.diff().numpy()
         totals = np.concatenate([pooled[:, :hidden] * counts, counts], axis=1)
-        sizes, paths = seen.structure[:, : len(SIZES)], seen.structure[:, len(SIZES) :]
-        return GPInputs(_log_error(seen.accuracy), sizes, paths, pooled, totals)
+        sizes, paths = zero_shot.structure[:, : len(SIZES)], zero_shot.structure[:, len(SIZES) :]
+        return GPInputs(_log_error(zero_shot.accuracy), sizes, paths, pooled, totals)
 
 
 def _parts(graphs: PackedGraphs) -> Iterator[Int64[np.ndarray, " k"]]:

@@ -12,7 +12,7 @@ from gennape.predictors.encoder.kgnn import KGnnConfig, KGnnTraining
 from gennape.predictors.ensemble.cluster_regression import ClusterRegression, HeadTraining
 from gennape.predictors.ensemble.ensemble import MemberEnsemble, stacked, zero_shot
 from gennape.predictors.ensemble.heads import ClusterHeads
-from gennape.predictors.ensemble.inputs import View, look
+from gennape.predictors.ensemble.inputs import EncodedGraphs, encode
 from gennape.predictors.ensemble.registry import MembersConfig, fit_members
 from gennape.predictors.few_shot.scaling_law import ScalingLaw
 from gennape.predictors.model.fuzzy_ensemble import Fitted
@@ -49,9 +49,9 @@ def encoder() -> GraphEncoder:
 
 
 @pytest.fixture
-def view(network: ClusteredEncoder, cells: PackedGraphs) -> View:
+def encoded(network: ClusteredEncoder, cells: PackedGraphs) -> EncodedGraphs:
     """What the small encoder shows of the cells."""
-    return look(network.double(), cells)
+    return encode(network.double(), cells)
 
 
 @pytest.fixture
@@ -74,26 +74,32 @@ def sizes() -> MembersConfig:
 
 
 @pytest.fixture
-def single(view: View, cell_accuracy: np.ndarray) -> ClusterRegression:
+def single(encoded: EncodedGraphs, cell_accuracy: np.ndarray) -> ClusterRegression:
     """A head that knows the line in the cost and has seeded random weights."""
     torch.manual_seed(6)
-    target = fit_target(cell_accuracy, view.flops)
-    head = ClusterHeads(1, view.embedding.shape[1], 8)
-    head.start(view.cost, target.transform(cell_accuracy, view.flops), target.unit(view.flops))
+    target = fit_target(cell_accuracy, encoded.flops)
+    head = ClusterHeads(1, encoded.embedding.shape[1], 8)
+    head.start(encoded.cost, target.transform(cell_accuracy, encoded.flops), target.unit(encoded.flops))
     return ClusterRegression("cl_t", head, target)
 
 
 @pytest.fixture
-def members(view: View, cell_accuracy: np.ndarray, single: ClusterRegression, sizes: MembersConfig) -> MemberEnsemble:
+def members(
+    encoded: EncodedGraphs, cell_accuracy: np.ndarray, single: ClusterRegression, sizes: MembersConfig
+) -> MemberEnsemble:
     """Six small members, hardly trained on the cells."""
-    made = fit_members(view, cell_accuracy, single, sizes, np.random.default_rng(0), lambda _, __: None)
-    return zero_shot(made, view, cell_accuracy)
+    made = fit_members(encoded, cell_accuracy, single, sizes, np.random.default_rng(0), lambda _, __: None)
+    return zero_shot(made, encoded, cell_accuracy)
 
 
 @pytest.fixture
 def fitted(
-    network: ClusteredEncoder, members: MemberEnsemble, view: View, cell_accuracy: np.ndarray, encoder: GraphEncoder
+    network: ClusteredEncoder,
+    members: MemberEnsemble,
+    encoded: EncodedGraphs,
+    cell_accuracy: np.ndarray,
+    encoder: GraphEncoder,
 ) -> Fitted:
     """What fitting makes, small."""
-    within = stacked(members.members, view, cell_accuracy)
+    within = stacked(members.members, encoded, cell_accuracy)
     return Fitted(network, members, within, ScalingLaw((0.7, -1.5, -0.9), 4.3, 0.24), encoder)

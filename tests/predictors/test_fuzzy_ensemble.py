@@ -52,14 +52,12 @@ def test_the_line_is_the_least_squared_error_in_accuracy() -> None:
     np.testing.assert_allclose(target.invert(line.detach().numpy(), flops), accuracy, atol=1e-4)
 
 
-def test_what_is_familiar_is_answered_by_members_and_what_is_not_by_the_law(
-    predictor: FuzzyEnsemble, cells: PackedGraphs
-) -> None:
-    trusting = predictor.predict(cells).accuracy  # everything is familiar to an untrained network
-    np.testing.assert_allclose(trusting, predictor.within.predict(predictor.view(cells))[0], atol=2e-6)
-    predictor.network.familiarity.reach.fill_(1e-9)
+def test_members_answer_in_distribution_and_the_law_outside(predictor: FuzzyEnsemble, cells: PackedGraphs) -> None:
+    trusting = predictor.predict(cells).accuracy  # everything is in distribution for an untrained network
+    np.testing.assert_allclose(trusting, predictor.within.predict(predictor.encode(cells))[0], atol=2e-6)
+    predictor.network.in_distribution.radius.fill_(1e-9)
     doubting = copy.copy(predictor)
-    doubting._kept.seen = None
+    doubting._kept.zero_shot = None
     np.testing.assert_allclose(doubting.predict(cells).accuracy, doubting.law.accuracy(structure(cells)), atol=1e-6)
     assert not np.allclose(trusting, doubting.predict(cells).accuracy, atol=0.1)
 

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gennape.predictors.ensemble.cluster_regression import HeadTraining
-from gennape.predictors.ensemble.inputs import View
+from gennape.predictors.ensemble.inputs import EncodedGraphs
 from gennape.predictors.ensemble.pairwise import ANCHORS, PairClassifier, fit_pairwise
 from gennape.predictors.metrics import kendall_tau
 from gennape.search_spaces.families.registry import family
@@ -17,13 +17,13 @@ def _nothing(_: int, __: float) -> None:
     pass
 
 
-def _views(n: int, clusters: int, seed: int) -> View:
+def _encoded(n: int, clusters: int, seed: int) -> EncodedGraphs:
     """Views of ``n`` times the same graph; what members read of it is random."""
     space, rng = family("nb101"), np.random.default_rng(seed)
     graphs = space.graphs(np.repeat(space.sample(rng, 1), n, axis=0))
     memberships = rng.dirichlet(np.ones(clusters), n)
     embedding = rng.normal(size=(n, 3))
-    return View(graphs, embedding, embedding, memberships, rng.uniform(0.4, 0.9, n), np.full(n, 10**9))
+    return EncodedGraphs(graphs, embedding, embedding, memberships, rng.uniform(0.4, 0.9, n), np.full(n, 10**9))
 
 
 def _classifier(clusters: int, seed: int) -> PairClassifier:
@@ -67,34 +67,34 @@ def test_logits_are_those_of_the_formula() -> None:
 @pytest.mark.parametrize("clusters", [1, 3])
 def test_ranks_by_a_known_order(clusters: int) -> None:
     """Accuracy is a sum of two numbers of the embedding, minus one that is cost."""
-    view = _views(300, clusters, 0)
-    accuracy = 90 + view.embedding[:, 0] + 2 * view.embedding[:, 1] - 4 * view.cost
+    encoded = _encoded(300, clusters, 0)
+    accuracy = 90 + encoded.embedding[:, 0] + 2 * encoded.embedding[:, 1] - 4 * encoded.cost
     learnt, new = np.arange(200), np.arange(200, 300)
     seen = []
     training = HeadTraining(epochs=40, batch=50, learning_rate=1e-2)
     member = fit_pairwise(
-        "pairwise", clusters, 8, view.take(learnt), accuracy[learnt], training, np.random.default_rng(0),
+        "pairwise", clusters, 8, encoded.take(learnt), accuracy[learnt], training, np.random.default_rng(0),
         lambda n, _: seen.append(n),
     )  # fmt: skip
     assert sum(seen) == 40 * 200
-    predicted = member.predict(view.take(new))
+    predicted = member.predict(encoded.take(new))
     assert kendall_tau(accuracy[new], predicted) > 0.9
     assert np.abs(predicted - accuracy[new]).mean() < accuracy.std() / 3
     # Anchors lie at evenly spaced ranks, from the worst to the best.
     ranks = np.argsort(np.argsort(accuracy[learnt]))
     anchors = member.classifier.anchors[:, :3].numpy()
-    rows = np.abs(view.embedding[:200, None] - anchors).sum(2).argmin(0)
+    rows = np.abs(encoded.embedding[:200, None] - anchors).sum(2).argmin(0)
     assert len(anchors) == ANCHORS
     np.testing.assert_allclose(ranks[rows], np.linspace(0, 199, ANCHORS), atol=0.5)
 
 
 def test_fine_tuned_anchors_are_the_labelled_networks() -> None:
-    view = _views(40, 2, 3)
-    accuracy = 90 + view.embedding[:, 0]
+    encoded = _encoded(40, 2, 3)
+    accuracy = 90 + encoded.embedding[:, 0]
     training = HeadTraining(epochs=1, batch=20)
-    member = fit_pairwise("pairwise_fcm", 2, 4, view, accuracy, training, np.random.default_rng(0), _nothing)
-    few = view.take(np.arange(30))
+    member = fit_pairwise("pairwise_fcm", 2, 4, encoded, accuracy, training, np.random.default_rng(0), _nothing)
+    few = encoded.take(np.arange(30))
     tuned = member.tuned(few, 90 - few.embedding[:, 0], np.random.default_rng(1))
     np.testing.assert_array_equal(tuned.classifier.anchors[:, :3].numpy(), few.embedding.astype(np.float32))
     np.testing.assert_array_equal(tuned.classifier.anchor_memberships.numpy(), few.memberships.astype(np.float32))
-    assert kendall_tau(90 - view.embedding[:, 0], tuned.predict(view)) > 0.7
+    assert kendall_tau(90 - encoded.embedding[:, 0], tuned.predict(encoded)) > 0.7

@@ -11,7 +11,7 @@ import pytest
 from protocol_cases import TEN, Constant, Mean, rows_of
 
 from gennape.predictors.ensemble.ensemble import MemberEnsemble
-from gennape.predictors.ensemble.inputs import View
+from gennape.predictors.ensemble.inputs import EncodedGraphs
 from gennape.predictors.ensemble.registry import ABLATIONS
 from gennape.predictors.evaluation.methods import (
     ENSEMBLE_METHODS,
@@ -108,9 +108,11 @@ def tunings(monkeypatch: pytest.MonkeyPatch) -> list[list[float]]:
     seen: list[list[float]] = []
     tuned = MemberEnsemble.tuned
 
-    def counted(self: MemberEnsemble, view: View, accuracy: np.ndarray, rng: np.random.Generator) -> MemberEnsemble:
+    def counted(
+        self: MemberEnsemble, encoded: EncodedGraphs, accuracy: np.ndarray, rng: np.random.Generator
+    ) -> MemberEnsemble:
         seen.append(accuracy.tolist())
-        return tuned(self, view, accuracy, rng)
+        return tuned(self, encoded, accuracy, rng)
 
     monkeypatch.setattr(MemberEnsemble, "tuned", counted)
     return seen
@@ -126,21 +128,21 @@ def test_the_papers_ensemble_is_that_of_the_members(ensemble: FuzzyEnsemble) -> 
     """Each method against its own ensemble, asked by hand."""
     rows, plan = many(), Plan(10, (3,))
     outcome = measure(rows, member_methods(ensemble), plan)
-    view = ensemble.view(rows.graphs)
+    encoded = ensemble.encode(rows.graphs)
     tuned = (FINE_TUNED, 3, draw_labelled(rows.identity, 3, 10))
     for setting, seed, labelled in ((ZERO_SHOT, 0, np.arange(0)), tuned):
-        learnt, rng = (view.take(labelled), rows.accuracy[labelled]), np.random.default_rng(labelled)
+        learnt, rng = (encoded.take(labelled), rows.accuracy[labelled]), np.random.default_rng(labelled)
         six = ensemble.members.tuned(*learnt, rng) if len(labelled) else ensemble.members
-        expected = {"six_members": six.predict(view)[0]}
-        expected |= {f"six_members {name}": six.without(out).predict(view)[0] for name, out in ABLATIONS.items()}
-        expected |= {m.name if m.name != "flops" else "flops_line": m.predict(view) for m in six.members}
+        expected = {"six_members": six.predict(encoded)[0]}
+        expected |= {f"six_members {name}": six.without(out).predict(encoded)[0] for name, out in ABLATIONS.items()}
+        expected |= {m.name if m.name != "flops" else "flops_line": m.predict(encoded) for m in six.members}
         assert set(expected) == set(ENSEMBLE_METHODS)
         for name, accuracy in expected.items():
             scores = outcome.scores[setting, name, seed]
             assert np.isnan(scores[labelled]).all()
             np.testing.assert_allclose(np.delete(scores, labelled), np.delete(accuracy, labelled), atol=2e-6)
         deviation = outcome.deviations[setting, "six_members", seed]
-        np.testing.assert_array_equal(np.delete(deviation, labelled), np.delete(six.predict(view)[1], labelled))
+        np.testing.assert_array_equal(np.delete(deviation, labelled), np.delete(six.predict(encoded)[1], labelled))
     assert {name for _, name, _ in outcome.deviations} == {"six_members"}
     assert all("mae" in m.figures for m in outcome.measurements)
 
