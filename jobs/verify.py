@@ -69,7 +69,7 @@ def verify(
     from gennape.platform.labelling.rows import tasks_of
     from gennape.platform.labelling.sources import architectures_in, family_of
     from gennape.platform.labelling.study import ImageSources, Workers
-    from gennape.platform.labelling.verification import candidates, metrics_of, verdict, write_verdict
+    from gennape.platform.labelling.verification import candidates, metrics_of, verify_front, write_verification
     from gennape.platform.workspace.files import make_writable, open_workspace
 
     refuse_wrong_address(tracking_uri)
@@ -85,9 +85,9 @@ def verify(
     share, labels = Workers(where, workers, per_gpu), out / LABELS
     of = (tasks, sources, settings, seed, share, address, tracking_uri)
     train_networks(labels, folder, *of, retry_failed=retry_failed)
-    rows, result = verdict(chosen, pd.read_parquet(labels))
+    rows, result = verify_front(chosen, pd.read_parquet(labels))
     study = {"run": run, "points": points, "trainings": trainings, "seed": seed, "recipe": settings.sha256}
-    files = write_verdict(out, rows, result, study)
+    files = write_verification(out, rows, result, study)
     parameters = {name: str(value) for name, value in study.items()}
     _say(rows, result, out)  # before MLflow is told, which may not answer
     finished_run(folder, f"verify-{chosen.space.name}", parameters, metrics_of(result), files, tracking_uri)
@@ -121,4 +121,4 @@ def _say(rows: pd.DataFrame, result: Mapping[str, Any], out: Path) -> None:
         screen.print(
             f"{one['role']} {one['network'][:12]}: dominated by {len(one['dominated_by'])} of the front{clear}"
         )
-    screen.print(f"verdict   {out / 'verify.json'}\nplot      {out / 'verify.png'}")
+    screen.print(f"metrics   {out / 'verify.json'}\nplot      {out / 'verify.png'}")

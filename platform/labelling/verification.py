@@ -1,4 +1,4 @@
-"""Check what a search promised: which networks are trained, and what is written about how they came out."""
+"""Verification of a search: which networks are trained, and how their accuracies compare with the predicted ones."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from gennape.platform.search.front_page import CLOUD, FRONT, INK
 from gennape.platform.search.runs import config_of, find_run
 from gennape.platform.workspace.files import atomic_write_bytes
 from gennape.platform.workspace.run_files import write_json
-from gennape.predictors.evaluation.verdict import dominates, measured, order_figures
+from gennape.predictors.evaluation.verification_metrics import dominates, trained_accuracies, verification_metrics
 from gennape.predictors.model.checkpoint import load_checkpoint
 from gennape.search_spaces.graphs.canonical import canonical_hashes
 from gennape.search_spaces.graphs.cost import flops
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from gennape.platform.search.config import SearchConfig
-    from gennape.predictors.evaluation.verdict import Measured
+    from gennape.predictors.evaluation.verification_metrics import TrainedAccuracies
     from gennape.predictors.predictor import Predictor
     from gennape.search_spaces.families.space import SearchSpace
 
@@ -100,12 +100,12 @@ def _predictor_of(config: SearchConfig) -> Predictor:
     return predictor
 
 
-def verdict(of: Candidates, labels: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, Any]]:
+def verify_front(of: Candidates, labels: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, Any]]:
     """Compare what was predicted with labels, the table that :func:`labelling.label` writes, of all trainings.
 
-    Returns a row for each network that was trained, and the verdict: figures of the front and of all networks, and for
-    each network that the front is compared with, which of the front dominate it. Raises :class:`ConfigError` where
-    fewer than two networks of the front were trained.
+    Returns a row for each network that was trained, and the verification metrics: figures of the front and of all
+    networks, and for each network that the front is compared with, which of the front dominate it. Raises
+    :class:`ConfigError` where fewer than two networks of the front were trained.
     """
     mine = labels[labels["network"].isin(of.networks)]
     trained = [i for i, network in enumerate(of.networks) if network in set(mine["network"])]
@@ -115,7 +115,7 @@ def verdict(of: Candidates, labels: pd.DataFrame) -> tuple[pd.DataFrame, dict[st
     front = np.flatnonzero(roles == FRONT_ROLE)
     if len(front) < 2:
         raise ConfigError(f"{len(front)} networks of the front were trained, an order needs 2; see why others failed")
-    found = measured(index, mine["accuracy"].to_numpy(np.float64))
+    found = trained_accuracies(index, mine["accuracy"].to_numpy(np.float64))
     predicted, cost = of.predicted[trained], of.flops[trained]
     rows = pd.DataFrame(
         {
@@ -124,10 +124,10 @@ def verdict(of: Candidates, labels: pd.DataFrame) -> tuple[pd.DataFrame, dict[st
             "architecture": [json.dumps(of.space.encode(of.genomes[i])) for i in trained],
         }
     )  # fmt: skip
-    among = measured(*_only(index, front, mine["accuracy"].to_numpy(np.float64)))
+    among = trained_accuracies(*_only(index, front, mine["accuracy"].to_numpy(np.float64)))
     result = {
-        "front": order_figures(among, predicted[front]),
-        "all": order_figures(found, predicted),
+        "front": verification_metrics(among, predicted[front]),
+        "all": verification_metrics(found, predicted),
         "baselines": [_against(found, rows, front, i) for i in np.flatnonzero(roles != FRONT_ROLE).tolist()],
     }
     return rows, result
@@ -141,7 +141,9 @@ def _only(
     return np.searchsorted(kept, index[mine]), accuracy[mine]
 
 
-def _against(found: Measured, rows: pd.DataFrame, front: Int64[np.ndarray, " k"], baseline: int) -> dict[str, Any]:
+def _against(
+    found: TrainedAccuracies, rows: pd.DataFrame, front: Int64[np.ndarray, " k"], baseline: int
+) -> dict[str, Any]:
     in_mean, beyond_noise = dominates(found, rows["flops"].to_numpy(np.int64), baseline)
     best = int(front[found.mean[front].argmax()])
     return {
@@ -154,7 +156,9 @@ def _against(found: Measured, rows: pd.DataFrame, front: Int64[np.ndarray, " k"]
     }  # fmt: skip
 
 
-def write_verdict(folder: Path, rows: pd.DataFrame, result: Mapping[str, Any], study: Mapping[str, Any]) -> list[Path]:
+def write_verification(
+    folder: Path, rows: pd.DataFrame, result: Mapping[str, Any], study: Mapping[str, Any]
+) -> list[Path]:
     """Write ``verify.csv``, ``verify.json`` and ``verify.png``; returns their paths."""
     atomic_write_bytes(folder / "verify.csv", rows.to_csv(index=False, lineterminator="\n").encode())
     write_json(folder / "verify.json", _without_nan({**result, "study": study}))
@@ -201,7 +205,7 @@ def _name(axes: Axes, x: str) -> None:
 
 
 def metrics_of(result: Mapping[str, Any]) -> dict[str, float]:
-    """What tracking shows of a verdict, where it is known."""
+    """The verification metrics that tracking shows, without those that are unknown."""
     parts: Sequence[str] = ("front", "all")
     named = {f"{part}/{name}": value for part in parts for name, value in result[part].items()}
     return {name: float(value) for name, value in named.items() if not np.isnan(value)}

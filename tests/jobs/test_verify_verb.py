@@ -16,7 +16,15 @@ from gennape.errors import CheckpointError, ConfigError
 from gennape.jobs.cli import app
 from gennape.jobs.verify import _say
 from gennape.platform.labelling.sources import sampled
-from gennape.platform.labelling.verification import FRONT_ROLE, KNOWN, MEDIAN, NAMED, Candidates, candidates, verdict
+from gennape.platform.labelling.verification import (
+    FRONT_ROLE,
+    KNOWN,
+    MEDIAN,
+    NAMED,
+    Candidates,
+    candidates,
+    verify_front,
+)
 from gennape.platform.search.config import search_config
 from gennape.platform.search.runs import REPORT, describe_run
 from gennape.platform.tracking.tracker import open_store
@@ -82,7 +90,7 @@ def test_networks_whose_training_failed_are_left_out_of_the_verdict(capsys):
     roles = (FRONT_ROLE,) * 3 + (MEDIAN,)
     of = Candidates(SPACE, genomes, roles, hashes, np.array([4.0, 3.0, 2.0, 1.0]), flops(graphs))
     trained = pd.DataFrame({"network": [*hashes[1:], "of another call"], "accuracy": [70.0, 60.0, 50.0, 99.0]})
-    rows, result = verdict(of, trained)
+    rows, result = verify_front(of, trained)
     assert rows["network"].tolist() == list(hashes[1:])
     assert result["front"]["kendall_tau"] == result["all"]["kendall_tau"] == 1.0
     (baseline,) = result["baselines"]
@@ -95,7 +103,7 @@ def test_networks_whose_training_failed_are_left_out_of_the_verdict(capsys):
     assert "nan" not in printed
     assert "beyond noise" not in printed
     with pytest.raises(ConfigError, match="an order needs 2"):
-        verdict(of, trained[1:])
+        verify_front(of, trained[1:])
 
 
 @pytest.mark.cluster

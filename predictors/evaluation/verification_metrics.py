@@ -1,4 +1,4 @@
-"""Whether networks, once trained, come out as predicted."""
+"""Verification metrics: how well predictions agree with the accuracies of trained networks."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from gennape.predictors.metrics import kendall_tau, srcc, top_k_regret
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
+class TrainedAccuracies:
     """Accuracies of trained networks, percent: means over trainings, how many trainings, and their spread.
 
     ``deviation`` is of one training, pooled over all networks that were trained more than once (which assumes that
@@ -32,17 +32,17 @@ class Measured:
         return float(student.ppf((1 + confidence) / 2, self.freedom) * error)
 
 
-def measured(network: Int64[np.ndarray, " t"], accuracy: Float64[np.ndarray, " t"]) -> Measured:
-    """Of trainings of networks 0 .. n-1, each with at least one."""
+def trained_accuracies(network: Int64[np.ndarray, " t"], accuracy: Float64[np.ndarray, " t"]) -> TrainedAccuracies:
+    """Mean accuracies and noise, from trainings of networks 0 .. n-1, at least one of each."""
     trainings = np.bincount(network)
     mean = np.bincount(network, accuracy) / trainings
     freedom = len(network) - len(trainings)
     squares = float(((accuracy - mean[network]) ** 2).sum())
-    return Measured(mean, trainings, float(np.sqrt(squares / freedom)) if freedom else float("nan"), freedom)
+    return TrainedAccuracies(mean, trainings, float(np.sqrt(squares / freedom)) if freedom else float("nan"), freedom)
 
 
-def order_figures(found: Measured, predicted: Float64[np.ndarray, " n"]) -> dict[str, float]:
-    """How the predicted order holds: Kendall's tau and SRCC of all networks, and the regret of the predicted best.
+def verification_metrics(found: TrainedAccuracies, predicted: Float64[np.ndarray, " n"]) -> dict[str, float]:
+    """Agreement of the predicted order: Kendall's tau and SRCC of all networks, and the regret of the predicted best.
 
     ``regret`` [percent]: best mean accuracy minus that of the network predicted best. ``noise``: deviation of one
     training [percent]. ``pairs_apart``: how many pairs differ by more than their 95 % margin; ``tau_apart``: tau over
@@ -57,18 +57,18 @@ def order_figures(found: Measured, predicted: Float64[np.ndarray, " n"]) -> dict
     first, second = np.triu_indices(len(found.mean), 1)
     margins = np.array([found.margin(i, j) for i, j in zip(first.tolist(), second.tolist(), strict=True)])
     apart = found.mean[first] - found.mean[second]
-    told = np.abs(apart) > margins
-    agreed = np.sign(apart[told]) * np.sign(predicted[first] - predicted[second])[told]
+    distinct = np.abs(apart) > margins
+    agreed = np.sign(apart[distinct]) * np.sign(predicted[first] - predicted[second])[distinct]
     return figures | {
-        "pairs_apart": float(told.sum()),
+        "pairs_apart": float(distinct.sum()),
         "tau_apart": float(agreed.mean()) if len(agreed) else float("nan"),
     }
 
 
 def dominates(
-    found: Measured, flops: Int64[np.ndarray, " n"], baseline: int
+    found: TrainedAccuracies, flops: Int64[np.ndarray, " n"], baseline: int
 ) -> tuple[Bool[np.ndarray, " n"], Bool[np.ndarray, " n"]]:
-    """Which networks have no more FLOPs than the baseline and a higher accuracy: in the mean, and beyond its margin."""
+    """Masks of networks with at most the baseline's FLOPs and a higher accuracy: in the mean, and beyond its margin."""
     cheaper = flops <= flops[baseline]
     gain = found.mean - found.mean[baseline]
     margins = np.array([found.margin(i, baseline) for i in range(len(gain))])

@@ -1,4 +1,4 @@
-"""Verdicts against values computed by hand, and by scipy."""
+"""Verification metrics against values computed by hand, and by scipy."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import ttest_ind
 
-from gennape.predictors.evaluation.verdict import dominates, measured, order_figures
+from gennape.predictors.evaluation.verification_metrics import dominates, trained_accuracies, verification_metrics
 
 
 def test_means_and_pooled_noise_by_hand() -> None:
-    found = measured(np.array([0, 1, 0, 1, 2]), np.array([90.0, 80.0, 92.0, 84.0, 70.0]))
+    found = trained_accuracies(np.array([0, 1, 0, 1, 2]), np.array([90.0, 80.0, 92.0, 84.0, 70.0]))
     assert found.mean.tolist() == [91.0, 82.0, 70.0]
     assert found.trainings.tolist() == [2, 2, 1]
     assert found.freedom == 2
@@ -25,14 +25,14 @@ def test_two_networks_are_apart_where_a_t_test_says_so(seed: int) -> None:
     rng = np.random.default_rng(seed)
     sizes = rng.integers(2, 6, 2)
     first, second = rng.normal(90, 1, sizes[0]), rng.normal(91, 1, sizes[1])
-    found = measured(np.repeat([0, 1], sizes), np.concatenate([first, second]))
+    found = trained_accuracies(np.repeat([0, 1], sizes), np.concatenate([first, second]))
     apart = abs(found.mean[0] - found.mean[1]) > found.margin(0, 1)
     assert apart == (ttest_ind(first, second).pvalue < 0.05)
 
 
 def test_noise_is_unknown_where_nothing_was_trained_twice() -> None:
-    found = measured(np.arange(3), np.array([1.0, 2.0, 3.0]))
-    figures = order_figures(found, np.array([1.0, 3.0, 2.0]))
+    found = trained_accuracies(np.arange(3), np.array([1.0, 2.0, 3.0]))
+    figures = verification_metrics(found, np.array([1.0, 3.0, 2.0]))
     assert np.isnan(figures["noise"])
     assert np.isnan(figures["tau_apart"])
     assert figures["pairs_apart"] == 0
@@ -43,15 +43,15 @@ def test_noise_is_unknown_where_nothing_was_trained_twice() -> None:
 def test_only_pairs_further_apart_than_noise_count() -> None:
     # Deviation 0.1: networks 0 and 1 are not told apart, each is from network 2, which is predicted between them.
     accuracy = np.array([90.0, 90.1, 90.1, 90.2, 80.0, 80.1])
-    found = measured(np.repeat([0, 1, 2], 2), accuracy)
-    figures = order_figures(found, np.array([3.0, 1.0, 2.0]))
+    found = trained_accuracies(np.repeat([0, 1, 2], 2), accuracy)
+    figures = verification_metrics(found, np.array([3.0, 1.0, 2.0]))
     assert figures["pairs_apart"] == 2
     assert figures["tau_apart"] == 0.0
 
 
 def test_domination_needs_no_more_flops_and_a_higher_accuracy() -> None:
     accuracy = np.array([80.0, 80.1, 90.0, 90.1, 95.0, 95.1, 80.1, 80.2])
-    found = measured(np.repeat([0, 1, 2, 3], 2), accuracy)
+    found = trained_accuracies(np.repeat([0, 1, 2, 3], 2), accuracy)
     in_mean, beyond_noise = dominates(found, np.array([100, 100, 101, 50]), 0)
     assert in_mean.tolist() == [False, True, False, True]
     assert beyond_noise.tolist() == [False, True, False, False]
