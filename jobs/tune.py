@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from gennape.search_spaces.graphs.graph import PackedGraphs
     from gennape.search_spaces.labels.labels import LabelledArchitectures
 
-_JUDGES = 5  # one of so many rows judges
+_VALIDATION_PART = 5  # one of so many rows is a validation row
 
 
 def tune(
@@ -77,7 +77,7 @@ def tune(
     _require_lessons(learnt)
     asked = {"family": family, "rows": rows, "minimum_accuracy": minimum_accuracy, "vary": varied}
     asked["judge"] = None if judge is None else provenance(judge, seed)["data"]
-    asked["judge_family"], asked["judges"] = judge_family or family, len(learnt.judges[1])
+    asked["judge_family"], asked["judges"] = judge_family or family, len(learnt.validation[1])
     description = provenance(data, seed, **asked)
     del description["commit"]  # what is measured may be gone on with after a change that is none to the trainings
     folder = open_workspace(workspace)
@@ -103,7 +103,7 @@ def tune(
 
 
 def _rows(data: Path, family: str, judge: Path | None, judge_family: str, rows: int, minimum: float, seed: int) -> Rows:
-    """Rows to learn from, to weigh members by, and to judge by; rows that are tested on take no part."""
+    """Rows to learn from, to weigh members by, and to validate on; rows that are tested on take no part."""
     from gennape.errors import ConfigError
     from gennape.platform.training.trial import Rows
     from gennape.search_spaces.families.registry import family as family_named
@@ -116,25 +116,25 @@ def _rows(data: Path, family: str, judge: Path | None, judge_family: str, rows: 
     training = _drawn(labels.take((part == 0) & kept), rows, seed)
     weighing = _drawn(labels.take((part == 1) & kept), rows, seed)
     if judge is None:
-        number = len(training.genomes) // _JUDGES
-        judges, training, judged = _slice(training, 0, number), _slice(training, number, None), space
+        number = len(training.genomes) // _VALIDATION_PART
+        validation, training, validation_space = _slice(training, 0, number), _slice(training, number, None), space
     else:
-        judged = family_named(judge_family)
+        validation_space = family_named(judge_family)
         # More than are asked for: as many may be of networks that are trained on.
         most = rows + len(training.genomes) + len(weighing.genomes)
-        judges = _untested(judge, judged, minimum, most, seed)
+        validation = _untested(judge, validation_space, minimum, most, seed)
     if len(training.genomes) < 2:
         raise ConfigError(f"{len(training.genomes)} rows to train on; give more labels or lower --minimum-accuracy")
     graphs = space.graphs(training.genomes)
     held_out = weighing if len(weighing.genomes) else training
     held_out_graphs = space.graphs(held_out.genomes)
-    judges = _slice(_strangers(judges, judged, (graphs, held_out_graphs)), 0, rows)
+    validation = _slice(_held_out(validation, validation_space, (graphs, held_out_graphs)), 0, rows)
     return Rows(
         graphs,
         laplacian_spectra(graphs, 21),
         training.accuracy,
         (held_out_graphs, held_out.accuracy),
-        (judged.graphs(judges.genomes), judges.accuracy),
+        (validation_space.graphs(validation.genomes), validation.accuracy),
     )
 
 
@@ -147,10 +147,10 @@ def _require_lessons(rows: Rows) -> None:
     from gennape.search_spaces.graphs.cost import flops
 
     require_varied(rows.accuracy, flops(rows.graphs))
-    if np.ptp(rows.judges[1]) == 0:
+    if np.ptp(rows.validation[1]) == 0:
         raise InvalidDataError(
-            f"the {len(rows.judges[1])} rows to judge by are all of one accuracy, which no order can agree with; give "
-            "more labels"
+            f"the {len(rows.validation[1])} rows to judge by are all of one accuracy, which no order can agree with; "
+            "give more labels"
         )
 
 
@@ -162,20 +162,20 @@ def _untested(path: Path, space: SearchSpace, minimum: float, most: int, seed: i
     return _drawn(labels.take((split(labels) != 2) & (labels.accuracy >= minimum)), most, seed)
 
 
-def _strangers(
-    judges: LabelledArchitectures, space: SearchSpace, learnt: Sequence[PackedGraphs]
+def _held_out(
+    validation: LabelledArchitectures, space: SearchSpace, learnt: Sequence[PackedGraphs]
 ) -> LabelledArchitectures:
-    """The judges whose networks are not among those that are learnt from, in whatever encoding."""
+    """The validation rows whose networks are not trained on, in whatever encoding."""
     import numpy as np
 
     from gennape.errors import ConfigError
     from gennape.search_spaces.graphs.canonical import canonical_hashes
 
     known = {hashed for graphs in learnt for hashed in canonical_hashes(graphs)}
-    hashes = canonical_hashes(space.graphs(judges.genomes)) if len(judges.genomes) else []
-    left = judges.take(np.array([hashed not in known for hashed in hashes], bool))
+    hashes = canonical_hashes(space.graphs(validation.genomes)) if len(validation.genomes) else []
+    left = validation.take(np.array([hashed not in known for hashed in hashes], bool))
     if len(left.genomes) < 2:
-        number = len(judges.genomes) - len(left.genomes)
+        number = len(validation.genomes) - len(left.genomes)
         raise ConfigError(
             f"{len(left.genomes)} rows to judge by, {number} others are of networks that are trained on; give more "
             "labels, of other networks, or lower --minimum-accuracy"

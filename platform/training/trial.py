@@ -1,4 +1,4 @@
-"""One trial of a tuning: pretrain and fit with some settings, by ever larger budgets, and judge what comes out."""
+"""One trial of a tuning: pretrain and fit with some settings, by ever larger budgets, and score on validation rows."""
 
 from __future__ import annotations
 
@@ -100,13 +100,13 @@ class Epochs:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Rows:
-    """Networks with spectra and accuracies (percent): to train on, to weigh the members by, and to judge by."""
+    """Networks with spectra and accuracies (percent): to train on, to weigh the members by, and to validate on."""
 
     graphs: PackedGraphs
     spectra: Float64[np.ndarray, "g q"]
     accuracy: Float64[np.ndarray, " g"]
     held_out: tuple[PackedGraphs, Float64[np.ndarray, " h"]]
-    judges: tuple[PackedGraphs, Float64[np.ndarray, " j"]]
+    validation: tuple[PackedGraphs, Float64[np.ndarray, " j"]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +162,7 @@ def run_trial(config: Mapping[str, Any], study: Study, rows: Rows, device: str |
 def measure(
     settings: Settings, rows: Rows, epochs: Epochs, batch: int, seed: int, device: str | None = None
 ) -> dict[str, float]:
-    """Rank correlation and mean absolute error (percent) on the judges' rows, and the seconds that it took.
+    """Rank correlation and mean absolute error (percent) on the validation rows, and the seconds that it took.
 
     ``device``: ``cpu`` or ``cuda``; by default CUDA where there is a GPU.
     """
@@ -185,7 +185,7 @@ def measure(
     )  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:  # a predictor as it will be asked
         save_ensemble(Path(folder) / "trial", fitted, {})
-        graphs, accuracy = rows.judges
+        graphs, accuracy = rows.validation
         predicted = load_checkpoint(Path(folder) / "trial").predict(graphs).accuracy
     correlation = srcc(accuracy, predicted)
     return {

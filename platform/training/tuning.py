@@ -77,7 +77,8 @@ def tune_settings(
     follow: Callable[[int, str], None] = lambda results, note: None,  # noqa: ARG005
     server: str | None = None,
 ) -> Found:
-    """Find the settings that rank the judges' rows best, and write them to ``out``, as ``pretrain`` and ``fit`` read.
+    """Find the settings that rank the validation rows best, and write them to ``out``, as ``pretrain`` and ``fit``
+    read.
 
     Trials of ``study`` begin with the smallest budget; of those that come to the end of one, about the better third go
     on to the next (asynchronous successive halving; Li et al., 2020). A call with the same ``out`` that was cut off is

@@ -95,27 +95,27 @@ def test_a_part_of_the_epochs_is_at_least_one_of_each():
     assert Epochs(4, 24, 20, 20, 40).part(1) == Epochs(4, 24, 20, 20, 40)
 
 
-def test_rows_that_are_tested_on_take_no_part_and_judges_are_not_trained_on(labels):
+def test_rows_that_are_tested_on_take_no_part_and_validation_rows_are_not_trained_on(labels):
     rows = verb._rows(labels, "hiaml", None, "hiaml", 1000, 0.0, 0)
     everything = read_labels(labels, family("hiaml"))
     part = split(everything)
-    used = np.concatenate([rows.accuracy, rows.judges[1]])
+    used = np.concatenate([rows.accuracy, rows.validation[1]])
     assert sorted(used) == sorted(everything.accuracy[part == 0])
-    assert len(rows.judges[1]) == (part == 0).sum() // 5
+    assert len(rows.validation[1]) == (part == 0).sum() // 5
     assert sorted(rows.held_out[1]) == sorted(everything.accuracy[part == 1])
 
 
-def test_no_judge_is_trained_on_by_whatever_name(labels):
-    """The judges' file holds all that is trained on; with as many others as are asked for, so many judge."""
+def test_no_validation_row_is_trained_on_by_whatever_name(labels):
+    """The validation file holds all that is trained on; with as many others as are asked for, so many judge."""
     rows = verb._rows(labels, "hiaml", labels, "hiaml", 40, 0.0, 0)
     learnt = {*canonical_hashes(rows.graphs), *canonical_hashes(rows.held_out[0])}
-    judges = canonical_hashes(rows.judges[0])
-    assert not learnt & set(judges)
+    validation = canonical_hashes(rows.validation[0])
+    assert not learnt & set(validation)
     everything = read_labels(labels, family("hiaml"))
     hashes = np.array(canonical_hashes(family("hiaml").graphs(everything.genomes)))
     others = everything.accuracy[(split(everything) != 2) & ~np.isin(hashes, list(learnt))]
-    assert len(judges) == min(40, len(others))
-    assert set(rows.judges[1]) <= set(others)
+    assert len(validation) == min(40, len(others))
+    assert set(rows.validation[1]) <= set(others)
 
 
 def test_too_few_networks_that_are_not_trained_on_are_refused(labels):
