@@ -19,7 +19,7 @@ from gennape.errors import ConfigError, GennapeError, ServiceError
 from gennape.platform.cluster.connection import local_ray, on_loopback
 from gennape.platform.tracking.journal import new_name
 from gennape.platform.tracking.tracker import track
-from gennape.platform.training.worker import Board, Point, meet, work
+from gennape.platform.training.worker import Point, ProgressChannel, meet, work
 from gennape.platform.workspace.run_files import read_json, write_json
 from gennape.platform.workspace.settings import flat
 
@@ -94,17 +94,17 @@ def train(
             # Before any step: whatever is lost, one run.
             write_json(folder / STATUS, {**known, "run": name, "tracking_run": tracker.run_id})
             here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-            board: Any = ray.remote(Board).options(num_cpus=0, scheduling_strategy=here).remote()
+            channel: Any = ray.remote(ProgressChannel).options(num_cpus=0, scheduling_strategy=here).remote()
             task = {
-                "board": board, "folder": str(folder.absolute()), "encoder": training.encoder,
+                "channel": channel, "folder": str(folder.absolute()), "encoder": training.encoder,
                 "config": training.config, "rng": stored["rng"], "every": scale.checkpoint_every,
             }  # fmt: skip
-            watch = _Watch(board, tracker, follow, training, scale)
+            watch = _Watch(channel, tracker, follow, training, scale)
             with warnings.catch_warnings():
                 # Ray's own, of settings that it makes itself.
                 warnings.filterwarnings("ignore", category=DeprecationWarning, module=r"ray\.data\.")
                 error = _fit(folder, task, scale, watch)
-            ray.kill(board)
+            ray.kill(channel)
             if watch.refusal is not None:
                 raise watch.refusal
             if error is not None:
@@ -207,17 +207,17 @@ def _refuse_absent_gpus(scale: WorkersConfig) -> None:
 
 
 class _Watch:
-    """Passes on what stands on the board."""
+    """Passes on the points of the progress channel."""
 
     def __init__(
         self,
-        board: Any,
+        channel: Any,
         tracker: Tracker,
         follow: Callable[[int, int, str], None],
         training: Training,
         scale: WorkersConfig,
     ) -> None:
-        self._board, self._tracker, self._follow = board, tracker, follow
+        self._channel, self._tracker, self._follow = channel, tracker, follow
         self._folder, self._scale = training.folder, scale
         self._total, self._step = training.steps * training.config.batch, 0
         self.refusal: GennapeError | None = None
@@ -226,7 +226,7 @@ class _Watch:
         """Steps that are repeated after a loss are not passed on again: they were the same."""
         points: list[Point]
         try:
-            points, self.refusal = ray.get(self._board.take.remote())
+            points, self.refusal = ray.get(self._channel.take.remote())
         except RayError as error:
             raise ServiceError(f"lost the workers: {error}; repeat the command to go on") from error
         for point in points:

@@ -46,8 +46,8 @@ class Point:
     device: str
 
 
-class Board:
-    """Where workers leave what the driver shall know; an actor."""
+class ProgressChannel:
+    """Progress and refusals from the workers to the driver; an actor."""
 
     def __init__(self) -> None:
         self._points: list[Point] = []
@@ -92,17 +92,17 @@ def meet(backend: str, file: str, rank: int, size: int, timeout: float) -> None:
 
 def work(task: dict[str, Any]) -> None:
     """What each worker of Ray Train runs. Our own errors would come again: they end the training."""
-    board = task["board"]
-    if ray.get(board.refused.remote()):
+    channel = task["channel"]
+    if ray.get(channel.refused.remote()):
         return
     try:
-        _steps(board, Path(task["folder"]), task)
+        _steps(channel, Path(task["folder"]), task)
     except GennapeError as error:
-        ray.get(board.refuse.remote(error))
+        ray.get(channel.refuse.remote(error))
         raise
 
 
-def _steps(board: Any, folder: Path, task: Mapping[str, Any]) -> None:
+def _steps(channel: Any, folder: Path, task: Mapping[str, Any]) -> None:
     pa.set_cpu_count(1)
     if not (folder / CONFIG).is_file():
         raise WorkspaceError(f"{folder} is not on every machine; give a workspace that all machines share")
@@ -121,7 +121,7 @@ def _steps(board: Any, folder: Path, task: Mapping[str, Any]) -> None:
             _save(folder, training)
             done = training.step * task["config"].batch
             point = Point(training.step, float(np.mean(losses)), rate, workers(), done, device.type)
-            ray.get(board.add.remote(point))
+            ray.get(channel.add.remote(point))
             losses, graphs, start = [], 0, time.perf_counter()
 
 
