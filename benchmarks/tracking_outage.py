@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 
 from gennape.platform.cluster.connection import local_ray
-from gennape.platform.tracking.catch_up import catch_up
+from gennape.platform.tracking.resend import resend_pending
 from gennape.platform.tracking.store import ENVIRONMENT
 from gennape.platform.tracking.tracker import Tracker, track
 from gennape.platform.workspace.ports import claim_port
@@ -180,7 +180,7 @@ def away_first_and_last(folder: Path, seconds: float) -> Load:
         loads = (first, second, third)
         calls = sum(load.calls for load in loads)
         server.start()
-        (found,) = catch_up(folder / "workspace")
+        (found,) = resend_pending(folder / "workspace")
         if found.problem or not found.values:
             raise SystemExit(f"nothing was left to send, or it was not taken: {found}")
         check(server, "drill", calls)

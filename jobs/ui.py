@@ -46,9 +46,9 @@ def ui(
 
 
 def _catch_up(workspace: Path, out: Console) -> None:
-    from gennape.platform.tracking.catch_up import catch_up
+    from gennape.platform.tracking.resend import resend_pending
 
-    for found in catch_up(workspace):
+    for found in resend_pending(workspace):
         where = found.server or "the store of the workspace"
         if found.problem:
             out.print(f"{found.folder} still waits for {where}: {found.problem}")

@@ -50,8 +50,8 @@ class Record:
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class Place:
-    """A position: the number of a segment, and bytes of it."""
+class Offset:
+    """A position in a journal: the number of a segment, and bytes of it (``offset``)."""
 
     segment: int = 0
     offset: int = 0
@@ -149,14 +149,14 @@ class Journal:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._number = max([read_place(folder).segment, *map(_number, segments(folder))])
+        self._number = max([read_offset(folder).segment, *map(_number, segments(folder))])
         self._file: int | None = None
         self._size = 0
 
     @property
-    def place(self) -> Place:
+    def position(self) -> Offset:
         """The end of what is written."""
-        return Place(self._number, self._size)
+        return Offset(self._number, self._size)
 
     def append(self, entry: Mapping[str, Any]) -> None:
         """Append one entry, of plain JSON. Raises :class:`OSError`; a later call may succeed again.
@@ -188,13 +188,13 @@ class Journal:
         return self._file
 
 
-def entries(folder: Path, place: Place) -> Iterator[tuple[dict[str, Any], Place]]:
+def entries(folder: Path, position: Offset) -> Iterator[tuple[dict[str, Any], Offset]]:
     """The entries after a place, each with the place after it, up to the last that is written whole."""
     for segment in segments(folder):
         number = _number(segment)
-        if number < place.segment:
+        if number < position.segment:
             continue
-        offset = place.offset if number == place.segment else 0
+        offset = position.offset if number == position.segment else 0
         with segment.open("rb") as file:
             file.seek(offset)
             for line in file:
@@ -206,24 +206,24 @@ def entries(folder: Path, place: Place) -> Iterator[tuple[dict[str, Any], Place]
                 except ValueError:
                     log.warning("a line of %s is damaged and left out", segment)
                     continue
-                yield entry, Place(number, offset)
+                yield entry, Offset(number, offset)
 
 
-def values_after(folder: Path, place: Place) -> int:
+def values_after(folder: Path, position: Offset) -> int:
     """How many values of metrics a journal holds after a place."""
-    return sum(len(entry.get("metrics", ())) for entry, _ in entries(folder, place))
+    return sum(len(entry.get("metrics", ())) for entry, _ in entries(folder, position))
 
 
-def read_place(folder: Path) -> Place:
+def read_offset(folder: Path) -> Offset:
     """How far MLflow has got."""
-    return Place(**read_json(folder / SENT)) if (folder / SENT).exists() else Place()
+    return Offset(**read_json(folder / SENT)) if (folder / SENT).exists() else Offset()
 
 
-def write_place(folder: Path, place: Place) -> None:
+def write_offset(folder: Path, position: Offset) -> None:
     """Remember how far MLflow has got, then delete the segments before it."""
-    write_json(folder / SENT, asdict(place))
+    write_json(folder / SENT, asdict(position))
     for segment in segments(folder):
-        if _number(segment) < place.segment:
+        if _number(segment) < position.segment:
             segment.unlink()
 
 

@@ -44,9 +44,9 @@ def register_checkpoint(checkpoint: Path, workspace: Path, verb: str, server: st
 
     Into MLflow goes a run called after ``verb``, with the settings and metrics of the checkpoint's provenance, and the
     checkpoint as a model. The version is tagged with its SHA-256, the commit and the data. Where MLflow does not
-    answer, all stays in a journal of the workspace, for :func:`catch_up`; the checkpoint has to stay where it is until
-    then. Raises :class:`CheckpointError` where there is no checkpoint, and :class:`ConfigError` for an address of no
-    server.
+    answer, all stays in a journal of the workspace, for :func:`resend_pending`; the checkpoint has to stay where it is
+    until then. Raises :class:`CheckpointError` where there is no checkpoint, and :class:`ConfigError` for an address of
+    no server.
     """
     address, sha256 = server_address(server), checkpoint_name(checkpoint)
     if address is None:

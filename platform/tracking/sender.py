@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 from gennape.errors import GennapeError, WorkspaceError
 from gennape.platform.tracking.journal import (
-    Place,
+    Offset,
     entries,
     flush,
-    read_place,
+    read_offset,
     read_record,
     refuse,
     run_name,
-    write_place,
+    write_offset,
     write_record,
 )
 from gennape.platform.tracking.store import ENVIRONMENT, IMPATIENT, PARENT, brief, open_store
@@ -42,7 +42,7 @@ class State:
     """How far a sender has got. ``run_id``: once the run is begun. ``failures``: in a row; ``error`` is the last."""
 
     run_id: str = ""
-    place: Place | None = None
+    position: Offset | None = None
     failures: int = 0
     error: str = ""
 
@@ -61,12 +61,12 @@ class Sender:
         if record is None:
             raise WorkspaceError(f"{folder} does not say which run it is of; remove it, it cannot be sent")
         self.folder, self.workspace, self.record = folder, workspace, record
-        self.place = read_place(folder)
+        self.position = read_offset(folder)
         self.versions: list[str] = []
         self.unregistered = ""  # why a model was refused for good
         self.started, self.ended = False, ""
         self._failures, self._error = 0, ""
-        self._hurry = threading.Event()
+        self._send_now = threading.Event()
         self._client: MlflowClient | None = None
         self._experiment = ""
         self._children: dict[str, str] = {}
@@ -75,16 +75,16 @@ class Sender:
     def state(self) -> State:
         """May be asked from another thread."""
         begun = self._run() if self.started else ""
-        return State(begun, self.place, self._failures, self._error)
+        return State(begun, self.position, self._failures, self._error)
 
-    def hurry(self) -> None:
+    def send_now(self) -> None:
         """Try now, rather than after the wait."""
-        self._hurry.set()
+        self._send_now.set()
 
     def run(self) -> None:
         """Send what comes until the run has ended and all of it is sent; a server that is away is waited for."""
         while not self.ended:
-            self._hurry.clear()
+            self._send_now.clear()
             wait = POLL_S
             try:
                 self.send()
@@ -107,19 +107,19 @@ class Sender:
 
     def _wait(self, seconds: float) -> None:
         until = time.monotonic() + seconds
-        while (left := until - time.monotonic()) > 0 and not self._hurry.wait(min(left, FLUSH_S)):
+        while (left := until - time.monotonic()) > 0 and not self._send_now.wait(min(left, FLUSH_S)):
             if self._failures:
                 flush(self.folder)  # the only copy, for now
 
     def send(self) -> None:
         """Send all that the journal holds now. Raises what MLflow raises; what was taken before is not sent again."""
         batch: list[dict[str, Any]] = []
-        size, place = 0, self.place
-        for entry, after in entries(self.folder, self.place):
+        size, position = 0, self.position
+        for entry, after in entries(self.folder, self.position):
             self._mlflow()  # opened first, since it may begin the run anew, and finds its children
             if "metrics" not in entry or size >= MOST_METRICS:
                 self._metrics(batch)
-                self._taken(place)
+                self._taken(position)
                 batch, size = [], 0
             if "metrics" in entry:
                 batch.append(entry)
@@ -127,14 +127,14 @@ class Sender:
             else:
                 self._single(entry)
                 self._taken(after)
-            place = after
+            position = after
         self._metrics(batch)
-        self._taken(place)
+        self._taken(position)
 
-    def _taken(self, place: Place) -> None:
-        if place != self.place:
-            write_place(self.folder, place)
-            self.place = place
+    def _taken(self, position: Offset) -> None:
+        if position != self.position:
+            write_offset(self.folder, position)
+            self.position = position
 
     # Entries ---------------------------------------------------------------------------------------------------------
 

@@ -19,7 +19,7 @@ from gennape.platform.tracking.journal import (
     journal_folder,
     lock_journal,
     new_token,
-    read_place,
+    read_offset,
     read_record,
     values_after,
     write_record,
@@ -58,9 +58,9 @@ class _Actor:
     def state(self) -> State:
         return State() if self._sender is None else self._sender.state()
 
-    def hurry(self) -> None:
+    def send_now(self) -> None:
         if self._sender is not None:
-            self._sender.hurry()
+            self._sender.send_now()
 
     def abandon(self, status: str) -> None:
         if self._sender is not None:
@@ -162,7 +162,7 @@ class Tracker:
             clear(self._folder, status == "FINISHED")
         else:
             send = command("ui", workspace=workspace_option(self._workspace), tracking_uri=self._server)
-            left = values_after(self._folder, read_place(self._folder))
+            left = values_after(self._folder, read_offset(self._folder))
             log.warning(
                 "tracking is incomplete: %s values and what else MLflow did not take wait in %s until the run is "
                 "resumed, or `%s` sends them; %s", left, self._folder, send, error,
@@ -183,14 +183,14 @@ class Tracker:
     def _drain(self) -> str | None:
         """Wait until MLflow has everything; else why not. A server that fails is given up soon, one that works not."""
         began = moved = time.monotonic()
-        place, end = None, self._journal.place
-        while read_place(self._folder) < end:
+        position, end = None, self._journal.position
+        while read_offset(self._folder) < end:
             state, now = self._ask(), time.monotonic()
-            if state.place != place:
-                place, moved = state.place, now
+            if state.position != position:
+                position, moved = state.position, now
             if (state.failures and now - began > GRACE_S) or now - moved > STILL_S:
                 return state.error or f"nothing moved for {STILL_S:.0f} s"
-            self._actor.hurry.remote()
+            self._actor.send_now.remote()
             time.sleep(POLL_S)
         return None
 
@@ -206,7 +206,7 @@ def track(
     does not hold any more is begun anew. Returns at once: the store opens while the search starts. The run ends
     FINISHED, KILLED on ``KeyboardInterrupt`` and FAILED on any other exception. What MLflow has not taken at the end
     stays in the run's journal and is told once, as a warning of this module's logger; the next run of that name sends
-    it first, or :func:`catch_up`.
+    it first, or :func:`resend_pending`.
 
     Raises :class:`ConfigError` for an address of no server, :class:`WorkspaceError` for a workspace whose path MLflow
     cannot use, and for a run that another process tracks.

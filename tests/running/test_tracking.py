@@ -15,8 +15,8 @@ import ray
 import gennape
 from gennape.errors import WorkspaceError
 from gennape.platform.cluster.connection import local_ray
-from gennape.platform.tracking.catch_up import catch_up
 from gennape.platform.tracking.journal import Journal, Record, write_record
+from gennape.platform.tracking.resend import resend_pending
 from gennape.platform.tracking.store import open_store, provenance, store_uri
 from gennape.platform.tracking.tracker import track
 
@@ -177,10 +177,10 @@ def test_an_unreadable_store_is_reported_and_caught_up_with(
     assert "2 values" in record.getMessage()
     assert "gennape ui" in record.getMessage()
     (tmp_path / "mlflow.db").unlink()
-    assert [(found.folder, found.values, found.problem) for found in catch_up(tmp_path)] == [
+    assert [(found.folder, found.values, found.problem) for found in resend_pending(tmp_path)] == [
         (folder / "tracking", 2, "")
     ]
-    assert list(catch_up(tmp_path)) == []
+    assert list(resend_pending(tmp_path)) == []
     run = _called(tmp_path, "x")
     assert (run.info.status, run.data.params) == ("FINISHED", {"seed": "3"})
     assert run.data.metrics == {"hypervolume": 1.0, "best": 2.0}

@@ -18,7 +18,7 @@ from gennape.platform.search.island_metrics import island_metrics
 from gennape.platform.tracking import journal as tracking_journal
 from gennape.platform.tracking.journal import (
     Journal,
-    Place,
+    Offset,
     Record,
     clear,
     entries,
@@ -26,12 +26,12 @@ from gennape.platform.tracking.journal import (
     journals,
     lock_journal,
     new_name,
-    read_place,
+    read_offset,
     read_record,
     run_name,
     segments,
     values_after,
-    write_place,
+    write_offset,
     write_record,
 )
 
@@ -39,8 +39,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-def _steps(folder: Path, place: Place = Place()) -> list[int]:  # noqa: B008 (it is frozen)
-    return [entry["step"] for entry, _ in entries(folder, place)]
+def _steps(folder: Path, position: Offset = Offset()) -> list[int]:  # noqa: B008 (it is frozen)
+    return [entry["step"] for entry, _ in entries(folder, position)]
 
 
 @given(writers=st.lists(st.integers(1, 4), min_size=1, max_size=8), data=st.data())
@@ -56,13 +56,13 @@ def test_whatever_is_taken_and_whoever_writes_each_entry_is_read_once_and_in_ord
             journal.append({"metrics": {"a": 1.0}, "step": step})
             step += 1
         journal.close()
-        waiting = list(entries(folder, read_place(folder)))
+        waiting = list(entries(folder, read_offset(folder)))
         taken = waiting[: data.draw(st.integers(0, len(waiting)))]
         if taken:
             read += [entry["step"] for entry, _ in taken]
-            write_place(folder, taken[-1][1])
-        assert values_after(folder, read_place(folder)) == step - len(read)
-    read += _steps(folder, read_place(folder))
+            write_offset(folder, taken[-1][1])
+        assert values_after(folder, read_offset(folder)) == step - len(read)
+    read += _steps(folder, read_offset(folder))
     assert read == list(range(step))
 
 
@@ -74,11 +74,11 @@ def test_a_segment_is_left_when_it_is_full_and_deleted_when_it_is_taken(
     for step in range(7):
         journal.append({"metrics": {}, "step": step})  # 24 bytes: two in each
     assert len(segments(tmp_path)) == 4
-    places = [place for _, place in entries(tmp_path, Place())]
-    write_place(tmp_path, places[4])
+    places = [position for _, position in entries(tmp_path, Offset())]
+    write_offset(tmp_path, places[4])
     assert [segment.name for segment in segments(tmp_path)] == ["journal-000003.jsonl", "journal-000004.jsonl"]
-    assert _steps(tmp_path, read_place(tmp_path)) == [5, 6]
-    assert journal.place == places[-1]
+    assert _steps(tmp_path, read_offset(tmp_path)) == [5, 6]
+    assert journal.position == places[-1]
     journal.close()
 
 
@@ -155,7 +155,7 @@ def _finished(workspace: Path, name: str) -> Path:
         journal = Journal(folder)
         journal.append({"end": "FINISHED"})
         journal.close()
-        write_place(folder, journal.place)
+        write_offset(folder, journal.position)
         clear(folder, finished=True)
     return folder
 
@@ -209,7 +209,7 @@ def test_whatever_file_cannot_be_removed_nothing_is_sent_again(
         patch.setattr(os, "unlink", _unlink_unless(stays, _refused))
         folder = _finished(tmp_path, "label-1")
     assert (folder / stays).exists()
-    assert list(entries(folder, read_place(folder))) == []
+    assert list(entries(folder, read_offset(folder))) == []
 
 
 def test_a_folder_that_empties_late_goes_with_its_lock(tmp_path: Path) -> None:

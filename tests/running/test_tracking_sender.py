@@ -11,7 +11,6 @@ import pytest
 
 from gennape.errors import CheckpointError, WorkspaceError
 from gennape.platform.tracking import model as registered_model
-from gennape.platform.tracking.catch_up import catch_up
 from gennape.platform.tracking.journal import (
     Journal,
     Record,
@@ -21,6 +20,7 @@ from gennape.platform.tracking.journal import (
     write_record,
 )
 from gennape.platform.tracking.registration import register_checkpoint
+from gennape.platform.tracking.resend import resend_pending
 from gennape.platform.tracking.sender import Sender
 from gennape.platform.tracking.store import open_store
 from gennape.predictors.model.checkpoint import checkpoint_name, shipped_checkpoint
@@ -96,7 +96,7 @@ def test_what_waits_in_the_middle_of_a_run_is_sent_where_its_store_was_lost(tmp_
     for entry in (_metric(1), {"end": "FINISHED"}):
         journal.append({**entry, "time": int(time.time() * 1000)})
     journal.close()
-    assert [(found.values, found.problem) for found in catch_up(tmp_path / "new")] == [(1, "")]
+    assert [(found.values, found.problem) for found in resend_pending(tmp_path / "new")] == [(1, "")]
     run = _runs(tmp_path / "new")["label-1"]
     assert (run.info.status, run.data.metrics) == ("FINISHED", {"loss": 1.0})
     assert not folder.exists()
@@ -106,14 +106,14 @@ def test_a_run_whose_process_was_killed_is_called_killed_and_goes_on(tmp_path: P
     """MLflow called it running for ever."""
     begun = time.time() * 1000
     run_id = _sent(tmp_path, [START, _metric(0), _metric(0, "island-0")]).record.run_id
-    assert [(found.values, found.problem) for found in catch_up(tmp_path)] == [(0, "")]
+    assert [(found.values, found.problem) for found in resend_pending(tmp_path)] == [(0, "")]
     assert {run.info.status for run in _runs(tmp_path).values()} == {"KILLED"}
     assert begun - 1000 <= _runs(tmp_path)["label-1"].info.end_time <= time.time() * 1000
-    assert list(catch_up(tmp_path)) == []
+    assert list(resend_pending(tmp_path)) == []
     _sent(tmp_path, [START, _metric(1)], run_id)
     assert _runs(tmp_path)["label-1"].info.status == "RUNNING"
     _sent(tmp_path, [{"end": "FINISHED"}])
-    assert len(list(catch_up(tmp_path))) == 1  # killed before its journal was removed
+    assert len(list(resend_pending(tmp_path))) == 1  # killed before its journal was removed
     assert _runs(tmp_path)["label-1"].info.status == "FINISHED"
 
 

@@ -28,9 +28,9 @@ from gennape.jobs.cli import app
 from gennape.jobs.shared.tracked import register_result
 from gennape.platform.cluster.connection import local_ray
 from gennape.platform.serving.http.app import example
-from gennape.platform.tracking.catch_up import catch_up
 from gennape.platform.tracking.model import CheckpointModel, _load_pyfunc
 from gennape.platform.tracking.registration import register_checkpoint
+from gennape.platform.tracking.resend import resend_pending
 from gennape.platform.tracking.store import ENVIRONMENT, Credentials, open_store, server_address
 from gennape.platform.tracking.tracker import track
 from gennape.platform.training import tuning
@@ -180,7 +180,7 @@ def test_answers_that_are_lost_double_nothing(server: Any, tmp_path: Path, monke
     assert "lost" in register_checkpoint(shipped_checkpoint(), tmp_path, "fit", server.address).problem
     problems = []
     for _ in range(10):
-        problems += [found.problem for found in catch_up(tmp_path)]
+        problems += [found.problem for found in resend_pending(tmp_path)]
     assert len(problems) == len(CALLS)  # each lost one more, and the last nothing
     assert problems[-1] == ""
     client, experiment = open_store(tmp_path, server.address)

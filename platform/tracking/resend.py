@@ -7,7 +7,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from gennape.errors import GennapeError, WorkspaceError
-from gennape.platform.tracking.journal import clear, entries, journals, lock_journal, read_place, segments, values_after
+from gennape.platform.tracking.journal import (
+    clear,
+    entries,
+    journals,
+    lock_journal,
+    read_offset,
+    segments,
+    values_after,
+)
 from gennape.platform.tracking.sender import Sender
 from gennape.platform.tracking.store import brief
 
@@ -17,7 +25,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class CaughtUp:
+class Resent:
     """One journal: whose it is, how many values MLflow took now, and why some are left, else an empty text."""
 
     folder: Path
@@ -26,7 +34,7 @@ class CaughtUp:
     problem: str
 
 
-def catch_up(workspace: Path) -> Iterator[CaughtUp]:
+def resend_pending(workspace: Path) -> Iterator[Resent]:
     """Send every journal of a workspace that no process writes, each to where its run is recorded, one after another.
 
     A server is tried once; what it does not take stays. A run that MLflow still calls running becomes KILLED.
@@ -41,13 +49,13 @@ def catch_up(workspace: Path) -> Iterator[CaughtUp]:
                 yield _send(folder, workspace)
 
 
-def _send(folder: Path, workspace: Path) -> CaughtUp:
-    before, server, problem = values_after(folder, read_place(folder)), None, ""
+def _send(folder: Path, workspace: Path) -> Resent:
+    before, server, problem = values_after(folder, read_offset(folder)), None, ""
     try:
         sender = Sender(folder, workspace)
         server = sender.record.server
         sender.send()
-        if next(entries(folder, sender.place), None) is None:
+        if next(entries(folder, sender.position), None) is None:
             if not sender.ended:
                 sender.close_killed(int(segments(folder)[-1].stat().st_mtime * 1000))
             clear(folder, sender.ended == "FINISHED")
@@ -55,5 +63,5 @@ def _send(folder: Path, workspace: Path) -> CaughtUp:
         problem = str(error)
     except Exception as error:  # noqa: BLE001 (whatever MLflow raises: it is told)
         problem = brief(error)
-    left = values_after(folder, read_place(folder)) if folder.is_dir() else 0
-    return CaughtUp(folder, server, before - left, problem)
+    left = values_after(folder, read_offset(folder)) if folder.is_dir() else 0
+    return Resent(folder, server, before - left, problem)
