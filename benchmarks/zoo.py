@@ -50,7 +50,7 @@ TORCHVISION = (
 
 
 @dataclass(frozen=True)
-class Outcome:
+class ZooResult:
     """What became of one model; ``said`` is the reason of a refusal or of a fault."""
 
     name: str
@@ -126,31 +126,31 @@ def _counted(module: nn.Module, image: tuple[int, int, int]) -> _OnImage:
     return counter
 
 
-def judged(name: str) -> Outcome:
+def judged(name: str) -> ZooResult:
     """Read one model and compare with what PyTorch says of it."""
     try:
         module, image = _made(name)
     except Exception as error:  # noqa: BLE001 - a model that its own zoo cannot make is not ours to judge
-        return Outcome(name, "not made", f"{type(error).__name__}: {str(error)[:150]}")
+        return ZooResult(name, "not made", f"{type(error).__name__}: {str(error)[:150]}")
     before = {key: id(tensor) for key, tensor in module.state_dict(keep_vars=True).items()}
     try:
         traced = trace(module, image)
     except GennapeError as error:
-        return Outcome(name, "refused", " ".join(str(error).split())[:300])
+        return ZooResult(name, "refused", " ".join(str(error).split())[:300])
     if before != {key: id(tensor) for key, tensor in module.state_dict(keep_vars=True).items()}:
-        return Outcome(name, "wrong", "the module was changed")
+        return ZooResult(name, "wrong", "the module was changed")
     graphs = pack([traced.graph])
     macs, params = int(cost.macs(graphs)[0]), int(cost.params(graphs)[0])
     learnt = sum(p.numel() for p in module.parameters())
     counter = _counted(module.requires_grad_(False), image)
     if macs != counter.macs:
         counts = f"{counter.macs} and {counter.others} that do not depend on the image"
-        return Outcome(name, "wrong", f"{macs} multiply-accumulates, PyTorch counts {counts}")
+        return ZooResult(name, "wrong", f"{macs} multiply-accumulates, PyTorch counts {counts}")
     if params > learnt:
-        return Outcome(name, "wrong", f"{params} parameters, the module has {learnt}")
+        return ZooResult(name, "wrong", f"{params} parameters, the module has {learnt}")
     unused = f"; {learnt - params} of its parameters do not meet the image" if params < learnt else ""
     others = ", ".join(f"{n} {other}" for other, n in traced.others.items())
-    return Outcome(name, "others" if others else "executable", (others + unused).removeprefix("; "))
+    return ZooResult(name, "others" if others else "executable", (others + unused).removeprefix("; "))
 
 
 def _limited(name: str, connection: Connection) -> None:
@@ -158,7 +158,7 @@ def _limited(name: str, connection: Connection) -> None:
     connection.send(judged(name))
 
 
-def run(name: str) -> Outcome:
+def run(name: str) -> ZooResult:
     """Judge one model in a process that is ended after its time."""
     context = multiprocessing.get_context("fork")
     receiver, sender = context.Pipe(duplex=False)
@@ -167,19 +167,19 @@ def run(name: str) -> Outcome:
     sender.close()
     try:
         if not receiver.poll(_SECONDS):
-            return Outcome(name, "wrong", f"took over {_SECONDS} s")
+            return ZooResult(name, "wrong", f"took over {_SECONDS} s")
         return receiver.recv()  # type: ignore[no-any-return]
     except EOFError:
         process.join()
-        return Outcome(name, "wrong", f"its process ended with code {process.exitcode}")
+        return ZooResult(name, "wrong", f"its process ended with code {process.exitcode}")
     finally:
         process.kill()
         process.join()
 
 
-def _kept(path: Path | None) -> dict[str, Outcome]:
+def _kept(path: Path | None) -> dict[str, ZooResult]:
     lines = path.read_text().splitlines() if path and path.exists() else []
-    return {outcome.name: outcome for outcome in (Outcome(**json.loads(line)) for line in lines)}
+    return {outcome.name: outcome for outcome in (ZooResult(**json.loads(line)) for line in lines)}
 
 
 def main() -> None:

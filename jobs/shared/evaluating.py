@@ -15,13 +15,13 @@ if TYPE_CHECKING:
     from jaxtyping import Float64, Int64
 
     from gennape.platform.evaluation.results import Evaluation
-    from gennape.predictors.evaluation.protocol import BenchmarkRows, Method, Outcome, Plan
+    from gennape.predictors.evaluation.protocol import BenchmarkRows, Method, BenchmarkResult, Plan
     from gennape.predictors.evaluation.rows import ChosenRows
     from gennape.predictors.model.fuzzy_ensemble import FuzzyEnsemble
     from gennape.predictors.predictor import Predictor
     from gennape.search_spaces.families.space import SearchSpace
 
-    _Measured = list[tuple[BenchmarkRows, Outcome]]
+    _Measured = list[tuple[BenchmarkRows, BenchmarkResult]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,7 +216,7 @@ def _measure(
 
 
 def _embeddings(
-    predictor: Predictor, measured: Sequence[tuple[BenchmarkRows, Outcome]]
+    predictor: Predictor, measured: Sequence[tuple[BenchmarkRows, BenchmarkResult]]
 ) -> dict[str, Float64[np.ndarray, "g d"]]:
     """Of some networks of each family measured, and of samples of those that have no labels; none without ``embed``."""
     import numpy as np

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from jaxtyping import Float64
 
     from gennape.platform.evaluation.results import Evaluation
-    from gennape.predictors.evaluation.protocol import BenchmarkRows, Outcome
+    from gennape.predictors.evaluation.protocol import BenchmarkResult, BenchmarkRows
 
 #: Points drawn of each benchmark: more say nothing new, and make the page heavy.
 MOST_POINTS = 600
@@ -177,7 +177,9 @@ def _reliability(evaluation: Evaluation) -> list[tuple[str, go.Figure]]:
     return [("Reliability: central intervals of the predicted distributions", figure)]
 
 
-def _coverages(measured: Sequence[tuple[BenchmarkRows, Outcome]], method: str) -> dict[str, Float64[np.ndarray, " l"]]:
+def _coverages(
+    measured: Sequence[tuple[BenchmarkRows, BenchmarkResult]], method: str
+) -> dict[str, Float64[np.ndarray, " l"]]:
     """Coverage at each nominal level of what a method tells, by benchmark (and setting, unless fine-tuned)."""
     out: dict[str, Float64[np.ndarray, " l"]] = {}
     for rows, outcome in measured:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from gennape.platform.evaluation.results import Evaluation
-    from gennape.predictors.evaluation.protocol import BenchmarkRows, Outcome
+    from gennape.predictors.evaluation.protocol import BenchmarkResult, BenchmarkRows
 
 #: Version of ``report.json``.
 FORMAT = 2
@@ -89,7 +89,7 @@ def as_json(evaluation: Evaluation) -> str:
     return json.dumps(_plain(report), indent=1, allow_nan=False) + "\n"
 
 
-def _by_seed(measured: Sequence[tuple[BenchmarkRows, Outcome]]) -> list[dict[str, Any]]:
+def _by_seed(measured: Sequence[tuple[BenchmarkRows, BenchmarkResult]]) -> list[dict[str, Any]]:
     return [
         {**{k: v for k, v in asdict(m).items() if k != "figures"}, **m.figures}
         for _, outcome in measured

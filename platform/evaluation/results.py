@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from jaxtyping import Float64
 
-    from gennape.predictors.evaluation.protocol import BenchmarkRows, Outcome, Plan
+    from gennape.predictors.evaluation.protocol import BenchmarkResult, BenchmarkRows, Plan
 
 
 #: The method that an evaluation is of.
@@ -31,14 +31,14 @@ class Evaluation:
     ``curves``: as ``measured``, of the predictor alone, for each number of labels of a learning curve.
     """
 
-    measured: Sequence[tuple[BenchmarkRows, Outcome]]
+    measured: Sequence[tuple[BenchmarkRows, BenchmarkResult]]
     absent: Mapping[str, str]
     data: Sequence[Mapping[str, Any]]
     plan: Plan
     provenance: Mapping[str, Any]
     embeddings: Mapping[str, Float64[np.ndarray, "g d"]]
-    latency: Sequence[tuple[BenchmarkRows, Outcome]] = ()
-    curves: Sequence[tuple[BenchmarkRows, Outcome]] = ()
+    latency: Sequence[tuple[BenchmarkRows, BenchmarkResult]] = ()
+    curves: Sequence[tuple[BenchmarkRows, BenchmarkResult]] = ()
 
     def __repr__(self) -> str:
         """What was measured, and the rank correlations of the predictor."""
@@ -54,7 +54,7 @@ class Evaluation:
         return f"<b>Spearman's rank correlation</b>{table.to_html(float_format='{:.3f}'.format, na_rep='-')}"
 
     @property
-    def everything(self) -> list[tuple[BenchmarkRows, Outcome]]:
+    def everything(self) -> list[tuple[BenchmarkRows, BenchmarkResult]]:
         """What was found of accuracies, then of latencies."""
         return [*self.measured, *self.latency]
 
@@ -64,6 +64,6 @@ class Evaluation:
         return summary_of(self.measured)
 
 
-def summary_of(measured: Sequence[tuple[BenchmarkRows, Outcome]]) -> pd.DataFrame:
+def summary_of(measured: Sequence[tuple[BenchmarkRows, BenchmarkResult]]) -> pd.DataFrame:
     """See :func:`gennape.predictors.evaluation.protocol.summarise`."""
     return summarise([m for _, outcome in measured for m in outcome.measurements])

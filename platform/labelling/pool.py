@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from gennape.platform.labelling.rows import Task
     from gennape.platform.labelling.training.device_images import DeviceImages
-    from gennape.platform.labelling.training.network_training import Outcome
+    from gennape.platform.labelling.training.network_training import TrainingResult
     from gennape.platform.labelling.training.recipe import Recipe
     from gennape.search_spaces.families.space import SearchSpace
 
@@ -56,16 +56,16 @@ class Study:
 
 
 @dataclass(frozen=True, slots=True)
-class Share:
-    """Who trains: ``workers`` in all, each on a CPU of its own or, of ``device`` cuda, ``per_gpu`` of them on a GPU."""
+class WorkerAllocation:
+    """``workers`` in all, each on a CPU of its own or, with ``device`` cuda, ``per_gpu`` of them on each GPU."""
 
     workers: int
     device: str
     per_gpu: int = 1
 
     @property
-    def beside(self) -> int:
-        """How many trainings share a memory (of processors: at most, where they are of one machine)."""
+    def per_device(self) -> int:
+        """Trainings that share a device's memory (on CPUs an upper bound, where workers are on several machines)."""
         return self.workers if self.device == "cpu" else self.per_gpu
 
     @property
@@ -75,12 +75,12 @@ class Share:
             return {"num_cpus": 1}
         return {"num_cpus": 0.5, "num_gpus": 1 / self.per_gpu}
 
-    def roomier(self) -> Share:
-        """Half as many beside each other."""
+    def halved(self) -> WorkerAllocation:
+        """Half as many trainings per device."""
         if self.device == "cpu":
-            return Share(self.workers // 2, self.device)
+            return WorkerAllocation(self.workers // 2, self.device)
         fewer = self.per_gpu // 2
-        return Share(max(1, self.workers * fewer // self.per_gpu), self.device, fewer)
+        return WorkerAllocation(max(1, self.workers * fewer // self.per_gpu), self.device, fewer)
 
 
 # On a worker ---------------------------------------------------------------------------------------------------------
@@ -120,21 +120,21 @@ class Trainer:
         checkpoint.unlink(missing_ok=True)
         epochs_path(study.folder, task).unlink(missing_ok=True)
 
-    def _found(self, task: Task, checkpoint: Path) -> Outcome | str:
+    def _found(self, task: Task, checkpoint: Path) -> TrainingResult | str:
         try:
             return self._trained(task, checkpoint)
         except DivergedError as error:
             return str(error)
 
-    def _trained(self, task: Task, checkpoint: Path) -> Outcome:
+    def _trained(self, task: Task, checkpoint: Path) -> TrainingResult:
         study, space = self._study, family(task.family)
-        told = 0.0
+        reported = 0.0
 
         def on_epoch(epoch: int, _accuracy: float) -> None:
-            nonlocal told
-            if time.monotonic() - told > _POLL_S:
+            nonlocal reported
+            if time.monotonic() - reported > _POLL_S:
                 atomic_write_bytes(epochs_path(study.folder, task), str(epoch).encode())
-                told = time.monotonic()
+                reported = time.monotonic()
 
         graph = space.graph(space.decode(json.loads(task.architecture)))
         seed = Seed(study.seed, task.network, task.training)
@@ -166,10 +166,10 @@ def epochs_path(folder: Path, task: Task) -> Path:
 
 @dataclass(slots=True, eq=False)
 class _Worker:
-    """An actor, the share it was started with, the nodes there were then, and its node once it is up."""
+    """An actor, the allocation it was started with, the nodes there were then, and its node once it is up."""
 
     actor: Any
-    share: Share
+    allocation: WorkerAllocation
     nodes: frozenset[str]
     node: str = ""
 
@@ -182,8 +182,8 @@ class Pool:
     not suffice, fewer train beside each other from then on; a network that does not fit alone has FAILED.
     """
 
-    def __init__(self, study: Study, share: Share, note: Callable[[str], None]) -> None:
-        self._study, self._share, self._note = study, share, note
+    def __init__(self, study: Study, allocation: WorkerAllocation, note: Callable[[str], None]) -> None:
+        self._study, self._allocation, self._note = study, allocation, note
         self._running: dict[Any, tuple[_Worker, Task | None]] = {}
         self._tries: Counter[Task] = Counter()
         self._false_starts = 0
@@ -216,15 +216,15 @@ class Pool:
             self._running.clear()
 
     def _hire(self) -> None:
-        """As many workers of the present share as have something to do."""
+        """As many workers of the present allocation as have something to do."""
         actor_class: Any = ray.remote(Trainer)
         nodes = alive_nodes() if self._waiting else frozenset()
         own = carried(REGISTRY.registered)
         starting = sum(task is None for _, task in self._running.values())
-        present = sum(worker.share == self._share for worker, _ in self._running.values())
-        for _ in range(min(self._share.workers - present, len(self._waiting) - starting)):
-            actor = actor_class.options(**self._share.resources).remote(self._study, self._share.device, own)
-            self._running[actor.ready.remote()] = _Worker(actor, self._share, nodes), None
+        present = sum(worker.allocation == self._allocation for worker, _ in self._running.values())
+        for _ in range(min(self._allocation.workers - present, len(self._waiting) - starting)):
+            actor = actor_class.options(**self._allocation.resources).remote(self._study, self._allocation.device, own)
+            self._running[actor.ready.remote()] = _Worker(actor, self._allocation, nodes), None
 
     def _answered(self, reference: Any, worker: _Worker, task: Task | None) -> Task | None:
         """Take in a worker's answer, and give it the next training; returns the one whose row is written."""
@@ -239,7 +239,7 @@ class Pool:
             worker.node, self._false_starts = answer, 0
         elif not (row := row_path(self._study.folder, task)).is_file():
             raise WorkspaceError(f"{row} was written elsewhere; give a --workspace that all machines share")
-        if self._waiting and worker.share == self._share:
+        if self._waiting and worker.allocation == self._allocation:
             following = self._waiting.popleft()
             self._running[worker.actor.train.remote(following)] = worker, following
         else:
@@ -248,7 +248,7 @@ class Pool:
 
     def _lost(self, worker: _Worker, task: Task | None, error: Exception) -> Task | None:
         if isinstance(error, OutOfMemoryError):
-            return self._crowded(worker.share, task, f"its machine ran out of memory: {error}")
+            return self._crowded(worker.allocation, task, f"its machine ran out of memory: {error}")
         if task is None:
             if not worker.nodes <= alive_nodes():  # it may have been starting on the one that is gone
                 return None
@@ -264,20 +264,21 @@ class Pool:
     def _failed(self, worker: _Worker, task: Task | None, error: RayTaskError) -> Task | None:
         cause = error.cause
         if isinstance(cause, DeviceMemoryError):
-            return self._crowded(worker.share, task, str(cause))
+            return self._crowded(worker.allocation, task, str(cause))
         if task is None or isinstance(cause, GennapeError):
             raise cause if isinstance(cause, GennapeError) else error
         return self._tried(task, f"{type(cause).__name__}: {cause}")
 
-    def _crowded(self, share: Share, task: Task | None, reason: str) -> Task | None:
+    def _crowded(self, allocation: WorkerAllocation, task: Task | None, reason: str) -> Task | None:
         """Memory did not suffice: halve how many are beside each other, unless that was done since."""
-        if share.beside == 1:
+        if allocation.per_device == 1:
             if task is None:
                 raise DeviceMemoryError(reason)
             return self._give_up(task, reason)
-        if share == self._share:
-            self._share = share.roomier()
-            self._note(f"out of memory with {share.beside} trainings beside each other, on with {self._share.beside}")
+        if allocation == self._allocation:
+            self._allocation = allocation.halved()
+            before, now = allocation.per_device, self._allocation.per_device
+            self._note(f"out of memory with {before} trainings beside each other, on with {now}")
         if task is not None:
             self._waiting.appendleft(task)
         return None

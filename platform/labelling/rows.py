@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from jaxtyping import Int64
     from matplotlib.axes import Axes
 
-    from gennape.platform.labelling.training.network_training import Outcome
+    from gennape.platform.labelling.training.network_training import TrainingResult
     from gennape.search_spaces.families.space import SearchSpace
 
 #: How a training ended: with a label, or with a reason why there is none.
@@ -81,7 +81,7 @@ def row_path(folder: Path, task: Task) -> Path:
     return folder / "rows" / f"{task.key}.json"
 
 
-def write_row(folder: Path, task: Task, recipe: str, data: str, found: Outcome | str) -> dict[str, Any]:
+def write_row(folder: Path, task: Task, recipe: str, data: str, found: TrainingResult | str) -> dict[str, Any]:
     """Write, whole or not at all, what a training gave, or why it failed; returns the row."""
     row: dict[str, Any] = {
         "family": task.family, "architecture": task.architecture, "network": task.network, "seed": task.training,

@@ -12,7 +12,7 @@ import ray
 
 from gennape.errors import ConfigError
 from gennape.platform.cluster.connection import local_ray
-from gennape.platform.labelling.pool import Pool, Share, Study, epochs_path
+from gennape.platform.labelling.pool import Pool, Study, WorkerAllocation, epochs_path
 from gennape.platform.labelling.rows import DONE, beside, check_suffix, draw_labels, read_row, row_path, write_labels
 from gennape.platform.labelling.training.device_images import parts
 from gennape.platform.labelling.training.images import cache_file, read_image_set
@@ -267,11 +267,11 @@ def _train(
     parameters |= {f"recipe.{key}": str(value) for key, value in work.described["recipe"].items()}
     parameters |= {f"images.{key}": str(value) for key, value in work.described["images"].items()}
     with local_ray(address, max(workers.number or 1, os.cpu_count() or 1)):
-        share = _share(workers, len(todo))
+        allocation = _allocation(workers, len(todo))
         name = known.get("run") or new_name(workspace, "label")
         with track(workspace, name, parameters, known.get("tracking_run"), server) as tracker:
             write_json(folder / STATUS, {"run": name, "tracking_run": tracker.run_id})
-            pool = Pool(work.study, share, work.note)
+            pool = Pool(work.study, allocation, work.note)
             try:
                 for task in pool.run(todo, lambda: work.tell(pool.under_way)):
                     work.finished(task, tracker)
@@ -282,14 +282,14 @@ def _train(
     (folder / STATUS).unlink()  # more tasks are another run
 
 
-def _share(workers: Workers, trainings: int) -> Share:
+def _allocation(workers: Workers, trainings: int) -> WorkerAllocation:
     """As many workers as the cluster has room for, unless it is told how many."""
     present: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
     if workers.device == "cpu":
-        return Share(min(workers.number or int(present.get("CPU", 1)), trainings), "cpu")
+        return WorkerAllocation(min(workers.number or int(present.get("CPU", 1)), trainings), "cpu")
     gpus = int(present.get("GPU", 0))
     if gpus == 0 and workers.number is None:
         raise ConfigError(
             "the cluster has no GPU at present; take --device cpu, or say how many workers it is to grow to"
         )
-    return Share(min(workers.number or gpus * workers.per_gpu, trainings), workers.device, workers.per_gpu)
+    return WorkerAllocation(min(workers.number or gpus * workers.per_gpu, trainings), workers.device, workers.per_gpu)

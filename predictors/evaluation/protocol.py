@@ -100,7 +100,7 @@ class Plan:
 
 
 @dataclass(frozen=True, slots=True)
-class Measurement:
+class MethodFigures:
     """The ``figures`` of one method on one subset of a benchmark, in one setting, with one seed, and on how many rows.
 
     They are those of :func:`gennape.predictors.metrics.figures`, or of :func:`latency_figures`; errors only of
@@ -120,11 +120,11 @@ class Measurement:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class BenchmarkResult:
     """All measurements on a benchmark; scores [n] by (setting, method, seed), NaN at rows that were not scored; seconds
     by (setting, method); deviations [n] as scores, of methods that tell them."""
 
-    measurements: list[Measurement] = field(default_factory=list)
+    measurements: list[MethodFigures] = field(default_factory=list)
     scores: dict[tuple[str, str, int], Float64[np.ndarray, " n"]] = field(default_factory=dict)
     seconds: dict[tuple[str, str], float] = field(default_factory=dict)
     deviations: dict[tuple[str, str, int], Float64[np.ndarray, " n"]] = field(default_factory=dict)
@@ -163,12 +163,12 @@ def calls(rows: BenchmarkRows, methods: Sequence[Method], plan: Plan) -> int:
 
 def measure(
     rows: BenchmarkRows, methods: Sequence[Method], plan: Plan, advance: Callable[[str], None] = lambda _: None
-) -> Outcome:
+) -> BenchmarkResult:
     """Put every question to every method. ``advance`` is told of each (method, setting) as it is done.
 
     A method that does not learn is asked once, of all rows: its scores stay the same whichever rows are labelled.
     """
-    outcome = Outcome()
+    outcome = BenchmarkResult()
     kept: dict[str, Estimates] = {}
     everything = np.arange(len(rows.accuracy))
     for setting, seed, target in rounds(rows, plan):
@@ -192,17 +192,17 @@ def measure(
     return outcome
 
 
-def _everywhere(answer: Float64[np.ndarray, " r"] | Estimates, target: Target, name: str) -> Estimates:
-    """What was answered, for all rows of the benchmark: NaN where they were not asked for."""
-    told = answer if isinstance(answer, Estimates) else Estimates(answer)
+def _everywhere(scored: Float64[np.ndarray, " r"] | Estimates, target: Target, name: str) -> Estimates:
+    """Estimates for all rows of the benchmark: NaN where they were not asked for."""
+    estimates = scored if isinstance(scored, Estimates) else Estimates(scored)
     spread = []
-    for what, values in (("scores", told.scores), ("deviations", told.deviation)):
+    for what, values in (("scores", estimates.scores), ("deviations", estimates.deviation)):
         if values is not None and values.shape != target.test.shape:
             raise InvalidDataError(f"{name} gave {what} of shape {values.shape} for {len(target.test)} rows")
         whole = np.full(len(target.accuracy), np.nan)
         whole[target.test] = np.nan if values is None else values
         spread.append(whole)
-    return Estimates(spread[0], None if told.deviation is None else spread[1])
+    return Estimates(spread[0], None if estimates.deviation is None else spread[1])
 
 
 def _only(estimates: Estimates, rows: Int64[np.ndarray, " r"]) -> Estimates:
@@ -217,7 +217,7 @@ def _only(estimates: Estimates, rows: Int64[np.ndarray, " r"]) -> Estimates:
 
 def _measurements(
     rows: BenchmarkRows, place: tuple[str, int, str, int], estimates: Estimates, calibrated: bool
-) -> Iterator[Measurement]:
+) -> Iterator[MethodFigures]:
     for subset, mask in rows.subsets.items():
         chosen = mask & np.isfinite(estimates.scores)
         count = int(chosen.sum())
@@ -229,7 +229,7 @@ def _measurements(
         }
         if estimates.deviation is not None:
             found |= uncertainty_figures(actual, scores, estimates.deviation[chosen], rows.unit == MILLISECONDS)
-        yield Measurement(rows.benchmark, rows.file, rows.family, subset, *place, count, found)
+        yield MethodFigures(rows.benchmark, rows.file, rows.family, subset, *place, count, found)
 
 
 def latency_figures(
@@ -246,7 +246,7 @@ _FIGURES = {PERCENT: figures, MILLISECONDS: latency_figures}
 KEYS = ("benchmark", "file", "family", "subset", "setting", "labels", "method")
 
 
-def summarise(measurements: Sequence[Measurement]) -> pd.DataFrame:
+def summarise(measurements: Sequence[MethodFigures]) -> pd.DataFrame:
     """One row for each of :data:`KEYS`: ``seeds`` and ``rows`` (the fewest of a seed), and of each figure the mean over
     seeds and, as ``<figure>_sd``, the sample standard deviation (NaN for one seed), in the order of measurement."""
     flat = pd.DataFrame(

@@ -17,8 +17,8 @@ from gennape.predictors.evaluation.protocol import (
     MILLISECONDS,
     ZERO_SHOT,
     Estimates,
-    Measurement,
     Method,
+    MethodFigures,
     Plan,
     Target,
     calls,
@@ -187,8 +187,8 @@ def test_deviations_of_latencies_are_of_log_normals() -> None:
 def test_summary_tells_mean_and_spread_over_seeds() -> None:
     values = {0: 0.5, 1: 0.6, 2: 0.7}
     common = ("nb201", "nb201.csv.gz", "nb201", ALL, FINE_TUNED, 50, "gennape")
-    tuned = [Measurement(*common, seed, 100 - seed, {"srcc": value}) for seed, value in values.items()]
-    zero = Measurement(*common[:4], ZERO_SHOT, 0, "flops", 0, 150, {"srcc": 0.4})
+    tuned = [MethodFigures(*common, seed, 100 - seed, {"srcc": value}) for seed, value in values.items()]
+    zero = MethodFigures(*common[:4], ZERO_SHOT, 0, "flops", 0, 150, {"srcc": 0.4})
     first, second = summarise([*tuned, zero]).to_dict("records")
     assert (first["setting"], first["seeds"], first["rows"]) == (FINE_TUNED, 3, 98)
     assert first["srcc"] == pytest.approx(0.6)

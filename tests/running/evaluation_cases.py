@@ -12,9 +12,9 @@ from gennape.predictors.evaluation.protocol import (
     FINE_TUNED,
     MILLISECONDS,
     ZERO_SHOT,
+    BenchmarkResult,
     BenchmarkRows,
-    Measurement,
-    Outcome,
+    MethodFigures,
     Plan,
 )
 from gennape.search_spaces.graphs.graph import pack
@@ -24,10 +24,10 @@ N = 6
 
 def measurement(
     method: str, setting: str, seed: int, srcc: float, subset: str = ALL, rows: int = N, **more: float
-) -> Measurement:
+) -> MethodFigures:
     labels = 50 if setting == FINE_TUNED else 0
     where = ("nb201", "nb201.csv.gz", "nb201", subset, setting, labels)
-    return Measurement(*where, method, seed, rows, {"srcc": srcc, **more})
+    return MethodFigures(*where, method, seed, rows, {"srcc": srcc, **more})
 
 
 def made_up() -> Evaluation:
@@ -59,7 +59,9 @@ def made_up() -> Evaluation:
     data = [{"file": "nb201.csv.gz", "rows": N, "left_out": {"not counted by the papers": 2}, "sha256": "cd" * 32}]
     embeddings = {"nb201": np.eye(3)[:2], "hiaml": np.eye(3)[2:]}
     absent = {"nb301": "nb301.csv.gz is not there", "hiaml": "no labels are published"}
-    return Evaluation([(rows, Outcome(found, scores, seconds))], absent, data, Plan(50, (0, 1)), provenance, embeddings)
+    return Evaluation(
+        [(rows, BenchmarkResult(found, scores, seconds))], absent, data, Plan(50, (0, 1)), provenance, embeddings
+    )
 
 
 def with_deviations(evaluation: Evaluation) -> Evaluation:
@@ -74,7 +76,7 @@ def with_deviations(evaluation: Evaluation) -> Evaluation:
     ]
     scores = {(FINE_TUNED, "gennape", seed): rows.accuracy + 1 for seed in (0, 1)}
     deviations = {(FINE_TUNED, "gennape", seed): np.full(N, 10.0**seed) for seed in (0, 1)}
-    return replace(evaluation, measured=[(rows, Outcome(found, scores, {}, deviations))])
+    return replace(evaluation, measured=[(rows, BenchmarkResult(found, scores, {}, deviations))])
 
 
 def with_curves(evaluation: Evaluation) -> Evaluation:
@@ -85,7 +87,7 @@ def with_curves(evaluation: Evaluation) -> Evaluation:
         50: [measurement("gennape", FINE_TUNED, 0, 0.95, rows=4), measurement("gennape", FINE_TUNED, 0, 0.1, "low")],
     }
     small = replace(rows, benchmark="small")
-    curves = [*((rows, Outcome(points[n])) for n in (50, 20)), (small, Outcome())]
+    curves = [*((rows, BenchmarkResult(points[n])) for n in (50, 20)), (small, BenchmarkResult())]
     return replace(evaluation, curves=curves)
 
 
@@ -95,7 +97,7 @@ def with_latency(evaluation: Evaluation) -> Evaluation:
         for column in ("a", "b")
     ]
     found = [
-        Measurement("latency:ofa:a", "ofa.csv.gz", "ofa_mbv3", ALL, FINE_TUNED, 50, method, seed, 4, figures)
+        MethodFigures("latency:ofa:a", "ofa.csv.gz", "ofa_mbv3", ALL, FINE_TUNED, 50, method, seed, 4, figures)
         for seed in (0, 1)
         for method, figures in (
             (
@@ -106,4 +108,4 @@ def with_latency(evaluation: Evaluation) -> Evaluation:
             ("flops", {"srcc": 0.5, "mape": 9.0, "mae": 2.0}),
         )
     ]
-    return replace(evaluation, latency=[(rows[0], Outcome(found)), (rows[1], Outcome())])
+    return replace(evaluation, latency=[(rows[0], BenchmarkResult(found)), (rows[1], BenchmarkResult())])

@@ -13,7 +13,7 @@ from evaluation_cases import made_up, with_deviations, with_latency
 from gennape.platform.evaluation.plots import _reliability, plots, project
 from gennape.platform.evaluation.report import write_evaluation
 from gennape.platform.evaluation.results import Evaluation
-from gennape.predictors.evaluation.protocol import FINE_TUNED, Outcome, Plan
+from gennape.predictors.evaluation.protocol import FINE_TUNED, BenchmarkResult, Plan
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -43,7 +43,7 @@ def test_reliability_of_latencies_is_that_of_log_normals(evaluation: Evaluation)
     rows = timed.latency[0][0]
     # Every latency is e^0.7 medians, the deviation of logarithms is 1; 0.7 lies within 51.6 % of a normal.
     key, median = (FINE_TUNED, "gennape_latency", 0), rows.accuracy / np.exp(0.7)
-    told = Outcome([], {key: median}, {}, {key: median * np.sqrt(np.e * (np.e - 1))})
+    told = BenchmarkResult([], {key: median}, {}, {key: median * np.sqrt(np.e * (np.e - 1))})
     ((_, figure),) = _reliability(replace(timed, latency=[(rows, told)]))
     trace = figure.data[0]
     assert (trace.name, trace.legendgroup) == ("ofa:a", "latency")

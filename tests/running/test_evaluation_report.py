@@ -19,8 +19,8 @@ from gennape.predictors.evaluation.protocol import (
     ALL,
     FINE_TUNED,
     ZERO_SHOT,
-    Measurement,
-    Outcome,
+    BenchmarkResult,
+    MethodFigures,
     Plan,
 )
 from gennape.predictors.evaluation.published_results import PUBLISHED
@@ -67,7 +67,7 @@ def test_ndcg_and_errors_stand_beside_the_published(evaluation: Evaluation) -> N
         *(measurement("cl_t", FINE_TUNED, seed, 0.9, mae=2.0) for seed in (0, 1)),
         measurement("flops", FINE_TUNED, 0, 0.5, ndcg_10=0.9),
     ]
-    other = replace(evaluation, measured=[(rows, Outcome(found))])
+    other = replace(evaluation, measured=[(rows, BenchmarkResult(found))])
     assert table(other, "NDCG@10, zero-shot")["nb201"]["gennape"] == "0.970 (0.979)"
     tuned = table(other, "NDCG@10, fine-tuned on 50 labels")
     assert tuned["nb201"] == {
@@ -87,7 +87,7 @@ def test_ndcg_and_errors_stand_beside_the_published(evaluation: Evaluation) -> N
 def test_further_methods_have_a_table_and_are_no_proxies(evaluation: Evaluation) -> None:
     rows, outcome = evaluation.measured[0]
     found = [*outcome.measurements, measurement("pairwise", ZERO_SHOT, 0, 0.99)]
-    other = replace(evaluation, measured=[(rows, Outcome(found))])
+    other = replace(evaluation, measured=[(rows, BenchmarkResult(found))])
     assert table(other, "Rank correlation (SRCC), zero-shot")["nb201"]["best proxy"] == "snip 0.600 (0.718)"
     assert table(other, "Rank correlation (SRCC) of further methods, zero-shot")["nb201"] == {
         **{"": "nb201", "rows": "6", "seeds": "1", "gennape": "0.900 (0.815)", "pairwise": "0.990"},
@@ -109,7 +109,7 @@ def test_ablations_have_a_column_for_each_benchmark(evaluation: Evaluation) -> N
         measurement("six_members -FCM", ZERO_SHOT, 0, 0.6),
         *(measurement("six_members", FINE_TUNED, seed, 0.8 + 0.1 * seed) for seed in (0, 1)),
     ]
-    both = replace(evaluation, measured=[(rows, Outcome(found)), (other, Outcome(alone))])
+    both = replace(evaluation, measured=[(rows, BenchmarkResult(found)), (other, BenchmarkResult(alone))])
     zero = table(both, "Ablations: rank correlation (SRCC), zero-shot")
     # The ensemble stands first and beside the published GENNAPE, the others as they are listed, the predictor last.
     assert list(zero.values()) == [
@@ -132,10 +132,12 @@ def test_ablations_have_a_column_for_each_benchmark(evaluation: Evaluation) -> N
 @pytest.mark.parametrize("labels", [50, 20])
 def test_every_published_figure_stands_in_the_report(evaluation: Evaluation, labels: int) -> None:
     found = [
-        Measurement("nb201", "nb201.csv.gz", "nb201", ALL, setting, n, "gennape", 0, N, dict.fromkeys(TITLES, 0.5))
+        MethodFigures("nb201", "nb201.csv.gz", "nb201", ALL, setting, n, "gennape", 0, N, dict.fromkeys(TITLES, 0.5))
         for setting, n in ((ZERO_SHOT, 0), (FINE_TUNED, labels))
     ]
-    report = replace(evaluation, measured=[(evaluation.measured[0][0], Outcome(found))], plan=Plan(labels, (0,)))
+    report = replace(
+        evaluation, measured=[(evaluation.measured[0][0], BenchmarkResult(found))], plan=Plan(labels, (0,))
+    )
     cells = {
         (of.title, row[0], head): cell
         for of in tables(report)
@@ -212,7 +214,7 @@ def test_json_and_runs_hold_learning_curves_apart(evaluation: Evaluation) -> Non
 
 def test_a_proxy_known_of_some_rows_says_of_how_many(evaluation: Evaluation) -> None:
     rows, outcome = evaluation.measured[0]
-    partly = Outcome([m for m in outcome.measurements if m.method != "snip"])
+    partly = BenchmarkResult([m for m in outcome.measurements if m.method != "snip"])
     other = replace(evaluation, measured=[(rows, partly)])
     assert table(other, "Rank correlation (SRCC), zero-shot")["nb201"]["best proxy"] == "nwot 0.750 on 4 rows"
 
@@ -237,10 +239,15 @@ def test_details_hold_every_subset_and_method(evaluation: Evaluation) -> None:
 
 def test_published_figures_of_another_number_of_labels_do_not_stand_beside(evaluation: Evaluation) -> None:
     found = [
-        Measurement("nb201", "nb201.csv.gz", "nb201", ALL, FINE_TUNED, 20, "gennape", 0, N, {"srcc": 0.9}),
+        MethodFigures("nb201", "nb201.csv.gz", "nb201", ALL, FINE_TUNED, 20, "gennape", 0, N, {"srcc": 0.9}),
     ]
     other = Evaluation(
-        [(evaluation.measured[0][0], Outcome(found))], {}, evaluation.data, Plan(20, (0,)), evaluation.provenance, {}
+        [(evaluation.measured[0][0], BenchmarkResult(found))],
+        {},
+        evaluation.data,
+        Plan(20, (0,)),
+        evaluation.provenance,
+        {},
     )
     assert table(other, "Rank correlation (SRCC), fine-tuned on 20 labels")["nb201"]["gennape"] == "0.900"
 

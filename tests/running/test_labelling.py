@@ -21,7 +21,7 @@ from gennape.errors import CheckpointError, ConfigError, InvalidDataError
 from gennape.platform.cluster.connection import local_ray
 from gennape.platform.labelling import pool as labelling_pool
 from gennape.platform.labelling import study as labelling
-from gennape.platform.labelling.pool import Pool, Share, Study, Trainer, checkpoint_path
+from gennape.platform.labelling.pool import Pool, Study, Trainer, WorkerAllocation, checkpoint_path
 from gennape.platform.labelling.rows import (
     Task,
     beside,
@@ -35,7 +35,7 @@ from gennape.platform.labelling.study import ImageSources, Workers, label, study
 from gennape.platform.labelling.training.device_images import put
 from gennape.platform.labelling.training.failures import DivergedError, UnsuitableImagesError
 from gennape.platform.labelling.training.images import read_image_set
-from gennape.platform.labelling.training.network_training import Outcome, train
+from gennape.platform.labelling.training.network_training import TrainingResult, train
 from gennape.platform.labelling.training.recipe import Recipe, Seed
 from gennape.platform.tracking.tracker import open_store
 from gennape.search_spaces.families.registry import family
@@ -43,7 +43,7 @@ from gennape.search_spaces.labels.labels import read_labels
 
 RECIPE = Recipe(epochs=3, batch=8, precision="fp32")
 SPACE = family("two_path")
-OUTCOME = Outcome([40.0, 60.0], 55.0, 2.0, 100.0, "cpu", recorded=False)
+OUTCOME = TrainingResult([40.0, 60.0], 55.0, 2.0, 100.0, "cpu", recorded=False)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -109,7 +109,7 @@ def in_process(monkeypatch):
     monkeypatch.setattr(labelling, "Pool", Here)
     monkeypatch.setattr(labelling, "local_ray", _nothing)
     monkeypatch.setattr(labelling, "track", _nothing)
-    monkeypatch.setattr(labelling, "_share", lambda *_: Share(1, "cpu"))
+    monkeypatch.setattr(labelling, "_allocation", lambda *_: WorkerAllocation(1, "cpu"))
     return begun
 
 

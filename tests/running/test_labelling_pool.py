@@ -15,14 +15,14 @@ from ray.exceptions import ActorDiedError, OutOfMemoryError, RayTaskError
 
 from gennape.errors import ServiceError, WorkspaceError
 from gennape.platform.labelling import pool as labelling_pool
-from gennape.platform.labelling.pool import TRIES, Pool, Share, Study, checkpoint_path
+from gennape.platform.labelling.pool import TRIES, Pool, Study, WorkerAllocation, checkpoint_path
 from gennape.platform.labelling.rows import DONE, FAILED, Task, read_row, write_row
 from gennape.platform.labelling.training.failures import DeviceMemoryError
-from gennape.platform.labelling.training.network_training import Outcome
+from gennape.platform.labelling.training.network_training import TrainingResult
 from gennape.platform.labelling.training.recipe import Recipe
 
 TASKS = [Task("two_path", "{}", f"{n:032x}", 1, 0) for n in range(6)]
-OUTCOME = Outcome([50.0], None, 1.0, 1.0, "cpu", recorded=False)
+OUTCOME = TrainingResult([50.0], None, 1.0, 1.0, "cpu", recorded=False)
 HERE = "here"
 
 
@@ -98,7 +98,7 @@ def task_error(cause):
 
 @pytest.fixture
 def pool_of(monkeypatch, tmp_path_factory):
-    def make(share=None, seed=0, **troubles):
+    def make(allocation=None, seed=0, **troubles):
         folder = tmp_path_factory.mktemp("study")
         for part in ("rows", "checkpoints"):
             (folder / part).mkdir()
@@ -108,7 +108,7 @@ def pool_of(monkeypatch, tmp_path_factory):
         monkeypatch.setattr(labelling_pool, "Trainer", Trainer)
         study = Study(Recipe(), 0, folder, None, "data", folder)
         notes = []
-        return Pool(study, share or Share(2, "cpu"), notes.append), folder, ray, notes
+        return Pool(study, allocation or WorkerAllocation(2, "cpu"), notes.append), folder, ray, notes
 
     return make
 
@@ -123,7 +123,7 @@ def run(pool, tasks=TASKS):
 
 
 def test_every_training_is_told_once(pool_of):
-    pool, folder, ray, notes = pool_of(Share(4, "cpu"))
+    pool, folder, ray, notes = pool_of(WorkerAllocation(4, "cpu"))
     assert Counter(run(pool)) == Counter(TASKS)
     assert len(rows_of(folder)) == len(TASKS)
     assert (ray.most, ray.actors, notes) == (4, set(), [])
@@ -138,7 +138,7 @@ def test_every_training_is_told_once(pool_of):
 def test_lost_workers_lose_and_repeat_nothing(pool_of, seed, workers, lost):
     """Machines that go away, before a row is written or after it, are never counted."""
     ends = {"no": None, "before": ActorDiedError(), "after": (ActorDiedError(),)}
-    pool, folder, ray, _ = pool_of(Share(workers, "cpu"), seed, train=[ends[each] for each in lost])
+    pool, folder, ray, _ = pool_of(WorkerAllocation(workers, "cpu"), seed, train=[ends[each] for each in lost])
     ray.alive = set()
     assert Counter(run(pool)) == Counter(TASKS)
     assert {row["state"] for row in rows_of(folder).values()} == {DONE}
@@ -146,7 +146,7 @@ def test_lost_workers_lose_and_repeat_nothing(pool_of, seed, workers, lost):
 
 
 def test_a_training_that_kills_its_process_has_failed(pool_of):
-    pool, folder, _, _ = pool_of(Share(1, "cpu"), train=[ActorDiedError()] * TRIES)
+    pool, folder, _, _ = pool_of(WorkerAllocation(1, "cpu"), train=[ActorDiedError()] * TRIES)
     checkpoint_path(folder, TASKS[0]).write_bytes(b"left behind")
     assert Counter(run(pool)) == Counter(TASKS)
     states = {key: row["state"] for key, row in rows_of(folder).items()}
@@ -157,10 +157,10 @@ def test_a_training_that_kills_its_process_has_failed(pool_of):
 
 
 def test_an_unknown_error_is_tried_again_and_then_has_failed(pool_of):
-    pool, folder, _, _ = pool_of(Share(1, "cpu"), train=[task_error(RuntimeError("odd"))] * (TRIES - 1))
+    pool, folder, _, _ = pool_of(WorkerAllocation(1, "cpu"), train=[task_error(RuntimeError("odd"))] * (TRIES - 1))
     run(pool)
     assert {row["state"] for row in rows_of(folder).values()} == {DONE}
-    pool, folder, _, _ = pool_of(Share(1, "cpu"), train=[task_error(RuntimeError("odd"))] * TRIES)
+    pool, folder, _, _ = pool_of(WorkerAllocation(1, "cpu"), train=[task_error(RuntimeError("odd"))] * TRIES)
     run(pool)
     assert rows_of(folder)[TASKS[0].key]["reason"] == "RuntimeError: odd"
 
@@ -168,7 +168,7 @@ def test_an_unknown_error_is_tried_again_and_then_has_failed(pool_of):
 @pytest.mark.parametrize("error", [task_error(DeviceMemoryError("full")), OutOfMemoryError("full")])
 @pytest.mark.parametrize("when", ["ready", "train"])
 def test_where_memory_does_not_suffice_fewer_train_beside_each_other(pool_of, error, when):
-    pool, folder, ray, notes = pool_of(Share(8, "cuda", 8), **{when: [error]})
+    pool, folder, ray, notes = pool_of(WorkerAllocation(8, "cuda", 8), **{when: [error]})
     assert Counter(run(pool)) == Counter(TASKS)
     assert {row["state"] for row in rows_of(folder).values()} == {DONE}
     assert ray.options[0] == {"num_cpus": 0.5, "num_gpus": 1 / 8}
@@ -178,7 +178,7 @@ def test_where_memory_does_not_suffice_fewer_train_beside_each_other(pool_of, er
 
 def test_a_network_that_does_not_fit_alone_has_failed(pool_of):
     full = task_error(DeviceMemoryError("not enough memory"))
-    pool, folder, _, notes = pool_of(Share(2, "cuda", 2), train=[full, full, full])
+    pool, folder, _, notes = pool_of(WorkerAllocation(2, "cuda", 2), train=[full, full, full])
     assert Counter(run(pool)) == Counter(TASKS)
     reasons = [row["reason"] for row in rows_of(folder).values() if row["state"] == FAILED]
     assert set(reasons) == {"not enough memory"}
@@ -186,11 +186,11 @@ def test_a_network_that_does_not_fit_alone_has_failed(pool_of):
 
 
 def test_shares_get_roomier_down_to_one():
-    assert Share(16, "cuda", 8).roomier() == Share(8, "cuda", 4)
-    assert Share(3, "cuda", 3).roomier() == Share(1, "cuda", 1)
-    assert Share(5, "cpu").roomier() == Share(2, "cpu")
-    assert Share(4, "cpu").beside == 4
-    assert Share(4, "cuda", 2).beside == 2
+    assert WorkerAllocation(16, "cuda", 8).halved() == WorkerAllocation(8, "cuda", 4)
+    assert WorkerAllocation(3, "cuda", 3).halved() == WorkerAllocation(1, "cuda", 1)
+    assert WorkerAllocation(5, "cpu").halved() == WorkerAllocation(2, "cpu")
+    assert WorkerAllocation(4, "cpu").per_device == 4
+    assert WorkerAllocation(4, "cuda", 2).per_device == 2
 
 
 def test_workers_that_die_as_they_start_end_it(pool_of):
@@ -216,7 +216,7 @@ def test_a_machine_that_is_taken_back_while_workers_start_on_it_is_not_counted(p
 
 def test_a_full_disk_ends_it_with_its_message_and_keeps_rows(pool_of):
     full = task_error(WorkspaceError("cannot write: no space left on device"))
-    pool, folder, ray, _ = pool_of(Share(1, "cpu"), train=[None, None, full])
+    pool, folder, ray, _ = pool_of(WorkerAllocation(1, "cpu"), train=[None, None, full])
     with pytest.raises(WorkspaceError, match="no space left"):
         run(pool)
     assert len(rows_of(folder)) == 2

@@ -35,7 +35,7 @@ OnEpoch = Callable[[int, float], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class TrainingResult:
     """What a training gave: accuracies in percent by epoch on the validation images, and once on those of the test.
 
     ``seconds`` of all epochs with their validation; ``images_per_second`` of the training steps alone; ``recorded``,
@@ -68,7 +68,7 @@ def train(
     on_epoch: OnEpoch = lambda epoch, accuracy: None,  # noqa: ARG005
     record: bool | None = None,
     save_after: float = 30.0,
-) -> Outcome:
+) -> TrainingResult:
     """Train the network of ``graph``, from its first weights or from where ``checkpoint`` says it was.
 
     ``checkpoint``: a file by which a training that was cut off goes on, written at the end of an epoch when that last
@@ -235,13 +235,15 @@ class NetworkTraining:
                 count()
         return 100 * int(self._right) / len(shown.labels)
 
-    def outcome(self) -> Outcome:
+    def outcome(self) -> TrainingResult:
         """What the finished training gave; the test images are looked at here alone."""
         done, device = self.progress, self.data.device
         test = None if self.data.test is None else self.accuracy(self.data.test)
         images = len(done.validation) * self.steps * self.recipe.batch
         name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
-        return Outcome(done.validation, test, done.seconds, images / max(done.step_seconds, 1e-9), name, self.record)
+        return TrainingResult(
+            done.validation, test, done.seconds, images / max(done.step_seconds, 1e-9), name, self.record
+        )
 
     # Checkpoints ------------------------------------------------------------------------------------------------------
 
