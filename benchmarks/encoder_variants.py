@@ -23,7 +23,7 @@ HEADS = 4
 #: Columns of positional features.
 POSITIONS = 8
 #: More than in any network of the families.
-MOST_STEPS = 512
+MAX_STEPS = 512
 _AT_ONCE = 16  # graphs padded to one length, of those sorted by length
 _EQUAL = 1e-6  # eigenvalues no further apart are one
 
@@ -173,7 +173,7 @@ class VirtualNode(nn.Module):
 class Attention(nn.Module):
     """A transformer layer over the steps of each graph, norms first; graphs of more than ``most`` steps hear none."""
 
-    def __init__(self, hidden: int, most: int = MOST_STEPS) -> None:
+    def __init__(self, hidden: int, most: int = MAX_STEPS) -> None:
         super().__init__()
         self.most = most
         self.norm, self.last_norm = nn.LayerNorm(hidden), nn.LayerNorm(hidden)

@@ -50,7 +50,7 @@ from gennape.search_spaces.importing.onnx_nodes.network import OPSETS
 #: Most seconds that a case may take, and the opset that old ones are converted to.
 SECONDS, CONVERTED = 60, 13
 #: Most factors of a result's dimensions that are compared in every order.
-_MOST_FACTORS = 7
+_MAX_FACTORS = 7
 OUTCOMES = ("read, executed", "read, others", "refused", "wrong")
 #: Operators and domains that no network of one image has.
 LEFT_OUT = {
@@ -271,7 +271,7 @@ def _orders(x: np.ndarray[Any, Any]) -> Iterator[np.ndarray[Any, Any]]:
 def _factored(shape: tuple[int, ...]) -> Iterator[list[int]]:
     """A shape with every dimension as its prime factors, the smallest first or last, where they are few."""
     factors = [_primes(size) for size in shape]
-    if sum(map(len, factors)) <= _MOST_FACTORS:
+    if sum(map(len, factors)) <= _MAX_FACTORS:
         yield [n for of_one in factors for n in of_one]
         yield [n for of_one in factors for n in of_one[::-1]]
 

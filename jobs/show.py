@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 #: Networks of more nodes are folded unless told otherwise.
-MOST_PLAIN_NODES = 40
+MAX_PLAIN_NODES = 40
 
 
 def show(
@@ -46,7 +46,7 @@ def show(
         typer.Option(
             "--fold/--no-fold",
             help="Draw convolution, normalisation and activation as one box, and repeated blocks once.",
-            show_default=f"fold above {MOST_PLAIN_NODES} nodes",
+            show_default=f"fold above {MAX_PLAIN_NODES} nodes",
         ),
     ] = None,
     published: Annotated[
@@ -103,7 +103,7 @@ def _show_network(network: Network, to: Path | None, fold: bool | None, extras: 
     if to is None:
         lines.append(f"Draw it: {_again(*network.options, *extras, '--to', 'graph.svg')}")
     else:
-        n_boxes = _draw(network, to, network.graph.n_nodes > MOST_PLAIN_NODES if fold is None else fold)
+        n_boxes = _draw(network, to, network.graph.n_nodes > MAX_PLAIN_NODES if fold is None else fold)
         folded = "" if n_boxes == network.graph.n_nodes else f", {n_boxes} boxes; --no-fold draws every node"
         lines.append(f"Picture written to {to}{folded}")
     typer.echo(visible("\n".join(lines)))

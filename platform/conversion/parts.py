@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from jaxtyping import Int64, Shaped
 
-_LONGEST_REASON = 1000  # characters; files of others hold names of any length
+_MAX_REASON = 1000  # characters; files of others hold names of any length
 _BLOCK = 1024  # graphs that are hashed at once: their 64-bit copies are what takes memory
 
 
@@ -41,7 +41,7 @@ class Rejection:
 
 def rejection(source: str, row: int, reason: str) -> Rejection:
     """One that can be written as text: of a reason from the files of others, only the beginning."""
-    cut = reason if len(reason) <= _LONGEST_REASON else f"{reason[:_LONGEST_REASON]} ..."
+    cut = reason if len(reason) <= _MAX_REASON else f"{reason[:_MAX_REASON]} ..."
     return Rejection(_as_text(source), row, _as_text(cut))
 
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from gennape.predictors.evaluation.protocol import BenchmarkResult, BenchmarkRows
 
 #: Points drawn of each benchmark: more say nothing new, and make the page heavy.
-MOST_POINTS = 600
+MAX_POINTS = 600
 _COLUMNS = 3
 _COLOURS = {ZERO_SHOT: CLOUD, FINE_TUNED: FRONT}
 _NOMINAL = list(range(5, 100, 5))
@@ -119,7 +119,7 @@ def _predictions(evaluation: Evaluation) -> list[tuple[str, go.Figure]]:
         panels = [(rows, outcome.scores[key]) for rows, outcome in evaluation.measured if key in outcome.scores]
         if panels:
             name = setting_title(setting, evaluation.plan.labels)
-            title = f"Predicted against true accuracy, {name}, up to {MOST_POINTS} rows each"
+            title = f"Predicted against true accuracy, {name}, up to {MAX_POINTS} rows each"
             out.append((title, _panels(panels, _COLOURS[setting])))
     return out
 
@@ -131,7 +131,7 @@ def _panels(panels: Sequence[tuple[BenchmarkRows, Float64[np.ndarray, " n"]]], c
     )
     for place, (rows, scores) in enumerate(panels):
         at = {"row": place // _COLUMNS + 1, "col": place % _COLUMNS + 1}
-        drawn = np.random.default_rng(0).permutation(len(rows.accuracy))[:MOST_POINTS]
+        drawn = np.random.default_rng(0).permutation(len(rows.accuracy))[:MAX_POINTS]
         kept = drawn[np.isfinite(scores[drawn])]
         figure.add_trace(_points(rows.accuracy[kept], scores[kept], rows.benchmark, "points", colour, False), **at)
         figure.add_trace(_line(float(rows.accuracy.min()), float(rows.accuracy.max())), **at)

@@ -28,7 +28,7 @@ FORMAT = 2
 #: The files of a report, and what the first holds of every version.
 FILES = ("report.json", "report.md", "report.html")
 _FIELDS = {"format", "checkpoint", "figures"}
-_MOST_BYTES = 1 << 30
+_MAX_BYTES = 1 << 30
 
 
 def refuse_foreign_report(folder: Path) -> None:
@@ -37,7 +37,7 @@ def refuse_foreign_report(folder: Path) -> None:
     if not found:
         return
     try:
-        report = json.loads(read_regular(folder / FILES[0], _MOST_BYTES))
+        report = json.loads(read_regular(folder / FILES[0], _MAX_BYTES))
     except (OSError, ValueError, RecursionError):
         report = None
     if not isinstance(report, dict) or not report.keys() >= _FIELDS:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from gennape.errors import WorkspaceError
 from gennape.platform.evaluation.results import PREDICTOR
 from gennape.platform.evaluation.tables import learning_curves
-from gennape.platform.tracking.sender import MOST_METRICS
+from gennape.platform.tracking.sender import MAX_METRICS
 from gennape.platform.tracking.store import open_store, provenance, server_address
 from gennape.predictors.evaluation.protocol import ALL
 
@@ -114,8 +114,8 @@ def _log(client: MlflowClient, run: str, values: Sequence[tuple[str, float, int]
 
     now = int(time.time() * 1000)
     metrics = [Metric(key, value, now, step) for key, value, step in values if math.isfinite(value)]
-    for first in range(0, len(metrics), MOST_METRICS):
-        client.log_batch(run, metrics=metrics[first : first + MOST_METRICS])
+    for first in range(0, len(metrics), MAX_METRICS):
+        client.log_batch(run, metrics=metrics[first : first + MAX_METRICS])
     for path in files:
         client.log_artifact(run, str(path))
 

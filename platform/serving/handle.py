@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from gennape.search_spaces.graphs.graph import PackedGraphs
 
 LOST = (RayActorError, ReplicaUnavailableError)
-MOST_LOSSES = 6  # replicas that may die over one request before it is taken for the cause
-FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.05, 5.0
+MAX_LOSSES = 6  # replicas that may die over one request before it is taken for the cause
+FIRST_PAUSE_S, MAX_PAUSE_S = 0.05, 5.0
 
 
 class Backoff:
@@ -45,7 +45,7 @@ class Backoff:
 
     def pause(self, at_least: float = 0.0) -> float:
         """Seconds to wait after a refusal; ``at_least`` is what the refusal asked for."""
-        longest = min(FIRST_PAUSE_S * 2.0**self._refusals, LONGEST_PAUSE_S)
+        longest = min(FIRST_PAUSE_S * 2.0**self._refusals, MAX_PAUSE_S)
         self._refusals = min(self._refusals + 1, 32)
         return at_least + float(self._rng.uniform(longest / 2, longest))
 
@@ -127,7 +127,7 @@ class EnsembleHandle:
             except (BackPressureError, *LOST) as error:
                 losses += isinstance(error, LOST)
                 pause = self.backoff.pause(_asked_for(error))
-                if losses > MOST_LOSSES or time.monotonic() + pause > deadline:
+                if losses > MAX_LOSSES or time.monotonic() + pause > deadline:
                     raise _given_up(len(graphs), losses, pause, error) from error
             except (RayError, RayServeException) as error:
                 raise _failure_of(error) from error
@@ -156,7 +156,7 @@ class EnsembleHandle:
                 ) from error
             except LOST as error:
                 losses += 1
-                if losses > MOST_LOSSES:
+                if losses > MAX_LOSSES:
                     raise _given_up(len(graphs), losses, 1.0, error) from error
                 await asyncio.sleep(self.backoff.pause())
             except (RayError, RayServeException) as error:
@@ -184,7 +184,7 @@ def _late(n: int, timeout_s: float) -> OutOfTimeError:
 
 
 def _given_up(n: int, losses: int, pause: float, error: BaseException) -> ServiceError:
-    if losses > MOST_LOSSES:
+    if losses > MAX_LOSSES:
         return ServiceError(f"{losses} replicas were lost while they predicted {n} graphs: {brief(error)}")
     return OverloadedError(
         f"the ensemble did not take {n} graphs in time ({brief(error)}); raise the number of replicas or the timeout, "

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-_LONGEST = 500  # of a tag or parameter, so that any store of MLflow takes it
+_MAX_LENGTH = 500  # of a tag or parameter, so that any store of MLflow takes it
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,4 +97,4 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def _text(value: Any) -> str:
     text = value if isinstance(value, str) else json.dumps(value, sort_keys=True)
-    return text if len(text) <= _LONGEST else text[: _LONGEST - 2] + " …"
+    return text if len(text) <= _MAX_LENGTH else text[: _MAX_LENGTH - 2] + " …"

@@ -29,10 +29,10 @@ if TYPE_CHECKING:
 
     from mlflow import MlflowClient
 
-MOST_METRICS = 1000  # in one call, a limit of MLflow
+MAX_METRICS = 1000  # in one call, a limit of MLflow
 #: How often the journal is looked at, and how long a server that is away is left alone: longer each time.
 POLL_S = 0.25
-FIRST_WAIT_S, MOST_WAIT_S, FLUSH_S = 0.2, 15.0, 1.0
+FIRST_WAIT_S, MAX_WAIT_S, FLUSH_S = 0.2, 15.0, 1.0
 TOKEN = "gennape.tracking"  # noqa: S105 (the name of a tag, not a secret)
 log = logging.getLogger(__name__)
 
@@ -92,7 +92,7 @@ class Sender:
             except Exception as error:  # noqa: BLE001 (whatever MLflow raises: it is told, and tried again)
                 self._failures, self._error = self._failures + 1, _reason(error)
                 log.info("MLflow: %s", self._error)
-                wait = min(FIRST_WAIT_S * 2 ** min(self._failures, 10), MOST_WAIT_S)
+                wait = min(FIRST_WAIT_S * 2 ** min(self._failures, 10), MAX_WAIT_S)
             self._wait(wait)
 
     def abandon(self, status: str) -> None:
@@ -117,7 +117,7 @@ class Sender:
         size, position = 0, self.position
         for entry, after in entries(self.folder, self.position):
             self._mlflow()  # opened first, since it may begin the run anew, and finds its children
-            if "metrics" not in entry or size >= MOST_METRICS:
+            if "metrics" not in entry or size >= MAX_METRICS:
                 self._metrics(batch)
                 self._taken(position)
                 batch, size = [], 0
@@ -147,8 +147,8 @@ class Sender:
             rows.setdefault(entry.get("child"), []).extend(values)
         for child, metrics in rows.items():
             run = self._run() if child is None else self._child(child, metrics[0].timestamp)
-            for first in range(0, len(metrics), MOST_METRICS):
-                self._log(run, metrics[first : first + MOST_METRICS])
+            for first in range(0, len(metrics), MAX_METRICS):
+                self._log(run, metrics[first : first + MAX_METRICS])
 
     def _log(self, run: str, metrics: Sequence[Any]) -> None:
         from mlflow.exceptions import MlflowException  # noqa: PLC0415

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 #: The field that holds the digest of every other one.
 DIGESTS = "digests"
-_MOST_BYTES = 1 << 30
+_MAX_BYTES = 1 << 30
 _ABSENT = object()
 #: How to mend a file that nothing else tells the content of.
 _RESTORE = "restore it from a copy"
@@ -39,7 +39,7 @@ def read_json(path: Path, remedy: str = _RESTORE) -> Any:
     """Read JSON; raises :class:`WorkspaceError`, which ends in ``remedy``, when the file is absent, no regular file, or
     not JSON."""
     try:
-        return json.loads(read_regular(path, _MOST_BYTES))
+        return json.loads(read_regular(path, _MAX_BYTES))
     except FileNotFoundError:
         raise WorkspaceError(f"{path} does not exist; is {path.parent} a run folder of gennape?") from None
     except OSError as error:

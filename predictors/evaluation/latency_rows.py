@@ -34,7 +34,7 @@ LATENCIES: Mapping[str, tuple[str, ...]] = {
     "ofa_mbv3_profile.csv.gz": _PROFILE,
     "ofa_mbv3_latency.csv.gz": tuple(f"{gpu}_{images}" for gpu in _GPUS for images in (1, 32, 64)),
 }
-_LEAST_SLOPE = 1e-6  # keeps the order of costs
+_MIN_SLOPE = 1e-6  # keeps the order of costs
 #: The file that holds no accuracies.
 LATENCY_FILE = Benchmark("latency:ofa_mbv3_latency", "ofa_mbv3_latency.csv.gz", "ofa_mbv3", "2080ti_1")
 
@@ -94,7 +94,7 @@ def _power(count: Callable[[PackedGraphs], Int64[np.ndarray, " g"]]) -> Scores:
         cost, rows = np.log1p(count(target.graphs).astype(np.float64)), target.labelled
         latency = np.log(target.accuracy[rows])
         x, y = cost[rows] - cost[rows].mean(), latency - latency.mean()
-        slope = max(x @ y / (x @ x), _LEAST_SLOPE) if np.ptp(x) > 0 else _LEAST_SLOPE
+        slope = max(x @ y / (x @ x), _MIN_SLOPE) if np.ptp(x) > 0 else _MIN_SLOPE
         return np.asarray(np.exp(latency.mean() + slope * (cost[target.test] - cost[rows].mean())))
 
     return scores

@@ -32,7 +32,7 @@ FORMAT = 4
 #: The version before, whose description has no digest but is the same otherwise.
 _WITHOUT_DIGEST = 3
 WEIGHTS, DESCRIPTION = "weights.safetensors", "checkpoint.json"
-_MOST_DESCRIPTION, _MOST_WEIGHTS = 1 << 24, 1 << 34
+_MAX_DESCRIPTION, _MAX_WEIGHTS = 1 << 24, 1 << 34
 _AGAIN = "it was altered or damaged; copy the checkpoint again"
 
 
@@ -128,7 +128,7 @@ def read(folder: Path, kind: str) -> Stored:
             "make it anew with: gennape fit"
         )
     try:
-        weights = read_regular(folder / WEIGHTS, _MOST_WEIGHTS)
+        weights = read_regular(folder / WEIGHTS, _MAX_WEIGHTS)
     except OSError as error:
         raise CheckpointError(f"cannot read {folder / WEIGHTS}: {error.strerror or error}") from error
     found = hashlib.sha256(weights).hexdigest()
@@ -146,7 +146,7 @@ def read(folder: Path, kind: str) -> Stored:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        fields = json.loads(read_regular(path, _MOST_DESCRIPTION), object_pairs_hook=_once)
+        fields = json.loads(read_regular(path, _MAX_DESCRIPTION), object_pairs_hook=_once)
     except FileNotFoundError:
         raise CheckpointError(
             f"no checkpoint at {path.parent}: {path.name} is missing; make one with: gennape fit, of an encoder by: "

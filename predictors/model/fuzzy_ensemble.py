@@ -27,7 +27,7 @@ from gennape.search_spaces.graphs.graph import PackedGraphs
 from gennape.search_spaces.graphs.normal_form import normal_form
 
 _LOG_100 = float(np.log(100))
-_LEAST_ERROR = 0.01  # percent: below, no test set tells networks apart
+_MIN_ERROR = 0.01  # percent: below, no test set tells networks apart
 _NODES_AT_ONCE = 2**15  # more graphs share more of their steps, and tables still fit a processor's cache
 
 
@@ -216,7 +216,7 @@ def _parts(graphs: PackedGraphs) -> Iterator[Int64[np.ndarray, " k"]]:
 
 def _log_error(accuracy: Float64[np.ndarray, " g"]) -> Float64[np.ndarray, " g"]:
     """The negated logarithm of what is missing to 100 %, of accuracies in percent."""
-    return -np.log(np.maximum(100 - accuracy, _LEAST_ERROR))
+    return -np.log(np.maximum(100 - accuracy, _MIN_ERROR))
 
 
 def _renamed(sha256: str, graphs: PackedGraphs, accuracy: Float64[np.ndarray, " g"]) -> str:

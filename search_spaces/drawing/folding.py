@@ -29,9 +29,9 @@ _LEADING = _TRAILING | {Op.PAD}
 _ENDS = frozenset({Op.INPUT, Op.OUTPUT})
 #: A product of x and one activation of x is an activation too.
 _SELF_GATES = {Op.HARDSIGMOID: "h-swish", Op.RELU6: "x·relu6", Op.SIGMOID: "swish"}
-_LONGEST_GATE = 12  # nodes
-_LONGEST_PERIOD = 16  # segments
-_LONGEST_LINE = 30  # characters
+_MAX_GATE = 12  # nodes
+_MAX_PERIOD = 16  # segments
+_MAX_LINE = 30  # characters
 
 
 @dataclass(slots=True)
@@ -101,7 +101,7 @@ def _gate(
     for x, gate in (inputs[node], inputs[node][::-1]):
         chain: list[int] = []
         current = gate
-        while current != x and len(chain) < _LONGEST_GATE and len(inputs[current]) == 1 and fan_out[current] == 1:
+        while current != x and len(chain) < _MAX_GATE and len(inputs[current]) == 1 and fan_out[current] == 1:
             chain.append(current)
             current = inputs[current][0]
         if current != x or not chain:
@@ -170,7 +170,7 @@ def _wrap(names: list[str]) -> list[str]:
     """Names joined by arrows on as few lines as fit."""
     lines: list[str] = []
     for name in names:
-        if lines and len(lines[-1]) + len(name) + 3 <= _LONGEST_LINE:
+        if lines and len(lines[-1]) + len(name) + 3 <= _MAX_LINE:
             lines[-1] += f" → {name}"
         else:
             lines.append(f"→ {name}" if lines else name)
@@ -220,7 +220,7 @@ def _runs(signatures: list[Hashable], sizes: list[int]) -> list[tuple[int, int, 
     start = 0
     while start < len(signatures):
         best = (1, 0, 0, 1)  # boxes saved, shorter period preferred, period, times
-        for period in range(1, min(_LONGEST_PERIOD, (len(signatures) - start) // 2) + 1):
+        for period in range(1, min(_MAX_PERIOD, (len(signatures) - start) // 2) + 1):
             times = 1
             while (
                 signatures[start + times * period : start + (times + 1) * period] == signatures[start : start + period]

@@ -19,7 +19,7 @@ _LINE_STEP = 12.5
 #: Up to so many boxes, every edge tells its shape, not only where it changes.
 _FEW_BOXES = 24
 _PAGE_MARGIN = 26.0
-_LEAST_BOX, _LEAST_PAGE = 88.0, 560.0
+_MIN_BOX, _MIN_PAGE = 88.0, 560.0
 _FRAME_MARGIN, _FRAME_TEXT = 8.0, 34.0
 _LABEL_ROOM = 13.0
 _CORNER = 6.0
@@ -76,7 +76,7 @@ def text_width(text: str, size: float) -> float:
 def box_size(box: Box) -> tuple[float, float]:
     """Width and height of a box that holds its text."""
     widths = [text_width(line, OTHER_LINE if i else FIRST_LINE) for i, line in enumerate(box.lines)]
-    return max(_LEAST_BOX, max(widths) + 18), 26.0 + _LINE_STEP * (len(box.lines) - 1)
+    return max(_MIN_BOX, max(widths) + 18), 26.0 + _LINE_STEP * (len(box.lines) - 1)
 
 
 def box_texts(lines: tuple[str, ...], area: Rectangle) -> list[Text]:
@@ -98,8 +98,8 @@ def lay_out(diagram: Diagram, title: str) -> Picture:
     heights = [size[1] for size in sizes]
     drop = _drops(layers, texts)
     columns = place_down(layers, x, half, heights, _needs(drop, frame_rows))
-    legend, header = _legend(diagram, max(columns.width, _LEAST_PAGE))
-    width = max(columns.width, _LEAST_PAGE) + 2 * _PAGE_MARGIN
+    legend, header = _legend(diagram, max(columns.width, _MIN_PAGE))
+    width = max(columns.width, _MIN_PAGE) + 2 * _PAGE_MARGIN
     left = (width - columns.width) / 2
     page = _Page(layers, columns, x, [left + value for value in columns.x], heights, left, header, drop)
     areas = [Rectangle(page.x[v] - w / 2, page.box_top(v), w, h) for v, (w, h) in enumerate(sizes)]

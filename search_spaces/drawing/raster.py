@@ -27,7 +27,7 @@ from gennape.search_spaces.drawing.layout import (
 from gennape.search_spaces.drawing.svg import ARROW, COLOURS, EDGE, FRAME, FRAME_LINE, INK, PAPER
 
 #: Of a PNG: pixels that one pixel of the drawing becomes across, the longest side, and the most pixels.
-_SCALE, _LONGEST_SIDE, _MOST_PIXELS = 2.0, 20_000, 4e7
+_SCALE, _MAX_SIDE, _MAX_PIXELS = 2.0, 20_000, 4e7
 _CODES = {"M": Curve.MOVETO, "L": Curve.LINETO, "Q": Curve.CURVE3, "C": Curve.CURVE4}
 _ALIGN = {"start": "left", "middle": "center", "end": "right"}
 
@@ -41,8 +41,8 @@ def paint(picture: Picture, path: Path) -> None:
     _paint_frames(axes, picture)
     _paint_edges(axes, picture)
     _paint_boxes(axes, picture)
-    within = (_MOST_PIXELS / (picture.width * picture.height)) ** 0.5
-    scale = min(_SCALE, _LONGEST_SIDE / max(picture.width, picture.height), within)
+    within = (_MAX_PIXELS / (picture.width * picture.height)) ** 0.5
+    scale = min(_SCALE, _MAX_SIDE / max(picture.width, picture.height), within)
     save(figure, path, 72 * scale)
 
 

@@ -22,9 +22,9 @@ from typing import Any, Protocol, runtime_checkable
 from gennape.errors import InvalidDataError
 
 #: Bytes after decompression that a reader takes of one file unless told otherwise: beyond every published file.
-MOST_BYTES = 64 * 2**30
+MAX_BYTES = 64 * 2**30
 #: A file that decompresses to more than this many times its size, beyond some megabytes, is made to exhaust its reader.
-_MOST_RATIO, _ALWAYS = 256, 1 << 26
+_MAX_RATIO, _ALWAYS = 256, 1 << 26
 #: What Python's readers of archives and of compressed files raise for damaged ones.
 BROKEN = (
     OSError, EOFError, RuntimeError, ValueError, StructError, zlib.error, lzma.LZMAError, zipfile.BadZipFile,
@@ -121,18 +121,18 @@ class _Bounded(io.RawIOBase):
         return len(data)
 
 
-def bounded(source: Readable, where: str, most: int = MOST_BYTES) -> io.BufferedReader:
+def bounded(source: Readable, where: str, most: int = MAX_BYTES) -> io.BufferedReader:
     """``source``, buffered; raises :class:`InvalidDataError` naming ``where`` beyond ``most`` bytes."""
     return io.BufferedReader(_Bounded(source, where, most), 1 << 18)
 
 
 def expected(compressed: int) -> int:
     """Bytes that so many compressed ones may become in a file that is what it should be."""
-    return _ALWAYS + _MOST_RATIO * compressed
+    return _ALWAYS + _MAX_RATIO * compressed
 
 
 @contextmanager
-def open_bounded(path: Path, most: int = MOST_BYTES) -> Iterator[io.BufferedReader]:
+def open_bounded(path: Path, most: int = MAX_BYTES) -> Iterator[io.BufferedReader]:
     """A file's bytes, decompressed if it is gzip or bz2; :class:`InvalidDataError` when unreadable or too large."""
     try:
         with open_regular(path) as plain:

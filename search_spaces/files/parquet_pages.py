@@ -22,12 +22,12 @@ from gennape.search_spaces.files.bounded import expected
 #: What Arrow raises for a damaged file; some of its errors come as bare ones of C++.
 UNREADABLE = (OSError, RuntimeError, UnicodeDecodeError, pa.ArrowException)
 #: Most values of one column, bytes of one page and of all pages of a column before compression, and pages of a file.
-MOST_VALUES, MOST_PAGE, MOST_COLUMN, MOST_PAGES = 2**25, 2**28, 2**31, 2**20
+MAX_VALUES, MAX_PAGE, MAX_COLUMN, MAX_PAGES = 2**25, 2**28, 2**31, 2**20
 #: Rows are decoded so many at a time that the longest texts they could hold stay within this many bytes.
-_MOST_BATCH = 2**28
-_MOST_ROWS = 2**16
+_MAX_BATCH = 2**28
+_MAX_ROWS = 2**16
 #: Longest footer, longest header of a page, which may hold statistics, and how deep their structures nest.
-_MOST_FOOTER, _HEADER, _DEPTH = 2**24, 2**16, 12
+_MAX_FOOTER, _HEADER, _DEPTH = 2**24, 2**16, 12
 #: Fields of a footer, of a row group, of a column in it and of that column's description.
 _ROW_GROUPS, _COLUMNS, _DESCRIPTION = 4, 1, 3
 _CHUNK_SIZE, _OFFSETS = 7, (9, 11)  # the offsets of data pages and of the dictionary
@@ -58,7 +58,7 @@ class _Page(NamedTuple):
 
 
 def read_batches(
-    path: Path, file: pq.ParquetFile, most_rows: int = _MOST_ROWS, numbers: Sequence[str] = ()
+    path: Path, file: pq.ParquetFile, most_rows: int = _MAX_ROWS, numbers: Sequence[str] = ()
 ) -> Iterator[pa.RecordBatch]:
     """The rows of the open file at ``path`` in parts, none of which can exhaust memory.
 
@@ -81,7 +81,7 @@ def _written_out(column: pa.Array) -> int:
     return int((column.dictionary_decode() if pa.types.is_dictionary(column.type) else column).nbytes)
 
 
-def check_pages(path: Path, footer: pq.FileMetaData, most_values: int = MOST_VALUES) -> int:
+def check_pages(path: Path, footer: pq.FileMetaData, most_values: int = MAX_VALUES) -> int:
     """How many rows of the file at ``path`` can safely be decoded at a time.
 
     Raises :class:`InvalidDataError` naming the column that has more than ``most_values`` values or would take more
@@ -96,21 +96,21 @@ def check_pages(path: Path, footer: pq.FileMetaData, most_values: int = MOST_VAL
                 for page in _pages(file, column, where):
                     total.add(page)
                     followed += 1
-                    if followed > MOST_PAGES or page.size > MOST_PAGE or total.exceeds(most_values):
+                    if followed > MAX_PAGES or page.size > MAX_PAGE or total.exceeds(most_values):
                         raise InvalidDataError(
                             f"{where}: it would become {total.values} values and {total.size} bytes or more; at most "
-                            f"{most_values} and {MOST_COLUMN} are read of a file: write several"
+                            f"{most_values} and {MAX_COLUMN} are read of a file: write several"
                         )
     longest = max((total.longest for total in totals if total.text), default=1)
-    return max(1, min(_MOST_ROWS, _MOST_BATCH // max(longest, 1)))
+    return max(1, min(_MAX_ROWS, _MAX_BATCH // max(longest, 1)))
 
 
 def _row_groups(file: BinaryIO, path: Path, n_columns: int) -> list[list[_Chunk]]:
     """The columns of each row group. Arrow, asked for those of a damaged footer, may end the process."""
     file.seek(-8, io.SEEK_END)
     length = int.from_bytes(file.read(4), "little")
-    if length > _MOST_FOOTER:
-        raise InvalidDataError(f"{path}: its footer has {length} bytes, more than {_MOST_FOOTER}; write several files")
+    if length > _MAX_FOOTER:
+        raise InvalidDataError(f"{path}: its footer has {length} bytes, more than {_MAX_FOOTER}; write several files")
     file.seek(-8 - length, io.SEEK_END)
     try:
         groups = _structure(io.BytesIO(file.read(length)), 0, length)[_ROW_GROUPS]
@@ -148,7 +148,7 @@ class _Total:
 
     def exceeds(self, most_values: int) -> bool:
         """Whether this is too much."""
-        return self.values > most_values or self.size > MOST_COLUMN
+        return self.values > most_values or self.size > MAX_COLUMN
 
 
 def _pages(file: BinaryIO, column: _Chunk, where: str) -> Iterator[_Page]:

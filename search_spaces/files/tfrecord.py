@@ -20,7 +20,7 @@ from gennape.search_spaces.files.bounded import open_bounded
 _HEAD, _TAIL = Struct("<QI"), Struct("<I")
 #: Largest record that is read; those of NAS-Bench-101 have some hundred bytes. Sums of many are computed as wide as the
 #: longest of them.
-MOST_RECORD = 1 << 14
+MAX_RECORD = 1 << 14
 _CHUNK_RECORDS, _CHUNK_BYTES = 4096, 1 << 22
 _DELTA = 0xA282EAD8
 
@@ -101,7 +101,7 @@ def _chunk(stream: io.BufferedReader, path: Path, offset: int) -> list[tuple[int
         if len(head) < _HEAD.size:
             raise _damaged(path, offset, "is cut off")
         length, length_sum = _HEAD.unpack(head)
-        if length > MOST_RECORD or length_sum != _length_sum(head[:8]):
+        if length > MAX_RECORD or length_sum != _length_sum(head[:8]):
             raise _damaged(path, offset, "has a damaged length")
         rest = stream.read(length + _TAIL.size)
         if len(rest) < length + _TAIL.size:

@@ -16,7 +16,7 @@ from jaxtyping import Float64, Int32
 
 from gennape.errors import InvalidGraphError
 from gennape.search_spaces.graphs import operations as ops
-from gennape.search_spaces.graphs.graph import MOST_NODES, N_COLUMNS, ComputationGraph
+from gennape.search_spaces.graphs.graph import MAX_NODES, N_COLUMNS, ComputationGraph
 from gennape.search_spaces.graphs.operations import Fragment, Pair, Shape, Value
 from gennape.search_spaces.graphs.ops import Op
 from gennape.search_spaces.graphs.weight_sharing import tied
@@ -79,8 +79,8 @@ class GraphBuilder:
         self._first_inputs.append(len(self._inputs))
         self._inputs += [value[0] for value in inputs]
         self._size = start + len(part.nodes)
-        if self._size > MOST_NODES:
-            raise InvalidGraphError(f"a graph has at most {MOST_NODES} nodes; divide the network")
+        if self._size > MAX_NODES:
+            raise InvalidGraphError(f"a graph has at most {MAX_NODES} nodes; divide the network")
         return Value(start + node, c, h, w)
 
     def _join(self) -> tuple[Int32[np.ndarray, "n a"], Float64[np.ndarray, " n"], Int32[np.ndarray, "e 2"]]:

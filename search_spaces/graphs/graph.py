@@ -16,7 +16,7 @@ from gennape.search_spaces.graphs.ops import MERGES, Op
 from gennape.search_spaces.graphs.weight_sharing import differing_weights
 
 __all__ = [
-    "MOST_NODES",
+    "MAX_NODES",
     "N_COLUMNS",
     "Column",
     "ComputationGraph",
@@ -29,8 +29,8 @@ __all__ = [
 ]
 
 #: Most nodes of one graph: some ten times those of the largest networks. What follows a graph in depth takes seconds.
-MOST_NODES = 2**15
-_MOST_WORK = 2.0**56  # an upper bound of a node's multiply-accumulates, so that sums over a graph stay within 64 bits
+MAX_NODES = 2**15
+_MAX_WORK = 2.0**56  # an upper bound of a node's multiply-accumulates, so that sums over a graph stay within 64 bits
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -275,9 +275,9 @@ def _validate_arrays(graphs: PackedGraphs) -> None:
         if len(offsets) == 0 or offsets[0] != 0 or offsets[-1] != total or (np.diff(offsets) < 0).any():
             raise InvalidGraphError(f"{what} offsets must rise from 0 to {total}, got {offsets[:5]}..{offsets[-1:]}")
     sizes = np.diff(graphs.node_offsets)
-    if sizes.max(initial=0) > MOST_NODES:
+    if sizes.max(initial=0) > MAX_NODES:
         large = int(sizes.argmax())
-        raise InvalidGraphError(f"graph {large} has {sizes[large]} nodes, more than {MOST_NODES}; divide the network")
+        raise InvalidGraphError(f"graph {large} has {sizes[large]} nodes, more than {MAX_NODES}; divide the network")
     if len(edges) and (edges.min() < 0 or edges.max() >= len(nodes)):
         raise InvalidGraphError(f"edges name nodes {edges.min()}..{edges.max()}, but nodes are 0..{len(nodes) - 1}")
 
@@ -298,9 +298,9 @@ def _validate_shapes(graphs: PackedGraphs, owner: Int64[np.ndarray, " n"], op: I
     c_in, h_in, w_in, c_out, h_out, w_out, kernel_h, kernel_w = nodes[:, Column.C_IN : Column.KERNEL_W + 1].T * 1.0
     filters = np.maximum(kernel_h * kernel_w, 1) * c_in * np.maximum(h_in * w_in, h_out * w_out)
     work = c_out * np.maximum(filters, h_out * w_out * w_in)
-    _refuse(work > _MOST_WORK, owner, work, "more work than can be counted:")
+    _refuse(work > _MAX_WORK, owner, work, "more work than can be counted:")
     other = np.where(op == Op.OTHER, graphs.scalars, 0.0)
-    _refuse((other < 0) | (other > _MOST_WORK), owner, other, "declared multiply-accumulates out of range:")
+    _refuse((other < 0) | (other > _MAX_WORK), owner, other, "declared multiply-accumulates out of range:")
     source, target = graphs.edges.T
     produced, taken = nodes[source, Column.C_OUT : Column.W_OUT + 1], nodes[target, Column.C_IN : Column.W_IN + 1]
     differ = produced != taken

@@ -19,7 +19,7 @@ from jaxtyping import Int64, Shaped
 from gennape.errors import InvalidDataError, InvalidGraphError
 from gennape.search_spaces.files.atomic import replacing
 from gennape.search_spaces.files.bounded import require_regular
-from gennape.search_spaces.files.parquet_pages import MOST_VALUES, UNREADABLE, read_batches
+from gennape.search_spaces.files.parquet_pages import MAX_VALUES, UNREADABLE, read_batches
 from gennape.search_spaces.graphs.graph import Column, PackedGraphs, concatenate, offsets_of, validate
 from gennape.search_spaces.graphs.plan import refuse_false_convolutions
 
@@ -212,6 +212,6 @@ def _user_column(name: str, values: Any, n: int) -> pa.Array:
 
 
 def _arrow_offsets(offsets: Int64[np.ndarray, " g1"]) -> pa.Array:
-    if offsets[-1] > MOST_VALUES:
+    if offsets[-1] > MAX_VALUES:
         raise InvalidDataError(f"{offsets[-1]} nodes or edges are too many for one file; write shards")
     return pa.array(offsets.astype(np.int32))

@@ -13,7 +13,7 @@ from scipy.sparse.csgraph import reverse_cuthill_mckee
 from gennape.errors import InvalidGraphError
 from gennape.search_spaces.graphs.graph import PackedGraphs
 
-_MOST_NUMBERS = 2**24  # of a banded matrix: 128 MB, and about a minute
+_MAX_NUMBERS = 2**24  # of a banded matrix: 128 MB, and about a minute
 
 
 def laplacian_spectra(
@@ -58,7 +58,7 @@ def _spectrum(n: int, edges: Int32[np.ndarray, "e 2"]) -> Float64[np.ndarray, " 
     first, last = np.minimum(position[a], position[b]), np.maximum(position[a], position[b])
     scale = 1 / np.sqrt(np.maximum(degree, 1))
     width = int((last - first).max(initial=0)) + 1
-    if width * n > _MOST_NUMBERS:
+    if width * n > _MAX_NUMBERS:
         raise InvalidGraphError(f"a graph of {n} nodes has a hub: its spectrum would take a matrix of {width} x {n}")
     band = np.zeros((width, n))  # row d holds the d-th diagonal below the main one
     band[0] = degree[order] > 0  # a node without neighbours has eigenvalue 0

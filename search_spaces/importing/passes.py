@@ -25,7 +25,7 @@ _ANY_LAYOUT = (
 )
 _CHANNELS_FIRST = (2, 0, 1)  # axes of [height, width, channels] in the order channels, height, width
 _PERMUTED = 9 * 2 + 3 * 0 + 1
-_MOST_COLOURS = 4
+_MAX_COLOURS = 4
 _REARRANGED = other_kind("rearrange")
 _TRIPLES = (Column.C_IN, Column.C_OUT, Column.OFFSET_C)
 _OUT = slice(Column.C_OUT, Column.W_OUT + 1)
@@ -48,8 +48,8 @@ def with_channels_first(graph: ComputationGraph) -> ComputationGraph:
     """
     (image,) = np.flatnonzero(graph.nodes[:, Column.OP] == Op.INPUT).tolist()
     first, second, last = graph.nodes[image, _OUT].tolist()
-    is_last = last <= _MOST_COLOURS or last < min(first, second) or first == second != last
-    if not is_last or first <= _MOST_COLOURS < last:
+    is_last = last <= _MAX_COLOURS or last < min(first, second) or first == second != last
+    if not is_last or first <= _MAX_COLOURS < last:
         return graph
     found = _before_the_turn(graph, image)
     if found is None:

@@ -14,7 +14,7 @@ from gennape.errors import InvalidDataError
 from gennape.search_spaces.files.bounded import bounded, open_bounded
 
 #: Most bytes of a block of rows: some ten kilobytes a row.
-_MOST_BLOCK = 1 << 28
+_MAX_BLOCK = 1 << 28
 #: What other programs put between columns in place of commas, and its name.
 _SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}
 #: What pandas says of a file, and what that means for whoever wrote it.
@@ -33,10 +33,10 @@ def csv_tables(path: Path, texts: dict[str, type], block: int) -> Iterator[pd.Da
     try:
         _require_header(path)
         with open_bounded(path) as stream:
-            rows = bounded(stream, str(path), _MOST_BLOCK)
+            rows = bounded(stream, str(path), _MAX_BLOCK)
             limit: Any = rows.raw
             for table in pd.read_csv(rows, dtype=texts, chunksize=block, low_memory=False):
-                limit.most = limit.count + _MOST_BLOCK
+                limit.most = limit.count + _MAX_BLOCK
                 if not isinstance(table.index, pd.RangeIndex):
                     raise ValueError("rows have more fields than the header; put what holds commas in quotes")
                 yield table
@@ -52,7 +52,7 @@ def csv_tables(path: Path, texts: dict[str, type], block: int) -> Iterator[pd.Da
 def _require_header(path: Path) -> None:
     """Refuse names that stand twice, of which pandas renames the second, and columns that no commas part."""
     with open_bounded(path) as stream:
-        first = pd.read_csv(bounded(stream, str(path), _MOST_BLOCK), header=None, nrows=1, dtype=str)
+        first = pd.read_csv(bounded(stream, str(path), _MAX_BLOCK), header=None, nrows=1, dtype=str)
     names = [name for name in first.iloc[0] if isinstance(name, str)]
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:

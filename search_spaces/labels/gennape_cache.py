@@ -38,7 +38,7 @@ RECORDS = frozenset({f"{_GRAPH}.{name}" for name in ("ComputeGraph", "RegularNod
 _GENOTYPE_FIELDS = ("normal", "normal_concat", "reduce", "reduce_concat")
 _USUAL = ("acc",)
 #: Values in one configuration, shared ones counted as often as they occur.
-_MOST_VALUES = 4096
+_MAX_VALUES = 4096
 
 Config = Callable[[Any], Any]
 
@@ -52,13 +52,13 @@ RULES = Rules({}, records=RECORDS, shrink={"compute graph": _pass_over})
 
 def plain(config: object) -> Any:
     """A configuration as JSON has it: tuples, ranges and arrays as lists, genotypes as objects."""
-    left = [_MOST_VALUES]
+    left = [_MAX_VALUES]
 
     def convert(value: Any) -> Any:
         left[0] -= 1
         size = value.size if isinstance(value, np.ndarray) else len(value) if isinstance(value, range) else 0
-        if left[0] < 0 or size > _MOST_VALUES:
-            raise InvalidDataError(f"a configuration of more than {_MOST_VALUES} values")
+        if left[0] < 0 or size > _MAX_VALUES:
+            raise InvalidDataError(f"a configuration of more than {_MAX_VALUES} values")
         if isinstance(value, np.ndarray):
             return convert(value.tolist())
         if isinstance(value, Record) and value.key == _GENOTYPE and len(value.args) == len(_GENOTYPE_FIELDS):

@@ -32,7 +32,7 @@ from gennape.search_spaces.labels.labelled import (
 _USUAL = ("acc",)
 _CHUNK = 1 << 20
 #: Largest entry; the published ones have some hundred kilobytes.
-_MOST = 1 << 26
+_MAX_BYTES = 1 << 26
 _DECODER = json.JSONDecoder()
 _SPACE = re.compile(r"\s*")
 _START = re.compile(rb"\s*\{\s*\"(?:[^\"\\]|\\.){0,4096}\"\s*:\s*\{")
@@ -74,7 +74,7 @@ class _Text:
                 value, end = _DECODER.raw_decode(self.text, self.at)
             except (ValueError, RecursionError) as error:
                 held = len(self.text) - self.at
-                if isinstance(error, RecursionError) or held > _MOST or not self.more(max(held, _CHUNK)):
+                if isinstance(error, RecursionError) or held > _MAX_BYTES or not self.more(max(held, _CHUNK)):
                     raise self.refuse(f"cannot be read as JSON: {error}") from error
                 continue
             length = end - self.at

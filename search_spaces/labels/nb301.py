@@ -34,7 +34,7 @@ _USUAL = ("val_accuracy", "test_accuracy")
 OPTIMISERS = frozenset({"bananas", "combo", "darts", "de", "drnas", "gdas", "pc_darts", "random_ws", "re", "tpe"})
 _CURVE = "Train/val_accuracy"
 #: Largest file of one run.
-_MOST = 1 << 26
+_MAX_BYTES = 1 << 26
 
 
 def run_row(text: bytes, where: str, folder: str) -> LabelledRow:
@@ -71,7 +71,7 @@ def _measured(run: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, An
 def _files(path: Path) -> Iterator[tuple[str, str, bytes]]:
     """The runs of a folder and those below it, or of a file: place, folder, content."""
     for file in sorted(path.rglob("results_*.json")) if path.is_dir() else [path]:
-        with open_bounded(file, _MOST) as stream:
+        with open_bounded(file, _MAX_BYTES) as stream:
             data = stream.read()
         yield str(file), file.parent.name, data
 
@@ -87,11 +87,11 @@ def _members(path: Path) -> Iterator[tuple[str, str, bytes]]:
                 name = PurePath(member.filename)
                 if not _RUN.fullmatch(name.name):
                     continue
-                if member.file_size > _MOST:
+                if member.file_size > _MAX_BYTES:
                     raise InvalidDataError(f"{path}/{name}: {member.file_size} bytes, more than a run has; not read")
                 where = f"{path}/{name}"
                 with archive.open(member) as content:
-                    data = bounded(content, where, _MOST).read()
+                    data = bounded(content, where, _MAX_BYTES).read()
                 yield where, name.parent.name, data
     except BROKEN as error:
         raise InvalidDataError(f"{path}: not a whole archive: {error}; fetch it again") from error

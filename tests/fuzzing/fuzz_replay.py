@@ -15,7 +15,7 @@ from pathlib import Path
 from fuzz_targets import TARGETS
 
 #: Beyond what the process has when it begins, in bytes of addresses; libraries reserve more than they use.
-MOST = 12 * 2**30
+MAX_BYTES = 12 * 2**30
 
 
 def _resident() -> int:
@@ -33,7 +33,7 @@ def main() -> None:
     """Read each file in turn; whatever is no error of gennape ends the process."""
     folder, files = Path(sys.argv[1]), [Path(name) for name in sys.argv[2:]]
     hard = resource.getrlimit(resource.RLIMIT_AS)[1]
-    resource.setrlimit(resource.RLIMIT_AS, (_addresses() + MOST, hard))
+    resource.setrlimit(resource.RLIMIT_AS, (_addresses() + MAX_BYTES, hard))
     before = _resident()
     for path in files:
         started = time.monotonic()

@@ -165,7 +165,7 @@ def test_the_gate_tells_to_wait_about_as_long_as_those_inside_take(monkeypatch: 
         now += 60
         gate.leave()
         gate.enter()
-    assert gate.retry_after_s == Gate.LONGEST_WAIT_S
+    assert gate.retry_after_s == Gate.MAX_WAIT_S
 
 
 def test_without_the_token_only_health_is_told() -> None:

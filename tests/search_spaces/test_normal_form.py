@@ -93,7 +93,7 @@ def test_other_functions_have_other_forms(build: Callable[[GraphBuilder, Value],
     assert _form(_graph(lambda b, x: beside(b, x, build))) != _form(_graph(lambda b, x: beside(b, x, plain)))
 
 
-_LEAST = float(np.finfo(np.float32).min)
+_MIN_FLOAT = float(np.finfo(np.float32).min)
 
 
 @pytest.mark.parametrize(
@@ -114,7 +114,7 @@ _LEAST = float(np.finfo(np.float32).min)
             lambda b, x: b.avgpool(b.pad(x, (0, 0, 0), (0, 1, 1)), 3, 2, 1, count_pad=True),
         ),
         (
-            lambda b, x: b.maxpool(b.pad(x, (0, 1, 1), (0, 1, 1), value=_LEAST), 3, 2),
+            lambda b, x: b.maxpool(b.pad(x, (0, 1, 1), (0, 1, 1), value=_MIN_FLOAT), 3, 2),
             lambda b, x: b.maxpool(x, 3, 2, 1),
         ),
         (

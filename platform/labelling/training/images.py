@@ -29,9 +29,9 @@ from gennape.search_spaces.files.parquet_pages import UNREADABLE, read_batches
 _ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm")
 _FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "PPM")
 #: Most pixels of one image.
-MOST_PIXELS = 2**24
+MAX_PIXELS = 2**24
 #: Bytes of an encoded image: more than the pixels without compression.
-_MOST_BYTES = 4 * MOST_PIXELS
+_MAX_BYTES = 4 * MAX_PIXELS
 #: What decoders raise for damaged images.
 _UNREADABLE = (
     OSError, ValueError, SyntaxError, EOFError, IndexError, OverflowError, struct.error, Image.DecompressionBombError,
@@ -197,7 +197,7 @@ def _from_folder(path: Path, resize: tuple[int, int] | None) -> Images:
 
 def _bytes_of(file: Path) -> bytes:
     try:
-        return read_regular(file, _MOST_BYTES)
+        return read_regular(file, _MAX_BYTES)
     except OSError as error:
         raise InvalidDataError(f"{file} cannot be read: {error.strerror or error}; mend or remove it") from error
 
@@ -244,10 +244,8 @@ def _pixels_of(
 ) -> tuple[str, UInt8[np.ndarray, "h w 3"]]:
     try:
         with Image.open(io.BytesIO(data or b""), formats=_FORMATS) as image:
-            if image.width * image.height > MOST_PIXELS:
-                raise InvalidDataError(
-                    f"{place}: {image.width} x {image.height} pixels; at most {MOST_PIXELS} are read"
-                )
+            if image.width * image.height > MAX_PIXELS:
+                raise InvalidDataError(f"{place}: {image.width} x {image.height} pixels; at most {MAX_PIXELS} are read")
             if image.mode.startswith(("I", "F")):  # conversion would cut off what is above 255
                 raise InvalidDataError(f"{place}: more than 8 bits a pixel ({image.mode}); have it scaled to 8 bits")
             colours = image.convert("RGB")

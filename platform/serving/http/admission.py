@@ -11,7 +11,7 @@ from gennape.platform.serving.answers import OverloadedError
 class Gate:
     """Lets at most ``most`` requests in at a time, and tells those it refuses when to come again."""
 
-    LONGEST_WAIT_S = 30
+    MAX_WAIT_S = 30
     _MEMORY = 0.9  # of what the pace was, at each departure
 
     def __init__(self, most: int) -> None:
@@ -39,5 +39,5 @@ class Gate:
 
     @property
     def retry_after_s(self) -> int:
-        """About how long those inside take, in whole seconds, at least 1 and at most ``LONGEST_WAIT_S``."""
-        return min(max(1, math.ceil(self._pace_s * self.inside)), self.LONGEST_WAIT_S)
+        """About how long those inside take, in whole seconds, at least 1 and at most ``MAX_WAIT_S``."""
+        return min(max(1, math.ceil(self._pace_s * self.inside)), self.MAX_WAIT_S)

@@ -12,7 +12,7 @@ from jaxtyping import Shaped
 from gennape.errors import InvalidDataError
 
 #: Most elements of an array, and of a ``range``.
-_MOST_ELEMENTS = 2**31
+_MAX_ELEMENTS = 2**31
 
 
 class Dtype:
@@ -57,7 +57,7 @@ def _number(args: tuple[Any, ...]) -> object:
 def _array(shape: object, kind: object, data: bytes, column_major: bool) -> Shaped[np.ndarray, "..."]:
     if not isinstance(kind, Dtype) or not isinstance(shape, tuple) or not all(type(n) is int and n >= 0 for n in shape):
         raise InvalidDataError("an array without a shape and a type")
-    if len(shape) > 32 or math.prod(shape) > _MOST_ELEMENTS or math.prod(shape) * kind.dtype.itemsize != len(data):
+    if len(shape) > 32 or math.prod(shape) > _MAX_ELEMENTS or math.prod(shape) * kind.dtype.itemsize != len(data):
         raise InvalidDataError(f"an array of shape {shape} and {kind.dtype} in {len(data)} bytes")
     return np.frombuffer(data, kind.dtype).reshape(shape, order="F" if column_major else "C")
 
@@ -127,7 +127,7 @@ def _mapping(args: tuple[Any, ...]) -> dict[object, object]:
 
 
 def _range(args: tuple[Any, ...]) -> range:
-    if not all(type(part) is int for part in args) or len(made := range(*args)) > _MOST_ELEMENTS:
+    if not all(type(part) is int for part in args) or len(made := range(*args)) > _MAX_ELEMENTS:
         raise InvalidDataError("a range of something else than integers, or too long")
     return made
 

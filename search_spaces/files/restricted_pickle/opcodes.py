@@ -12,7 +12,7 @@ from gennape.search_spaces.files.restricted_pickle.machine import Machine, Recor
 _U2, _U4, _U8 = Struct("<H").unpack, Struct("<I").unpack, Struct("<Q").unpack
 _I4, _F8 = Struct("<i").unpack, Struct(">d").unpack
 #: Longest integer, in bytes and in digits: Python turns longer ones into text only slowly, or not at all.
-_LONGEST, _MOST_DIGITS = 512, 1200
+_MAX_INTEGER_BYTES, _MAX_DIGITS = 512, 1200
 
 
 def _push(value: object) -> Callable[[Machine], None]:
@@ -58,14 +58,14 @@ def _binint2(m: Machine) -> None:
 
 
 def _long(m: Machine, n: int) -> None:
-    if n > _LONGEST:
-        raise m.refuse(f"an integer of {n} bytes, more than {_LONGEST}")
+    if n > _MAX_INTEGER_BYTES:
+        raise m.refuse(f"an integer of {n} bytes, more than {_MAX_INTEGER_BYTES}")
     m.stack.append(int.from_bytes(m.take(n), "little", signed=True))
 
 
 def _decimal(m: Machine, line: bytes) -> int:
-    if len(line) > _MOST_DIGITS:
-        raise m.refuse(f"an integer of {len(line)} digits, more than {_MOST_DIGITS}")
+    if len(line) > _MAX_DIGITS:
+        raise m.refuse(f"an integer of {len(line)} digits, more than {_MAX_DIGITS}")
     return int(line)
 
 

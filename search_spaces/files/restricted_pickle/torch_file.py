@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Shaped
 
 from gennape.errors import InvalidDataError
-from gennape.search_spaces.files.bounded import BROKEN, MOST_BYTES, bounded, expected, open_bounded, require_regular
+from gennape.search_spaces.files.bounded import BROKEN, MAX_BYTES, bounded, expected, open_bounded, require_regular
 from gennape.search_spaces.files.restricted_pickle.machine import Global, Limits, Rules
 from gennape.search_spaces.files.restricted_pickle.reader import read_pickle
 
@@ -27,7 +27,7 @@ _KINDS = {
     "Float": "<f4", "Double": "<f8", "Half": "<f2", "Long": "<i8", "Int": "<i4", "Short": "<i2", "Char": "i1",
     "Byte": "u1", "Bool": "?",
 }  # fmt: skip
-_MOST_NUMBERS = 2**29
+_MAX_NUMBERS = 2**29
 _STORAGES = {f"torch.{name}Storage": np.dtype(kind) for name, kind in _KINDS.items()}
 
 
@@ -109,8 +109,8 @@ class _Storages:
         kind, key, size = reference[1], reference[2], reference[4]
         if not isinstance(kind, Global) or kind.key not in _STORAGES or type(key) is not str or type(size) is not int:
             raise InvalidDataError("a storage of an unknown kind")
-        if not 0 <= size <= _MOST_NUMBERS:
-            raise InvalidDataError(f"a storage of {size} numbers, more than {_MOST_NUMBERS}")
+        if not 0 <= size <= _MAX_NUMBERS:
+            raise InvalidDataError(f"a storage of {size} numbers, more than {_MAX_NUMBERS}")
         if len(reference) > 5 and reference[5] is not None:
             raise InvalidDataError("a storage that is part of another")
         return self.by_key.setdefault(key, Storage(_STORAGES[kind.key], key, size))
@@ -152,7 +152,7 @@ def _read_zip(path: Path, rules: Rules, limits: Limits | None, storages: _Storag
 
 def _read_old(path: Path, rules: Rules, limits: Limits | None, storages: _Storages) -> object:
     where = str(path)
-    with open_bounded(path, MOST_BYTES) as stream:
+    with open_bounded(path, MAX_BYTES) as stream:
         header = [read_pickle(stream, where) for _ in range(2)]
         if header != [_MAGIC, _VERSION]:
             raise InvalidDataError(f"{path}: not a file of torch.save")

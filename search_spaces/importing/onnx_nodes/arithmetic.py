@@ -16,7 +16,7 @@ from gennape.search_spaces.importing.onnx_nodes.file import Constant
 from gennape.search_spaces.importing.onnx_nodes.links import scalar
 from gennape.search_spaces.importing.onnx_nodes.number_types import RANGES
 from gennape.search_spaces.importing.tracing.alignment import together, unrepeated
-from gennape.search_spaces.importing.tracing.arithmetic import MOST_HELD
+from gennape.search_spaces.importing.tracing.arithmetic import MAX_HELD
 from gennape.search_spaces.importing.tracing.traced_value import TracedValue, numbers, settle
 
 Shape = tuple[int, ...]
@@ -186,7 +186,7 @@ def _with_constant(
             spans.add(x.dims[offset + dim][0].axis)
     axes = tuple(sorted(spans))
     size = prod(x.value.shape[axis] for axis in axes)
-    if numbers(x) == prod(shape) and axes and size <= MOST_HELD:
+    if numbers(x) == prod(shape) and axes and size <= MAX_HELD:
         whole = size == prod(constant.shape) == constant.params
         made = learnt(x.value, axes, params=None if whole else constant.params)
         return _spread(TracedValue(made, x.dims), shape)

@@ -21,7 +21,7 @@ from gennape.search_spaces.importing.tracing.traced_value import Groups, TracedV
 
 _MAP: Groups = ((1,), (2,), (3,))
 #: What is added to a sum of squares, so that zeros can be divided by its root; no other sum changes.
-_LEAST_SQUARE = 1e-24
+_MIN_SQUARE = 1e-24
 
 
 def _map(call: Call) -> TracedValue:
@@ -84,7 +84,7 @@ def _lp_normalization(call: Call) -> TracedValue:
         return call.other("normalize", x.shape, x)
     along = axis_of(call.node.integer("axis", -1), len(x.shape))
     total = tv.settle(call.b, sum_over(call.b, squared(call.b, x), {along}, True))
-    root = call.b.power(call.b.shift(total.value, (), _LEAST_SQUARE), 0.5)
+    root = call.b.power(call.b.shift(total.value, (), _MIN_SQUARE), 0.5)
     return divided(call, x, TracedValue(root, total.dims), x.shape)
 
 

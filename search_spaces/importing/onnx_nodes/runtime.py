@@ -145,7 +145,7 @@ _RULES: dict[str, Callable[[_Parts], bool]] = {
 
 
 #: How many results may be taken of an operator that gives more than one.
-_MOST = {"SkipLayerNormalization": 4}
+_MAX_RESULTS = {"SkipLayerNormalization": 4}
 
 
 def as_onnx(nodes: list[OnnxNode], constants: dict[str, Constant]) -> list[OnnxNode]:
@@ -154,7 +154,10 @@ def as_onnx(nodes: list[OnnxNode], constants: dict[str, Constant]) -> list[OnnxN
     for node in nodes:
         parts = _Parts(node, constants)
         known = (
-            node.domain == _DOMAIN and node.op in _RULES and node.outputs[0] and node.n_taken <= _MOST.get(node.op, 1)
+            node.domain == _DOMAIN
+            and node.op in _RULES
+            and node.outputs[0]
+            and node.n_taken <= _MAX_RESULTS.get(node.op, 1)
         )
         if known and _RULES[node.op](parts):
             parts.nodes[-1] = replace(parts.nodes[-1], outputs=node.outputs[:1])

@@ -20,7 +20,7 @@ from gennape.search_spaces.files.bounded import BROKEN, bounded, expected
 
 #: Bytes that the description of a program, or of its weights, may take: far more than that of any network.
 MAX_JSON = 2**26
-_MOST_FILES = 2**20
+_MAX_FILES = 2**20
 #: Types of numbers, by the code that the format has for them.
 DTYPES: dict[int, torch.dtype] = {
     1: torch.uint8,
@@ -59,8 +59,8 @@ def read_archive(path: Path) -> Archive:
 
 
 def _read(archive: zipfile.ZipFile, where: str) -> Archive:
-    files = {info.filename.partition("/")[2]: info for info in archive.infolist()[:_MOST_FILES]}
-    whole = {info.filename: info for info in archive.infolist()[:_MOST_FILES]}
+    files = {info.filename.partition("/")[2]: info for info in archive.infolist()[:_MAX_FILES]}
+    whole = {info.filename: info for info in archive.infolist()[:_MAX_FILES]}
     models = sorted(name for name in files if name.startswith("models/") and name.endswith(".json"))
     if not models and "serialized_exported_program.json" in whole:  # of PyTorch before 2.8
         return Archive(_json(archive, whole["serialized_exported_program.json"], where))

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch._ops import OpOverloadPacket
 
 from gennape.errors import InvalidDataError, InvalidGraphError, OpenShapeError
-from gennape.search_spaces.graphs.graph import MOST_NODES
+from gennape.search_spaces.graphs.graph import MAX_NODES
 from gennape.search_spaces.importing.pt2_nodes.archive import DTYPES, Archive
 from gennape.search_spaces.importing.pt2_nodes.arguments import decoded, names_of
 from gennape.search_spaces.importing.tracing.overloads import equivalent
@@ -49,7 +49,7 @@ _CONSTANTS = (
 _CHECKS = ("_assert_scalar", "_assert_tensor_metadata", "sym_constrain_range", "sym_constrain_range_for_size")
 _LARGEST = 2**63
 #: Numbers of one tensor.
-_MOST_NUMBERS = 2**48
+_MAX_NUMBERS = 2**48
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +108,7 @@ class Program(nn.Module):
 
     def _sizes(self, name: str) -> list[int]:
         sizes = _whole(self._meta(name)["sizes"])
-        if not all(type(size) is int and size >= 0 for size in sizes) or math.prod(sizes) > _MOST_NUMBERS:
+        if not all(type(size) is int and size >= 0 for size in sizes) or math.prod(sizes) > _MAX_NUMBERS:
             raise InvalidDataError(f"{name!r} has no fixed shape, or one beyond all networks: {str(sizes)[:200]}")
         return sizes
 
@@ -182,8 +182,8 @@ def _whole(sizes: list[Any]) -> list[Any]:
 
 
 def _calls(nodes: list[dict[str, Any]], known: Container[Any]) -> list[_Call]:
-    if len(nodes) > MOST_NODES:
-        raise InvalidGraphError(f"the program makes {len(nodes)} calls, more than {MOST_NODES}; divide the network")
+    if len(nodes) > MAX_NODES:
+        raise InvalidGraphError(f"the program makes {len(nodes)} calls, more than {MAX_NODES}; divide the network")
     calls, problems = [], []
     for node in nodes:
         target = str(node["target"])

@@ -21,7 +21,7 @@ from gennape.search_spaces.importing.tracing.traced_value import (
 )
 
 #: Most numbers of a tensor that a node holds: some ten times those of the largest mask of a zoo.
-MOST_HELD = 2**24
+MAX_HELD = 2**24
 
 
 def _add(r: Recorder, out: Tensor, tensor: Any, other: Any, *, alpha: Number = 1) -> None:
@@ -136,7 +136,7 @@ def _with_constant(
     x = settle(r.b, x)
     axes = _axes(x, constant)
     size = prod(x.value.shape[axis] for axis in axes)
-    if numbers(x) == out.numel() and (axes or constant.numel() == 1) and size <= MOST_HELD:
+    if numbers(x) == out.numel() and (axes or constant.numel() == 1) and size <= MAX_HELD:
         whole, spent = size == constant.numel() == r.learnt(constant), r.spend(constant)
         value = learnt(x.value, axes, params=spent if not whole else None if axes else 1)
         r.note(value, constant)

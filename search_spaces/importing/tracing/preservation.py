@@ -24,7 +24,7 @@ from gennape.search_spaces.importing.tracing.keepers import CACHED, PLAIN, Kept,
 from gennape.search_spaces.importing.tracing.tensors import version_of
 
 #: Objects that a module may refer to before the search for state ends: far more than any network has.
-_MOST_OBJECTS = 2_000_000
+_MAX_OBJECTS = 2_000_000
 
 
 @contextmanager
@@ -50,7 +50,7 @@ def _state(module: nn.Module, numbers: bool) -> list[Restore]:
     storages: dict[int, Restore] = {}
     seen: dict[int, Any] = {}  # holds the objects, so that no other takes the id of one
     waiting: list[Any] = [module]
-    while waiting and len(seen) < _MOST_OBJECTS:
+    while waiting and len(seen) < _MAX_OBJECTS:
         x = waiting.pop()
         if id(x) in seen:
             continue
