@@ -166,7 +166,7 @@ def _graphs(labels: LabelledArchitectures) -> tuple[PackedGraphs, Vector]:
     return family(SOURCE).graphs(labels.genomes), labels.accuracy
 
 
-class Benchmark:
+class AblationStudy:
     """Trains and measures all variants, seed by seed, and keeps the figures."""
 
     def __init__(
@@ -458,7 +458,7 @@ def main() -> None:
     a = parser.parse_args()
     torch.set_num_threads(1)
     encoder = load_encoder(a.encoder)[0] if a.encoder else None
-    benchmark = Benchmark(read(a.data, a.rows), a.sample, a.training_rows, a.draws, a.parts, encoder)
+    benchmark = AblationStudy(read(a.data, a.rows), a.sample, a.training_rows, a.draws, a.parts, encoder)
     for seed in range(a.seeds):
         benchmark.run(seed)
         sys.stderr.write(benchmark.tables() + "\n")

@@ -42,7 +42,7 @@ class Budget:
 
 
 @dataclass(frozen=True)
-class Labelled:
+class LabelledGraphs:
     """Networks with their accuracies in percent."""
 
     graphs: PackedGraphs
@@ -54,8 +54,8 @@ class Material:
     """What one seed trains and measures all variants on."""
 
     pretraining: list[tuple[GraphBatch, Views]]
-    training: Labelled
-    measured: Labelled
+    training: LabelledGraphs
+    measured: LabelledGraphs
     targets: dict[str, tuple[BenchmarkRows, Float64[np.ndarray, "g s"]]]
 
 
@@ -68,7 +68,7 @@ def read(folder: Path, budget: Budget, seed: int) -> Material:
     pool = labels.take((part == 0) & (labels.accuracy >= TRAINED))
     chosen = pool.take(draw_labelled(pool.identity, seed, budget.training_rows))
     held_out = labels.take(np.flatnonzero(part == 1)[: budget.rows])
-    training, measured = (Labelled(space.graphs(some.genomes), some.accuracy) for some in (chosen, held_out))
+    training, measured = (LabelledGraphs(space.graphs(some.genomes), some.accuracy) for some in (chosen, held_out))
     rng = np.random.default_rng([seed, 0])
     sets = []
     for each in FAMILIES:

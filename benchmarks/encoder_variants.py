@@ -170,7 +170,7 @@ class VirtualNode(nn.Module):
         return state + self.layers(torch.cat([state, segment(y, steps.batch.offsets, "mean")], dim=1))
 
 
-class Attention(nn.Module):
+class GraphAttention(nn.Module):
     """A transformer layer over the steps of each graph, norms first; graphs of more than ``most`` steps hear none."""
 
     def __init__(self, hidden: int, most: int = MAX_STEPS) -> None:
@@ -225,7 +225,7 @@ class VariantEncoder(nn.Module):
         self.message = nn.ModuleList(kind.message(hidden) for _ in range(layers))
         self.virtual = nn.ModuleList(VirtualNode(hidden) for _ in range(layers * kind.virtual_node))
         self.norm = nn.ModuleList(nn.LayerNorm(hidden) for _ in range(layers))
-        self.attention = Attention(hidden) if kind.attention else None
+        self.attention = GraphAttention(hidden) if kind.attention else None
         self.last_norm = nn.LayerNorm(hidden)
         self.readout = nn.Linear(2 * hidden, kind.sizes.embedding)
         self.centre = nn.BatchNorm1d(2 * hidden, affine=False)

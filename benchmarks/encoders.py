@@ -32,7 +32,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from encoder_data import SOURCE, TARGETS, Budget, Labelled, Material, Vector, read
+from encoder_data import SOURCE, TARGETS, Budget, LabelledGraphs, Material, Vector, read
 from encoder_variants import AGAIN, SHIPPED, UNTRAINED, VARIANTS, VariantEncoder
 from jaxtyping import Float64, Int64
 from torch.nn import functional
@@ -74,7 +74,7 @@ def pretrain(encoder: VariantEncoder, batches: Sequence[tuple[GraphBatch, Views]
 
 
 def fit(
-    encoder: VariantEncoder, known: Labelled, budget: Budget, rng: np.random.Generator
+    encoder: VariantEncoder, known: LabelledGraphs, budget: Budget, rng: np.random.Generator
 ) -> tuple[ClusterHeads, FlopsTarget]:
     """The encoder and one head, on the absolute error in accuracy, rounded off below half a percent."""
     encoder.dropout = 0.0  # it made views; here it would only blur the target
@@ -111,7 +111,7 @@ def _parts(graphs: PackedGraphs) -> Iterator[GraphBatch]:
 
 
 @torch.inference_mode()
-def _ranked(encoder: VariantEncoder, head: ClusterHeads, target: FlopsTarget, measured: Labelled) -> float:
+def _ranked(encoder: VariantEncoder, head: ClusterHeads, target: FlopsTarget, measured: LabelledGraphs) -> float:
     predictions = np.concatenate([_headed(encoder, head, batch).numpy() for batch in _parts(measured.graphs)])
     return srcc(measured.accuracy, target.invert(predictions.astype(np.float64), flops(measured.graphs)))
 

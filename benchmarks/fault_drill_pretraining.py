@@ -65,7 +65,7 @@ def start_cluster(stack: ExitStack) -> Cluster:
     return cluster
 
 
-class Drill:
+class PretrainingDrill:
     """A command that works on a cluster, and what is killed on the way to its end.
 
     ``progress`` counts what is done, and must never fall; ``actor`` is the class of the workers.
@@ -181,10 +181,12 @@ def main() -> None:
         folder, whole, broken = Path(name), "undisturbed", "disturbed"
         cluster = start_cluster(stack)
 
-        def drill(out: str) -> Drill:
+        def drill(out: str) -> PretrainingDrill:
             state = training_folder(folder / out, folder / "workspace")
             command = pretraining(epochs, cluster.address, folder, out)
-            made = Drill(cluster, command, lambda: step_of(newest_state(state)), "RayTrainWorker", folder / "log")
+            made = PretrainingDrill(
+                cluster, command, lambda: step_of(newest_state(state)), "RayTrainWorker", folder / "log"
+            )
             stack.callback(made.close)
             return made
 

@@ -51,7 +51,7 @@ CONFIG, RESULT, LIMIT, OUTPUT = "drill.json", "front.csv", "limit", "driver.log"
 QUICK = {"health_check_period_ms": 500, "health_check_failure_threshold": 3}
 
 
-class Slow(SyntheticPredictor):
+class SlowPredictor(SyntheticPredictor):
     """The formula, a moment later."""
 
     def predict(self, graphs: PackedGraphs) -> Prediction:
@@ -60,9 +60,9 @@ class Slow(SyntheticPredictor):
         return super().predict(graphs)
 
 
-def load_slow(_: Path | None) -> Slow:
+def load_slow(_: Path | None) -> SlowPredictor:
     """What replicas load in place of a checkpoint."""
-    return Slow()
+    return SlowPredictor()
 
 
 def drive(folder: Path, address: str) -> None:
@@ -106,7 +106,7 @@ def say(line: str) -> None:
     sys.stdout.flush()
 
 
-class Drill:
+class SearchDrill:
     """The cluster, the driver, and what is killed."""
 
     def __init__(self, folder: Path, cluster: Cluster, rng: np.random.Generator) -> None:
@@ -187,7 +187,7 @@ def run(config: SearchConfig, kills: int, seed: int, expected_rounds: int) -> tu
         head = {"num_cpus": 0, "include_dashboard": False, "_system_config": QUICK}
         cluster = Cluster(initialize_head=True, head_node_args=head)
         stack.callback(cluster.shutdown)
-        drill = Drill(folder, cluster, rng)
+        drill = SearchDrill(folder, cluster, rng)
         stack.callback(drill.close)
         for at, kind in zip(moments.tolist(), kinds.tolist(), strict=True):
             drill.allow(at + AHEAD)

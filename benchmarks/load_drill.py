@@ -40,7 +40,7 @@ ANSWERED, REFUSED = 200, 503
 
 
 @dataclass(frozen=True)
-class Job:
+class ClientJob:
     """What a client process does: ``clients`` that wait for answers, or without any ``rate`` requests a second."""
 
     port: int
@@ -88,7 +88,7 @@ async def ask(port: int, body: str) -> int:
     return int(answer.split(maxsplit=2)[1]) if answer else 0
 
 
-async def run_job(job: Job) -> Told:
+async def run_job(job: ClientJob) -> Told:
     """Ask as the job says."""
     bodies, statuses, took = cycle(job.bodies), Counter[int](), list[float]()
     begin = time.monotonic()
@@ -117,7 +117,7 @@ async def run_job(job: Job) -> Told:
     return Told(dict(statuses), took, asking, time.monotonic() - begin)
 
 
-def elsewhere(job: Job) -> Told:
+def elsewhere(job: ClientJob) -> Told:
     """The same in a process of its own."""
     command = [sys.executable, __file__, "--client"]
     done = subprocess.run(command, input=json.dumps(asdict(job)), capture_output=True, text=True, check=False)  # noqa: S603
@@ -192,7 +192,7 @@ class Memory:
 def drill(given: argparse.Namespace) -> None:
     """Far more than can be answered, and what becomes of it."""
     bodies = bodies_of(given.space, given.graphs, given.seed)
-    patient = Job(0, bodies, given.measure, CLIENTS)
+    patient = ClientJob(0, bodies, given.measure, CLIENTS)
     with service(given.replicas) as ensemble:
         port = int(str(ensemble.url).rpartition(":")[2])
         elsewhere(replace(patient, port=port, seconds=min(3.0, given.measure)))  # to warm up
@@ -200,7 +200,7 @@ def drill(given: argparse.Namespace) -> None:
         say("before", before)
         rate = given.times * before.per_second
         with Memory() as memory:
-            flood = elsewhere(Job(port, bodies, given.seconds, rate=rate))
+            flood = elsewhere(ClientJob(port, bodies, given.seconds, rate=rate))
         tell(f"flood: {rate:.0f} requests a second asked for, {sum(flood.statuses.values()) / flood.asking:.0f} made")
         say("flood", flood)
         tell(memory.line())
@@ -284,7 +284,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--client", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args(arguments)
     if given.client:
-        tell(json.dumps(asdict(asyncio.run(run_job(Job(**json.load(sys.stdin)))))))
+        tell(json.dumps(asdict(asyncio.run(run_job(ClientJob(**json.load(sys.stdin)))))))
     else:
         drill(given)
 

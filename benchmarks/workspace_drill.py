@@ -95,7 +95,7 @@ def recorded(workspace: Path) -> list[str]:
         return [row[0] for row in connection.execute(query)]
 
 
-class Drill:
+class WorkspaceDrill:
     """Counts what is wrong."""
 
     def __init__(self, folder: Path, temporary: Path) -> None:
@@ -183,7 +183,7 @@ def main() -> None:
     options = parser.parse_args()
     # A short path, else Ray's sockets would lie elsewhere.
     with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory(prefix="wd", dir="/tmp") as temporary:
-        drill = Drill(Path(folder), Path(temporary))
+        drill = WorkspaceDrill(Path(folder), Path(temporary))
         for count in options.together:
             drill.together(count)
         if options.row:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     import numpy as np
     from jaxtyping import Int64
 
-    from gennape.platform.labelling.study import Labelled
+    from gennape.platform.labelling.study import StudyResult
     from gennape.search_spaces.families.space import SearchSpace
 
 
@@ -129,7 +129,7 @@ def _networks(
     return known, sampled(known, sample or 0, seed)
 
 
-def _summary(out: Path, space: str, result: Labelled) -> None:
+def _summary(out: Path, space: str, result: StudyResult) -> None:
     """What was made, what failed, and what to do next."""
     from gennape.platform.labelling.rows import beside
 

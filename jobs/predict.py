@@ -36,7 +36,7 @@ _RIGHT = frozenset(_HEAD[:6])
 
 
 @dataclass(frozen=True, slots=True)
-class _Networks:
+class _NetworkArguments:
     """The arguments, sorted by what they are: files of a network, files of architectures, architectures as written."""
 
     files: dict[int, Path] = field(default_factory=dict)
@@ -106,11 +106,11 @@ def _report(failures: Sequence[str]) -> None:
         typer.echo(f"gennape: error: {visible(failure)}", err=True)
 
 
-def _without_missing(given: _Networks, failures: list[str]) -> _Networks:
+def _without_missing(given: _NetworkArguments, failures: list[str]) -> _NetworkArguments:
     """What is left without files that cannot be read at all, before anything that takes time."""
     from gennape.jobs.shared.input_files import require_file
 
-    kept = _Networks(written=given.written)
+    kept = _NetworkArguments(written=given.written)
     for all_, left in ((given.files, kept.files), (given.lists, kept.lists)):
         for place, path in all_.items():
             try:
@@ -122,11 +122,11 @@ def _without_missing(given: _Networks, failures: list[str]) -> _Networks:
     return kept
 
 
-def _sorted(networks: Sequence[str], space: str | None, shape: InputShape | None) -> _Networks:
+def _sorted(networks: Sequence[str], space: str | None, shape: InputShape | None) -> _NetworkArguments:
     """What every argument is, by its place; raises :class:`ConfigError` for what cannot be read in any way."""
     from gennape.search_spaces.labels.architectures import ARCHITECTURE_SUFFIXES, holds_architectures
 
-    found = _Networks()
+    found = _NetworkArguments()
     for place, text in enumerate(networks):
         if holds_network(text):
             found.files[place] = Path(text)
@@ -148,7 +148,7 @@ def _sorted(networks: Sequence[str], space: str | None, shape: InputShape | None
 
 
 def _graphs(
-    networks: _Networks, space: SearchSpace | None, shape: InputShape | None, failures: list[str]
+    networks: _NetworkArguments, space: SearchSpace | None, shape: InputShape | None, failures: list[str]
 ) -> Iterator[tuple[str, str | None, ComputationGraph]]:
     """Name, family and graph of every network, in the order of the arguments; what cannot be read goes to
     ``failures``."""

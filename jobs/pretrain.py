@@ -97,7 +97,9 @@ def pretrain(
     check_place(out)
     contrast = {"gennape": GENNAPE, "general": GENERAL}[config]
     how = pretraining.PretrainConfig(epochs, batch, learning_rate, contrast=contrast)
-    networks = _Networks(_sources(family or ["nb101"], data or []), sample, np.random.default_rng(seed), batch)
+    networks = _PretrainingNetworks(
+        _sources(family or ["nb101"], data or []), sample, np.random.default_rng(seed), batch
+    )
     sizes = EncoderConfig(hidden, layers, embedding, dropout)
     require_bounds(sizes)
     if workers > 1 or gpus_per_worker or address is not None:
@@ -122,7 +124,12 @@ def pretrain(
 
 
 def _here(
-    out: Path, networks: _Networks, seed: int, sizes: EncoderConfig, settings: PretrainConfig, device: str | None
+    out: Path,
+    networks: _PretrainingNetworks,
+    seed: int,
+    sizes: EncoderConfig,
+    settings: PretrainConfig,
+    device: str | None,
 ) -> tuple[str, int]:
     """Pretrain in this process; returns the hash of the encoder and the number of networks."""
     from dataclasses import asdict
@@ -153,7 +160,7 @@ def _on_workers(
     workspace: Path | None,
     address: str | None,
     tracking_uri: str | None,
-    networks: _Networks,
+    networks: _PretrainingNetworks,
     seed: int,
     sizes: EncoderConfig,
     settings: PretrainConfig,
@@ -195,7 +202,7 @@ def _on_workers(
     return result.sha256, result.networks
 
 
-class _Networks:
+class _PretrainingNetworks:
     """The networks to pretrain on, made when they are needed: sampling advances the generator."""
 
     def __init__(

@@ -63,7 +63,7 @@ def tune(
     from gennape.errors import ConfigError
     from gennape.jobs.shared.progress import progress_bar
     from gennape.jobs.shared.provenance import provenance
-    from gennape.platform.training.trial import NAMES, Epochs, Study, draw_settings
+    from gennape.platform.training.trial import NAMES, Epochs, TuningStudy, draw_settings
     from gennape.platform.training.tuning import tune_settings, tuning_folder
     from gennape.platform.workspace.files import open_workspace
 
@@ -83,7 +83,7 @@ def tune(
     folder = open_workspace(workspace)
     settings = tuple(draw_settings(trials, varied, np.random.default_rng(seed)))
     how = (Epochs(pretrain_epochs, epochs), rungs, batch, seed, minimum_accuracy)
-    study = Study(tuning_folder(out, folder), settings, *how)
+    study = TuningStudy(tuning_folder(out, folder), settings, *how)
     try:
         with progress_bar("Tuning", trials) as advance:
             done = 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.metadata
 import json
 import os
@@ -12,6 +13,7 @@ import sys
 import sysconfig
 import tarfile
 import zipfile
+from collections import defaultdict
 from pathlib import Path
 
 import pytest
@@ -173,6 +175,40 @@ def test_programs_use_no_name_that_is_not_there() -> None:
     found = [line for line in done.stdout.splitlines() if "F821" in line]
     assert not [line for line in found if not re.search(r"Undefined name `([a-z][a-z0-9]?|_)`", line)]
     assert found  # shapes
+
+
+# Names ---------------------------------------------------------------------------------------------------------------
+
+#: Files that may still hold constants called MOST_, LEAST_ or LONGEST_.
+NOT_YET_RENAMED = {"platform/search/front_page.py", "search_spaces/families/conformance.py"}
+
+
+def sources() -> list[Path]:
+    """All files of Python, by their paths in the repository."""
+    folders = [ROOT / name for name in ("benchmarks", "gennape", "tests", *ROOMS)]
+    paths = {path.resolve() for folder in folders for path in folder.rglob("*.py")}
+    return sorted(path.relative_to(ROOT) for path in paths)
+
+
+def test_no_class_name_is_used_twice() -> None:
+    """Private classes of a test do not count: nothing else names them."""
+    found: dict[str, list[str]] = defaultdict(list)
+    for path in sources():
+        for node in ast.walk(ast.parse((ROOT / path).read_text())):
+            if isinstance(node, ast.ClassDef) and not (path.parts[0] == "tests" and node.name.startswith("_")):
+                found[node.name].append(f"{path}:{node.lineno}")
+    assert {name: places for name, places in found.items() if len(places) > 1} == {}
+
+
+def test_bounds_are_called_max_and_min() -> None:
+    found = {
+        f"{path}: {node.id}"
+        for path in sources()
+        if str(path) not in NOT_YET_RENAMED
+        for node in ast.walk(ast.parse((ROOT / path).read_text()))
+        if isinstance(node, ast.Name) and re.fullmatch(r"_?(MOST|LEAST|LONGEST)(_[A-Z_]+)?", node.id)
+    }
+    assert not found
 
 
 # Import arrows -------------------------------------------------------------------------------------------------------

@@ -13,8 +13,8 @@ from gennape.jobs.shared.input_files import require_file
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from gennape.platform.labelling.rows import Task
-    from gennape.platform.labelling.study import ImageSources, Labelled, Progress, Workers
+    from gennape.platform.labelling.rows import LabellingTask
+    from gennape.platform.labelling.study import ImageSources, StudyProgress, StudyResult, Workers
     from gennape.platform.labelling.training.recipe import Recipe
 
 Images = Annotated[Path, typer.Option(help="Training images: Parquet (image, label), or one folder per class.")]
@@ -38,7 +38,7 @@ PerGpu = Annotated[int, typer.Option(min=1, help="Trainings that share one GPU."
 def train_networks(
     out: Path,
     workspace: Path,
-    tasks: Sequence[Task],
+    tasks: Sequence[LabellingTask],
     sources: ImageSources,
     recipe: Recipe,
     seed: int,
@@ -47,7 +47,7 @@ def train_networks(
     tracking_uri: str | None,
     *,
     retry_failed: bool,
-) -> Labelled:
+) -> StudyResult:
     """Train them, show how far it is, and when interrupted say how to go on."""
     from gennape.jobs.shared.progress import progress_bar
     from gennape.platform.labelling.study import label as label_tasks
@@ -56,7 +56,7 @@ def train_networks(
         with progress_bar("Labelling", len(tasks) * recipe.epochs) as advance:
             done = 0
 
-            def follow(progress: Progress) -> None:
+            def follow(progress: StudyProgress) -> None:
                 nonlocal done
                 failed = f", {progress.failed} failed" if progress.failed else ""
                 advance(progress.epochs - done, f"{progress.labels} labels{failed} {progress.note}")

@@ -17,7 +17,7 @@ from gennape.errors import ConfigError
 from gennape.platform.cluster.connection import local_ray
 from gennape.platform.conversion.inputs import sha256_of
 from gennape.platform.conversion.parts import COLUMNS, Watch
-from gennape.platform.conversion.pool import REJECTED, Job, Written, write_jobs
+from gennape.platform.conversion.pool import REJECTED, ConversionJob, Written, write_jobs
 from gennape.platform.workspace.files import atomic_path, make_writable, remove_partial_files
 from gennape.platform.workspace.run_files import read_json, write_json
 from gennape.platform.workspace.run_lock import lock_run
@@ -99,12 +99,12 @@ def convert(
         return ConversionResult(sum(w.rows for w in finished.values()), rejected, len(jobs), kept, peak)
 
 
-def _jobs(inputs: Inputs, to: Path, config: ConversionConfig) -> list[Job]:
+def _jobs(inputs: Inputs, to: Path, config: ConversionConfig) -> list[ConversionJob]:
     starts = range(0, len(inputs), config.shard_size)
     digits = max(5, len(str(len(starts))))  # names sort by number
     names = [f"part-{index:0{digits}d}.parquet" for index in range(len(starts))]
     return [
-        Job(
+        ConversionJob(
             inputs,
             index,
             range(start, min(start + config.shard_size, len(inputs))),

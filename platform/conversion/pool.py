@@ -39,7 +39,7 @@ _DEAD = (RayActorError, WorkerCrashedError, OutOfMemoryError, NodeDiedError)
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class ConversionJob:
     """A shard to write. Its part is cut out of the inputs only when a worker is free for it."""
 
     inputs: Inputs
@@ -87,8 +87,8 @@ def write_shard(path: Path, converted: Converted, conversion: str) -> Written:
 
 
 def write_jobs(
-    jobs: Sequence[Job], workers: int, spectrum: int, conversion: Mapping[str, Any]
-) -> Generator[tuple[Job, Written, int]]:
+    jobs: Sequence[ConversionJob], workers: int, spectrum: int, conversion: Mapping[str, Any]
+) -> Generator[tuple[ConversionJob, Written, int]]:
     """Write shards on ``workers`` actors, each of one CPU; yields each with its worker's peak memory as it is finished.
 
     Every worker has one shard at a time and the driver keeps none, so memory is bounded on both sides. A shard
@@ -101,7 +101,7 @@ def write_jobs(
     text = json.dumps(conversion, sort_keys=True)
     actor_class = ray.remote(num_cpus=1)(ShardWriter)
     waiting, troubles = deque(jobs), _Troubles()
-    running: dict[Any, tuple[_Worker, Job | None]] = {}
+    running: dict[Any, tuple[_ConversionWorker, ConversionJob | None]] = {}
     _start(actor_class, running, workers)
     try:
         while waiting or any(job is not None for _, job in running.values()):
@@ -133,7 +133,7 @@ def write_jobs(
 
 
 @dataclass(slots=True, eq=False)
-class _Worker:
+class _ConversionWorker:
     """An actor, the nodes that there were when it was started, and its own once it is up."""
 
     actor: Any
@@ -149,11 +149,11 @@ class _Troubles:
         self._deaths: Counter[tuple[int, int | None]] = Counter()
         self._skip: dict[int, dict[int, str]] = {}
 
-    def skip(self, job: Job) -> dict[int, str]:
+    def skip(self, job: ConversionJob) -> dict[int, str]:
         """Rows to leave out, with reasons."""
         return self._skip.get(job.index, {})
 
-    def died(self, worker: _Worker, job: Job | None, error: Exception) -> None:
+    def died(self, worker: _ConversionWorker, job: ConversionJob | None, error: Exception) -> None:
         """A worker died: of what it was at, unless its machine went."""
         if job is not None:
             if worker.node in alive_nodes():
@@ -163,7 +163,7 @@ class _Troubles:
             if self.false_starts == DEATHS:
                 raise ServiceError(f"workers die as they start: {error}; see the logs of Ray") from error
 
-    def _blame(self, job: Job) -> None:
+    def _blame(self, job: ConversionJob) -> None:
         row, late = read_note(job.watch.note)
         job.watch.note.unlink(missing_ok=True)
         skip = self._skip.setdefault(job.index, {})
@@ -177,11 +177,11 @@ class _Troubles:
             skip |= dict.fromkeys(job.rows if row is None else [row], reason)
 
 
-def _start(actor_class: Any, running: dict[Any, tuple[_Worker, Job | None]], count: int) -> None:
+def _start(actor_class: Any, running: dict[Any, tuple[_ConversionWorker, ConversionJob | None]], count: int) -> None:
     nodes = alive_nodes()
     for _ in range(count):
         actor = actor_class.remote(carried(REGISTRY.registered))
-        running[actor.ready.remote()] = _Worker(actor, nodes), None
+        running[actor.ready.remote()] = _ConversionWorker(actor, nodes), None
 
 
 def _get(reference: Any) -> Any:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
     from pathlib import Path
 
-    from gennape.platform.labelling.rows import Task
+    from gennape.platform.labelling.rows import LabellingTask
     from gennape.platform.labelling.training.device_images import DeviceImages
     from gennape.platform.labelling.training.network_training import TrainingResult
     from gennape.platform.labelling.training.recipe import Recipe
@@ -42,7 +42,7 @@ _DEAD = (RayActorError, WorkerCrashedError, OutOfMemoryError, NodeDiedError)
 
 
 @dataclass(frozen=True, slots=True)
-class Study:
+class LabellingStudy:
     """What all trainings share: recipe, seed, the files of decoded images with the hash of these, and the folder of
     rows, checkpoints and notes of progress, which every machine that trains has to reach."""
 
@@ -91,7 +91,7 @@ class Trainer:
 
     _data: DeviceImages
 
-    def __init__(self, study: Study, device: str, own: Sequence[SearchSpace] = ()) -> None:
+    def __init__(self, study: LabellingStudy, device: str, own: Sequence[SearchSpace] = ()) -> None:
         REGISTRY.take(own)
         self._study, self._device = study, torch.device(device)
         if device == "cpu":
@@ -105,7 +105,7 @@ class Trainer:
             raise InvalidDataError("the images have changed since the study began; give another --out for these")
         return str(ray.get_runtime_context().get_node_id())
 
-    def train(self, task: Task) -> None:
+    def train(self, task: LabellingTask) -> None:
         """Train, from where an earlier worker was lost, and write the row; nothing where it is written already."""
         study = self._study
         if read_row(study.folder, task) is not None:
@@ -120,13 +120,13 @@ class Trainer:
         checkpoint.unlink(missing_ok=True)
         epochs_path(study.folder, task).unlink(missing_ok=True)
 
-    def _found(self, task: Task, checkpoint: Path) -> TrainingResult | str:
+    def _found(self, task: LabellingTask, checkpoint: Path) -> TrainingResult | str:
         try:
             return self._trained(task, checkpoint)
         except DivergedError as error:
             return str(error)
 
-    def _trained(self, task: Task, checkpoint: Path) -> TrainingResult:
+    def _trained(self, task: LabellingTask, checkpoint: Path) -> TrainingResult:
         study, space = self._study, family(task.family)
         reported = 0.0
 
@@ -141,7 +141,7 @@ class Trainer:
         return train(graph, self._data, study.recipe, seed, checkpoint, on_epoch, save_after=study.save_after)
 
 
-def _images(study: Study) -> ImageSet:
+def _images(study: LabellingStudy) -> ImageSet:
     parts = [kept_images(path) for path in (study.train, study.test) if path is not None]
     if parts[0] is None or parts[-1] is None:
         raise WorkspaceError(
@@ -151,12 +151,12 @@ def _images(study: Study) -> ImageSet:
     return ImageSet(parts[0], None if study.test is None else parts[-1])
 
 
-def checkpoint_path(folder: Path, task: Task) -> Path:
+def checkpoint_path(folder: Path, task: LabellingTask) -> Path:
     """Where a training that is under way keeps its state."""
     return folder / "checkpoints" / f"{task.key}.safetensors"
 
 
-def epochs_path(folder: Path, task: Task) -> Path:
+def epochs_path(folder: Path, task: LabellingTask) -> Path:
     """Where a training that is under way notes how many epochs are done."""
     return folder / "checkpoints" / f"{task.key}.epochs"
 
@@ -165,7 +165,7 @@ def epochs_path(folder: Path, task: Task) -> Path:
 
 
 @dataclass(slots=True, eq=False)
-class _Worker:
+class _LabellingWorker:
     """An actor, the allocation it was started with, the nodes there were then, and its node once it is up."""
 
     actor: Any
@@ -182,19 +182,19 @@ class Pool:
     not suffice, fewer train beside each other from then on; a network that does not fit alone has FAILED.
     """
 
-    def __init__(self, study: Study, allocation: WorkerAllocation, note: Callable[[str], None]) -> None:
+    def __init__(self, study: LabellingStudy, allocation: WorkerAllocation, note: Callable[[str], None]) -> None:
         self._study, self._allocation, self._note = study, allocation, note
-        self._running: dict[Any, tuple[_Worker, Task | None]] = {}
-        self._tries: Counter[Task] = Counter()
+        self._running: dict[Any, tuple[_LabellingWorker, LabellingTask | None]] = {}
+        self._tries: Counter[LabellingTask] = Counter()
         self._false_starts = 0
-        self._waiting: deque[Task] = deque()
+        self._waiting: deque[LabellingTask] = deque()
 
     @property
-    def under_way(self) -> list[Task]:
+    def under_way(self) -> list[LabellingTask]:
         """Trainings that a worker is at."""
         return [task for _, task in self._running.values() if task is not None]
 
-    def run(self, tasks: Sequence[Task], poll: Callable[[], None]) -> Generator[Task]:
+    def run(self, tasks: Sequence[LabellingTask], poll: Callable[[], None]) -> Generator[LabellingTask]:
         """Yield each training once its row is written; ``poll`` is called every second or so.
 
         Raises :class:`ServiceError` where workers die as they start, and what they raise of the workspace.
@@ -224,9 +224,9 @@ class Pool:
         present = sum(worker.allocation == self._allocation for worker, _ in self._running.values())
         for _ in range(min(self._allocation.workers - present, len(self._waiting) - starting)):
             actor = actor_class.options(**self._allocation.resources).remote(self._study, self._allocation.device, own)
-            self._running[actor.ready.remote()] = _Worker(actor, self._allocation, nodes), None
+            self._running[actor.ready.remote()] = _LabellingWorker(actor, self._allocation, nodes), None
 
-    def _answered(self, reference: Any, worker: _Worker, task: Task | None) -> Task | None:
+    def _answered(self, reference: Any, worker: _LabellingWorker, task: LabellingTask | None) -> LabellingTask | None:
         """Take in a worker's answer, and give it the next training; returns the one whose row is written."""
         try:
             answer = ray.get(reference)
@@ -246,7 +246,7 @@ class Pool:
             ray.kill(worker.actor)
         return task
 
-    def _lost(self, worker: _Worker, task: Task | None, error: Exception) -> Task | None:
+    def _lost(self, worker: _LabellingWorker, task: LabellingTask | None, error: Exception) -> LabellingTask | None:
         if isinstance(error, OutOfMemoryError):
             return self._crowded(worker.allocation, task, f"its machine ran out of memory: {error}")
         if task is None:
@@ -261,7 +261,9 @@ class Pool:
             return None
         return self._tried(task, f"the process that trained it died {TRIES} times, last by: {error}")
 
-    def _failed(self, worker: _Worker, task: Task | None, error: RayTaskError) -> Task | None:
+    def _failed(
+        self, worker: _LabellingWorker, task: LabellingTask | None, error: RayTaskError
+    ) -> LabellingTask | None:
         cause = error.cause
         if isinstance(cause, DeviceMemoryError):
             return self._crowded(worker.allocation, task, str(cause))
@@ -269,7 +271,7 @@ class Pool:
             raise cause if isinstance(cause, GennapeError) else error
         return self._tried(task, f"{type(cause).__name__}: {cause}")
 
-    def _crowded(self, allocation: WorkerAllocation, task: Task | None, reason: str) -> Task | None:
+    def _crowded(self, allocation: WorkerAllocation, task: LabellingTask | None, reason: str) -> LabellingTask | None:
         """Memory did not suffice: halve how many are beside each other, unless that was done since."""
         if allocation.per_device == 1:
             if task is None:
@@ -283,14 +285,14 @@ class Pool:
             self._waiting.appendleft(task)
         return None
 
-    def _tried(self, task: Task, reason: str) -> Task | None:
+    def _tried(self, task: LabellingTask, reason: str) -> LabellingTask | None:
         self._tries[task] += 1
         if self._tries[task] == TRIES:
             return self._give_up(task, reason)
         self._waiting.appendleft(task)
         return None
 
-    def _give_up(self, task: Task, reason: str) -> Task:
+    def _give_up(self, task: LabellingTask, reason: str) -> LabellingTask:
         study = self._study
         if read_row(study.folder, task) is None:
             write_row(study.folder, task, study.recipe.sha256, study.data, reason)

@@ -42,7 +42,7 @@ SUFFIXES = (".parquet", ".csv", ".csv.gz")
 
 
 @dataclass(frozen=True, slots=True)
-class Task:
+class LabellingTask:
     """One training: of which network, by its architecture (JSON text) and canonical hash; its FLOPs; which training."""
 
     family: str
@@ -57,7 +57,7 @@ class Task:
         return f"{self.network}-{self.training}"
 
 
-def tasks_of(space: SearchSpace, genomes: Int64[np.ndarray, "n g"], trainings: int) -> list[Task]:
+def tasks_of(space: SearchSpace, genomes: Int64[np.ndarray, "n g"], trainings: int) -> list[LabellingTask]:
     """All trainings of some architectures; of architectures that are the same network the first alone.
 
     The first training of every network comes before the second of any.
@@ -67,7 +67,7 @@ def tasks_of(space: SearchSpace, genomes: Int64[np.ndarray, "n g"], trainings: i
     for hashed, genome, cost in zip(canonical_hashes(graphs), genomes, flops(graphs).tolist(), strict=True):
         networks.setdefault(hashed, (json.dumps(space.encode(genome)), int(cost)))
     return [
-        Task(space.name, architecture, network, cost, training)
+        LabellingTask(space.name, architecture, network, cost, training)
         for training in range(trainings)
         for network, (architecture, cost) in networks.items()
     ]
@@ -76,12 +76,12 @@ def tasks_of(space: SearchSpace, genomes: Int64[np.ndarray, "n g"], trainings: i
 # One file for each ---------------------------------------------------------------------------------------------------
 
 
-def row_path(folder: Path, task: Task) -> Path:
+def row_path(folder: Path, task: LabellingTask) -> Path:
     """Where the row of a finished training is; the name tells the training, so that none can be there twice."""
     return folder / "rows" / f"{task.key}.json"
 
 
-def write_row(folder: Path, task: Task, recipe: str, data: str, found: TrainingResult | str) -> dict[str, Any]:
+def write_row(folder: Path, task: LabellingTask, recipe: str, data: str, found: TrainingResult | str) -> dict[str, Any]:
     """Write, whole or not at all, what a training gave, or why it failed; returns the row."""
     row: dict[str, Any] = {
         "family": task.family, "architecture": task.architecture, "network": task.network, "seed": task.training,
@@ -100,7 +100,7 @@ def write_row(folder: Path, task: Task, recipe: str, data: str, found: TrainingR
     return row
 
 
-def read_row(folder: Path, task: Task) -> dict[str, Any] | None:
+def read_row(folder: Path, task: LabellingTask) -> dict[str, Any] | None:
     """The row of a training, if it has finished."""
     path = row_path(folder, task)
     row: dict[str, Any] | None = read_json(path) if path.exists() else None

@@ -12,7 +12,7 @@ import ray
 
 from gennape.errors import ConfigError
 from gennape.platform.cluster.connection import local_ray
-from gennape.platform.labelling.pool import Pool, Study, WorkerAllocation, epochs_path
+from gennape.platform.labelling.pool import LabellingStudy, Pool, WorkerAllocation, epochs_path
 from gennape.platform.labelling.rows import DONE, beside, check_suffix, draw_labels, read_row, row_path, write_labels
 from gennape.platform.labelling.training.device_images import parts
 from gennape.platform.labelling.training.images import cache_file, read_image_set
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from gennape.platform.labelling.rows import Task
+    from gennape.platform.labelling.rows import LabellingTask
     from gennape.platform.labelling.training.recipe import Recipe
     from gennape.platform.tracking.tracker import Tracker
 
@@ -61,7 +61,7 @@ class Workers:
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class StudyProgress:
     """How far a study is: trainings that ended in a label or ``failed``, of how many; epochs done, of how many."""
 
     labels: int
@@ -73,7 +73,7 @@ class Progress:
 
 
 @dataclass(frozen=True, slots=True)
-class Labelled:
+class StudyResult:
     """Finished tasks: labels, failures, how many of both were there before, and what was told on the way; ``others``:
     labels of the study that earlier calls asked for and this one did not."""
 
@@ -87,17 +87,17 @@ class Labelled:
 def label(
     out: Path,
     workspace: Path,
-    tasks: Sequence[Task],
+    tasks: Sequence[LabellingTask],
     sources: ImageSources,
     recipe: Recipe,
     seed: int,
     workers: Workers,
     address: str | None = None,
-    follow: Callable[[Progress], None] = lambda progress: None,  # noqa: ARG005
+    follow: Callable[[StudyProgress], None] = lambda progress: None,  # noqa: ARG005
     server: str | None = None,
     *,
     retry_failed: bool = False,
-) -> Labelled:
+) -> StudyResult:
     """Train all ``tasks`` by one recipe and write their labels to ``out``, or go on where an earlier call was cut off.
 
     A study is what has one ``out``: images, recipe and seed have to stay the same, tasks may be others. Finished labels
@@ -134,7 +134,7 @@ def label(
         work.write()
         failed = sum(row["state"] != DONE for row in work.rows.values())
         others = sum(row["state"] == DONE for row in work.others)
-        return Labelled(len(work.rows) - failed, failed, before, tuple(work.notes), others)
+        return StudyResult(len(work.rows) - failed, failed, before, tuple(work.notes), others)
 
 
 def study_folder(out: Path, workspace: Path) -> Path:
@@ -145,12 +145,12 @@ def study_folder(out: Path, workspace: Path) -> Path:
 def _study(
     folder: Path,
     workspace: Path,
-    tasks: Sequence[Task],
+    tasks: Sequence[LabellingTask],
     sources: ImageSources,
     recipe: Recipe,
     seed: int,
     workers: Workers,
-) -> tuple[Study, dict[str, Any]]:
+) -> tuple[LabellingStudy, dict[str, Any]]:
     """What trainings share, and how it is described; refuses what would fail in each of them."""
     cache = workspace.absolute() / IMAGES
     images = read_image_set(sources.train, sources.test, sources.resize, cache)
@@ -172,7 +172,7 @@ def _study(
     if not (folder / CONFIG).exists():
         write_json(folder / CONFIG, described)
     _refuse_another(folder, described)
-    return Study(recipe, seed, kept, tested, images.sha256, folder, workers.save_after), described
+    return LabellingStudy(recipe, seed, kept, tested, images.sha256, folder, workers.save_after), described
 
 
 def _refuse_another(folder: Path, described: dict[str, Any]) -> None:
@@ -190,7 +190,7 @@ def _refuse_another(folder: Path, described: dict[str, Any]) -> None:
         )
 
 
-def _forget_failures(folder: Path, tasks: Sequence[Task]) -> None:
+def _forget_failures(folder: Path, tasks: Sequence[LabellingTask]) -> None:
     for task in tasks:
         row = read_row(folder, task)
         if row is not None and row["state"] != DONE:
@@ -203,10 +203,10 @@ class _Work:
     def __init__(
         self,
         out: Path,
-        study: Study,
+        study: LabellingStudy,
         described: dict[str, Any],
-        tasks: Sequence[Task],
-        follow: Callable[[Progress], None],
+        tasks: Sequence[LabellingTask],
+        follow: Callable[[StudyProgress], None],
     ) -> None:
         self.out, self.study, self.described, self.tasks, self._follow = out, study, described, tasks, follow
         found = {task.key: read_row(study.folder, task) for task in tasks}
@@ -225,7 +225,7 @@ class _Work:
         draw_labels(pictures, ordered, self.out.stem)
         self._written = time.monotonic()
 
-    def finished(self, task: Task, tracker: Tracker) -> None:
+    def finished(self, task: LabellingTask, tracker: Tracker) -> None:
         """Take in a row."""
         row = self.rows[task.key] = read_json(row_path(self.study.folder, task))
         failed = sum(each["state"] != DONE for each in self.rows.values())
@@ -242,16 +242,16 @@ class _Work:
         """Something that the user should know."""
         self.notes.append(text)
 
-    def tell(self, under_way: Sequence[Task]) -> None:
+    def tell(self, under_way: Sequence[LabellingTask]) -> None:
         """Say how far it is."""
         epochs = self.study.recipe.epochs
         failed = sum(row["state"] != DONE for row in self.rows.values())
         done = epochs * len(self.rows) + sum(self._epochs(task) for task in under_way)
         note = self.notes[-1] if self.notes else ""
         count = len(self.tasks)
-        self._follow(Progress(len(self.rows) - failed, failed, count, done, epochs * count, note))
+        self._follow(StudyProgress(len(self.rows) - failed, failed, count, done, epochs * count, note))
 
-    def _epochs(self, task: Task) -> int:
+    def _epochs(self, task: LabellingTask) -> int:
         try:
             return int(epochs_path(self.study.folder, task).read_bytes())
         except FileNotFoundError:
@@ -259,7 +259,12 @@ class _Work:
 
 
 def _train(
-    workspace: Path, work: _Work, todo: Sequence[Task], workers: Workers, address: str | None, server: str | None
+    workspace: Path,
+    work: _Work,
+    todo: Sequence[LabellingTask],
+    workers: Workers,
+    address: str | None,
+    server: str | None,
 ) -> None:
     folder = work.study.folder
     known = read_json(folder / STATUS) if (folder / STATUS).exists() else {}

@@ -38,7 +38,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
-class Record:
+class JournalRecord:
     """Which run a journal is of: ``server`` None for the workspace's store; ``run_id`` None before MLflow has one.
 
     ``token`` is a tag of the run: whether a run was made although its answer was lost can be asked by it.
@@ -129,12 +129,12 @@ def _lock_file(folder: Path) -> IO[str]:
     raise WorkspaceError(f"cannot make the folder {folder}; is a file in its place?")
 
 
-def read_record(folder: Path) -> Record | None:
+def read_record(folder: Path) -> JournalRecord | None:
     """What a journal says it is of; None for a new one."""
-    return Record(**read_json(folder / RECORD)) if (folder / RECORD).exists() else None
+    return JournalRecord(**read_json(folder / RECORD)) if (folder / RECORD).exists() else None
 
 
-def write_record(folder: Path, record: Record) -> None:
+def write_record(folder: Path, record: JournalRecord) -> None:
     """Remember it, atomically."""
     write_json(folder / RECORD, asdict(record))
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from gennape.errors import GennapeError
 from gennape.platform.tracking.journal import (
     Journal,
-    Record,
+    JournalRecord,
     clear,
     journal_folder,
     lock_journal,
@@ -56,7 +56,7 @@ def register_checkpoint(checkpoint: Path, workspace: Path, verb: str, server: st
     run = new_name(workspace, verb, f"-{sha256[:8]}")
     folder = journal_folder(workspace, run)
     with lock_journal(folder):
-        write_record(folder, Record(address, new_token()))
+        write_record(folder, JournalRecord(address, new_token()))
         journal = Journal(folder)
         for entry in _entries(run, checkpoint.absolute(), name, sha256, source):
             journal.append({**entry, "time": int(time.time() * 1000)})

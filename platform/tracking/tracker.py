@@ -14,7 +14,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from gennape.errors import WorkspaceError
 from gennape.platform.tracking.journal import (
     Journal,
-    Record,
+    JournalRecord,
     clear,
     journal_folder,
     lock_journal,
@@ -230,10 +230,10 @@ def track(
             tracker._close(status)
 
 
-def _record(folder: Path, run_id: str | None, server: str | None) -> Record:
+def _record(folder: Path, run_id: str | None, server: str | None) -> JournalRecord:
     record = read_record(folder)
     if record is None:
-        record = Record(server_address(server), new_token())
+        record = JournalRecord(server_address(server), new_token())
     elif server is not None:
         record.server = server_address(server)
     record.run_id = run_id or record.run_id

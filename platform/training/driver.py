@@ -99,7 +99,7 @@ def train(
                 "channel": channel, "folder": str(folder.absolute()), "encoder": training.encoder,
                 "config": training.config, "rng": stored["rng"], "every": scale.checkpoint_every,
             }  # fmt: skip
-            watch = _Watch(channel, tracker, follow, training, scale)
+            watch = _PretrainingWatch(channel, tracker, follow, training, scale)
             with warnings.catch_warnings():
                 # Ray's own, of settings that it makes itself.
                 warnings.filterwarnings("ignore", category=DeprecationWarning, module=r"ray\.data\.")
@@ -117,7 +117,7 @@ def status_of(folder: Path) -> dict[str, str]:
     return status
 
 
-def _fit(folder: Path, task: dict[str, Any], scale: WorkersConfig, watch: _Watch) -> Exception | None:
+def _fit(folder: Path, task: dict[str, Any], scale: WorkersConfig, watch: _PretrainingWatch) -> Exception | None:
     """Train to the end; returns what Ray raised.
 
     In a thread of its own: from the main thread Ray would turn Ctrl-C into an end of the process.
@@ -206,7 +206,7 @@ def _refuse_absent_gpus(scale: WorkersConfig) -> None:
         )
 
 
-class _Watch:
+class _PretrainingWatch:
     """Passes on the points of the progress channel."""
 
     def __init__(

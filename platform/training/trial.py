@@ -110,7 +110,7 @@ class Rows:
 
 
 @dataclass(frozen=True, slots=True)
-class Study:
+class TuningStudy:
     """What all trials share: the folder of their results, whose networks they learn from in how many epochs, in which
     batches, the seed of all of them, and the percentage below which no row is learnt from."""
 
@@ -140,7 +140,7 @@ class Study:
         return self.folder / RESULTS / f"{trial:05d}-{budget:05d}.json"
 
 
-def run_trial(config: Mapping[str, Any], study: Study, rows: Rows, device: str | None) -> None:
+def run_trial(config: Mapping[str, Any], study: TuningStudy, rows: Rows, device: str | None) -> None:
     """What Ray Tune runs: every budget is a training of its own, since a learning rate falls with the epochs to come.
 
     ``device``: as :func:`measure` takes it.

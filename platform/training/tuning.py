@@ -20,7 +20,7 @@ from gennape.errors import ConfigError, GennapeError, ServiceError, WorkspaceErr
 from gennape.platform.cluster.connection import local_ray
 from gennape.platform.tracking.journal import new_name
 from gennape.platform.tracking.tracker import track
-from gennape.platform.training.trial import CONFIG, FACTOR, RESULTS, Rows, Settings, Study, run_trial
+from gennape.platform.training.trial import CONFIG, FACTOR, RESULTS, Rows, Settings, TuningStudy, run_trial
 from gennape.platform.workspace.files import make_writable, remove_partial_files
 from gennape.platform.workspace.run_files import read_json, write_json
 from gennape.platform.workspace.run_lock import lock_run, work_folder
@@ -69,7 +69,7 @@ def tune_settings(
     out: Path,
     workspace: Path,
     description: Mapping[str, Any],
-    study: Study,
+    study: TuningStudy,
     rows: Rows,
     gpus_per_trial: float = 0,
     concurrent: int | None = None,
@@ -95,7 +95,7 @@ def tune_settings(
         _describe(folder, {**description, "epochs": asdict(study.epochs), "rungs": study.rungs, "batch": study.batch})
         before = len(_results(study))
         with local_ray(address), _tracked(workspace, study, server) as tracker:
-            failed = _run(study, rows, gpus_per_trial, concurrent, _Watch(study, tracker, follow))
+            failed = _run(study, rows, gpus_per_trial, concurrent, _TuningWatch(study, tracker, follow))
             found = _best(study, before, failed)
             _write(out, study, found)
             tracker.metrics(found.results, {f"best_{key}": value for key, value in found.result.items()})
@@ -107,7 +107,7 @@ def tune_settings(
 
 
 @contextmanager
-def _tracked(workspace: Path, study: Study, server: str | None) -> Iterator[Tracker]:
+def _tracked(workspace: Path, study: TuningStudy, server: str | None) -> Iterator[Tracker]:
     """The tuning's run in MLflow, begun or continued."""
     path = study.folder / STATUS
     status = read_json(path) if path.exists() else {}
@@ -139,14 +139,14 @@ def _describe(folder: Path, description: Mapping[str, Any]) -> None:
         )
 
 
-def _results(study: Study) -> dict[tuple[int, int], dict[str, float]]:
+def _results(study: TuningStudy) -> dict[tuple[int, int], dict[str, float]]:
     """What has been measured, by trial and budget."""
     paths = {(trial, budget): study.result_path(trial, budget)
              for trial in range(len(study.trials)) for budget in study.budgets}  # fmt: skip
     return {key: read_json(path) for key, path in paths.items() if path.exists()}
 
 
-def _run(study: Study, rows: Rows, gpus: float, concurrent: int | None, watch: _Watch) -> list[str]:
+def _run(study: TuningStudy, rows: Rows, gpus: float, concurrent: int | None, watch: _TuningWatch) -> list[str]:
     """Run Ray Tune to the end; returns what failed.
 
     In a thread of its own: from the main thread it would take Ctrl-C for a wish to end well.
@@ -177,7 +177,7 @@ def _run(study: Study, rows: Rows, gpus: float, concurrent: int | None, watch: _
     return [str(error).strip().splitlines()[-1] for error in result.errors]
 
 
-def _tuner(study: Study, rows: Rows, gpus: float, concurrent: int | None) -> Any:
+def _tuner(study: TuningStudy, rows: Rows, gpus: float, concurrent: int | None) -> Any:
     from ray import tune  # noqa: PLC0415 (a second)
     from ray.tune.schedulers import ASHAScheduler  # noqa: PLC0415
 
@@ -205,10 +205,10 @@ def _tuner(study: Study, rows: Rows, gpus: float, concurrent: int | None) -> Any
     )
 
 
-class _Watch:
+class _TuningWatch:
     """Passes on results as they come to be there: to MLflow those that it was not told by an earlier call."""
 
-    def __init__(self, study: Study, tracker: Tracker, follow: Callable[[int, str], None]) -> None:
+    def __init__(self, study: TuningStudy, tracker: Tracker, follow: Callable[[int, str], None]) -> None:
         self._study, self._tracker, self._follow = study, tracker, follow
         self._file = study.folder / TOLD
         self._told = set(self._file.read_text().splitlines()) if self._file.exists() else set()
@@ -241,7 +241,7 @@ def _leader(results: Mapping[tuple[int, int], Mapping[str, float]]) -> tuple[int
     return top, max((t for t, budget in results if budget == top), key=lambda t: (results[t, top]["srcc"], -t))
 
 
-def _best(study: Study, before: int, failed: list[str]) -> Found:
+def _best(study: TuningStudy, before: int, failed: list[str]) -> Found:
     results = _results(study)
     if not results:
         raise ServiceError(f"no trial came to an end: {failed[0] if failed else 'no reason given'}")
@@ -249,7 +249,7 @@ def _best(study: Study, before: int, failed: list[str]) -> Found:
     return Found(best, study.trials[best], results[best, top], before, len(results), failed)
 
 
-def _write(out: Path, study: Study, found: Found) -> None:
+def _write(out: Path, study: TuningStudy, found: Found) -> None:
     """The best settings, and beside them a table of all results."""
     description = read_json(study.folder / CONFIG)
     settings = {**study.options(found.settings), "found": {"trial": found.trial, **found.result, "by": description}}

@@ -37,7 +37,7 @@ FINE_TUNING = HeadTraining(epochs=100, batch=16, learning_rate=1e-2)
 
 
 @dataclass(frozen=True, slots=True)
-class _Config:
+class _ClusterRegressionConfig:
     name: str
     clusters: Size
     embedding: Size
@@ -72,7 +72,7 @@ class ClusterRegression(Member):
     def config(self) -> dict[str, Any]:
         """See :meth:`Member.config`."""
         clusters, known, hidden = self.heads.first.shape
-        return asdict(_Config(self.name, clusters, known - 1, hidden, self.target))
+        return asdict(_ClusterRegressionConfig(self.name, clusters, known - 1, hidden, self.target))
 
     def state(self) -> dict[str, Tensor]:
         """See :meth:`Member.state`."""
@@ -81,7 +81,7 @@ class ClusterRegression(Member):
     @classmethod
     def restore(cls, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> ClusterRegression:
         """See :meth:`Member.restore`."""
-        found = parsed(_Config, config)
+        found = parsed(_ClusterRegressionConfig, config)
         sizes = found.clusters, found.embedding, found.hidden
         heads = made_of(lambda: ClusterHeads(*sizes), tensors, f"member {found.name}")
         return ClusterRegression(found.name, heads, found.target)

@@ -26,7 +26,7 @@ from gennape.predictors.restoring import made_of
 
 
 @dataclass(frozen=True, slots=True)
-class _Config:
+class _EndToEndConfig:
     name: str
     network: KGnnConfig
 
@@ -50,7 +50,7 @@ class EndToEnd(Member):
 
     def config(self) -> dict[str, Any]:
         """See :meth:`Member.config`."""
-        return asdict(_Config(self.name, self.network.config))
+        return asdict(_EndToEndConfig(self.name, self.network.config))
 
     def state(self) -> dict[str, Tensor]:
         """See :meth:`Member.state`."""
@@ -59,7 +59,7 @@ class EndToEnd(Member):
     @classmethod
     def restore(cls, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> EndToEnd:
         """See :meth:`Member.restore`."""
-        found = parsed(_Config, config)
+        found = parsed(_EndToEndConfig, config)
         network = made_of(lambda: KGnn(found.network), tensors, f"member {found.name}")
         return EndToEnd(found.name, network)
 

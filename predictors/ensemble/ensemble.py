@@ -33,7 +33,7 @@ MIN_WEIGHT = 0.05
 
 
 @dataclass(frozen=True, slots=True)
-class _Config:
+class _EnsembleConfig:
     members: list[dict[str, Any]]
     weights: tuple[Annotated[float, Field(ge=0, le=1)], ...]
     scales: tuple[Curve, ...]
@@ -115,7 +115,7 @@ class MemberEnsemble:
     def config(self) -> dict[str, Any]:
         """What is no tensor, for JSON."""
         members = [described(member) for member in self.members]
-        return asdict(_Config(members, self.weights, self.scales, self.calibrate, self.uncertainty))
+        return asdict(_EnsembleConfig(members, self.weights, self.scales, self.calibrate, self.uncertainty))
 
     def state(self) -> dict[str, Tensor]:
         """What members learnt, of single precision, by the member's name and that of the tensor."""
@@ -124,7 +124,7 @@ class MemberEnsemble:
     @classmethod
     def restore(cls, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> MemberEnsemble:
         """The ensemble that both describe; raises :class:`CheckpointError` for what does not fit together."""
-        found = parsed(_Config, config)
+        found = parsed(_EnsembleConfig, config)
         if not 1 <= len(found.members) == len(found.weights) == len(found.scales):
             raise CheckpointError(
                 f"an ensemble of {len(found.members)} members, {len(found.weights)} weights and {len(found.scales)} "

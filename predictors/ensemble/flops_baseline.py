@@ -18,7 +18,7 @@ from gennape.predictors.ensemble.member import Member, parsed
 
 
 @dataclass(frozen=True, slots=True)
-class _Config:
+class _FlopsLineConfig:
     name: str
     slope: Finite
     intercept: Finite
@@ -42,7 +42,7 @@ class FlopsLine(Member):
 
     def config(self) -> dict[str, Any]:
         """See :meth:`Member.config`."""
-        return asdict(_Config(self.name, self.slope, self.intercept))
+        return asdict(_FlopsLineConfig(self.name, self.slope, self.intercept))
 
     def state(self) -> dict[str, Tensor]:
         """Nothing; see :meth:`Member.state`."""
@@ -51,7 +51,7 @@ class FlopsLine(Member):
     @classmethod
     def restore(cls, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> FlopsLine:
         """See :meth:`Member.restore`."""
-        found = parsed(_Config, config)
+        found = parsed(_FlopsLineConfig, config)
         if tensors:
             raise CheckpointError(
                 f"member {found.name} has no weights, got {sorted(tensors)[:3]}; copy the checkpoint again"

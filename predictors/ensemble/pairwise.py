@@ -105,7 +105,7 @@ def _shared(mine: Float[Tensor, "a c"], theirs: Float[Tensor, "b c"]) -> Float[T
 
 
 @dataclass(frozen=True, slots=True)
-class _Config:
+class _PairwiseConfig:
     name: str
     clusters: Size
     embedding: Size
@@ -143,7 +143,7 @@ class Pairwise(Member):
     def config(self) -> dict[str, Any]:
         """See :meth:`Member.config`."""
         clusters, width, hidden = self.classifier.mine.shape
-        return asdict(_Config(self.name, clusters, width - 1, hidden, len(self.classifier.anchors), self.line))
+        return asdict(_PairwiseConfig(self.name, clusters, width - 1, hidden, len(self.classifier.anchors), self.line))
 
     def state(self) -> dict[str, Tensor]:
         """See :meth:`Member.state`."""
@@ -152,7 +152,7 @@ class Pairwise(Member):
     @classmethod
     def restore(cls, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Pairwise:
         """See :meth:`Member.restore`."""
-        found = parsed(_Config, config)
+        found = parsed(_PairwiseConfig, config)
         sizes = found.clusters, found.embedding, found.hidden, found.anchors
         classifier = made_of(lambda: PairClassifier(*sizes), tensors, f"member {found.name}")
         return Pairwise(found.name, classifier, found.line)

@@ -10,7 +10,7 @@ from gennape.search_spaces.graphs.graph import Column, ComputationGraph
 from gennape.search_spaces.graphs.module import has_weights, is_same_layer, output_padding, pad_widths, parameter_names
 from gennape.search_spaces.graphs.operations import PAD_MODES, RESIZE_MODES, learnt_shape, permutation
 from gennape.search_spaces.graphs.ops import Op
-from gennape.search_spaces.graphs.plan import ELEMENTWISE, Step, execution_plan
+from gennape.search_spaces.graphs.plan import ELEMENTWISE, PlanStep, execution_plan
 
 _HEAD = '''"""A network of {layers} layers, written by gennape: takes [batch, {shape}], gives [batch, {out}]."""
 
@@ -42,7 +42,7 @@ def to_python(graph: ComputationGraph, path: Path) -> None:
         temporary.write_text(source, encoding="utf-8")
 
 
-def _source(plan: list[Step]) -> Iterator[str]:
+def _source(plan: list[PlanStep]) -> Iterator[str]:
     (first,) = (step for step in plan if step.op is Op.INPUT)
     (last,) = (step for step in plan if step.op is Op.OUTPUT)
     layers = [step for step in plan if has_weights(step)]
@@ -64,9 +64,9 @@ def _source(plan: list[Step]) -> Iterator[str]:
     yield f"        return {variables[last.node]}\n"
 
 
-def _layers(layers: list[Step]) -> Iterator[str]:
+def _layers(layers: list[PlanStep]) -> Iterator[str]:
     """A line for each layer, and for each parameter that it takes from another one."""
-    first_uses: dict[int, Step] = {}
+    first_uses: dict[int, PlanStep] = {}
     for step in layers:
         first = first_uses.setdefault(step.row[Column.TIED] or -1 - step.node, step)
         if is_same_layer(first, step):
@@ -77,7 +77,7 @@ def _layers(layers: list[Step]) -> Iterator[str]:
             yield f"        self.{step.name}.{name} = self.{first.name}.{name}\n"
 
 
-def _expression(step: Step, expressions: dict[int, str], flat: dict[int, bool]) -> str:
+def _expression(step: PlanStep, expressions: dict[int, str], flat: dict[int, bool]) -> str:
     taken = [expressions[node] for node in step.inputs] or [expressions[step.node]]
     if not step.flat:
         taken = [
@@ -90,14 +90,14 @@ def _expression(step: Step, expressions: dict[int, str], flat: dict[int, bool]) 
     return _APPLY.get(step.op, _apply)(step, taken[0])
 
 
-def _apply(step: Step, x: str) -> str:
+def _apply(step: PlanStep, x: str) -> str:
     by_pixel = (step.op is Op.LINEAR and not step.flat) or (step.op is Op.LAYERNORM and step.row[Column.AXIS] == 0)
     return f"self.{step.name}({x}.movedim(1, -1)).movedim(-1, 1)" if by_pixel else f"self.{step.name}({x})"
 
 
-def _statements(plan: list[Step]) -> list[list[Step]]:
+def _statements(plan: list[PlanStep]) -> list[list[PlanStep]]:
     """Steps that make one line: a layer with the normalisation and the activation that alone take its value."""
-    statements: list[list[Step]] = []
+    statements: list[list[PlanStep]] = []
     for step in plan:
         before = statements[-1][-1] if statements else step
         follows = step.inputs == (before.node,) and before.node in step.release and has_weights(before)
@@ -108,7 +108,7 @@ def _statements(plan: list[Step]) -> list[list[Step]]:
     return statements
 
 
-def _variables(statements: list[list[Step]]) -> dict[int, str]:
+def _variables(statements: list[list[PlanStep]]) -> dict[int, str]:
     """A variable for each line's value; one that is no longer needed gives its name, and memory, to the next."""
     names: dict[int, str] = {}
     free = list(_NAMES)
@@ -119,7 +119,7 @@ def _variables(statements: list[list[Step]]) -> dict[int, str]:
     return names
 
 
-def _conv(step: Step) -> str:
+def _conv(step: PlanStep) -> str:
     row = step.row
     kernel, stride, padding, dilation = (
         step.pair(c) for c in (Column.KERNEL_H, Column.STRIDE_H, Column.PAD_H, Column.DILATION_H)
@@ -131,7 +131,7 @@ def _conv(step: Step) -> str:
     return f"nn.Conv2d({', '.join([*sizes, *options])})"
 
 
-def _conv_transpose(step: Step) -> str:
+def _conv_transpose(step: PlanStep) -> str:
     row = step.row
     stride, padding, dilation = (_short(step.pair(c)) for c in (Column.STRIDE_H, Column.PAD_H, Column.DILATION_H))
     extra = _short(output_padding(step))
@@ -139,19 +139,19 @@ def _conv_transpose(step: Step) -> str:
     return f"nn.ConvTranspose2d({', '.join(sizes)}, {row[Column.GROUPS]}, {bool(row[Column.BIAS])}, {dilation})"
 
 
-def _layernorm(step: Step) -> str:
+def _layernorm(step: PlanStep) -> str:
     row = step.row
     shape = row[Column.C_OUT] if row[Column.AXIS] == 0 else list(row[Column.C_OUT : Column.W_OUT + 1])
     options = f"eps={step.scalar!r}, elementwise_affine={row[Column.PARAMS] > 0}, bias={bool(row[Column.BIAS])}"
     return f"nn.LayerNorm({shape}, {options})"
 
 
-def _groupnorm(step: Step) -> str:
+def _groupnorm(step: PlanStep) -> str:
     affine = "" if step.row[Column.PARAMS] else ", affine=False"
     return f"nn.GroupNorm({step.row[Column.GROUPS]}, {step.row[Column.C_OUT]}, eps={step.scalar!r}{affine})"
 
 
-def _learnt(step: Step) -> str:
+def _learnt(step: PlanStep) -> str:
     make = "ones" if step.op is Op.SCALE else "zeros"
     shape = ", ".join(map(str, learnt_shape(step.row)))
     if step.row[Column.PARAMS]:
@@ -159,23 +159,23 @@ def _learnt(step: Step) -> str:
     return f'nn.Module()\n        self.{step.name}.register_buffer("weight", torch.{make}({shape}))'
 
 
-def _held(step: Step) -> str:
+def _held(step: PlanStep) -> str:
     """The tensor of a scale, shift or extension."""
     return f'self.{step.name}["weight"]' if step.row[Column.PARAMS] else f"self.{step.name}.weight"
 
 
-def _extended(step: Step, x: str) -> str:
+def _extended(step: PlanStep, x: str) -> str:
     axis, tensor = step.row[Column.AXIS], f"{_held(step)}.expand(len({x}), -1, -1, -1)"
     parts = (tensor, x) if step.row[Column.OFFSET_C + axis] else (x, tensor)
     return f"torch.cat([{', '.join(parts)}], {axis + 1})"
 
 
-def _leakyrelu(step: Step) -> str:
+def _leakyrelu(step: PlanStep) -> str:
     params = step.row[Column.PARAMS]
     return f"nn.PReLU({params})" if params else f"nn.LeakyReLU({step.scalar!r})"
 
 
-def _pad(step: Step, xs: list[str]) -> str:
+def _pad(step: PlanStep, xs: list[str]) -> str:
     widths = pad_widths(step.row)
     if step.row[Column.KIND] == 0:
         return f"F.pad({xs[0]}, {widths}, value={step.scalar!r})"
@@ -185,33 +185,33 @@ def _pad(step: Step, xs: list[str]) -> str:
     return f"F.pad({xs[0]}, {widths[:4]}, mode={mode!r})"
 
 
-def _resize(step: Step, xs: list[str]) -> str:
+def _resize(step: PlanStep, xs: list[str]) -> str:
     mode, aligned, _ = RESIZE_MODES[step.row[Column.KIND]].partition("-aligned")
     corners = f", align_corners={bool(aligned)}" if mode in ("bilinear", "bicubic") else ""
     return f"F.interpolate({xs[0]}, {step.pair(Column.H_OUT)}, mode={mode!r}{corners})"
 
 
-def _softmax(step: Step, xs: list[str]) -> str:
+def _softmax(step: PlanStep, xs: list[str]) -> str:
     if not step.row[Column.KIND]:
         return f"{xs[0]}.softmax({step.row[Column.AXIS] + 1})"
     hidden = f"torch.ones({step.row[Column.H_OUT]}, {step.row[Column.W_OUT]}, device={xs[0]}.device).triu(1) > 0"
     return f"{xs[0]}.masked_fill({hidden}, -torch.inf).softmax(3)"
 
 
-def _matmul(step: Step, xs: list[str]) -> str:
+def _matmul(step: PlanStep, xs: list[str]) -> str:
     return f"{xs[0]} @ {xs[1]}.transpose(2, 3)" if step.row[Column.KIND] else f"{xs[0]} @ {xs[1]}"
 
 
-def _permute(step: Step, xs: list[str]) -> str:
+def _permute(step: PlanStep, xs: list[str]) -> str:
     return f"{xs[0]}.permute(0, {', '.join(str(axis + 1) for axis in permutation(step.row))})"
 
 
-def _linear(step: Step) -> str:
+def _linear(step: PlanStep) -> str:
     bias = "" if step.row[Column.BIAS] else ", bias=False"
     return f"nn.Linear({step.row[Column.C_IN]}, {step.row[Column.C_OUT]}{bias})"
 
 
-def _pool(step: Step, xs: list[str]) -> str:
+def _pool(step: PlanStep, xs: list[str]) -> str:
     kernel, stride, padding = (_short(step.pair(c)) for c in (Column.KERNEL_H, Column.STRIDE_H, Column.PAD_H))
     options = [xs[0], kernel, f"stride={stride}"] + [f"padding={padding}"] * (padding != "0")
     options += ["ceil_mode=True"] * step.row[Column.CEIL_MODE]
@@ -221,7 +221,7 @@ def _pool(step: Step, xs: list[str]) -> str:
     return f"F.max_pool2d({', '.join(options)})"
 
 
-def _slice(step: Step, xs: list[str]) -> str:
+def _slice(step: PlanStep, xs: list[str]) -> str:
     row = step.row
     parts = []
     for i in range(3):
@@ -241,12 +241,12 @@ def _short(pair: tuple[int, int]) -> str:
     return str(pair[0]) if pair[0] == pair[1] else str(pair)
 
 
-def _of(template: str) -> Callable[[Step, list[str]], str]:
+def _of(template: str) -> Callable[[PlanStep, list[str]], str]:
     return lambda _, xs: template.format(xs[0])
 
 
 #: The constructor of an operation's layer.
-_LAYER: dict[Op, Callable[[Step], str]] = {
+_LAYER: dict[Op, Callable[[PlanStep], str]] = {
     Op.CONV: _conv,
     Op.DEPTHWISE: _conv,
     Op.LINEAR: _linear,
@@ -262,13 +262,13 @@ _LAYER: dict[Op, Callable[[Step], str]] = {
     Op.EXTEND: _learnt,
 }
 #: How a layer is applied, where that is not a call.
-_APPLY: dict[Op, Callable[[Step, str], str]] = {
+_APPLY: dict[Op, Callable[[PlanStep, str], str]] = {
     Op.SCALE: lambda step, x: f"{x} * {_held(step)}",
     Op.SHIFT: lambda step, x: f"({x} + {_held(step)})",
     Op.EXTEND: _extended,
 }
 #: The expression of an operation without weights.
-_CALL: dict[Op, Callable[[Step, list[str]], str]] = {
+_CALL: dict[Op, Callable[[PlanStep, list[str]], str]] = {
     Op.INPUT: _of("{}"),
     Op.OUTPUT: _of("{}"),
     Op.RELU: _of("F.relu({})"),

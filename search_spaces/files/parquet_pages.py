@@ -48,7 +48,7 @@ class _Chunk(NamedTuple):
     size: int
 
 
-class _Page(NamedTuple):
+class _ParquetPage(NamedTuple):
     """Bytes before compression, values and their encoding, and whether other pages' values are looked up in it."""
 
     size: int
@@ -135,7 +135,7 @@ class _Total:
         self.name = schema.path
         self.values = self.size = self.longest = self.dictionary = 0
 
-    def add(self, page: _Page) -> None:
+    def add(self, page: _ParquetPage) -> None:
         """Count one more page."""
         if page.dictionary:
             self.dictionary = max(self.dictionary, page.size)
@@ -151,7 +151,7 @@ class _Total:
         return self.values > most_values or self.size > MAX_COLUMN
 
 
-def _pages(file: BinaryIO, column: _Chunk, where: str) -> Iterator[_Page]:
+def _pages(file: BinaryIO, column: _Chunk, where: str) -> Iterator[_ParquetPage]:
     """The pages of a column chunk."""
     at, end = column.start, column.start + column.size
     while at < end:
@@ -167,7 +167,7 @@ def _pages(file: BinaryIO, column: _Chunk, where: str) -> Iterator[_Page]:
             raise InvalidDataError(f"{where}: no page can be read at byte {at}; the file is damaged") from error
         if min(size, compressed, *counts) < 0:
             raise InvalidDataError(f"{where}: the page at byte {at} has a size below 0; the file is damaged")
-        yield _Page(size, max(counts, default=0), encoding, _DICTIONARY in fields)
+        yield _ParquetPage(size, max(counts, default=0), encoding, _DICTIONARY in fields)
         at += header.tell() + compressed
 
 

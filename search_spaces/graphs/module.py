@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from gennape.search_spaces.graphs.graph import Column, ComputationGraph
 from gennape.search_spaces.graphs.operations import PAD_MODES, RESIZE_MODES, learnt_shape, permutation
 from gennape.search_spaces.graphs.ops import Op
-from gennape.search_spaces.graphs.plan import Step, execution_plan
+from gennape.search_spaces.graphs.plan import PlanStep, execution_plan
 
 
 class GraphModule(nn.Module):
@@ -29,7 +29,7 @@ class GraphModule(nn.Module):
     def __init__(self, graph: ComputationGraph) -> None:
         super().__init__()
         self.plan = execution_plan(graph)
-        first_uses: dict[int, Step] = {}
+        first_uses: dict[int, PlanStep] = {}
         for step in filter(has_weights, self.plan):
             first = first_uses.setdefault(step.row[Column.TIED] or -1 - step.node, step)
             layer = self.get_submodule(first.name) if is_same_layer(first, step) else LAYERS[step.op](step)
@@ -63,7 +63,7 @@ class GraphModule(nn.Module):
         return result
 
 
-def is_same_layer(first: Step, step: Step) -> bool:
+def is_same_layer(first: PlanStep, step: PlanStep) -> bool:
     """Whether of two steps that share weights one layer can do the work of both."""
     if first is step:
         return False
@@ -112,7 +112,7 @@ def initialise(module: GraphModule, rng: np.random.Generator) -> None:
         layer.momentum = momentum
 
 
-def _conv(step: Step) -> nn.Module:
+def _conv(step: PlanStep) -> nn.Module:
     row = step.row
     return nn.Conv2d(
         row[Column.C_IN],
@@ -181,17 +181,17 @@ def _hold(layer: nn.Module, tensor: Tensor, learnt: bool) -> None:
         layer.register_buffer("weight", tensor)
 
 
-def _extend(step: Step) -> nn.Module:
+def _extend(step: PlanStep) -> nn.Module:
     axis = step.row[Column.AXIS]
     return Extension(learnt_shape(step.row), axis, step.row[Column.OFFSET_C + axis] > 0, step.row[Column.PARAMS] > 0)
 
 
-def _linear(step: Step) -> nn.Module:
+def _linear(step: PlanStep) -> nn.Module:
     layer = nn.Linear if step.flat else PixelLinear
     return layer(step.row[Column.C_IN], step.row[Column.C_OUT], bool(step.row[Column.BIAS]))
 
 
-def _conv_transpose(step: Step) -> nn.Module:
+def _conv_transpose(step: PlanStep) -> nn.Module:
     row = step.row
     kernel, stride, padding, dilation = (
         step.pair(c) for c in (Column.KERNEL_H, Column.STRIDE_H, Column.PAD_H, Column.DILATION_H)
@@ -201,7 +201,7 @@ def _conv_transpose(step: Step) -> nn.Module:
     return nn.ConvTranspose2d(*sizes, output_padding(step), groups, bias, dilation)
 
 
-def output_padding(step: Step) -> tuple[int, int]:
+def output_padding(step: PlanStep) -> tuple[int, int]:
     """What a transposed convolution adds to the size that its other attributes give."""
     kernel, stride, padding, dilation, size, out = (
         step.pair(c)
@@ -211,49 +211,49 @@ def output_padding(step: Step) -> tuple[int, int]:
     return out[0] - plain[0], out[1] - plain[1]
 
 
-def _layernorm(step: Step) -> nn.Module:
+def _layernorm(step: PlanStep) -> nn.Module:
     row = step.row
     shape = [row[Column.C_OUT]] if row[Column.AXIS] == 0 else list(row[Column.C_OUT : Column.W_OUT + 1])
     layer = PixelNorm if row[Column.AXIS] == 0 else nn.LayerNorm
     return layer(shape, eps=step.scalar, elementwise_affine=row[Column.PARAMS] > 0, bias=bool(row[Column.BIAS]))
 
 
-def _groupnorm(step: Step) -> nn.Module:
+def _groupnorm(step: PlanStep) -> nn.Module:
     row = step.row
     return nn.GroupNorm(row[Column.GROUPS], row[Column.C_OUT], step.scalar, affine=row[Column.PARAMS] > 0)
 
 
-def _learnt(step: Step) -> nn.Module:
+def _learnt(step: PlanStep) -> nn.Module:
     start, learnt = 1.0 if step.op is Op.SCALE else 0.0, step.row[Column.PARAMS] > 0
     return Learnt(step.op, learnt_shape(step.row), start, learnt)
 
 
-def _leakyrelu(step: Step) -> nn.Module:
+def _leakyrelu(step: PlanStep) -> nn.Module:
     return nn.PReLU(step.row[Column.PARAMS]) if step.row[Column.PARAMS] else nn.LeakyReLU(step.scalar)
 
 
-def _batchnorm(step: Step) -> nn.Module:
+def _batchnorm(step: PlanStep) -> nn.Module:
     return nn.BatchNorm2d(step.row[Column.C_OUT], eps=step.scalar, affine=step.row[Column.KIND] == 0)
 
 
-def _maxpool(step: Step, xs: list[Tensor]) -> Tensor:
+def _maxpool(step: PlanStep, xs: list[Tensor]) -> Tensor:
     kernel, stride, padding = (step.pair(c) for c in (Column.KERNEL_H, Column.STRIDE_H, Column.PAD_H))
     return F.max_pool2d(xs[0], kernel, stride, padding, ceil_mode=bool(step.row[Column.CEIL_MODE]))
 
 
-def _avgpool(step: Step, xs: list[Tensor]) -> Tensor:
+def _avgpool(step: PlanStep, xs: list[Tensor]) -> Tensor:
     kernel, stride, padding = (step.pair(c) for c in (Column.KERNEL_H, Column.STRIDE_H, Column.PAD_H))
     ceil_mode, count_pad = bool(step.row[Column.CEIL_MODE]), bool(step.row[Column.COUNT_PAD])
     return F.avg_pool2d(xs[0], kernel, stride, padding, ceil_mode, count_pad)
 
 
-def _slice(step: Step, xs: list[Tensor]) -> Tensor:
+def _slice(step: PlanStep, xs: list[Tensor]) -> Tensor:
     row, (sh, sw) = step.row, step.pair(Column.STRIDE_H)
     (c, h, w), (n, rows, columns) = (row[first : first + 3] for first in (Column.OFFSET_C, Column.C_OUT))
     return xs[0][:, c : c + n, h : h + (rows - 1) * sh + 1 : sh, w : w + (columns - 1) * sw + 1 : sw]
 
 
-def _pad(step: Step, xs: list[Tensor]) -> Tensor:
+def _pad(step: PlanStep, xs: list[Tensor]) -> Tensor:
     widths, mode = pad_widths(step.row), PAD_MODES[step.row[Column.KIND]]
     if mode == "constant":
         return F.pad(xs[0], widths, value=step.scalar)
@@ -271,47 +271,47 @@ def pad_widths(row: tuple[int, ...]) -> list[int]:
     return widths
 
 
-def _resize(step: Step, xs: list[Tensor]) -> Tensor:
+def _resize(step: PlanStep, xs: list[Tensor]) -> Tensor:
     mode, aligned, _ = RESIZE_MODES[step.row[Column.KIND]].partition("-aligned")
     size = step.row[Column.H_OUT : Column.W_OUT + 1]
     smooth = mode in ("bilinear", "bicubic")
     return F.interpolate(xs[0], size, mode=mode, align_corners=bool(aligned) if smooth else None)
 
 
-def _permute(step: Step, xs: list[Tensor]) -> Tensor:
+def _permute(step: PlanStep, xs: list[Tensor]) -> Tensor:
     return xs[0].permute(0, *(axis + 1 for axis in permutation(step.row)))
 
 
-def _softmax(step: Step, xs: list[Tensor]) -> Tensor:
+def _softmax(step: PlanStep, xs: list[Tensor]) -> Tensor:
     x = xs[0]
     if step.row[Column.KIND]:
         x = x.masked_fill(torch.ones(x.shape[2:], dtype=torch.bool, device=x.device).triu(1), -torch.inf)
     return x.softmax(step.row[Column.AXIS] + 1)
 
 
-def _matmul(step: Step, xs: list[Tensor]) -> Tensor:
+def _matmul(step: PlanStep, xs: list[Tensor]) -> Tensor:
     return xs[0] @ (xs[1].transpose(2, 3) if step.row[Column.KIND] else xs[1])
 
 
-def _constant(step: Step, xs: list[Tensor]) -> Tensor:
+def _constant(step: PlanStep, xs: list[Tensor]) -> Tensor:
     return xs[0] * step.scalar if step.op is Op.SCALE else xs[0] + step.scalar
 
 
-def has_weights(step: Step) -> bool:
+def has_weights(step: PlanStep) -> bool:
     """Whether the step is a layer of its own: a scale or a leaky ReLU by a constant is not."""
     if step.op in (Op.SCALE, Op.SHIFT):
         return step.row[Column.KIND] > 0
     return step.op in LAYERS
 
 
-def parameter_names(step: Step) -> list[str]:
+def parameter_names(step: PlanStep) -> list[str]:
     """Names of what the step's layer learns."""
     with torch.device("meta"):
         return [name for name, _ in LAYERS[step.op](step).named_parameters()]
 
 
 #: The layer with weights of an operation.
-LAYERS: dict[Op, Callable[[Step], nn.Module]] = {
+LAYERS: dict[Op, Callable[[PlanStep], nn.Module]] = {
     Op.CONV: _conv,
     Op.DEPTHWISE: _conv,
     Op.CONVTRANSPOSE: _conv_transpose,
@@ -326,7 +326,7 @@ LAYERS: dict[Op, Callable[[Step], nn.Module]] = {
 }
 
 #: What an operation without weights computes of its inputs.
-FUNCTIONS: dict[Op, Callable[[Step, list[Tensor]], Tensor]] = {
+FUNCTIONS: dict[Op, Callable[[PlanStep, list[Tensor]], Tensor]] = {
     Op.INPUT: lambda _, xs: xs[0],
     Op.OUTPUT: lambda _, xs: xs[0],
     Op.IDENTITY: lambda _, xs: xs[0],

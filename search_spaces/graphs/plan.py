@@ -23,7 +23,7 @@ ELEMENTWISE = (
 _WINDOWS = (Op.CONV, Op.DEPTHWISE, Op.CONVTRANSPOSE, Op.MAXPOOL, Op.AVGPOOL)
 
 
-class Step(NamedTuple):
+class PlanStep(NamedTuple):
     """One operation of an execution plan."""
 
     #: Index of the node in its graph.
@@ -46,7 +46,7 @@ class Step(NamedTuple):
         return self.row[first], self.row[first + 1]
 
 
-def execution_plan(graph: ComputationGraph) -> list[Step]:
+def execution_plan(graph: ComputationGraph) -> list[PlanStep]:
     """The nodes in an order in which they can run: that of the graph, where it is already such an order.
 
     A value that comes from a fully connected layer stays [batch, channels] through activations, sums, products and
@@ -73,7 +73,7 @@ def execution_plan(graph: ComputationGraph) -> list[Step]:
         kinds[op.name] += 1
         release = tuple(s for s in dict.fromkeys(sources) if last_use[s] == node)
         name = _name(op, kinds[op.name], row)
-        steps.append(Step(node, op, name, sources, flat[node], release, row, float(graph.scalars[node])))
+        steps.append(PlanStep(node, op, name, sources, flat[node], release, row, float(graph.scalars[node])))
     return steps
 
 

@@ -42,7 +42,7 @@ from gennape.search_spaces.labels.labelled import architecture_of
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class FuzzTarget:
     """``file``, the name that a file of this format has; ``make`` gives contents; ``damage`` those of damaged ones."""
 
     name: str
@@ -184,12 +184,12 @@ _LABELS = (
 TARGETS = {
     target.name: target
     for target in (
-        Target("architecture", "architecture.json", seeds.architectures, _decode_all, damage_json),
-        Target("onnx", "model.onnx", seeds.onnx_models, _read_onnx, damage_onnx),
-        Target("parquet-graphs", "graphs.parquet", seeds.parquet_graphs, _read_graphs, damage_parquet),
-        Target("pickle", "value.pkl", seeds.nb201_pickles, _read_pickle, damage_pickle),
-        Target("nb101-record", "nasbench.tfrecord", seeds.nb101_records, _one_record, damage_json),
-        Target("checkpoint", "checkpoint.json", _description, _checkpoint, damage_json),
-        *(Target(name, file, make, _read_labels, damage) for name, file, make, damage in _LABELS),
+        FuzzTarget("architecture", "architecture.json", seeds.architectures, _decode_all, damage_json),
+        FuzzTarget("onnx", "model.onnx", seeds.onnx_models, _read_onnx, damage_onnx),
+        FuzzTarget("parquet-graphs", "graphs.parquet", seeds.parquet_graphs, _read_graphs, damage_parquet),
+        FuzzTarget("pickle", "value.pkl", seeds.nb201_pickles, _read_pickle, damage_pickle),
+        FuzzTarget("nb101-record", "nasbench.tfrecord", seeds.nb101_records, _one_record, damage_json),
+        FuzzTarget("checkpoint", "checkpoint.json", _description, _checkpoint, damage_json),
+        *(FuzzTarget(name, file, make, _read_labels, damage) for name, file, make, damage in _LABELS),
     )
 }

@@ -14,7 +14,7 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from fuzz_targets import TARGETS, Target
+from fuzz_targets import TARGETS, FuzzTarget
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -28,7 +28,7 @@ targets = pytest.mark.parametrize("target", TARGETS.values(), ids=TARGETS)
 
 
 @targets
-def test_undamaged_files_are_read(target: Target, tmp_path: Path) -> None:
+def test_undamaged_files_are_read(target: FuzzTarget, tmp_path: Path) -> None:
     """Otherwise the damaged ones would all be refused for one reason."""
     accepted = [target.run(data, tmp_path) is None for data in target.seeds()]
     assert accepted[0] or target.name == "checkpoint"  # which is a description without its weights
@@ -44,7 +44,9 @@ def test_undamaged_files_are_read(target: Target, tmp_path: Path) -> None:
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 @given(data=st.data(), rng=st.randoms(use_true_random=False))
-def test_damaged_files_are_refused_or_read(target: Target, data: st.DataObject, rng: Random, tmp_path: Path) -> None:
+def test_damaged_files_are_refused_or_read(
+    target: FuzzTarget, data: st.DataObject, rng: Random, tmp_path: Path
+) -> None:
     """Structured damage, twice at most, or damaged bytes."""
     contents = data.draw(st.sampled_from(target.seeds()))
     for _ in range(data.draw(st.integers(1, 2))):

@@ -326,7 +326,7 @@ def test_no_cluster_at_the_address_is_one_line(arguments: list[str]) -> None:
 def _server(status: int, body: str, wait: threading.Event | None = None) -> Iterator[str]:
     """An HTTP server that answers everything so, once ``wait`` is set."""
 
-    class Handler(BaseHTTPRequestHandler):
+    class _Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             if wait is not None:
                 wait.wait(60)
@@ -339,7 +339,7 @@ def _server(status: int, body: str, wait: threading.Event | None = None) -> Iter
         def log_message(self, *_: object) -> None:
             pass
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Handler) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         try:

@@ -17,7 +17,7 @@ from gennape.jobs.cli import app
 from gennape.jobs.label import _networks
 from gennape.jobs.shared.training import device_of, recipe_of
 from gennape.platform.labelling import study as labelling
-from gennape.platform.labelling.study import Labelled, Progress
+from gennape.platform.labelling.study import StudyProgress, StudyResult
 from gennape.platform.labelling.training.recipe import Recipe
 from gennape.platform.search.config import search_config
 from gennape.platform.search.runs import REPORT, describe_run
@@ -93,9 +93,9 @@ def test_what_is_said_in_the_end(tmp_path, monkeypatch):
     def label(_out, _workspace, tasks, _sources, recipe, *_rest, retry_failed):
         assert not retry_failed
         follow = _rest[3]
-        follow(Progress(1, 0, 2, 3, 2 * recipe.epochs))
+        follow(StudyProgress(1, 0, 2, 3, 2 * recipe.epochs))
         assert len(tasks) == 2
-        return Labelled(1, 1, 1, ("out of memory with 4 trainings beside each other, on with 2",))
+        return StudyResult(1, 1, 1, ("out of memory with 4 trainings beside each other, on with 2",))
 
     monkeypatch.setattr(labelling, "label", label)
     out = tmp_path / "labels.csv"
@@ -110,7 +110,7 @@ def test_what_is_said_in_the_end(tmp_path, monkeypatch):
 def test_where_all_trainings_failed_nothing_is_to_be_learnt(tmp_path, monkeypatch):
     def label(*_, retry_failed):
         assert retry_failed
-        return Labelled(0, 2, 0, ())
+        return StudyResult(0, 2, 0, ())
 
     monkeypatch.setattr(labelling, "label", label)
     given = ["--images", "x", "--space", "hiaml", "--sample", 2, "--out", tmp_path / "l.csv", "--workspace", tmp_path]

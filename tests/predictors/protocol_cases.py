@@ -36,7 +36,7 @@ ORACLE = method("oracle", lambda target, _: target.accuracy[target.test], calibr
 TEN = [90.0, 91.0, 92.0, 93.0, 94.0, 80.0, 81.0, 82.0, 83.0, 84.0]
 
 
-class Constant(Predictor):
+class ConstantPredictor(Predictor):
     """Predicts one accuracy: that it was made with."""
 
     sha256 = "0" * 64
@@ -46,7 +46,7 @@ class Constant(Predictor):
         return Prediction(np.full(len(graphs), self.value), np.ones((len(graphs), 1)))
 
 
-class Mean(Constant, TunablePredictor):
+class Mean(ConstantPredictor, TunablePredictor):
     """Predicts the mean accuracy of what it was fitted on."""
 
     def fit(self, graphs: PackedGraphs, accuracy: np.ndarray) -> Mean:

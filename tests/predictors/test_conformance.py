@@ -19,7 +19,7 @@ class MeanOfAll(SyntheticPredictor):
         return Prediction(answer.accuracy - answer.accuracy.sum() / max(len(graphs), 1), answer.memberships)
 
 
-class Unsure(SyntheticPredictor):
+class _Unsure(SyntheticPredictor):
     """Memberships that do not sum to 1."""
 
     def predict(self, graphs: PackedGraphs) -> Prediction:
@@ -40,7 +40,7 @@ def test_a_predictor_that_keeps_all_promises_passes(cells: PackedGraphs) -> None
 
 @pytest.mark.parametrize(
     ("kind", "broken"),
-    [(MeanOfAll, "other graphs"), (Unsure, "sum to 1"), (Backwards, "best first")],
+    [(MeanOfAll, "other graphs"), (_Unsure, "sum to 1"), (Backwards, "best first")],
 )
 def test_broken_promises_are_named(kind: type[SyntheticPredictor], broken: str, cells: PackedGraphs) -> None:
     with pytest.raises(AssertionError, match=broken):

@@ -118,7 +118,7 @@ def test_a_step_of_attention_hears_its_own_graph_unless_that_is_too_long(mixed: 
     changed[0, 0] += 1
     own = int(steps.batch.offsets[1])
     for most, reached in ((own, own), (own - 1, 1)):
-        layer = variants.Attention(8, most).double()
+        layer = variants.GraphAttention(8, most).double()
         different = (layer(x, steps) != layer(changed, steps)).any(1)
         assert torch.equal(different, torch.arange(len(x)) < reached)
 

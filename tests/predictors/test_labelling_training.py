@@ -32,7 +32,7 @@ def one_thread():
     torch.set_num_threads(before)
 
 
-class Stop(Exception):
+class _Stop(Exception):
     """Stands for whatever ends a process."""
 
 
@@ -72,9 +72,9 @@ def test_a_training_that_was_cut_off_ends_in_the_same_bits(data, tmp_path, stops
 
         def on_epoch(epoch, _accuracy, last=last):
             if epoch == last:
-                raise Stop
+                raise _Stop
 
-        with suppress(Stop):
+        with suppress(_Stop):
             train(network(), data, RECIPE, SEED, tmp_path / "cut", on_epoch, save_after=0.0)
     seen = []
     cut = train(network(), data, RECIPE, SEED, tmp_path / "cut", lambda epoch, _: seen.append(epoch), save_after=0.0)

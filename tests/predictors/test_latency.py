@@ -176,7 +176,7 @@ def test_files_of_accuracies_without_latencies_have_no_such_rows(tmp_path: Path)
     assert set(LATENCIES) <= {*by_file, LATENCY_FILE.file}
 
 
-class Constant(Predictor):
+class _Constant(Predictor):
     """A predictor without an encoder to share."""
 
     sha256 = "1" * 64
@@ -192,7 +192,7 @@ def test_heads_beside_powers_of_cost(tmp_path: Path, ensemble: FuzzyEnsemble) ->
     graphs = build_rows(chosen).graphs
     (rows,) = latency_rows(chosen, graphs)
     rows.accuracy[:] = (1 + flops(graphs)) ** 0.5 / 1e4  # a power of FLOPs
-    methods = latency_methods({"gennape": ensemble, "constant": Constant()})
+    methods = latency_methods({"gennape": ensemble, "constant": _Constant()})
     assert [method.name for method in methods] == ["gennape_latency", "flops", "params"]
     outcome = measure(rows, methods, Plan(10, (0, 1)))
     found = {(m.method, m.seed): m for m in outcome.measurements}

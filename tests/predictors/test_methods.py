@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from protocol_cases import TEN, Constant, Mean, rows_of
+from protocol_cases import TEN, ConstantPredictor, Mean, rows_of
 
 from gennape.predictors.ensemble.ensemble import MemberEnsemble
 from gennape.predictors.ensemble.inputs import EncodedGraphs
@@ -49,7 +49,7 @@ def test_a_predictor_is_fitted_anew_for_each_seed() -> None:
         assert np.delete(scores, labelled) == pytest.approx(rows.accuracy[labelled].mean())
 
 
-class Unsure(Mean):
+class _Unsure(Mean):
     """Knows how uncertain it is once fitted."""
 
     def predict(self, graphs: PackedGraphs) -> Prediction:
@@ -58,7 +58,7 @@ class Unsure(Mean):
 
 
 def test_deviations_of_a_predictor_are_measured_once_it_tells_them() -> None:
-    outcome = measure(rows_of(TEN), [predictor_method("unsure", Unsure())], Plan(4, (0,)))
+    outcome = measure(rows_of(TEN), [predictor_method("unsure", _Unsure())], Plan(4, (0,)))
     zero, tuned = (m.figures for m in outcome.measurements)
     assert "deviation" not in zero
     assert tuned["deviation"] == 2
@@ -67,7 +67,7 @@ def test_deviations_of_a_predictor_are_measured_once_it_tells_them() -> None:
 
 def test_a_point_of_a_curve_is_what_the_protocol_finds_with_so_many_labels() -> None:
     rows, mean = rows_of(TEN), Mean()
-    methods = curve_methods({"constant": Constant(), "mean": mean})
+    methods = curve_methods({"constant": ConstantPredictor(), "mean": mean})
     for labels in (2, 4):
         plan, told = Plan(labels, (0, 1)), []
         whole, point = measure(rows, [predictor_method("mean", mean)], plan), measure(rows, methods, plan, told.append)
@@ -78,14 +78,14 @@ def test_a_point_of_a_curve_is_what_the_protocol_finds_with_so_many_labels() -> 
 
 
 def test_a_predictor_that_cannot_be_fitted_is_measured_zero_shot_only() -> None:
-    outcome = measure(rows_of(TEN), [predictor_method("constant", Constant())], Plan(3))
+    outcome = measure(rows_of(TEN), [predictor_method("constant", ConstantPredictor())], Plan(3))
     assert {m.setting for m in outcome.measurements} == {ZERO_SHOT}
 
 
 def test_cost_and_columns_are_methods() -> None:
     known = np.where(np.arange(10) < 6, 1.0, np.nan)
     rows = rows_of(TEN, columns={"synflow": known, "empty": np.full(10, np.nan)})
-    names = [m.name for m in methods_for(rows, {"gennape": Constant()})]
+    names = [m.name for m in methods_for(rows, {"gennape": ConstantPredictor()})]
     assert names == ["gennape", "flops", "params", "synflow"]
     outcome = measure(rows, [*cost_methods(), *proxy_methods(rows.columns)], Plan(0))
     assert outcome.scores[ZERO_SHOT, "flops", 0].tolist() == flops(rows.graphs).tolist()

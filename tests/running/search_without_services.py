@@ -23,7 +23,7 @@ from gennape.platform.search.islands import LocalIslands
 from gennape.platform.search.searchers.testing import SyntheticPredictor
 
 
-class Tracker:
+class _Tracker:
     """Remembers what it is told."""
 
     run_id = "tracked-1"
@@ -44,7 +44,7 @@ class Tracker:
         self.folders.append(folder)
 
 
-class Slow:
+class _Slow:
     """A predictor that takes its time."""
 
     sha256 = SyntheticPredictor.sha256
@@ -84,7 +84,7 @@ def replace(set_attribute, islands, seconds, tracker):
         yield tracker
 
     set_attribute(gennape.predictors.model.checkpoint, "load_checkpoint", lambda _path=None: SyntheticPredictor())
-    set_attribute(gennape.platform.serving.deployment, "serve_ensemble", lambda _config: nullcontext(Slow(seconds)))
+    set_attribute(gennape.platform.serving.deployment, "serve_ensemble", lambda _config: nullcontext(_Slow(seconds)))
     set_attribute(gennape.platform.tracking.tracker, "track", track)
     if islands == "inline":
         set_attribute(gennape.platform.cluster.connection, "local_ray", lambda _address=None: nullcontext())
@@ -93,7 +93,7 @@ def replace(set_attribute, islands, seconds, tracker):
 
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.default_int_handler)  # what runs in the background may ignore it from birth
-    replace(setattr, sys.argv[1], float(sys.argv[2]), Tracker())
+    replace(setattr, sys.argv[1], float(sys.argv[2]), _Tracker())
     if "search" not in [command.name or command.callback.__name__ for command in cli.app.registered_commands]:
         cli.app.command()(search)
     sys.argv[1:] = sys.argv[3:]

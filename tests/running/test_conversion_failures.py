@@ -42,7 +42,7 @@ from gennape.search_spaces.graphs.parquet import read_graphs
 ROOT = Path(__file__).resolve().parents[2]
 
 
-class Stop(Exception):
+class _Stop(Exception):
     """Stands for whatever ends a process."""
 
 
@@ -92,11 +92,11 @@ def test_any_interruptions_give_the_same_bytes(in_process, tmp_path_factory, sto
         def follow(done, _rejected, left=[shards + 1]):  # noqa: B006
             left[0] -= bool(done)
             if left[0] == 0:
-                raise Stop
+                raise _Stop
 
         try:
             convert(SAMPLE, cut, SMALL, follow=follow)
-        except Stop:
+        except _Stop:
             (cut / f".part-0000{shards}.0a1b2c3d.parquet").write_bytes(b"half")
             (cut / f".part-0000{shards}.parquet.note").write_bytes(b"7\n")
     for shard in damaged:

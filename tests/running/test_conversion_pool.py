@@ -12,7 +12,7 @@ from ray.exceptions import RayActorError
 from gennape.errors import ServiceError
 from gennape.platform.conversion import pool as conversion_pool
 from gennape.platform.conversion.parts import Watch
-from gennape.platform.conversion.pool import DEATHS, Job, Written, write_jobs
+from gennape.platform.conversion.pool import DEATHS, ConversionJob, Written, write_jobs
 
 
 @dataclass
@@ -37,7 +37,7 @@ class Cluster:
     def start(self):
         self.started += 1
         number = self.started
-        ready = SimpleNamespace(remote=lambda: Call(self, number, number in self.stillborn, str(number)))
+        ready = SimpleNamespace(remote=lambda: _Call(self, number, number in self.stillborn, str(number)))
         return SimpleNamespace(ready=ready, write=SimpleNamespace(remote=lambda *given: self.write(number, *given)))
 
     def write(self, number, _part, path, _watch, skip, *_):
@@ -45,7 +45,7 @@ class Cluster:
         dies = number in self.doomed or (path.name in self.fatal and not skip)
         if not dies:
             path.write_text("a shard")
-        return Call(self, number, dies, (Written(1, 0, ""), 0))
+        return _Call(self, number, dies, (Written(1, 0, ""), 0))
 
     def nodes(self):
         return [{"NodeID": str(number), "Alive": number not in self.gone} for number in range(1, self.started + 1)]
@@ -61,7 +61,7 @@ class Cluster:
 
 
 @dataclass(eq=False)
-class Call:
+class _Call:
     """A call of a worker."""
 
     cluster: Cluster
@@ -86,7 +86,7 @@ def write(tmp_path, monkeypatch):
         alive = lambda: frozenset(node["NodeID"] for node in cluster.nodes() if node["Alive"])  # noqa: E731
         monkeypatch.setattr(conversion_pool, "alive_nodes", alive)
         watch = Watch(tmp_path / "note", 60)
-        jobs = [Job(SAMPLE, i, range(5 * i, 5 * i + 5), tmp_path / str(i), watch) for i in range(10)]
+        jobs = [ConversionJob(SAMPLE, i, range(5 * i, 5 * i + 5), tmp_path / str(i), watch) for i in range(10)]
         return sorted(job.index for job, *_ in write_jobs(jobs, 2, 5, {}))
 
     return on

@@ -21,9 +21,9 @@ from gennape.errors import CheckpointError, ConfigError, InvalidDataError
 from gennape.platform.cluster.connection import local_ray
 from gennape.platform.labelling import pool as labelling_pool
 from gennape.platform.labelling import study as labelling
-from gennape.platform.labelling.pool import Pool, Study, Trainer, WorkerAllocation, checkpoint_path
+from gennape.platform.labelling.pool import LabellingStudy, Pool, Trainer, WorkerAllocation, checkpoint_path
 from gennape.platform.labelling.rows import (
-    Task,
+    LabellingTask,
     beside,
     read_row,
     tasks_of,
@@ -232,7 +232,7 @@ def _diverges(*_args, **_kwargs):
     raise DivergedError(41, 2)
 
 
-class Stop(Exception):
+class _Stop(Exception):
     """Stands for whatever ends a process."""
 
 
@@ -242,10 +242,10 @@ def test_labels_so_far_are_kept_whatever_ends_it(sources, tasks, direct, tmp_pat
 
     def follow(progress):
         if progress.labels >= count[0]:
-            raise Stop
+            raise _Stop
 
     for count[0] in (1,):
-        with pytest.raises(Stop):
+        with pytest.raises(_Stop):
             label(out, tmp_path, tasks, sources, RECIPE, 7, Workers("cpu"), follow=follow)
         assert len(pd.read_parquet(out)) == count[0]
     label(out, tmp_path, tasks, sources, RECIPE, 7, Workers("cpu"))
@@ -293,7 +293,7 @@ def worker(sources, tmp_path, monkeypatch):
     files = [labelling.cache_file(path, None, tmp_path) for path in (sources.train, sources.test)]
     for part in ("rows", "checkpoints"):
         (tmp_path / part).mkdir()
-    trainer = Trainer(Study(RECIPE, 7, *files, images.sha256, tmp_path, 0.0), "cpu")
+    trainer = Trainer(LabellingStudy(RECIPE, 7, *files, images.sha256, tmp_path, 0.0), "cpu")
     trainer.ready()
     return trainer, tmp_path
 
@@ -434,7 +434,7 @@ def _trainers():
 def test_a_study_killed_twice_whose_worker_is_killed_too_loses_nothing(sources, tasks, tmp_path):
     recipe = replace(RECIPE, epochs=12)
     out, folder = tmp_path / "labels.parquet", study_folder(tmp_path / "labels.parquet", tmp_path)
-    described = json.dumps([{name: getattr(task, name) for name in Task.__slots__} for task in tasks])
+    described = json.dumps([{name: getattr(task, name) for name in LabellingTask.__slots__} for task in tasks])
     settings = json.dumps({"epochs": 12, "batch": 8, "precision": "fp32"})
 
     def rows():

@@ -15,18 +15,18 @@ from ray.exceptions import ActorDiedError, OutOfMemoryError, RayTaskError
 
 from gennape.errors import ServiceError, WorkspaceError
 from gennape.platform.labelling import pool as labelling_pool
-from gennape.platform.labelling.pool import TRIES, Pool, Study, WorkerAllocation, checkpoint_path
-from gennape.platform.labelling.rows import DONE, FAILED, Task, read_row, write_row
+from gennape.platform.labelling.pool import TRIES, LabellingStudy, Pool, WorkerAllocation, checkpoint_path
+from gennape.platform.labelling.rows import DONE, FAILED, LabellingTask, read_row, write_row
 from gennape.platform.labelling.training.failures import DeviceMemoryError
 from gennape.platform.labelling.training.network_training import TrainingResult
 from gennape.platform.labelling.training.recipe import Recipe
 
-TASKS = [Task("two_path", "{}", f"{n:032x}", 1, 0) for n in range(6)]
+TASKS = [LabellingTask("two_path", "{}", f"{n:032x}", 1, 0) for n in range(6)]
 OUTCOME = TrainingResult([50.0], None, 1.0, 1.0, "cpu", recorded=False)
 HERE = "here"
 
 
-class Trainer:
+class _Trainer:
     """Stands in for the worker: writes the row, once only."""
 
     def __init__(self, study, device):
@@ -105,8 +105,8 @@ def pool_of(monkeypatch, tmp_path_factory):
         ray = StandIn(random.Random(seed), troubles)  # noqa: S311
         monkeypatch.setattr(labelling_pool, "ray", ray)
         monkeypatch.setattr(labelling_pool, "alive_nodes", lambda: frozenset(ray.alive))
-        monkeypatch.setattr(labelling_pool, "Trainer", Trainer)
-        study = Study(Recipe(), 0, folder, None, "data", folder)
+        monkeypatch.setattr(labelling_pool, "Trainer", _Trainer)
+        study = LabellingStudy(Recipe(), 0, folder, None, "data", folder)
         notes = []
         return Pool(study, allocation or WorkerAllocation(2, "cpu"), notes.append), folder, ray, notes
 
@@ -225,6 +225,6 @@ def test_a_full_disk_ends_it_with_its_message_and_keeps_rows(pool_of):
 
 def test_a_workspace_that_is_not_shared_is_found_out(pool_of, monkeypatch):
     pool, _, _, _ = pool_of()
-    monkeypatch.setattr(Trainer, "train", lambda *_: None)
+    monkeypatch.setattr(_Trainer, "train", lambda *_: None)
     with pytest.raises(WorkspaceError, match="all machines share"):
         run(pool)

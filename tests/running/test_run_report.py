@@ -32,7 +32,7 @@ GENES = len(family("hiaml").genes)
 FILES = ["evaluations.parquet", "front.csv", "front.html", "front.json", "front.png"]
 
 
-class Stop(Exception):
+class _Stop(Exception):
     """Stands for whatever ends a process."""
 
 
@@ -53,12 +53,12 @@ def _searched(workspace: Path, name: str, generations: int | None, *, asynchrono
         assert [point["hash"] for point in points] == expected["hash"].tolist()
         assert sorted(path.name for path in (folder / "report").iterdir()) == FILES
         if record.generation + 1 == generations:
-            raise Stop
+            raise _Stop
 
     try:
         report.complete(run_search(config, folder, LocalIslands(config, SyntheticPredictor()), follow).front)
         set_status(folder, status="finished", reason="all 120 evaluations are done")
-    except Stop:
+    except _Stop:
         set_status(folder, status="running", reason="")
     return folder
 

@@ -29,11 +29,11 @@ from gennape.search_spaces.families.space import Gene
 from gennape.search_spaces.graphs.canonical import canonical_hashes
 
 
-class Stop(Exception):
+class _Stop(Exception):
     """Stands for whatever ends a process."""
 
 
-class Counting:
+class _Counting:
     """Predicts by formula and notes every network asked for; some accuracies may be spoilt."""
 
     def __init__(self, spoil=lambda accuracy: accuracy):
@@ -78,7 +78,7 @@ def run(config, folder, evaluator=None, on_generation=lambda _: None):
 def stop_after(generations):
     def follow(record):
         if record.generation + 1 == generations:
-            raise Stop
+            raise _Stop
 
     return follow
 
@@ -87,7 +87,7 @@ def stop_after(generations):
 @given(st.integers(1, 130), st.integers(1, 4), st.integers(8, 25), st.sampled_from(["nsga2", "random"]))
 def test_exactly_the_evaluations_asked_for(tmp_path_factory, evaluations, islands, population, searcher):
     config = small(evaluations=evaluations, islands=islands, population=population, searcher=searcher)
-    evaluator = Counting()
+    evaluator = _Counting()
     result = run(config, tmp_path_factory.mktemp("run"), evaluator)
     assert len(result.evaluations) == evaluations
     assert len(set(result.evaluations["hash"])) == evaluations
@@ -96,7 +96,7 @@ def test_exactly_the_evaluations_asked_for(tmp_path_factory, evaluations, island
 
 
 def test_one_island_never_predicts_a_network_twice(tmp_path):
-    evaluator = Counting()
+    evaluator = _Counting()
     run(small(islands=1), tmp_path / "run", evaluator)
     assert len(evaluator.hashes) == len(set(evaluator.hashes)) == 150
 
@@ -125,7 +125,7 @@ def test_front_is_mutually_non_dominated_and_covers_every_evaluation(tmp_path):
 @pytest.mark.parametrize("generations", [1, 2, 3])
 def test_continuing_after_any_generation_gives_the_same_search(tmp_path, generations):
     expected = run(small(), tmp_path / "whole")
-    with pytest.raises(Stop):
+    with pytest.raises(_Stop):
         run(small(), tmp_path / "cut", on_generation=stop_after(generations))
     resumed = run(small(), tmp_path / "cut")
     pd.testing.assert_frame_equal(resumed.front, expected.front)
@@ -141,15 +141,15 @@ def test_dying_between_shard_and_state_loses_nothing_that_was_recorded(tmp_path,
     def dies_the_third_time(*args):
         calls.append(args)
         if len(calls) == 3:
-            raise Stop
+            raise _Stop
         original(*args)
 
     monkeypatch.setattr(rounds_module, broken, dies_the_third_time)
-    with pytest.raises(Stop):
+    with pytest.raises(_Stop):
         run(small(), tmp_path / "cut")
     monkeypatch.undo()
     recorded = set(read_log(tmp_path / "cut", 4).hashes.tolist())
-    evaluator = Counting()
+    evaluator = _Counting()
     resumed = run(small(), tmp_path / "cut", evaluator)
     pd.testing.assert_frame_equal(resumed.evaluations, expected.evaluations)
     assert not recorded & set(evaluator.hashes), "what the log holds is not asked again"
@@ -237,16 +237,16 @@ def test_records_tell_the_progress(tmp_path):
 
 
 def test_a_space_with_nothing_new_left_ends_with_the_reason(tmp_path, monkeypatch):
-    class Tiny(HiAML):
+    class _Tiny(HiAML):
         name = "tiny"
         genes = (*(Gene(f"fixed {i}", BLOCKS, (0,)) for i in range(3)), Gene("free", BLOCKS))
 
-    monkeypatch.setattr(registry.REGISTRY, "_own", {"tiny": Tiny()})
+    monkeypatch.setattr(registry.REGISTRY, "_own", {"tiny": _Tiny()})
     config = small(space="tiny", patience=4)
     result = run(config, tmp_path / "run")
     assert len(result.evaluations) == 14
     assert result.reason.startswith("no new network in 4 generations after 14 of 150 evaluations: tiny is exhausted")
-    again = run(config, tmp_path / "run", evaluator=Counting(lambda _: pytest.fail("nothing is left to predict")))
+    again = run(config, tmp_path / "run", evaluator=_Counting(lambda _: pytest.fail("nothing is left to predict")))
     assert again.reason == result.reason
 
 
@@ -254,7 +254,7 @@ def test_networks_without_an_answer_are_kept_off_the_front_and_not_asked_again(t
     def spoil(accuracy):
         return np.where(np.arange(len(accuracy)) % 3 == 0, np.nan, accuracy)
 
-    evaluator = Counting(spoil)
+    evaluator = _Counting(spoil)
     result = run(small(islands=1), tmp_path / "run", evaluator)
     assert len(evaluator.hashes) == len(set(evaluator.hashes)) == 150
     unanswered = result.evaluations["accuracy"].isna()
@@ -266,22 +266,22 @@ def test_networks_without_an_answer_are_kept_off_the_front_and_not_asked_again(t
 
 def test_a_predictor_without_any_answer_ends_the_search(tmp_path):
     with pytest.raises(ServiceError, match=r"no finite accuracy for any of 20 networks of hiaml"):
-        run(small(), tmp_path / "run", Counting(lambda accuracy: accuracy * np.nan))
+        run(small(), tmp_path / "run", _Counting(lambda accuracy: accuracy * np.nan))
 
 
 def test_a_predictor_that_is_always_late_ends_the_search_as_such(tmp_path):
-    class Late:
+    class _Late:
         def predict(self, graphs):
             raise TimeoutError(f"of {len(graphs)}")
 
     with pytest.raises(ServiceError, match=r"no answer in time for 8 of 8 networks of hiaml.*add replicas") as raised:
-        run(small(islands=1, population=8), tmp_path / "run", Late())
+        run(small(islands=1, population=8), tmp_path / "run", _Late())
     assert "checkpoint" not in str(raised.value)
 
 
 @pytest.mark.parametrize("damage", ["state", "shard"])
 def test_a_damaged_run_is_reported(tmp_path, damage):
-    with pytest.raises(Stop):
+    with pytest.raises(_Stop):
         run(small(), tmp_path / "run", on_generation=stop_after(2))
     name = "state.npz" if damage == "state" else "evaluations/000001.parquet"
     (tmp_path / "run" / name).write_bytes(b"rubbish")

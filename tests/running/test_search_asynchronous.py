@@ -20,7 +20,7 @@ from gennape.platform.search.log import read_log
 from gennape.platform.search.searchers.testing import SyntheticPredictor
 
 
-class Stop(Exception):
+class _Stop(Exception):
     """Stands for whatever ends a process."""
 
 
@@ -92,7 +92,7 @@ def test_going_on_loses_nothing_that_was_recorded_and_records_nothing_twice(tmp_
     def dies(record):
         records.append(record)
         if len(records) == stop and broken in ("nothing", "state.npz"):
-            raise Stop
+            raise _Stop
 
     if broken in ("save_state", "write_shard"):
         original, calls = getattr(rounds_module, broken), []
@@ -100,11 +100,11 @@ def test_going_on_loses_nothing_that_was_recorded_and_records_nothing_twice(tmp_
         def dies_at_last(*args):
             calls.append(args)
             if len(calls) == stop:
-                raise Stop
+                raise _Stop
             original(*args)
 
         monkeypatch.setattr(rounds_module, broken, dies_at_last)
-    with pytest.raises(Stop):
+    with pytest.raises(_Stop):
         run_search(config, tmp_path, Shuffled(config, np.random.default_rng(0)), dies)
     monkeypatch.undo()
     if broken == "state.npz":
@@ -125,10 +125,10 @@ def test_an_island_that_had_stepped_never_begins_when_the_search_goes_on(tmp_pat
             return super().receive()
 
     def dies(_):
-        raise Stop
+        raise _Stop
 
     config = freely(islands=2)
-    with pytest.raises(Stop):
+    with pytest.raises(_Stop):
         run_search(config, tmp_path, FirstFirst(config, SyntheticPredictor()), dies)
     check(config, tmp_path, run_search(config, tmp_path, LocalIslands(config, SyntheticPredictor())))
 
@@ -146,13 +146,13 @@ def test_nobody_waits_for_a_straggler(tmp_path):
 def test_elites_arrive_and_news_is_heard_once(tmp_path):
     config, heard, guests = freely(), {i: [] for i in range(3)}, []
 
-    class Listening(Shuffled):
+    class _Listening(Shuffled):
         def advance(self, island, task, news):
             heard[island] += news.digests.tolist()
             guests.append((island, task.generation, set(task.immigrants.island.tolist())))
             return super().advance(island, task, news)
 
-    run_search(config, tmp_path, Listening(config, np.random.default_rng(0)))
+    run_search(config, tmp_path, _Listening(config, np.random.default_rng(0)))
     log = read_log(tmp_path, 4)
     for island, digests in heard.items():
         assert len(digests) == len(set(digests))

@@ -20,11 +20,11 @@ SPACE = family("hiaml")
 TWINS = search_config(space="hiaml", evaluations=60, population=20, islands=2)
 
 
-class Stop(Exception):
+class _Stop(Exception):
     """Stands for whatever ends a process."""
 
 
-class Late:
+class _Late:
     """Never answers about one network in time."""
 
     def __init__(self, digest):
@@ -52,7 +52,7 @@ class Twins(LocalIslands):
                 self.islands[i].searcher.rng.bit_generator.state = same
 
     def advance(self, island, task, news):
-        first = Late(self.bad()) if (island, task.generation) == (self.late, 0) else self.evaluator
+        first = _Late(self.bad()) if (island, task.generation) == (self.late, 0) else self.evaluator
         self.islands[island].evaluator = first
         step = super().advance(island, task, news)
         self.told[island, task.generation] = {key: array.tolist() for key, array in step.state.items()}
@@ -75,10 +75,10 @@ def test_an_answer_that_one_island_got_is_everyones_and_outlives_a_kill(tmp_path
     assert "TIMEOUT" in (tmp_path / "whole" / "failures.jsonl").read_text()  # it was late, and that is not hidden
 
     def die(*_):
-        raise Stop
+        raise _Stop
 
     monkeypatch.setattr(rounds_module, "save_state", die)
-    with pytest.raises(Stop):
+    with pytest.raises(_Stop):
         run_search(TWINS, tmp_path / "cut", Twins(late))
     monkeypatch.undo()
     resumed = Twins(late)

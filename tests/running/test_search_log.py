@@ -42,7 +42,7 @@ SPACE = family("hiaml")
 FIELDS = tuple(Evaluations.__dataclass_fields__)
 
 
-class Stop(Exception):
+class _Stop(Exception):
     """Stands for whatever ends a process."""
 
 
@@ -142,9 +142,9 @@ def test_a_log_that_is_not_the_states_is_refused(tmp_path):
 
     def stop(record):
         if record.generation == 1:
-            raise Stop
+            raise _Stop
 
-    with pytest.raises(Stop):
+    with pytest.raises(_Stop):
         run_search(config, tmp_path, LocalIslands(config, SyntheticPredictor()), stop)
     content = shard(tmp_path, 1).read_bytes()
     shard(tmp_path, 1).unlink()
@@ -323,9 +323,9 @@ def test_a_run_of_an_older_version_is_continued(tmp_path):
 
     def stop(record):
         if record.generation == 2:
-            raise Stop
+            raise _Stop
 
-    with pytest.raises(Stop):
+    with pytest.raises(_Stop):
         run_search(config, tmp_path, LocalIslands(config, SyntheticPredictor()), stop)
     searchers = load_state(tmp_path, config, 4).searchers
     arrays = {f"{i}/{key}": array for i, searcher in enumerate(searchers) for key, array in searcher.items()}

@@ -79,10 +79,10 @@ def test_nsga2_finds_the_corners_that_random_search_misses():
 
 
 def test_a_population_that_fills_its_space_asks_nothing_more_and_lives_on():
-    class Tiny(type(family("hiaml"))):
+    class _Tiny(type(family("hiaml"))):
         genes = family("hiaml").genes[:1]
 
-    nsga2 = NSGA2(Tiny(), 2, 14, np.random.default_rng(0))
+    nsga2 = NSGA2(_Tiny(), 2, 14, np.random.default_rng(0))
     for _ in range(8):
         genomes = nsga2.ask()
         nsga2.tell(genomes, np.stack([genomes[:, 0], -genomes[:, 0]], axis=1).astype(float))

@@ -55,7 +55,7 @@ def test_too_many_networks_and_too_many_nodes() -> None:
         assert (answer.status_code, "more than the 20 that are taken" in answer.text) == (422, True), answer.text
 
 
-class Held:
+class _Held:
     """A predictor that answers when it is let go, and knows what became of each request."""
 
     def __init__(self) -> None:
@@ -74,7 +74,7 @@ class Held:
 
 def test_beyond_the_queue_requests_are_told_when_to_come_again() -> None:
     async def press() -> None:
-        held = Held()
+        held = _Held()
         service = service_of(held)
         api = create_api(service)
         inside = [asyncio.create_task(request(api, "POST", "/predict", json=ONE)) for _ in range(2)]
@@ -97,7 +97,7 @@ def test_beyond_the_queue_requests_are_told_when_to_come_again() -> None:
 
 def test_a_late_answer_is_504_and_given_up() -> None:
     async def wait() -> None:
-        held = Held()
+        held = _Held()
         service = service_of(held, limits=replace(LIMITS, timeout_s=0.2))
         answer = await request(create_api(service), "POST", "/predict", json=ONE)
         assert (answer.status_code, "no answer within 0.2 s" in answer.text) == (504, True)
@@ -119,7 +119,7 @@ def test_a_slow_body_is_408() -> None:
 
 def test_what_nobody_waits_for_is_given_up() -> None:
     async def leave() -> None:
-        held = Held()
+        held = _Held()
         service = service_of(held)
         body = json.dumps(ONE).encode()
         messages = [{"type": "http.request", "body": body, "more_body": False}]

@@ -15,7 +15,7 @@ import ray
 import gennape
 from gennape.errors import WorkspaceError
 from gennape.platform.cluster.connection import local_ray
-from gennape.platform.tracking.journal import Journal, Record, write_record
+from gennape.platform.tracking.journal import Journal, JournalRecord, write_record
 from gennape.platform.tracking.resend import resend_pending
 from gennape.platform.tracking.store import open_store, provenance, store_uri
 from gennape.platform.tracking.tracker import track
@@ -212,7 +212,7 @@ def test_what_a_killed_run_left_is_sent_before_what_follows(workspace: Path) -> 
     """The journal as a driver leaves it that is killed in the middle of a line."""
     folder = workspace / "tracking" / "killed"
     folder.mkdir(parents=True)
-    write_record(folder, Record(None, "token"))
+    write_record(folder, JournalRecord(None, "token"))
     journal = Journal(folder)
     journal.append({"start": "killed", "parameters": {"seed": "3"}, "tags": {}, "time": 1000})
     for step in range(3):

@@ -18,8 +18,8 @@ from gennape.platform.search.island_metrics import island_metrics
 from gennape.platform.tracking import journal as tracking_journal
 from gennape.platform.tracking.journal import (
     Journal,
+    JournalRecord,
     Offset,
-    Record,
     clear,
     entries,
     journal_folder,
@@ -113,8 +113,8 @@ def test_a_folder_is_of_one_process_at_a_time_and_says_whose(tmp_path: Path) -> 
     with lock_journal(folder), pytest.raises(WorkspaceError, match="pretrain-1"), lock_journal(folder):
         pass
     assert read_record(folder) is None
-    write_record(folder, Record("http://host", "token", "id"))
-    assert read_record(folder) == Record("http://host", "token", "id")
+    write_record(folder, JournalRecord("http://host", "token", "id"))
+    assert read_record(folder) == JournalRecord("http://host", "token", "id")
 
 
 def test_journals_are_found_in_runs_and_beside_them(tmp_path: Path) -> None:
@@ -151,7 +151,7 @@ def _finished(workspace: Path, name: str) -> Path:
     """The journal of a run that MLflow has taken wholly."""
     folder = journal_folder(workspace, name)
     with lock_journal(folder):
-        write_record(folder, Record(None, "token", "id"))
+        write_record(folder, JournalRecord(None, "token", "id"))
         journal = Journal(folder)
         journal.append({"end": "FINISHED"})
         journal.close()

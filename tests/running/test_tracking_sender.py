@@ -13,7 +13,7 @@ from gennape.errors import CheckpointError, WorkspaceError
 from gennape.platform.tracking import model as registered_model
 from gennape.platform.tracking.journal import (
     Journal,
-    Record,
+    JournalRecord,
     journal_folder,
     lock_journal,
     read_record,
@@ -52,8 +52,8 @@ def _sent(workspace: Path, entries: Sequence[dict[str, Any]], run_id: str | None
     """Entries more in the journal of the run, and all of it sent, by a process of its own."""
     folder = journal_folder(workspace, "label-1")
     folder.mkdir(parents=True, exist_ok=True)
-    record = read_record(folder) or Record(None, "token")
-    write_record(folder, Record(record.server, record.token, run_id or record.run_id))
+    record = read_record(folder) or JournalRecord(None, "token")
+    write_record(folder, JournalRecord(record.server, record.token, run_id or record.run_id))
     journal = Journal(folder)
     for entry in entries:
         journal.append({**entry, "time": int(time.time() * 1000)})
@@ -122,7 +122,7 @@ def test_no_run_is_begun_anew_at_a_server_that_may_be_another(tmp_path: Path, mo
     elsewhere.mkdir()
     monkeypatch.setattr("gennape.platform.tracking.sender.open_store", lambda *_: open_store(elsewhere))
     folder = _sent(tmp_path, [START]).folder
-    write_record(folder, Record("http://host:5000", "token", "f" * 32))
+    write_record(folder, JournalRecord("http://host:5000", "token", "f" * 32))
     with pytest.raises(WorkspaceError, match=r"no MLflow run f+ at http://host:5000 .*--tracking-uri"):
         _sent(tmp_path, [START])
     assert list(_runs(elsewhere)) == ["label-1"]

@@ -34,7 +34,7 @@ from gennape.platform.tracking.resend import resend_pending
 from gennape.platform.tracking.store import ENVIRONMENT, Credentials, open_store, server_address
 from gennape.platform.tracking.tracker import track
 from gennape.platform.training import tuning
-from gennape.platform.training.trial import Epochs, Settings, Study
+from gennape.platform.training.trial import Epochs, Settings, TuningStudy
 from gennape.platform.workspace.ports import claim_port
 from gennape.predictors.encoder.encoder import EncoderConfig, GraphEncoder
 from gennape.predictors.model.checkpoint import load_checkpoint, save_encoder, shipped_checkpoint
@@ -149,7 +149,7 @@ def test_a_tuning_is_one_run_however_often_it_goes_on(
     """Nothing is trained: each trial is judged better than those before it. The first call is over at once."""
     server.start()
 
-    def measured(study: Study, *_: Any) -> list[str]:
+    def measured(study: TuningStudy, *_: Any) -> list[str]:
         for trial in range(len(study.trials)):
             study.result_path(trial, 1).write_text(json.dumps({"srcc": trial / 10, "mae": 1.0, "seconds": 1.0}))
         return []
@@ -158,7 +158,7 @@ def test_a_tuning_is_one_run_however_often_it_goes_on(
     out = tmp_path / "tuned.json"
     for widths in ((64, 96), (64, 96, 128)):
         trials = tuple(Settings(hidden=width) for width in widths)
-        study = Study(tuning.tuning_folder(out, tmp_path), trials, Epochs(), 1, 128, 0)
+        study = TuningStudy(tuning.tuning_folder(out, tmp_path), trials, Epochs(), 1, 128, 0)
         rows: Any = None
         tuning.tune_settings(out, tmp_path, {"data": "x"}, study, rows, server=server.address)
     client, experiment = open_store(tmp_path, server.address)

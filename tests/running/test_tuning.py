@@ -27,7 +27,16 @@ from gennape.jobs import tune as verb
 from gennape.jobs.cli import app
 from gennape.platform.tracking.tracker import open_store
 from gennape.platform.training import tuning
-from gennape.platform.training.trial import CONFIG, NAMES, RESULTS, Epochs, Settings, Study, draw_settings, measure
+from gennape.platform.training.trial import (
+    CONFIG,
+    NAMES,
+    RESULTS,
+    Epochs,
+    Settings,
+    TuningStudy,
+    draw_settings,
+    measure,
+)
 from gennape.platform.training.tuning import tuning_folder
 from gennape.predictors.encoder import pretraining
 from gennape.predictors.model.checkpoint import provenance_of
@@ -156,7 +165,7 @@ def test_only_trials_that_are_given_a_gpu_compute_on_one(tmp_path, monkeypatch, 
     monkeypatch.setattr(tune, "with_parameters", partial)
     monkeypatch.setattr(tune, "with_resources", lambda trial, _: trials.append(trial))
     monkeypatch.setattr(tune, "Tuner", lambda *_, **__: None)
-    study = Study(tmp_path, (Settings(),), Epochs(), 1, 16, 0)
+    study = TuningStudy(tmp_path, (Settings(),), Epochs(), 1, 16, 0)
     (tmp_path / CONFIG).write_text("{}")
     tuning._tuner(study, SimpleNamespace(graphs=None, spectra=None), gpus, None)
     with pytest.raises(Stopped, match=device):
@@ -167,7 +176,7 @@ def test_settings_are_written_with_what_they_were_found_for(tmp_path):
     """In options of the verbs, which are all there are of these kinds."""
     import typer
 
-    study = Study(tmp_path / "ws", (Settings(), Settings(hidden=96)), Epochs(5, 7, 2, 3, 4), 1, 16, 0, 91.5)
+    study = TuningStudy(tmp_path / "ws", (Settings(), Settings(hidden=96)), Epochs(5, 7, 2, 3, 4), 1, 16, 0, 91.5)
     (study.folder / RESULTS).mkdir(parents=True)
     (study.folder / CONFIG).write_text("{}")
     for trial in range(2):
@@ -198,7 +207,7 @@ def test_tunings_that_begin_in_one_second_are_runs_of_different_names(tmp_path, 
     monkeypatch.setattr(time, "strftime", lambda _: "20260101-000000")
     for name in ("first", "second"):
         out = tmp_path / f"{name}.json"
-        study = Study(tuning_folder(out, tmp_path), (Settings(),), Epochs(), 1, 16, 0)
+        study = TuningStudy(tuning_folder(out, tmp_path), (Settings(),), Epochs(), 1, 16, 0)
         with pytest.raises(InterruptedError):
             tuning.tune_settings(out, tmp_path, {}, study, None)
     assert names == ["tune-20260101-000000", "tune-20260101-000000-2"]
@@ -209,7 +218,7 @@ def test_a_place_that_cannot_be_written_is_refused_before_the_first_trial(tmp_pa
     monkeypatch.setattr(tuning, "local_ray", None)
     (tmp_path / "file").touch()
     (tmp_path / "folder").mkdir()
-    study = Study(tuning_folder(tmp_path / out, tmp_path), (Settings(),), Epochs(), 1, 16, 0)
+    study = TuningStudy(tuning_folder(tmp_path / out, tmp_path), (Settings(),), Epochs(), 1, 16, 0)
     with pytest.raises(WorkspaceError, match="give another --out"):
         tuning.tune_settings(tmp_path / out, tmp_path, {}, study, None)
 

@@ -35,7 +35,7 @@ class Site:
 
 
 def handler(site: Site) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
+    class _Handler(BaseHTTPRequestHandler):
         def log_message(self, *_: Any) -> None:
             """Quiet."""
 
@@ -65,7 +65,7 @@ def handler(site: Site) -> type[BaseHTTPRequestHandler]:
             same = self.headers.get("If-Range") in (None, site.tag)
             return int(asked[1]) if asked and same and site.ranges else None
 
-    return Handler
+    return _Handler
 
 
 @pytest.fixture

@@ -154,7 +154,7 @@ def test_an_object_of_another_class_is_refused_with_its_name_and_place() -> None
 def _runs(marker: Path) -> list[Any]:
     """Objects whose pickles make Python create ``marker``."""
 
-    class Call:
+    class _Call:
         def __init__(self, function: Callable[..., Any], *args: Any) -> None:
             self.reduced = (function, args)
 
@@ -163,14 +163,14 @@ def _runs(marker: Path) -> list[Any]:
 
     touch = f"open({str(marker)!r}, 'w').close()"
     return [
-        Call(os.system, f"touch {marker}"),
-        Call(exec, touch),
-        Call(eval, f"exec({touch!r})"),
-        Call(getattr, "text", "upper"),
-        Call(__import__, "antigravity"),
-        Call(os.mkdir, str(marker)),
-        Call(io.open, str(marker), "w"),
-        Call(np.load, "x"),
+        _Call(os.system, f"touch {marker}"),
+        _Call(exec, touch),
+        _Call(eval, f"exec({touch!r})"),
+        _Call(getattr, "text", "upper"),
+        _Call(__import__, "antigravity"),
+        _Call(os.mkdir, str(marker)),
+        _Call(io.open, str(marker), "w"),
+        _Call(np.load, "x"),
     ]
 
 

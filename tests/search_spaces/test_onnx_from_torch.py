@@ -44,7 +44,7 @@ class Maps(nn.Module):
         return F.silu(F.pad(x, (0, 1, 0, 1))).flatten(1)
 
 
-class Attention(nn.Module):
+class _Attention(nn.Module):
     """One block of a vision transformer, with a token for the class and learnt places."""
 
     def __init__(self) -> None:
@@ -80,7 +80,7 @@ class Numbers(nn.Module):
 
 
 @pytest.mark.parametrize("optimize", [False, True])
-@pytest.mark.parametrize("make", [Maps, Attention, Numbers])
+@pytest.mark.parametrize("make", [Maps, _Attention, Numbers])
 def test_a_module_is_the_same_from_either_side(make: type[nn.Module], optimize: bool, tmp_path: Path) -> None:
     """The optimiser folds what it can, which the graph must not show but for normalisations."""
     path, module = tmp_path / "model.onnx", make().eval()
@@ -94,7 +94,7 @@ def test_a_module_is_the_same_from_either_side(make: type[nn.Module], optimize: 
     assert imported.others == traced.others
     graphs = pack([imported.graph, traced.graph])
     assert len({*cost.macs(graphs).tolist()}) == 1
-    if make is Attention or not optimize:
+    if make is _Attention or not optimize:
         assert len({*canonical_hashes(graphs)}) == 1
 
 

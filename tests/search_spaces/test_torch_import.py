@@ -351,7 +351,7 @@ def test_shared_layers_count_once_and_their_uses_are_told() -> None:
 
 
 def test_a_module_that_counts_its_calls_counts_none_of_the_tracing() -> None:
-    class Counting(nn.Module):
+    class _Counting(nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.conv = nn.Conv2d(IMAGE[0], 8, 3)
@@ -362,6 +362,6 @@ def test_a_module_that_counts_its_calls_counts_none_of_the_tracing() -> None:
             x = self.conv(x)
             return x.mean((2, 3)) * (2 if float(x.mean()) > 100 else 1)  # it asks for a number, so it really runs
 
-    module = Counting()
+    module = _Counting()
     assert trace(module, IMAGE).took_numbers
     assert module.calls.item() == 0

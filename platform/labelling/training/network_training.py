@@ -51,7 +51,7 @@ class TrainingResult:
 
 
 @dataclass(slots=True)
-class Progress:
+class TrainingProgress:
     """How far a training has come."""
 
     validation: list[float] = field(default_factory=list)
@@ -144,7 +144,7 @@ class NetworkTraining:
         self._step, self._first, self._part, self._right = (
             torch.zeros(1, dtype=torch.int64, device=device) for _ in range(4)
         )
-        self.progress = Progress()
+        self.progress = TrainingProgress()
         self._run: Callable[[], None] | None = None
         self._validate: Callable[[], None] | None = None
 
@@ -281,7 +281,7 @@ class NetworkTraining:
                 if metadata.get("training") != json.dumps(self._identity(), sort_keys=True):
                     raise CheckpointError(f"{path} is of another network, recipe, seed or images; remove it")
                 state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no mapping)
-            self.progress = Progress(**json.loads(metadata["progress"]))
+            self.progress = TrainingProgress(**json.loads(metadata["progress"]))
             for name, value in self.tensors().items():
                 value.copy_(state[name])
         except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:

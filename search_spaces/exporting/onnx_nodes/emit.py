@@ -14,14 +14,14 @@ from gennape.search_spaces.graphs.graph import Column
 from gennape.search_spaces.graphs.module import output_padding
 from gennape.search_spaces.graphs.operations import learnt_shape, permutation
 from gennape.search_spaces.graphs.ops import Op
-from gennape.search_spaces.graphs.plan import Step
+from gennape.search_spaces.graphs.plan import PlanStep
 
 
-def _window(step: Step) -> dict[str, Any]:
+def _window(step: PlanStep) -> dict[str, Any]:
     return {"kernel_shape": step.pair(Column.KERNEL_H), "strides": step.pair(Column.STRIDE_H)}
 
 
-def _conv(e: Emitter, step: Step, xs: list[str]) -> str:
+def _conv(e: Emitter, step: PlanStep, xs: list[str]) -> str:
     pads, dilations, group = step.pair(Column.PAD_H) * 2, step.pair(Column.DILATION_H), step.row[Column.GROUPS]
     extra = {"output_padding": output_padding(step)} if step.op is Op.CONVTRANSPOSE else {}
     op = "ConvTranspose" if extra else "Conv"
@@ -29,7 +29,7 @@ def _conv(e: Emitter, step: Step, xs: list[str]) -> str:
     return e.emit(op, xs, step.name, **_window(step), pads=pads, dilations=dilations, group=group, **extra)
 
 
-def _linear(e: Emitter, step: Step, xs: list[str]) -> str:
+def _linear(e: Emitter, step: PlanStep, xs: list[str]) -> str:
     if step.flat:
         return e.emit("Gemm", [*xs, *e.weights(step, "weight", "bias")], step.name, transB=1)
     matrix = e.constant(f"{step.name}.weight", e.state[f"{step.name}.weight"].T)
@@ -42,7 +42,7 @@ def _linear(e: Emitter, step: Step, xs: list[str]) -> str:
     return e.by_pixel(step, xs[0], product)
 
 
-def _batchnorm(e: Emitter, step: Step, xs: list[str]) -> str:
+def _batchnorm(e: Emitter, step: PlanStep, xs: list[str]) -> str:
     learnt = e.weights(step, "weight", "bias")
     if not learnt:
         c = step.row[Column.C_OUT]
@@ -51,7 +51,7 @@ def _batchnorm(e: Emitter, step: Step, xs: list[str]) -> str:
     return e.emit("BatchNormalization", xs, step.name, epsilon=step.scalar)
 
 
-def _layernorm(e: Emitter, step: Step, xs: list[str]) -> str:
+def _layernorm(e: Emitter, step: PlanStep, xs: list[str]) -> str:
     learnt = e.weights(step, "weight", "bias")
     axis = -1 if step.row[Column.AXIS] == 0 else -3
 
@@ -66,7 +66,7 @@ def _layernorm(e: Emitter, step: Step, xs: list[str]) -> str:
     return e.by_pixel(step, xs[0], norm) if axis == -1 else norm(xs[0], step.name)
 
 
-def _normalised(e: Emitter, step: Step, x: str, name: str, learnt: list[str], axes: list[int]) -> str:
+def _normalised(e: Emitter, step: PlanStep, x: str, name: str, learnt: list[str], axes: list[int]) -> str:
     """Layer normalisation without the operator: opsets before 17, or nothing learnt."""
     taken = [e.whole(f"last{len(axes)}", axes)] if e.opset >= 18 else []
     attributes = {} if taken else {"axes": axes}
@@ -81,7 +81,7 @@ def _normalised(e: Emitter, step: Step, x: str, name: str, learnt: list[str], ax
     return ratio
 
 
-def _groupnorm(e: Emitter, step: Step, xs: list[str]) -> str:
+def _groupnorm(e: Emitter, step: PlanStep, xs: list[str]) -> str:
     """Instance normalisation of reshaped groups: before opset 21 there is no operator that scales each channel."""
     groups, name = step.row[Column.GROUPS], step.name
     neutral = [e.filled(f"{name}_ones", groups, 1.0), e.filled(f"{name}_zeros", groups, 0.0)]
@@ -95,13 +95,13 @@ def _groupnorm(e: Emitter, step: Step, xs: list[str]) -> str:
     return e.emit("Add", [scaled, bias], name)
 
 
-def _learnt(e: Emitter, step: Step, xs: list[str]) -> str:
+def _learnt(e: Emitter, step: PlanStep, xs: list[str]) -> str:
     tensor = e.state[f"{step.name}.weight"].reshape(learnt_shape(step.row)) if step.row[Column.KIND] else step.scalar
     name = e.constant(f"{step.name}.weight", tensor)
     return e.emit("Mul" if step.op is Op.SCALE else "Add", [xs[0], name], step.name)
 
 
-def _extend(e: Emitter, step: Step, xs: list[str]) -> str:
+def _extend(e: Emitter, step: PlanStep, xs: list[str]) -> str:
     axis, name = step.row[Column.AXIS], step.name
     tensor = e.constant(f"{name}.weight", e.state[f"{name}.weight"][None])
     whole = e.emit("Shape", xs, f"{name}_whole")
@@ -112,14 +112,14 @@ def _extend(e: Emitter, step: Step, xs: list[str]) -> str:
     return e.emit("Concat", parts, name, axis=axis + 1)
 
 
-def _leakyrelu(e: Emitter, step: Step, xs: list[str]) -> str:
+def _leakyrelu(e: Emitter, step: PlanStep, xs: list[str]) -> str:
     if not step.row[Column.PARAMS]:
         return e.emit("LeakyRelu", xs, step.name, alpha=step.scalar)
     slope = e.constant(f"{step.name}.weight", e.state[f"{step.name}.weight"].reshape(-1, 1, 1))
     return e.emit("PRelu", [*xs, slope], step.name)
 
 
-def _pool(e: Emitter, step: Step, xs: list[str]) -> str:
+def _pool(e: Emitter, step: PlanStep, xs: list[str]) -> str:
     """A pool with the padding that its windows reach, so that no rounding rule of the reader matters."""
     row, (ph, pw), (h, w) = step.row, step.pair(Column.PAD_H), step.pair(Column.H_OUT)
     if step.op is Op.AVGPOOL and row[Column.COUNT_PAD]:
@@ -140,7 +140,7 @@ def _span(row: tuple[int, ...], axis: int) -> int:
     return row[Column.H_IN + axis] + 2 * row[Column.PAD_H + axis] - row[Column.KERNEL_H + axis]
 
 
-def _gelu(e: Emitter, step: Step, xs: list[str]) -> str:
+def _gelu(e: Emitter, step: PlanStep, xs: list[str]) -> str:
     """x · (1 + curve) / 2, where before opset 20 there is no operator."""
     x, name, tanh = xs[0], step.name, step.row[Column.KIND]
     if e.opset >= 20:
@@ -161,15 +161,15 @@ def _gelu(e: Emitter, step: Step, xs: list[str]) -> str:
     return e.emit("Mul", [half, shifted], name)
 
 
-def _swish(e: Emitter, step: Step, xs: list[str]) -> str:
+def _swish(e: Emitter, step: PlanStep, xs: list[str]) -> str:
     return e.emit("Mul", [xs[0], e.emit("Sigmoid", xs, f"{step.name}_gate")], step.name)
 
 
-def _relu6(e: Emitter, step: Step, xs: list[str]) -> str:
+def _relu6(e: Emitter, step: PlanStep, xs: list[str]) -> str:
     return e.emit("Clip", [xs[0], e.constant("relu6_min", 0.0), e.constant("relu6_max", 6.0)], step.name)
 
 
-def _softmax(e: Emitter, step: Step, xs: list[str]) -> str:
+def _softmax(e: Emitter, step: PlanStep, xs: list[str]) -> str:
     if step.row[Column.KIND]:
         rows, columns = step.pair(Column.H_OUT)
         mask = e.constant(f"causal{rows}x{columns}", np.triu(np.full((rows, columns), -np.inf), 1))
@@ -177,17 +177,17 @@ def _softmax(e: Emitter, step: Step, xs: list[str]) -> str:
     return e.emit("Softmax", xs, step.name, axis=step.row[Column.AXIS] + 1)
 
 
-def _matmul(e: Emitter, step: Step, xs: list[str]) -> str:
+def _matmul(e: Emitter, step: PlanStep, xs: list[str]) -> str:
     right = e.emit("Transpose", xs[1:], f"{step.name}_turned", perm=[0, 1, 3, 2]) if step.row[Column.KIND] else xs[1]
     return e.emit("MatMul", [xs[0], right], step.name)
 
 
-def _plain(op: str, **attributes: Any) -> Callable[[Emitter, Step, list[str]], str]:
+def _plain(op: str, **attributes: Any) -> Callable[[Emitter, PlanStep, list[str]], str]:
     return lambda e, step, xs: e.emit(op, xs, step.name, **attributes)
 
 
 #: The ONNX nodes of an operation: (emitter, step, names of inputs) -> name of the result.
-EMIT: dict[Op, Callable[[Emitter, Step, list[str]], str]] = {
+EMIT: dict[Op, Callable[[Emitter, PlanStep, list[str]], str]] = {
     Op.INPUT: lambda _e, _step, _xs: "image",
     Op.OUTPUT: lambda e, _step, xs: e.emit("Identity", xs, "result"),
     Op.CONV: _conv,

@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from gennape.search_spaces.graphs.plan import Step
+from gennape.search_spaces.graphs.plan import PlanStep
 
 _PIXELS_LAST, _CHANNELS_FIRST = [0, 2, 3, 1], [0, 3, 1, 2]
 
@@ -49,7 +49,7 @@ class Emitter:
         """Add a tensor of whole numbers: sizes, places, axes."""
         return self.constant(name, values, np.int64)
 
-    def weights(self, step: Step, *parts: str) -> list[str]:
+    def weights(self, step: PlanStep, *parts: str) -> list[str]:
         """Tensors of the step's layer, those that it has."""
         named = [(f"{step.name}.{part}", self.state.get(f"{step.name}.{part}")) for part in parts]
         return [self.constant(name, values) for name, values in named if values is not None]
@@ -66,7 +66,7 @@ class Emitter:
             total = self.emit(op, [total, value], output if i == len(inputs) else f"{output}_part{i}")
         return total if len(inputs) > 1 else self.emit("Identity", inputs, output)
 
-    def by_pixel(self, step: Step, x: str, inner: Callable[[str, str], str]) -> str:
+    def by_pixel(self, step: PlanStep, x: str, inner: Callable[[str, str], str]) -> str:
         """An operation on the last axis, applied to the channels."""
         moved = self.emit("Transpose", [x], f"{step.name}_pixels", perm=_PIXELS_LAST)
         return self.emit("Transpose", [inner(moved, f"{step.name}_inner")], step.name, perm=_CHANNELS_FIRST)

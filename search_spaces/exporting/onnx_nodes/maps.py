@@ -9,10 +9,10 @@ import numpy as np
 from gennape.search_spaces.exporting.onnx_nodes.emitter import Emitter
 from gennape.search_spaces.graphs.graph import Column
 from gennape.search_spaces.graphs.operations import PAD_MODES, RESIZE_MODES
-from gennape.search_spaces.graphs.plan import Step
+from gennape.search_spaces.graphs.plan import PlanStep
 
 
-def cut(e: Emitter, step: Step, xs: list[str]) -> str:
+def cut(e: Emitter, step: PlanStep, xs: list[str]) -> str:
     """A window of channels and pixels."""
     row = step.row
     starts, steps = row[Column.OFFSET_C : Column.OFFSET_W + 1], (1, *step.pair(Column.STRIDE_H))
@@ -23,7 +23,7 @@ def cut(e: Emitter, step: Step, xs: list[str]) -> str:
     return e.emit("Slice", [*xs, *bounds, e.whole("map_axes", [1, 2, 3]), *jumps], step.name)
 
 
-def pad(e: Emitter, step: Step, xs: list[str]) -> str:
+def pad(e: Emitter, step: PlanStep, xs: list[str]) -> str:
     """Channels, rows and columns around a map."""
     row, mode = step.row, PAD_MODES[step.row[Column.KIND]]
     before = row[Column.OFFSET_C : Column.OFFSET_W + 1]
@@ -36,7 +36,7 @@ def pad(e: Emitter, step: Step, xs: list[str]) -> str:
     return e.emit("Pad", [*xs, pads], step.name, mode="edge" if mode == "replicate" else mode)
 
 
-def _wrapped(e: Emitter, step: Step, x: str, before: tuple[int, ...], after: list[int]) -> str:
+def _wrapped(e: Emitter, step: PlanStep, x: str, before: tuple[int, ...], after: list[int]) -> str:
     """Circular padding as pieces of the map put before and behind it: the mode is new in opset 19."""
     for axis in (0, 1, 2) if before[0] or after[0] else (1, 2):
         size, name = step.row[Column.C_IN + axis], f"{step.name}_axis{axis}"
@@ -64,7 +64,7 @@ _RESIZE: dict[str, dict[str, Any]] = {
 }
 
 
-def resize(e: Emitter, step: Step, xs: list[str]) -> str:
+def resize(e: Emitter, step: PlanStep, xs: list[str]) -> str:
     """Interpolation by PyTorch's rules."""
     mode, size = RESIZE_MODES[step.row[Column.KIND]], step.pair(Column.H_OUT)
     if mode == "area":
@@ -78,7 +78,7 @@ def resize(e: Emitter, step: Step, xs: list[str]) -> str:
     return e.emit("Resize", [*xs, "", "", sizes], step.name, **_RESIZE[mode])
 
 
-def _area(e: Emitter, step: Step, x: str) -> str:
+def _area(e: Emitter, step: PlanStep, x: str) -> str:
     """Means of areas as products with two fixed matrices: no operator of ONNX does it."""
     rows, columns = (_shares(step.row[Column.H_IN + i], step.row[Column.H_OUT + i]) for i in range(2))
     half = e.emit("MatMul", [x, e.constant(f"{step.name}_columns", columns.T)], f"{step.name}_half")
@@ -94,13 +94,13 @@ def _shares(size: int, out: int) -> np.ndarray[Any, np.dtype[np.float64]]:
     return shares
 
 
-def reshape(e: Emitter, step: Step, xs: list[str]) -> str:
+def reshape(e: Emitter, step: PlanStep, xs: list[str]) -> str:
     """The same numbers in another shape."""
     shape = e.whole(f"{step.name}_shape", [0, *step.row[Column.C_OUT : Column.W_OUT + 1]])
     return e.emit("Reshape", [*xs, shape], step.name)
 
 
-def space_to_depth(e: Emitter, step: Step, xs: list[str]) -> str:
+def space_to_depth(e: Emitter, step: PlanStep, xs: list[str]) -> str:
     """The operator of ONNX puts blocks outermost in the channels, PyTorch and the graph put channels outermost."""
     (c, h, w), block = step.row[Column.C_IN : Column.W_IN + 1], step.row[Column.KERNEL_H]
     split = e.whole(f"{step.name}_split", [0, c, h // block, block, w // block, block])

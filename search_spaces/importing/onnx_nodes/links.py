@@ -26,7 +26,7 @@ def is_whole(node: OnnxNode | None) -> bool:
     return node is not None and not node.domain and len(node.inputs) >= (2 if node.op in _TWO else 1)
 
 
-class Links:
+class OnnxLinks:
     """Who makes and who takes each value."""
 
     def __init__(self, nodes: list[OnnxNode], constants: dict[str, Constant], output: str) -> None:

@@ -13,7 +13,7 @@ from gennape.errors import InvalidGraphError
 from gennape.search_spaces.importing.decimals import shortest
 from gennape.search_spaces.importing.onnx_nodes.dimensions import whole_numbers
 from gennape.search_spaces.importing.onnx_nodes.file import Constant
-from gennape.search_spaces.importing.onnx_nodes.links import Links, close, is_whole, other
+from gennape.search_spaces.importing.onnx_nodes.links import OnnxLinks, close, is_whole, other
 from gennape.search_spaces.importing.onnx_nodes.network import OnnxNode
 
 #: Domain of the operators made here, so that no file can name them.
@@ -26,7 +26,7 @@ _Found = tuple[list[OnnxNode], OnnxNode]
 
 def fuse(nodes: list[OnnxNode], constants: dict[str, Constant], output: str) -> list[OnnxNode]:
     """The nodes with every known pattern replaced by one node, in order of execution."""
-    links = Links(nodes, constants, output)
+    links = OnnxLinks(nodes, constants, output)
     gone: set[int] = set()
     made: dict[int, OnnxNode] = {}
     for node in nodes:
@@ -38,14 +38,14 @@ def fuse(nodes: list[OnnxNode], constants: dict[str, Constant], output: str) -> 
     return [made.get(id(node), node) for node in nodes if id(node) not in gone or id(node) in made]
 
 
-def _swish(links: Links, sigmoid: OnnxNode) -> _Found | None:
+def _swish(links: OnnxLinks, sigmoid: OnnxNode) -> _Found | None:
     product = links.next(sigmoid)
     if product is None or product.op != "Mul" or other(product, sigmoid.outputs[0]) != sigmoid.inputs[0]:
         return None
     return [sigmoid, product], OnnxNode("Swish", product.name, sigmoid.inputs, product.outputs, domain=FUSED)
 
 
-def _half_product(links: Links, gate: OnnxNode, x: str) -> list[OnnxNode] | None:
+def _half_product(links: OnnxLinks, gate: OnnxNode, x: str) -> list[OnnxNode] | None:
     """The products that make of ``gate`` gate · x / 2, in whatever order."""
     parts, node, has_x, has_half = [], gate, False, False
     while not (has_x and has_half):
@@ -77,7 +77,7 @@ def _after_if_divided(product: OnnxNode, node: OnnxNode) -> bool:
     return product.op == "Mul" or product.inputs[0] == node.outputs[0]
 
 
-def _gelu(links: Links, erf: OnnxNode) -> _Found | None:
+def _gelu(links: OnnxLinks, erf: OnnxNode) -> _Found | None:
     """x · (1 + erf(x / √2)) / 2."""
     scaled = links.maker(erf.inputs[0], "Mul", "Div")
     argument = links.with_scalar(scaled) if scaled else None
@@ -88,7 +88,7 @@ def _gelu(links: Links, erf: OnnxNode) -> _Found | None:
     return _gelu_of(links, erf, argument[0], [scaled, erf], 0)
 
 
-def _gelu_of(links: Links, curve: OnnxNode, x: str, parts: list[OnnxNode], tanh: int) -> _Found | None:
+def _gelu_of(links: OnnxLinks, curve: OnnxNode, x: str, parts: list[OnnxNode], tanh: int) -> _Found | None:
     one = links.next(curve)
     if one is None or one.op != "Add" or not close(links.scalar(other(one, curve.outputs[0]) or ""), 1.0):
         return None
@@ -100,7 +100,7 @@ def _gelu_of(links: Links, curve: OnnxNode, x: str, parts: list[OnnxNode], tanh:
     return [*parts, one, *products], whole
 
 
-def _gelu_tanh(links: Links, tanh: OnnxNode) -> _Found | None:
+def _gelu_tanh(links: OnnxLinks, tanh: OnnxNode) -> _Found | None:
     """x · (1 + tanh(√(2/π) · (x + 0.044715 x³))) / 2."""
     outer = links.maker(tanh.inputs[0], "Mul")
     scaled = links.with_scalar(outer) if outer else None
@@ -118,7 +118,7 @@ def _gelu_tanh(links: Links, tanh: OnnxNode) -> _Found | None:
     return None
 
 
-def _cube(links: Links, name: str, x: str) -> list[OnnxNode] | None:
+def _cube(links: OnnxLinks, name: str, x: str) -> list[OnnxNode] | None:
     """The operators that make x³."""
     power = links.maker(name, "Pow")
     if power:
@@ -129,7 +129,7 @@ def _cube(links: Links, name: str, x: str) -> list[OnnxNode] | None:
 
 
 def _deviation(
-    links: Links, root: OnnxNode
+    links: OnnxLinks, root: OnnxNode
 ) -> tuple[OnnxNode | None, tuple[str, float] | None, OnnxNode | None, OnnxNode | None, OnnxNode | None]:
     """What a square root of mean((x - m)²) + ε is of: the sum, its parts, the mean, the square and the difference."""
     total = links.maker(root.inputs[0], "Add")
@@ -140,7 +140,7 @@ def _deviation(
     return total, shifted, variance, square, centred
 
 
-def _layernorm(links: Links, root: OnnxNode) -> _Found | None:
+def _layernorm(links: OnnxLinks, root: OnnxNode) -> _Found | None:
     """(x - mean) / sqrt(mean((x - mean)²) + ε), times and plus learnt vectors."""
     total, shifted, variance, square, centred = _deviation(links, root)
     mean = links.maker(centred.inputs[1], "ReduceMean") if centred and len(centred.inputs) == 2 else None
@@ -165,7 +165,7 @@ def _layernorm(links: Links, root: OnnxNode) -> _Found | None:
     return parts, whole
 
 
-def _layernorm_by_reciprocal(links: Links, root: OnnxNode) -> _Found | None:
+def _layernorm_by_reciprocal(links: OnnxLinks, root: OnnxNode) -> _Found | None:
     """The same as TensorFlow has it: d · g / sqrt(mean(d²) + ε), or x · f + (b - mean · f) with f = g / sqrt(...)."""
     total, shifted, variance, square, centred = _deviation(links, root)
     mean = links.maker(centred.inputs[1], "ReduceMean", only=False) if centred else None
@@ -193,7 +193,7 @@ def _layernorm_by_reciprocal(links: Links, root: OnnxNode) -> _Found | None:
     return parts, OnnxNode("Normalised", last.name, (x, *names), last.outputs, attributes, FUSED)
 
 
-def _centred_product(links: Links, factor: OnnxNode, d: str) -> tuple[list[OnnxNode], str] | None:
+def _centred_product(links: OnnxLinks, factor: OnnxNode, d: str) -> tuple[list[OnnxNode], str] | None:
     """d · f, and a constant that may be added."""
     product = links.next(factor)
     if product is None or product.op != "Mul" or other(product, factor.outputs[0]) != d:
@@ -205,7 +205,7 @@ def _centred_product(links: Links, factor: OnnxNode, d: str) -> tuple[list[OnnxN
     return [product], ""
 
 
-def _shifted_product(links: Links, factor: OnnxNode, x: str, mean: str) -> tuple[list[OnnxNode], str] | None:
+def _shifted_product(links: OnnxLinks, factor: OnnxNode, x: str, mean: str) -> tuple[list[OnnxNode], str] | None:
     """x · f + (b - mean · f), or x · f - mean · f."""
     f, takers = factor.outputs[0], links.takers(factor.outputs[0])
     scaled = next((node for node in takers if node.op == "Mul" and other(node, f) == x), None)
@@ -223,7 +223,7 @@ def _shifted_product(links: Links, factor: OnnxNode, x: str, mean: str) -> tuple
     return [scaled, moved, shift, last], bias
 
 
-def _axes(links: Links, node: OnnxNode) -> tuple[int, ...] | None:
+def _axes(links: OnnxLinks, node: OnnxNode) -> tuple[int, ...] | None:
     """The axes of a mean that keeps its dimensions."""
     try:
         axes = node.integers("axes", ())
@@ -234,7 +234,7 @@ def _axes(links: Links, node: OnnxNode) -> tuple[int, ...] | None:
         return None  # not this pattern; the operator itself will say what is wrong
 
 
-def _last_axes(links: Links, node: OnnxNode) -> tuple[int, ...] | None:
+def _last_axes(links: OnnxLinks, node: OnnxNode) -> tuple[int, ...] | None:
     """The axes of a mean that keeps its dimensions, where they are the last ones, counted from the back."""
     try:
         axes = node.integers("axes", ())
@@ -246,7 +246,9 @@ def _last_axes(links: Links, node: OnnxNode) -> tuple[int, ...] | None:
     return axes if kept and sorted(axes) == list(range(-len(axes), 0)) and axes else None
 
 
-def _affine(links: Links, node: OnnxNode, fits: Callable[[tuple[int, ...]], bool]) -> tuple[list[OnnxNode], list[str]]:
+def _affine(
+    links: OnnxLinks, node: OnnxNode, fits: Callable[[tuple[int, ...]], bool]
+) -> tuple[list[OnnxNode], list[str]]:
     """The product with a learnt tensor and the sum that may follow a normalisation, and the names of the tensors.
 
     ``fits`` tells of the shape of a tensor, without leading ones, whether it is one of a normalisation.
@@ -267,7 +269,7 @@ def _affine(links: Links, node: OnnxNode, fits: Callable[[tuple[int, ...]], bool
     return parts, names
 
 
-def _groupnorm(links: Links, norm: OnnxNode) -> _Found | None:
+def _groupnorm(links: OnnxLinks, norm: OnnxNode) -> _Found | None:
     """Instance normalisation of groups that a Reshape has put together and another takes apart."""
     before, after = links.maker(norm.inputs[0], "Reshape"), links.next(norm)
     groups = links.constant(norm.inputs[1]) if len(norm.inputs) == 3 else None
@@ -284,20 +286,20 @@ def _groupnorm(links: Links, norm: OnnxNode) -> _Found | None:
     return parts, OnnxNode("GroupNorm", parts[-1].name, names, parts[-1].outputs, attributes, FUSED)
 
 
-def _is_one_map(links: Links, reshape: OnnxNode) -> bool:
+def _is_one_map(links: OnnxLinks, reshape: OnnxNode) -> bool:
     """Whether a Reshape keeps a batch of one, as far as is known: several maps are each normalised by themselves."""
     shape = links.constant(reshape.inputs[1])
     return shape is None or shape.values is None or not shape.values.size or int(shape.values.reshape(-1)[0]) in (0, 1)
 
 
-def _neutral(links: Links, norm: OnnxNode) -> bool:
+def _neutral(links: OnnxLinks, norm: OnnxNode) -> bool:
     """Whether a normalisation is followed by nothing learnt of its own."""
     scale, shift = (links.constant(name) for name in norm.inputs[1:])
     known = scale is not None and shift is not None and scale.values is not None and shift.values is not None
     return bool(known and (scale.values == 1).all() and (shift.values == 0).all())  # type: ignore[union-attr]
 
 
-def _linear(links: Links, product: OnnxNode) -> _Found | None:
+def _linear(links: OnnxLinks, product: OnnxNode) -> _Found | None:
     """A product with a learnt matrix, and the sum with a vector as long as its result."""
     matrix, total = links.constant(product.inputs[1]) if len(product.inputs) == 2 else None, links.next(product)
     if matrix is None or len(matrix.shape) != 2 or total is None or total.op != "Add":
@@ -310,7 +312,7 @@ def _linear(links: Links, product: OnnxNode) -> _Found | None:
     return [product, total], whole
 
 
-def _regroup(links: Links, transpose: OnnxNode) -> _Found | None:
+def _regroup(links: OnnxLinks, transpose: OnnxNode) -> _Found | None:
     """Reshape, Transpose of six dimensions and Reshape: how blocks of pixels become channels or the reverse."""
     before, after = links.maker(transpose.inputs[0], "Reshape"), links.next(transpose)
     perm = transpose.attributes.get("perm")
@@ -323,7 +325,7 @@ def _regroup(links: Links, transpose: OnnxNode) -> _Found | None:
     return [before, transpose, after], whole
 
 
-_PATTERNS: dict[str, tuple[Callable[[Links, OnnxNode], _Found | None], ...]] = {
+_PATTERNS: dict[str, tuple[Callable[[OnnxLinks, OnnxNode], _Found | None], ...]] = {
     "Sigmoid": (_swish,),
     "Erf": (_gelu,),
     "Tanh": (_gelu_tanh,),

@@ -22,7 +22,7 @@ LOWEST = float(np.finfo(np.float32).min)
 
 
 @dataclass(frozen=True, slots=True)
-class _Axis:
+class _PoolAxis:
     """Height or width: its size, its window, and the padding before and after it."""
 
     size: int
@@ -59,7 +59,7 @@ def _pool(call: Call) -> TracedValue:
     x, groups = image_of(call, each=True)
     window = window_of(call, call.node.integers("kernel_shape"), groups)
     before, after = pads_of(call, x.value, groups, window)
-    axes = tuple(_Axis(*axis) for axis in zip(x.value.shape[1:], *window, before, after, strict=True))
+    axes = tuple(_PoolAxis(*axis) for axis in zip(x.value.shape[1:], *window, before, after, strict=True))
     rounds_up = bool(call.node.integer("ceil_mode", 0))
     wanted = (axes[0].windows(rounds_up), axes[1].windows(rounds_up))
     if min(wanted) < 1:
@@ -74,7 +74,9 @@ def _pool(call: Call) -> TracedValue:
     return grouped(made, shape, groups)
 
 
-def _made(call: Call, value: Value, axes: tuple[_Axis, ...], wanted: tuple[int, int], rounds_up: bool) -> Value | None:
+def _made(
+    call: Call, value: Value, axes: tuple[_PoolAxis, ...], wanted: tuple[int, int], rounds_up: bool
+) -> Value | None:
     """The nodes of a pool; None where there are none."""
     if call.node.op == "LpPool" or any(axis.dilation > 1 and axis.kernel > 1 for axis in axes):
         return None
@@ -93,17 +95,22 @@ def _made(call: Call, value: Value, axes: tuple[_Axis, ...], wanted: tuple[int, 
     return made
 
 
-def _near(axes: tuple[_Axis, ...]) -> tuple[int, int]:
+def _near(axes: tuple[_PoolAxis, ...]) -> tuple[int, int]:
     """The padding before the map."""
     return axes[0].before, axes[1].before
 
 
-def _counts(axes: tuple[_Axis, ...], rounds_up: bool) -> tuple[int, ...]:
+def _counts(axes: tuple[_PoolAxis, ...], rounds_up: bool) -> tuple[int, ...]:
     return tuple(axis.made(axis.before, rounds_up) for axis in axes)
 
 
 def _pooled(
-    call: Call, value: Value, axes: tuple[_Axis, ...], padding: tuple[int, int], rounds_up: bool, counts: bool = False
+    call: Call,
+    value: Value,
+    axes: tuple[_PoolAxis, ...],
+    padding: tuple[int, int],
+    rounds_up: bool,
+    counts: bool = False,
 ) -> Value:
     kernel, stride = (axes[0].kernel, axes[1].kernel), (axes[0].stride, axes[1].stride)
     if call.node.op == "MaxPool":
@@ -111,17 +118,17 @@ def _pooled(
     return call.b.avgpool(value, kernel, stride, padding, rounds_up, counts)
 
 
-def _padded(call: Call, value: Value, axes: tuple[_Axis, ...], fill: float) -> Value:
+def _padded(call: Call, value: Value, axes: tuple[_PoolAxis, ...], fill: float) -> Value:
     before, after = (0, *_near(axes)), (0, axes[0].after, axes[1].after)
     return call.b.pad(value, before, after, value=fill)
 
 
-def _bare(axes: tuple[_Axis, ...]) -> tuple[_Axis, ...]:
+def _bare(axes: tuple[_PoolAxis, ...]) -> tuple[_PoolAxis, ...]:
     """The axes with their padding as part of the map."""
-    return tuple(_Axis(a.size + a.before + a.after, a.kernel, a.stride, a.dilation, 0, 0) for a in axes)
+    return tuple(_PoolAxis(a.size + a.before + a.after, a.kernel, a.stride, a.dilation, 0, 0) for a in axes)
 
 
-def _trimmed(call: Call, value: Value, axes: tuple[_Axis, ...], wanted: tuple[int, int]) -> Value | None:
+def _trimmed(call: Call, value: Value, axes: tuple[_PoolAxis, ...], wanted: tuple[int, int]) -> Value | None:
     """Height and width need different rules: what no window reaches is cut off, so that rounding up adds none."""
     if any(2 * axis.before > axis.kernel for axis in axes):
         return None
@@ -131,13 +138,15 @@ def _trimmed(call: Call, value: Value, axes: tuple[_Axis, ...], wanted: tuple[in
     ]
     if min(kept) < 1:
         return None
-    rest = tuple(_Axis(n, a.kernel, a.stride, 1, a.before, a.after) for n, a in zip(kept, axes, strict=True))
+    rest = tuple(_PoolAxis(n, a.kernel, a.stride, 1, a.before, a.after) for n, a in zip(kept, axes, strict=True))
     if _counts(rest, True) != wanted:
         return None
     return _pooled(call, call.b.slice(value, value.c, h=kept[0], w=kept[1]), axes, _near(axes), True)
 
 
-def _cut(call: Call, value: Value, axes: tuple[_Axis, ...], wanted: tuple[int, int], rounds_up: bool) -> Value | None:
+def _cut(
+    call: Call, value: Value, axes: tuple[_PoolAxis, ...], wanted: tuple[int, int], rounds_up: bool
+) -> Value | None:
     """More padding before the map makes windows that ONNX has not, which are cut off."""
     for rule in (rounds_up, not rounds_up):
         found = [axis.cut(m, rule) for axis, m in zip(axes, wanted, strict=True)]

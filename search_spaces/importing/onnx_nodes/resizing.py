@@ -29,7 +29,7 @@ _F = np.float32
 
 
 @dataclass(frozen=True, slots=True)
-class _Axis:
+class _ResizeAxis:
     """A side of the map before and after, and the factor by which the operator says that it grows."""
 
     size: int
@@ -42,15 +42,15 @@ class _Axis:
         return self.size == self.out and self.scale == 1
 
 
-def _steps(axis: _Axis) -> Places:
+def _steps(axis: _ResizeAxis) -> Places:
     return np.arange(axis.out, dtype=_F)
 
 
-def _half(axis: _Axis) -> Places:
+def _half(axis: _ResizeAxis) -> Places:
     return (_steps(axis) + _F(0.5)) / _F(axis.scale) - _F(0.5)
 
 
-def _corners(axis: _Axis) -> Places | None:
+def _corners(axis: _ResizeAxis) -> Places | None:
     """The first and last pixels of both lie on each other; standards differ where the size was rounded."""
     if axis.out == 1:
         return np.zeros(1, _F)
@@ -58,7 +58,7 @@ def _corners(axis: _Axis) -> Places | None:
     return _steps(axis) * _F(axis.size - 1) / _F(axis.out - 1) if exact else None
 
 
-def _symmetric(axis: _Axis) -> Places:
+def _symmetric(axis: _ResizeAxis) -> Places:
     """Half pixels about the middle, which moves where the size was rounded."""
     whole = _F(axis.scale) * _F(axis.size)
     moved = _F(axis.size) / _F(2) * (_F(1) - _F(axis.out) / whole)
@@ -66,7 +66,7 @@ def _symmetric(axis: _Axis) -> Places:
 
 
 #: Where each pixel of the result lies in the map, by how ONNX calls it.
-_PLACES: dict[str, Callable[[_Axis], Places | None]] = {
+_PLACES: dict[str, Callable[[_ResizeAxis], Places | None]] = {
     "half_pixel": _half,
     "pytorch_half_pixel": lambda axis: _half(axis) if axis.out > 1 else np.zeros(1, _F),
     "half_pixel_symmetric": _symmetric,
@@ -83,16 +83,16 @@ _ROUNDED: dict[str, Callable[[Places], Places]] = {
 }
 
 
-def _ratio(axis: _Axis) -> Any:
+def _ratio(axis: _ResizeAxis) -> Any:
     return _F(axis.size) / _F(axis.out)
 
 
 #: The same for the interpolations of a graph, as PyTorch computes them.
-_NEAREST: dict[str, Callable[[_Axis], Places]] = {
+_NEAREST: dict[str, Callable[[_ResizeAxis], Places]] = {
     "nearest": lambda axis: np.floor(_steps(axis) * _ratio(axis)),
     "nearest-exact": lambda axis: np.floor((_steps(axis) + _F(0.5)) * _ratio(axis)),
 }
-_SMOOTH: dict[str, Callable[[_Axis], Places]] = {
+_SMOOTH: dict[str, Callable[[_ResizeAxis], Places]] = {
     "": lambda axis: (_steps(axis) + _F(0.5)) * _ratio(axis) - _F(0.5),
     "-aligned": lambda axis: _steps(axis) * (_F(axis.size - 1) / _F(max(axis.out - 1, 1))),
 }
@@ -106,7 +106,7 @@ def _resize(call: Call) -> TracedValue:
     out = tuple(axis.out for axis in all_axes)
     if min(out) < 1 or not (all_axes[0].kept and all_axes[1].kept):
         raise InvalidGraphError(f"it makes {list(out)} of {list(x.shape)}, must change height and width alone")
-    sides = (all_axes[2], all_axes[3] if rank == 4 else _Axis(1, 1, 1.0))
+    sides = (all_axes[2], all_axes[3] if rank == 4 else _ResizeAxis(1, 1, 1.0))
     if sides[0].kept and sides[1].kept:
         return x
     made = _found(call, x.value, sides) if max(max(a.size, a.out) for a in sides) <= _MAX_SIDE else None
@@ -116,7 +116,7 @@ def _resize(call: Call) -> TracedValue:
     return grouped(made, out, groups)
 
 
-def _found(call: Call, x: Value, sides: tuple[_Axis, _Axis]) -> Value | None:
+def _found(call: Call, x: Value, sides: tuple[_ResizeAxis, _ResizeAxis]) -> Value | None:
     mode = call.node.text("mode", "nearest")
     placed = _PLACES.get(call.node.text("coordinate_transformation_mode", "half_pixel"))
     shrinks = any(axis.scale < 1 for axis in sides)
@@ -132,7 +132,7 @@ def _found(call: Call, x: Value, sides: tuple[_Axis, _Axis]) -> Value | None:
     return _smooth(call, x, sides, places, cubic)
 
 
-def _nearest(call: Call, x: Value, sides: tuple[_Axis, _Axis], places: list[Places]) -> Value | None:
+def _nearest(call: Call, x: Value, sides: tuple[_ResizeAxis, _ResizeAxis], places: list[Places]) -> Value | None:
     """Places that are computed otherwise than by one division may round to either side of a half."""
     rounded = _ROUNDED.get(call.node.text("nearest_mode", "round_prefer_floor"))
     if rounded is None:
@@ -143,11 +143,11 @@ def _nearest(call: Call, x: Value, sides: tuple[_Axis, _Axis], places: list[Plac
     return _picked(call, x, sides, [_inside(rounded(p), axis) for p, axis in zip(places, sides, strict=True)])
 
 
-def _inside(places: Places, axis: _Axis) -> Places:
+def _inside(places: Places, axis: _ResizeAxis) -> Places:
     return np.clip(places, 0, axis.size - 1)
 
 
-def _picked(call: Call, x: Value, sides: tuple[_Axis, _Axis], places: list[Places]) -> Value | None:
+def _picked(call: Call, x: Value, sides: tuple[_ResizeAxis, _ResizeAxis], places: list[Places]) -> Value | None:
     """Pixels that are repeated or left out."""
     for name, rule in _NEAREST.items():
         if all(np.array_equal(_inside(rule(axis), axis), p) for axis, p in zip(sides, places, strict=True)):
@@ -160,7 +160,9 @@ def _picked(call: Call, x: Value, sides: tuple[_Axis, _Axis], places: list[Place
     return call.b.slice(x, x.c, row, column, h=sides[0].out, w=sides[1].out, step=step)
 
 
-def _smooth(call: Call, x: Value, sides: tuple[_Axis, _Axis], places: list[Places], cubic: bool) -> Value | None:
+def _smooth(
+    call: Call, x: Value, sides: tuple[_ResizeAxis, _ResizeAxis], places: list[Places], cubic: bool
+) -> Value | None:
     """Pixels that are mixed from their neighbours; a side of which one whole row or column is left is cut first."""
     if not cubic:
         places = [_inside(p, axis) for p, axis in zip(places, sides, strict=True)]
@@ -172,7 +174,7 @@ def _smooth(call: Call, x: Value, sides: tuple[_Axis, _Axis], places: list[Place
         first = [int(p[0]) if c else 0 for p, c in zip(places, cut, strict=True)]
         left = [1 if c else axis.size for axis, c in zip(sides, cut, strict=True)]
         x = call.b.slice(x, x.c, first[0], first[1], h=left[0], w=left[1])
-        sides = (_Axis(left[0], sides[0].out, sides[0].scale), _Axis(left[1], sides[1].out, sides[1].scale))
+        sides = (_ResizeAxis(left[0], sides[0].out, sides[0].scale), _ResizeAxis(left[1], sides[1].out, sides[1].scale))
         places = [np.zeros(1, _F) if c else p for p, c in zip(places, cut, strict=True)]
     for name, rule in _SMOOTH.items():
         made = [rule(axis) if cubic else _inside(rule(axis), axis) for axis in sides]
@@ -181,7 +183,7 @@ def _smooth(call: Call, x: Value, sides: tuple[_Axis, _Axis], places: list[Place
     return None
 
 
-def _axes(call: Call, shape: tuple[int, ...]) -> list[_Axis]:
+def _axes(call: Call, shape: tuple[int, ...]) -> list[_ResizeAxis]:
     """For each dimension its size before and after, and its factor."""
     rank = len(shape)
     named = tuple(axis_of(axis, rank) for axis in call.node.integers("axes", tuple(range(rank))))
@@ -198,9 +200,9 @@ def _axes(call: Call, shape: tuple[int, ...]) -> list[_Axis]:
         made = [(math.floor(_F(shape[axis]) * _F(n)), float(n)) for axis, n in zip(named, wanted, strict=True)]
     else:
         made = _sized(call, [shape[axis] for axis in named], wanted)
-    axes = [_Axis(n, n, 1.0) for n in shape]
+    axes = [_ResizeAxis(n, n, 1.0) for n in shape]
     for axis, (out, scale) in zip(named, made, strict=True):
-        axes[axis] = _Axis(shape[axis], out, scale)
+        axes[axis] = _ResizeAxis(shape[axis], out, scale)
     return axes
 
 

@@ -17,7 +17,7 @@ class Untraceable(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Constant:
+class TensorConstant:
     """A tensor that does not depend on the image."""
 
     #: Names of the parameters that it was computed of.
@@ -32,7 +32,7 @@ class KnownTensors:
     """Traced values and constants by tensor, and the count of learnt numbers that have met the image."""
 
     def __init__(self) -> None:
-        self._known: dict[int, tuple[Tensor, TracedValue | Constant, int]] = {}
+        self._known: dict[int, tuple[Tensor, TracedValue | TensorConstant, int]] = {}
         self._parameters: dict[str, Tensor] = {}
         self._buffers: dict[int, tuple[str, Tensor, int]] = {}  # by memory, with their versions
         self._used: Counter[str] = Counter()
@@ -42,11 +42,11 @@ class KnownTensors:
     def parameter(self, name: str, x: Tensor) -> None:
         """Make ``x`` a learnt tensor."""
         self._parameters[name] = x
-        self._keep(x, Constant(frozenset([name]), name))
+        self._keep(x, TensorConstant(frozenset([name]), name))
 
     def fixed(self, x: Tensor, name: str | None = None, number: float | None = None) -> None:
         """Make ``x`` a constant that nothing learns."""
-        self._keep(x, Constant(name=name, number=number))
+        self._keep(x, TensorConstant(name=name, number=number))
         if name is not None:
             self._buffers.setdefault(_storage(x), (name, x, version_of(x)))
 
@@ -69,26 +69,26 @@ class KnownTensors:
         for x in results:
             known = self._known.get(id(x))
             if known is None or known[2] != version_of(x):
-                self._keep(x, Constant(learnt | self._names(x)))
+                self._keep(x, TensorConstant(learnt | self._names(x)))
 
-    def _keep(self, x: Tensor, what: TracedValue | Constant) -> None:
+    def _keep(self, x: Tensor, what: TracedValue | TensorConstant) -> None:
         self._known[id(x)] = (x, what, version_of(x))  # the tensor is held, so that no other takes its id
 
     def knows(self, x: Tensor) -> bool:
         """Whether anything has been said of a tensor."""
         return id(x) in self._known
 
-    def find(self, x: Any) -> TracedValue | Constant:
+    def find(self, x: Any) -> TracedValue | TensorConstant:
         """What is known of an argument of a call; numbers are constants."""
         if not isinstance(x, Tensor):
-            return Constant(number=float(x)) if isinstance(x, int | float) else Constant()
+            return TensorConstant(number=float(x)) if isinstance(x, int | float) else TensorConstant()
         known = self._known.get(id(x))
-        return known[1] if known else Constant()
+        return known[1] if known else TensorConstant()
 
     def number(self, x: Any) -> float | None:
         """The value of an argument that is one known number."""
         found = self.find(x)
-        return found.number if isinstance(found, Constant) else None
+        return found.number if isinstance(found, TensorConstant) else None
 
     def traced(self, x: Any) -> TracedValue:
         """The value of an argument that must depend on the image."""
@@ -139,7 +139,7 @@ class KnownTensors:
     def whole(self, x: Tensor) -> str | None:
         """Name of the parameter or buffer that a constant is, maybe in another shape."""
         found = self.find(x)
-        if isinstance(found, Constant) and found.name is not None:
+        if isinstance(found, TensorConstant) and found.name is not None:
             return found.name
         name, base = self._base(x)
         return name if base is not None and base.numel() == x.numel() else None
@@ -170,7 +170,7 @@ class KnownTensors:
         """Equal for constants that hold the same learnt numbers or were computed of the same ones; None without any."""
         found, names = self.find(x), self._names(x)
         if not names:
-            return found.name if isinstance(found, Constant) else None
+            return found.name if isinstance(found, TensorConstant) else None
         return (*self.learnt_of(x), tuple(x.shape))
 
     def learnt_of(self, x: Tensor) -> tuple[frozenset[str], tuple[Hashable, ...]]:
@@ -186,7 +186,7 @@ class KnownTensors:
 
     def _names(self, x: Tensor) -> frozenset[str]:
         found = self.find(x)
-        return found.learnt if isinstance(found, Constant) else frozenset()
+        return found.learnt if isinstance(found, TensorConstant) else frozenset()
 
     def _part_of(self, x: Tensor) -> bool:
         """Whether a tensor is a part of one parameter, seen in another shape at most."""
