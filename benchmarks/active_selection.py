@@ -1,8 +1,8 @@
-"""Whether chosen labels teach more than random ones: ``python benchmarks/choosing.py --data DIR``.
+"""Whether chosen labels teach more than random ones: ``python benchmarks/active_selection.py --data DIR``.
 
 DIR holds labelled files as ``gennape evaluate`` takes them. Of each family, networks are drawn as a user would sample
 them; 50 are labelled, drawn at random or by ``FuzzyEnsemble.select_informative``, and all other rows are predicted.
-Both see the same drawn networks. Figures are means over draws of Spearman's rank correlation, and of what choosing
+Both see the same drawn networks. Figures are means over draws of Spearman's rank correlation, and of what selection
 adds, with standard errors.
 """
 

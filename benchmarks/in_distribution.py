@@ -1,4 +1,4 @@
-"""In-distribution scores of each family under a checkpoint: ``python benchmarks/familiarity.py``.
+"""In-distribution scores of each family under a checkpoint: ``python benchmarks/in_distribution.py``.
 
 Mahalanobis distances of 400 sampled networks to the training's, in units of the checkpoint's radius, and the
 mean weight of its heads there (see docs/adr/0012-scaling-law.md).

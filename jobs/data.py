@@ -122,8 +122,8 @@ def _fetch(out: Console, name: str, to: Path | None, sha256: str | None) -> None
     with _bytes_bar(f"Fetching {path.name}") as progress:
         fetched = fetch(url, path, expected or None, progress)
     state = "fetched" if fetched else "is there already"
-    verdict = "as expected" if expected else "nothing known to compare it with"
-    out.print(f"{path} {state}\nSHA-256 {expected or sha256_of(path)}, {verdict}")
+    comparison = "as expected" if expected else "nothing known to compare it with"
+    out.print(f"{path} {state}\nSHA-256 {expected or sha256_of(path)}, {comparison}")
 
 
 @contextmanager

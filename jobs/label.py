@@ -107,7 +107,7 @@ def _networks(
     checkpoint: Path | None,
 ) -> tuple[SearchSpace, Int64[np.ndarray, "n g"]]:
     """The family, and the networks that exactly one of the options names."""
-    from gennape.platform.labelling.sources import architectures_in, front_of, sampled, telling
+    from gennape.platform.labelling.sources import architectures_in, front_of, most_informative, sampled
     from gennape.search_spaces.families.registry import family
 
     require_one(
@@ -125,7 +125,7 @@ def _networks(
     if architectures is not None:
         return known, architectures_in(architectures, known)
     if among is not None:
-        return known, telling(known, sample or 0, among, seed, checkpoint)
+        return known, most_informative(known, sample or 0, among, seed, checkpoint)
     return known, sampled(known, sample or 0, seed)
 
 

@@ -114,19 +114,19 @@ def _rows(data: Path, family: str, judge: Path | None, judge_family: str, rows: 
     labels = read_labels(data, space)
     part, kept = split(labels), labels.accuracy >= minimum
     training = _drawn(labels.take((part == 0) & kept), rows, seed)
-    weighing = _drawn(labels.take((part == 1) & kept), rows, seed)
+    weight_rows = _drawn(labels.take((part == 1) & kept), rows, seed)
     if judge is None:
         number = len(training.genomes) // _VALIDATION_PART
         validation, training, validation_space = _slice(training, 0, number), _slice(training, number, None), space
     else:
         validation_space = family_named(judge_family)
         # More than are asked for: as many may be of networks that are trained on.
-        most = rows + len(training.genomes) + len(weighing.genomes)
+        most = rows + len(training.genomes) + len(weight_rows.genomes)
         validation = _untested(judge, validation_space, minimum, most, seed)
     if len(training.genomes) < 2:
         raise ConfigError(f"{len(training.genomes)} rows to train on; give more labels or lower --minimum-accuracy")
     graphs = space.graphs(training.genomes)
-    held_out = weighing if len(weighing.genomes) else training
+    held_out = weight_rows if len(weight_rows.genomes) else training
     held_out_graphs = space.graphs(held_out.genomes)
     validation = _slice(_held_out(validation, validation_space, (graphs, held_out_graphs)), 0, rows)
     return Rows(

@@ -125,9 +125,9 @@ def _give_usual_permissions(path: Path) -> None:
 
 def _make_folder(to: Path) -> None:
     make_writable(to, "give another folder")
-    strangers = sorted(path.name for path in to.iterdir() if not path.name.startswith("."))
-    if strangers and MANIFEST not in strangers:
-        raise ConfigError(f"{to} holds {strangers[0]} and no conversion; give an empty or a new folder")
+    foreign = sorted(path.name for path in to.iterdir() if not path.name.startswith("."))
+    if foreign and MANIFEST not in foreign:
+        raise ConfigError(f"{to} holds {foreign[0]} and no conversion; give an empty or a new folder")
 
 
 def _manifest(inputs: Inputs, to: Path, config: ConversionConfig) -> dict[str, Any]:

@@ -42,15 +42,17 @@ def sampled(space: SearchSpace, n: int, seed: int) -> Int64[np.ndarray, "n g"]:
     raise ConfigError(f"{len(genomes)} different networks of {space.name} were found, fewer than {n}; sample fewer")
 
 
-def telling(space: SearchSpace, n: int, among: int, seed: int, checkpoint: Path | None) -> Int64[np.ndarray, "n g"]:
-    """Of ``among`` sampled networks the ``n`` whose labels tell a predictor most about the others, those first."""
+def most_informative(
+    space: SearchSpace, n: int, among: int, seed: int, checkpoint: Path | None
+) -> Int64[np.ndarray, "n g"]:
+    """The ``n`` networks, of ``among`` sampled ones, whose labels are most informative, the best first."""
     if not n <= among <= MAX_NETWORKS:
         raise ConfigError(f"--among is {among}; must be from --sample, {n}, to {MAX_NETWORKS}")
     predictor = load_checkpoint(checkpoint)
     if not isinstance(predictor, FuzzyEnsemble):
         raise ConfigError("this checkpoint cannot choose networks; leave --among out, or give one that `fit` made")
     genomes = sampled(space, among, seed)
-    return genomes[predictor.choose(space.graphs(genomes), n)]
+    return genomes[predictor.select_informative(space.graphs(genomes), n)]
 
 
 def family_of(workspace: Path, run: str) -> SearchSpace:

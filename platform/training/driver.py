@@ -155,8 +155,8 @@ def _fit(folder: Path, task: dict[str, Any], scale: WorkersConfig, watch: _Pretr
     thread.start()
     while thread.is_alive():
         thread.join(_POLL_S)
-        watch.look()
-    watch.look()
+        watch.poll()
+    watch.poll()
     return failures[0] if failures else None
 
 
@@ -222,7 +222,7 @@ class _PretrainingWatch:
         self._total, self._step = training.steps * training.config.batch, 0
         self.refusal: GennapeError | None = None
 
-    def look(self) -> None:
+    def poll(self) -> None:
         """Steps that are repeated after a loss are not passed on again: they were the same."""
         points: list[Point]
         try:

@@ -167,8 +167,8 @@ def _run(study: TuningStudy, rows: Rows, gpus: float, concurrent: int | None, wa
     thread.start()
     while thread.is_alive():
         thread.join(_POLL_S)
-        watch.look()
-    watch.look()
+        watch.poll()
+    watch.poll()
     (result,) = ended
     if isinstance(result, GennapeError):
         raise result
@@ -214,7 +214,7 @@ class _TuningWatch:
         self._told = set(self._file.read_text().splitlines()) if self._file.exists() else set()
         self._seen = 0
 
-    def look(self) -> None:
+    def poll(self) -> None:
         """Look for results."""
         results = _results(self._study)
         if len(results) == self._seen:

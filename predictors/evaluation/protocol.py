@@ -139,7 +139,7 @@ def draw_labelled(identity: Sequence[str], seed: int, n: int) -> Int64[np.ndarra
     return np.array(sorted(range(len(keys)), key=keys.__getitem__)[:n], np.int64)
 
 
-def rounds(rows: BenchmarkRows, plan: Plan) -> Iterator[tuple[str, int, Target]]:
+def targets(rows: BenchmarkRows, plan: Plan) -> Iterator[tuple[str, int, Target]]:
     """The questions put to every method: (setting, seed, target); zero-shot once, as seed 0, then once a seed."""
     everything = np.arange(len(rows.accuracy))
     common = (rows.family, rows.graphs, rows.accuracy, rows.columns)
@@ -158,7 +158,7 @@ def can_tune(rows: BenchmarkRows, plan: Plan) -> bool:
 
 def calls(rows: BenchmarkRows, methods: Sequence[Method], plan: Plan) -> int:
     """How often :func:`measure` will report progress."""
-    return sum(setting in method.settings for setting, _, _ in rounds(rows, plan) for method in methods)
+    return sum(setting in method.settings for setting, _, _ in targets(rows, plan) for method in methods)
 
 
 def measure(
@@ -171,7 +171,7 @@ def measure(
     outcome = BenchmarkResult()
     kept: dict[str, Estimates] = {}
     everything = np.arange(len(rows.accuracy))
-    for setting, seed, target in rounds(rows, plan):
+    for setting, seed, target in targets(rows, plan):
         for method in methods:
             if setting not in method.settings:
                 continue

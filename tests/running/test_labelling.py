@@ -30,7 +30,7 @@ from gennape.platform.labelling.rows import (
     write_labels,
     write_row,
 )
-from gennape.platform.labelling.sources import architectures_in, sampled, telling
+from gennape.platform.labelling.sources import architectures_in, most_informative, sampled
 from gennape.platform.labelling.study import ImageSources, Workers, label, study_folder
 from gennape.platform.labelling.training.device_images import put
 from gennape.platform.labelling.training.failures import DivergedError, UnsuitableImagesError
@@ -352,11 +352,11 @@ def test_a_smaller_sample_is_the_beginning_of_a_larger_one():
 
 
 def test_the_predictor_chooses_among_a_sample():
-    chosen, pool = telling(SPACE, 4, 30, 0, None), sampled(SPACE, 30, 0)
+    chosen, pool = most_informative(SPACE, 4, 30, 0, None), sampled(SPACE, 30, 0)
     assert len({genome.tobytes() for genome in chosen}) == 4
     assert {genome.tobytes() for genome in chosen} <= {genome.tobytes() for genome in pool}
     with pytest.raises(ConfigError, match="--among is 3; must be from --sample, 4"):
-        telling(SPACE, 4, 3, 0, None)
+        most_informative(SPACE, 4, 3, 0, None)
 
 
 @pytest.mark.parametrize("name", ["a.csv", "a.parquet", "a.json"])
