@@ -1,7 +1,8 @@
-"""The ensemble: members on a common scale, their weights, and how far they may be wrong together."""
+"""The ensemble: members on a common scale, member weights, and the uncertainty of their weighted mean."""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Annotated, Any
@@ -28,7 +29,7 @@ _SHARES = (np.arange(33) + 0.5) / 33
 _FOLDS = 3
 #: With fewer labels no member is fine-tuned.
 FEWEST_LABELS = 8
-#: Members that weigh less within their training family are not asked there.
+#: Members with a lower weight within their training family are left out there.
 MIN_WEIGHT = 0.05
 
 
@@ -45,9 +46,9 @@ class _EnsembleConfig:
 class MemberEnsemble:
     """accuracy = calibrate(sum over members of weight x scale(prediction)), in percent. Made by :func:`zero_shot`.
 
-    Scales are curves with bounds, so that no member outweighs the others however far it extrapolates, and are known
-    before any query, so that a network's row does not depend on which others are in the set. Weights sum to 1.
-    Accuracies are not clipped: what was learnt from may be of another unit.
+    Scales are bounded curves, so that no member dominates the others when it extrapolates. They are fixed before any
+    query, so that a network's row does not depend on the other networks in the set. Weights sum to 1. Accuracies are
+    not clipped, because the labels may be in another unit.
     """
 
     members: tuple[Member, ...]
@@ -59,8 +60,8 @@ class MemberEnsemble:
     def predict(self, encoded: EncodedGraphs) -> tuple[Float64[np.ndarray, " g"], Float64[np.ndarray, " g"]]:
         """Accuracies and standard deviations [g], both in percent, rounded to 1e-6.
 
-        Zero-shot, deviations hold within the training family; elsewhere they grow with the members' disagreement, which
-        does not know what all members have in common.
+        Zero-shot deviations are calibrated within the training family. Elsewhere they grow with the members'
+        disagreement, which does not cover errors that all members share.
         """
         accuracy, spread = self._combine(self._member_predictions(encoded))
         return np.round(accuracy, 6), np.round(self.uncertainty(spread), 6)
@@ -70,14 +71,19 @@ class MemberEnsemble:
         predictions = np.round(self._calibrated(self._member_predictions(encoded)), 6)
         return {member.name: row for member, row in zip(self.members, predictions, strict=True)}
 
+    def each(self, encoded: EncodedGraphs) -> dict[str, Float64[np.ndarray, " g"]]:
+        """The former name of :meth:`per_member`."""
+        warnings.warn("each is now per_member", DeprecationWarning, stacklevel=2)
+        return self.per_member(encoded)
+
     def tuned(
         self, encoded: EncodedGraphs, accuracy: Float64[np.ndarray, " g"], rng: np.random.Generator
     ) -> MemberEnsemble:
-        """An ensemble that learnt from labelled networks of a family, ``accuracy`` [g] in percent; this one stays.
+        """A copy fine-tuned on labelled networks of a family, ``accuracy`` [g] in percent.
 
-        Members are fine-tuned; lines of least squares put each on the scale of the labels (level where a member ranks
-        the wrong way round). Weights are the softmax of Kendall's tau, and the uncertainty is learnt, on predictions
-        of networks that were left out of fine-tuning in turn: after it, tau is near 1 of whoever learns by heart.
+        Members are fine-tuned, and least-squares lines map each to the scale of the labels (a constant where a member
+        ranks in reverse). Weights, the softmax of Kendall's tau, and the uncertainty come from out-of-fold predictions:
+        on the networks it was fine-tuned on, a member that memorises them has a tau near 1.
         Fewer than :data:`FEWEST_LABELS` labels only move the level. Equal labels and generators give equal ensembles.
         Raises :class:`gennape.errors.InvalidDataError` for labels that do not match the graphs or are not finite.
         """
@@ -96,7 +102,7 @@ class MemberEnsemble:
         return found._with_uncertainty(outside, accuracy)
 
     def without(self, names: Collection[str]) -> MemberEnsemble:
-        """The ensemble of the other members, their weights in proportion: an ablation.
+        """The ensemble without these members, weights renormalised, for ablations.
 
         Raises :class:`ConfigError` where a member is not known or none is left.
         """
@@ -113,12 +119,12 @@ class MemberEnsemble:
         )
 
     def config(self) -> dict[str, Any]:
-        """What is no tensor, for JSON."""
+        """Everything but tensors, for JSON."""
         members = [described(member) for member in self.members]
         return asdict(_EnsembleConfig(members, self.weights, self.scales, self.calibrate, self.uncertainty))
 
     def state(self) -> dict[str, Tensor]:
-        """What members learnt, of single precision, by the member's name and that of the tensor."""
+        """The tensors of all members in single precision, as ``<member>.<tensor>``."""
         return {f"{member.name}.{name}": tensor for member in self.members for name, tensor in member.state().items()}
 
     @classmethod
@@ -175,11 +181,11 @@ class MemberEnsemble:
 
 
 def zero_shot(members: Sequence[Member], encoded: EncodedGraphs, accuracy: Float64[np.ndarray, " g"]) -> MemberEnsemble:
-    """Equal weights; the ensemble as it is before labels of another family.
+    """An ensemble with equal weights, before it has seen labels of another family.
 
-    ``encoded`` and ``accuracy`` [g] are of networks of the training family, best of some that no member learnt from:
-    they give scales and uncertainty. A scale takes a member's prediction to the normal score of its rank among these
-    networks; the mean of scores is mapped to the accuracy of that rank. Raises :class:`ConfigError` without members
+    ``encoded`` and ``accuracy`` [g] are networks of the training family, preferably held out of training: they set
+    scales and uncertainty. A scale maps a member's prediction to the normal score of its rank among these networks;
+    the mean of scores is mapped back to the accuracy of that rank. Raises :class:`ConfigError` without members
     or networks, and :class:`gennape.errors.InvalidDataError` for labels that do not match.
     """
     _check(members, encoded, accuracy)
@@ -194,11 +200,11 @@ def zero_shot(members: Sequence[Member], encoded: EncodedGraphs, accuracy: Float
 
 
 def stacked(members: Sequence[Member], encoded: EncodedGraphs, accuracy: Float64[np.ndarray, " g"]) -> MemberEnsemble:
-    """Members weighted as their training family asks for: what to believe within it.
+    """Stacked regression (Breiman, 1996): member weights for use within the training family.
 
-    Weights are not negative, sum to 1 and have the least squared error on ``encoded`` and ``accuracy`` [g], networks of
-    the family that no member learnt from (stacked regression; Breiman, 1996). Members below :data:`MIN_WEIGHT` are
-    left out, which saves computing them. Raises as :func:`zero_shot` does.
+    Weights are not negative, sum to 1 and minimise the squared error on ``encoded`` and ``accuracy`` [g], networks of
+    the family held out of training. Members below :data:`MIN_WEIGHT` are left out, which saves computing them. Raises
+    as :func:`zero_shot` does.
     """
     _check(members, encoded, accuracy)
     member_predictions = np.stack([member.predict(encoded) for member in members])
@@ -217,7 +223,7 @@ def stacked(members: Sequence[Member], encoded: EncodedGraphs, accuracy: Float64
 def _least_squares(
     member_predictions: Float64[np.ndarray, "m g"], accuracy: Float64[np.ndarray, " g"]
 ) -> Float64[np.ndarray, " m"]:
-    """Weights, none negative, of a sum of 1 as near as a heavy row of ones brings it."""
+    """Non-negative least squares; a heavily weighted row of ones brings the sum of weights to 1."""
     heavy = 1e3 * np.sqrt(len(accuracy)) * max(float(np.abs(member_predictions).max()), 1.0)
     found, _ = nnls(
         np.vstack([member_predictions.T, np.full(len(member_predictions), heavy)]), np.append(accuracy, heavy)
@@ -244,7 +250,7 @@ def _rising_line(member_predictions: Float64[np.ndarray, " g"], accuracy: Float6
 
 
 def _unchanged(accuracy: Float64[np.ndarray, " g"]) -> Curve:
-    """The curve that leaves all heights of lines through these accuracies as they are."""
+    """The identity, on a range that holds all values of lines through these accuracies."""
     low, high = float(accuracy.min()), float(accuracy.max())
     room = max(high - low, 1.0)
     return Curve((low - room, high + room), (low - room, high + room))

@@ -1,4 +1,4 @@
-"""The predictor: encoder, fuzzy clusters and members that read them, and the scaling law for what these do not know."""
+"""The predictor: an encoder with fuzzy clusters, members that read both, and the scaling law for other families."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ _NODES_AT_ONCE = 2**15  # more graphs share more of their steps, and tables stil
 
 @dataclass(frozen=True, slots=True)
 class Fitted:
-    """What fitting makes: the encoder with its clusters, the members that read it, weighted alike, and those
-    ``within`` the family they learnt, weighted as it asks for; the law for families they did not see; and the encoder
-    as it was ``pretrained``, which knows no label and tells networks of all families apart."""
+    """The result of fitting: the encoder with its clusters; the ``members`` with equal weights, and with stacked
+    weights for use ``within`` their training family; the scaling law for other families; and the ``pretrained``
+    encoder, which has seen no labels."""
 
     network: ClusteredEncoder
     members: MemberEnsemble
@@ -55,7 +55,7 @@ class _ZeroShot:
 
 @dataclass(slots=True)
 class _Kept:
-    """What was last computed, and of which graphs; copies of a predictor share it."""
+    """The latest results with their graphs; copies of a predictor share them."""
 
     zero_shot: tuple[PackedGraphs, _ZeroShot] | None = None
     inputs: tuple[PackedGraphs, GPInputs] | None = None
@@ -182,6 +182,11 @@ class FuzzyEnsemble(TunablePredictor):
         """The encoded graphs that members read."""
         return self._zero_shot(graphs).encoded
 
+    def view(self, graphs: PackedGraphs) -> EncodedGraphs:
+        """The former name of :meth:`encode`."""
+        warnings.warn("view is now encode", DeprecationWarning, stacklevel=2)
+        return self.encode(graphs)
+
     def _compute(self, graphs: PackedGraphs) -> _ZeroShot:
         _refuse_empty(graphs)
         graphs = normal_form(graphs)
@@ -210,17 +215,17 @@ class FuzzyEnsemble(TunablePredictor):
 
 
 def _parts(graphs: PackedGraphs) -> Iterator[Int64[np.ndarray, " k"]]:
-    """Rows that are looked at together; also of no graphs, one part."""
+    """Batches of rows; a single empty one where there are no graphs."""
     return batches_of_nodes(graphs, _NODES_AT_ONCE) if len(graphs) else iter([np.arange(0)])
 
 
 def _log_error(accuracy: Float64[np.ndarray, " g"]) -> Float64[np.ndarray, " g"]:
-    """The negated logarithm of what is missing to 100 %, of accuracies in percent."""
+    """Negative logarithm of the error (100 - accuracy), both in percent."""
     return -np.log(np.maximum(100 - accuracy, _MIN_ERROR))
 
 
 def _renamed(sha256: str, graphs: PackedGraphs, accuracy: Float64[np.ndarray, " g"]) -> str:
-    """The name of what a checkpoint becomes by these labels."""
+    """The name of a checkpoint fitted to these labels."""
     labels = hashlib.sha256("".join(canonical_hashes(graphs)).encode() + accuracy.tobytes()).hexdigest()
     return f"{sha256}+{labels[:16]}" if len(accuracy) else sha256
 

@@ -58,9 +58,3 @@ def test_a_predictor_selects_alike_every_time(fitted: Fitted, cells: PackedGraph
     assert len(set(chosen.tolist())) == 10
     assert predictor.select_informative(cells, 10).tolist() == chosen.tolist()
     assert predictor.select_informative(cells, 4).tolist() == chosen[:4].tolist()
-
-
-def test_the_former_name_still_works(fitted: Fitted, cells: PackedGraphs) -> None:
-    predictor = FuzzyEnsemble(fitted, "0" * 64)
-    with pytest.warns(DeprecationWarning, match="select_informative"):
-        assert predictor.choose(cells, 4).tolist() == predictor.select_informative(cells, 4).tolist()

@@ -148,3 +148,16 @@ def test_labels_that_do_not_fit_are_refused(
 
 def test_the_conformance_suite_passes(predictor: FuzzyEnsemble, cells: PackedGraphs) -> None:
     check_predictor(predictor, cells, np.random.default_rng(0))
+
+
+def test_former_names_still_work(fitted: Fitted, cells: PackedGraphs) -> None:
+    """Those that the guides named."""
+    predictor = FuzzyEnsemble(fitted, "0" * 64)
+    with pytest.warns(DeprecationWarning, match="select_informative"):
+        assert predictor.choose(cells, 4).tolist() == predictor.select_informative(cells, 4).tolist()
+    with pytest.warns(DeprecationWarning, match="view is now encode"):
+        encoded = predictor.view(cells)
+    assert encoded is predictor.encode(cells)
+    with pytest.warns(DeprecationWarning, match="each is now per_member"):
+        former = predictor.members.each(encoded)
+    assert former.keys() == predictor.members.per_member(encoded).keys()
