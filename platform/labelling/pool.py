@@ -1,4 +1,4 @@
-"""Workers that train networks, some of them beside each other on a GPU, and what is done when they are lost."""
+"""The pool of workers that train networks, several per GPU, and its recovery from lost workers."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ _DEAD = (RayActorError, WorkerCrashedError, OutOfMemoryError, NodeDiedError)
 
 @dataclass(frozen=True, slots=True)
 class LabellingStudy:
-    """What all trainings share: recipe, seed, the files of decoded images with the hash of these, and the folder of
-    rows, checkpoints and notes of progress, which every machine that trains has to reach."""
+    """Settings of all trainings: recipe, seed, the files of decoded images with their hash, and the folder of rows,
+    checkpoints and progress files, which every training machine must reach."""
 
     recipe: Recipe
     seed: int
@@ -70,7 +70,7 @@ class WorkerAllocation:
 
     @property
     def resources(self) -> dict[str, float]:
-        """What Ray sets aside for a worker."""
+        """The Ray resources of one worker."""
         if self.device == "cpu":
             return {"num_cpus": 1}
         return {"num_cpus": 0.5, "num_gpus": 1 / self.per_gpu}
@@ -227,7 +227,7 @@ class Pool:
             self._running[actor.ready.remote()] = _LabellingWorker(actor, self._allocation, nodes), None
 
     def _answered(self, reference: Any, worker: _LabellingWorker, task: LabellingTask | None) -> LabellingTask | None:
-        """Take in a worker's answer, and give it the next training; returns the one whose row is written."""
+        """Handle a worker's result and hand it the next training; returns the training whose row is written."""
         try:
             answer = ray.get(reference)
         except _DEAD as error:
@@ -272,7 +272,7 @@ class Pool:
         return self._tried(task, f"{type(cause).__name__}: {cause}")
 
     def _crowded(self, allocation: WorkerAllocation, task: LabellingTask | None, reason: str) -> LabellingTask | None:
-        """Memory did not suffice: halve how many are beside each other, unless that was done since."""
+        """Out of memory: halve the trainings per device, unless that was done since."""
         if allocation.per_device == 1:
             if task is None:
                 raise DeviceMemoryError(reason)

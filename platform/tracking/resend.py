@@ -1,4 +1,4 @@
-"""Sends what journals still hold: of runs that ended while their MLflow was away, or were killed. Those are ended."""
+"""Resends pending journals: of runs that ended while MLflow was unreachable, or were killed; the latter are ended."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Resent:
-    """One journal: whose it is, how many values MLflow took now, and why some are left, else an empty text."""
+    """The result for one journal: its folder and server, the values sent, and the ``problem`` if some are left."""
 
     folder: Path
     server: str | None

@@ -1,4 +1,4 @@
-"""Brings a journal to MLflow: in order, in batches, each entry once however often the server goes away."""
+"""Sends a journal to MLflow in order and in batches, each entry exactly once however often the server is away."""
 
 from __future__ import annotations
 
@@ -73,12 +73,12 @@ class Sender:
         self._unanswered = False  # whether a child may have been made although the answer was lost
 
     def state(self) -> State:
-        """May be asked from another thread."""
+        """The progress; safe to call from another thread."""
         begun = self._run() if self.started else ""
         return State(begun, self.position, self._failures, self._error)
 
     def send_now(self) -> None:
-        """Try now, rather than after the wait."""
+        """Retry now instead of after the wait."""
         self._send_now.set()
 
     def run(self) -> None:

@@ -23,7 +23,7 @@ _ALIKE = 1e-5
 
 @dataclass(frozen=True, slots=True)
 class ContrastiveConfig:
-    """Which pairs of a batch shall be alike, and how sharply.
+    """Which pairs of a batch are positives, and the temperatures of the loss.
 
     ``eigenvalues``: how many of the smallest make a spectrum. ``temperature``: what cosines of embeddings are divided
     by. ``spectral_temperature``: the same of distances of spectra, or None where only the nearest graphs count.

@@ -49,7 +49,7 @@ class GraphEncoder(nn.Module):
         self.norm = nn.ModuleList(nn.LayerNorm(config.hidden) for _ in range(config.layers))
         self.last_norm = nn.LayerNorm(config.hidden)
         self.readout = nn.Linear(2 * config.hidden, config.embedding)
-        # Centred first: what graphs differ in is small beside what they share, and would drown in it.
+        # Centred first: differences between graphs are small compared with their common mean.
         self.centre = nn.BatchNorm1d(2 * config.hidden, affine=False)
 
     def forward(self, batch: GraphBatch | DistinctSteps) -> Float[Tensor, "g d"]:
@@ -57,7 +57,7 @@ class GraphEncoder(nn.Module):
         return self.readout(self.pool(batch))
 
     def pool(self, batch: GraphBatch | DistinctSteps) -> Float[Tensor, "g p"]:
-        """What the embeddings are read from: means and maxima over steps, centred; p is twice the hidden size.
+        """Pooled features, the input of the readout: means and maxima over steps, centred; p is twice the hidden size.
 
         Equal steps are computed once, unless channels are dropped: that makes equal steps of two graphs differ. Raises
         :class:`ConfigError` for deduplicated steps while channels are dropped.

@@ -1,4 +1,4 @@
-"""What a predictor sees of a graph: rows of numbers for its steps, and how the steps feed one another.
+"""Input features of a graph: a row of numbers per step, and the edges between steps.
 
 A step is an operation together with the normalisations and activations that it alone feeds, one after another
 (conv-bn-relu is one step); a sum of many terms is one step too. Messages then pass between steps, at less than half

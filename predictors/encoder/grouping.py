@@ -1,4 +1,4 @@
-"""Sorting by counting: which entries have which small number."""
+"""Counting sort: group entries by small integer keys."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from scipy.sparse import csr_array
 
 
 def grouped(keys: Int64[np.ndarray, " e"], groups: int) -> tuple[Int64[np.ndarray, " g1"], Int64[np.ndarray, " e"]]:
-    """The entries of each of the numbers below ``groups``, in their order: offsets, and entries one after another.
+    """The entries of each key below ``groups``, in their order: offsets, and entries one after another.
 
-    As a stable sort would put them, in a quarter of its time: a sparse matrix with one column to each entry's key is
-    turned into its columns, which counts instead of comparing.
+    Equal to a stable sort in a quarter of its time: converting a sparse matrix with one row per entry to columns counts
+    instead of comparing.
     """
     entries = np.arange(len(keys) + 1)
     columns = csr_array((np.zeros(len(keys), np.int8), keys, entries), shape=(len(keys), groups)).tocsc()

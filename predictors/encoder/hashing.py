@@ -1,4 +1,4 @@
-"""Hashes of 64 bits, of many rows at once: which are equal."""
+"""64-bit hashes of many rows at once, to find equal rows."""
 
 from __future__ import annotations
 

@@ -34,13 +34,13 @@ def chosen_device(name: str | None = None) -> torch.device:
 
 
 def mixed_precision(device: torch.device) -> torch.autocast:
-    """Products of matrices in bfloat16 on GPUs; on processors all stays as it is."""
+    """Matrix products in bfloat16 on GPUs; full precision on CPUs."""
     return torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda")
 
 
 @dataclass(frozen=True)
 class _ToBeMade(Dataset[Batch], Generic[Key, Batch]):
-    """Batches, each made when it is asked for."""
+    """Batches, each made on access."""
 
     make: Callable[[Key], Batch]
     keys: Sequence[Key]
@@ -94,7 +94,7 @@ def regrouped(
 def adam(
     parameters: list[torch.nn.Parameter], rate: float, weight_decay: float, steps: int
 ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
-    """AdamW, and a schedule of its rate that rises for a tenth of the steps and then falls."""
+    """AdamW with a one-cycle schedule: the rate rises for a tenth of the steps, then falls."""
     optimizer = torch.optim.AdamW(parameters, lr=rate, weight_decay=weight_decay)
     return optimizer, torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=steps + 1, pct_start=0.1)
 

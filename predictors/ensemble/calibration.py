@@ -1,4 +1,4 @@
-"""Increasing curves that stay within bounds: what puts the scores of different members on one scale."""
+"""Bounded increasing curves, which map the scores of different members to one scale."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from jaxtyping import Float64
 from gennape.errors import CheckpointError
 from gennape.predictors.bounds import Finite
 
-#: How far beyond its ends a curve can get, as a share of its height.
-_REACH = 0.25
+#: How far a curve can extrapolate beyond its ends, as a share of its height.
+_EXTRAPOLATION = 0.25
 
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """Straight between knots; beyond the first and the last it sets out at its mean slope and bends towards a bound.
+    """Piecewise linear between knots; beyond them it starts at the mean slope and approaches a bound.
 
     ``x`` ascend, at least two; ``y`` ascend or are all equal. Beyond the last knot, with height h = y_last - y_first
-    and width w = x_last - x_first, y = y_last + h / 4 x t / (1 + t), t = 4 (x - x_last) / w: a score far from all that
-    was seen cannot outweigh others, but the order of scores is kept. A curve of no width is level at its mean height.
+    and width w = x_last - x_first, y = y_last + h / 4 x t / (1 + t), t = 4 (x - x_last) / w: a score far outside the
+    knots cannot dominate, but the order of scores is kept. A curve of zero width is constant at its mean height.
     """
 
     x: tuple[Finite, ...]
@@ -41,6 +41,6 @@ class Curve:
         height, width = self.y[-1] - self.y[0], self.x[-1] - self.x[0]
         if width <= 0:
             return np.full(x.shape, float(np.mean(self.y)))
-        above, below = (np.maximum(away, 0) / (_REACH * width) for away in (x - self.x[-1], self.x[0] - x))
+        above, below = (np.maximum(away, 0) / (_EXTRAPOLATION * width) for away in (x - self.x[-1], self.x[0] - x))
         beyond = above / (1 + above) - below / (1 + below)
-        return np.interp(x, self.x, self.y) + _REACH * height * beyond
+        return np.interp(x, self.x, self.y) + _EXTRAPOLATION * height * beyond

@@ -1,4 +1,4 @@
-"""Regression by MLPs on the embedding: one per fuzzy cluster, weighted by membership, or one for all networks."""
+"""Regression by MLP heads on the embedding: one per fuzzy cluster, weighted by membership, or a single one."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class _ClusterRegressionConfig:
 
 
 class ClusterRegression(Member):
-    """Heads whose target is relative to FLOPs (GENNAPE, Eq. 5); of one cluster, memberships play no part."""
+    """Heads whose target is relative to FLOPs (GENNAPE, Eq. 5); a single head ignores memberships."""
 
     def __init__(self, name: str, heads: ClusterHeads, target: FlopsTarget) -> None:
         self.name = name
@@ -121,7 +121,7 @@ def _train(
     rng: np.random.Generator,
     progress: Progress,
 ) -> None:
-    """Descend the absolute error in percent of accuracy, rounded off below half a percent."""
+    """Minimise the absolute error in percent of accuracy, quadratic below half a percent (smooth L1)."""
     known = _read(encoded, len(heads.first), torch.float32)
     wanted, unit = (
         torch.from_numpy(x).float() for x in (target.transform(accuracy, encoded.flops), target.unit(encoded.flops))
@@ -142,7 +142,7 @@ def train_heads(
     rng: np.random.Generator,
     progress: Progress,
 ) -> None:
-    """Descend the loss of ``heads`` on batches of ``n`` networks; ``loss_of`` gives it for rows of these."""
+    """Train ``heads`` on batches of ``n`` networks; ``loss_of`` returns the loss of some of their rows."""
     parameters, batches = list(heads.parameters()), -(-n // training.batch)
     optimizer, schedule = adam(parameters, training.learning_rate, training.weight_decay, training.epochs * batches)
     for chosen in _shuffled(n, batches, training.epochs, rng):

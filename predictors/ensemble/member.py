@@ -19,33 +19,33 @@ Progress = Callable[[int, float], None]
 
 
 class Member(ABC):
-    """One way to predict accuracies of networks. Members never change: fine-tuning makes another.
+    """One way to predict accuracies of networks. Members are immutable: fine-tuning returns a new one.
 
-    Computes in double precision, from numbers that single precision holds, so that a checkpoint of single precision
-    gives back the same answers; rounds them to 1e-6 percent, so that none depends on which other graphs are in the set.
+    Computes in double precision from single-precision numbers, so that a single-precision checkpoint restores the same
+    predictions. Rounds them to 1e-6 percent, so that none depends on the other graphs in the set.
     """
 
-    #: What the member is called in reports, different for each member of an ensemble.
+    #: The member's name in reports, unique within an ensemble.
     name: str
 
     @abstractmethod
     def predict(self, encoded: EncodedGraphs) -> Float64[np.ndarray, " g"]:
-        """Accuracies in percent, on the scale of the labels last learnt from; without bounds far from these."""
+        """Accuracies in percent, on the scale of the latest training labels; unbounded far from these."""
 
     @abstractmethod
     def tuned(self, encoded: EncodedGraphs, accuracy: Float64[np.ndarray, " g"], rng: np.random.Generator) -> Member:
-        """A copy that learnt from labelled networks of another family, ``accuracy`` [g] in percent, at least one.
+        """A copy fine-tuned on labelled networks of another family, ``accuracy`` [g] in percent, at least one.
 
         Equal labels and generators give equal copies, bit for bit.
         """
 
     @abstractmethod
     def config(self) -> dict[str, Any]:
-        """What is no tensor, for JSON."""
+        """Everything but tensors, for JSON."""
 
     @abstractmethod
     def state(self) -> dict[str, Tensor]:
-        """What was learnt, of single precision."""
+        """The trained tensors, in single precision."""
 
     @classmethod
     @abstractmethod

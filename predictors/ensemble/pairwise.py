@@ -214,7 +214,7 @@ def _train(
     rng: np.random.Generator,
     progress: Progress,
 ) -> None:
-    """Descend the cross entropy of all pairs of a batch; equally accurate networks are to tie."""
+    """Minimise the cross entropy of all pairs of a batch; equally accurate networks have target 1/2."""
     known, memberships = _read(encoded, len(classifier.second), torch.float32)
     labels = torch.from_numpy(accuracy)
 

@@ -1,4 +1,4 @@
-"""What rows are ranked by in an evaluation: predictors, the papers' ensemble, cost alone, and zero-cost proxies."""
+"""The ranking methods of an evaluation: predictors, the papers' ensemble, cost alone, and zero-cost proxies."""
 
 from __future__ import annotations
 
@@ -73,8 +73,8 @@ def _tested(whole: Estimates, target: Target) -> Estimates:
 def member_methods(predictor: FuzzyEnsemble) -> list[Method]:
     """The papers' ensemble, with deviations; its ablations; and each member alone, on its own scale.
 
-    Members are fine-tuned once for each question, by whichever method is asked first, with random numbers that depend
-    on the labelled rows alone: answers do not depend on which of these methods are asked, nor on their order.
+    Members are fine-tuned once per target, by the first method that needs them, with random numbers that depend on the
+    labelled rows alone: scores do not depend on which of these methods run, nor on their order.
     """
     shared = _LastPredictions(predictor)
     members = [_RENAMED.get(member.name, member.name) for member in predictor.members.members]

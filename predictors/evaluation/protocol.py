@@ -29,7 +29,7 @@ ALL = "all"
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What a method is asked: networks of a family, of which it may learn from some and is tested on others.
+    """The task of a method: networks of a family, with rows to learn from and rows to test on.
 
     ``accuracy`` [n] in percent, or whatever else the benchmark's labels are, of which a method may read the
     ``labelled`` rows only (none zero-shot); ``test`` [r], the rows to score; ``columns``, further numbers known of the
@@ -140,7 +140,7 @@ def draw_labelled(identity: Sequence[str], seed: int, n: int) -> Int64[np.ndarra
 
 
 def targets(rows: BenchmarkRows, plan: Plan) -> Iterator[tuple[str, int, Target]]:
-    """The questions put to every method: (setting, seed, target); zero-shot once, as seed 0, then once a seed."""
+    """The tasks of a method as (setting, seed, target): zero-shot with seed 0, then fine-tuned once per seed."""
     everything = np.arange(len(rows.accuracy))
     common = (rows.family, rows.graphs, rows.accuracy, rows.columns)
     yield ZERO_SHOT, 0, Target(*common, everything, everything[:0])
@@ -157,16 +157,16 @@ def can_tune(rows: BenchmarkRows, plan: Plan) -> bool:
 
 
 def calls(rows: BenchmarkRows, methods: Sequence[Method], plan: Plan) -> int:
-    """How often :func:`measure` will report progress."""
+    """How often :func:`measure` calls ``advance``."""
     return sum(setting in method.settings for setting, _, _ in targets(rows, plan) for method in methods)
 
 
 def measure(
     rows: BenchmarkRows, methods: Sequence[Method], plan: Plan, advance: Callable[[str], None] = lambda _: None
 ) -> BenchmarkResult:
-    """Put every question to every method. ``advance`` is told of each (method, setting) as it is done.
+    """Run every method on every target. ``advance`` is called after each (method, setting).
 
-    A method that does not learn is asked once, of all rows: its scores stay the same whichever rows are labelled.
+    A method that does not learn runs once, on all rows: its scores do not depend on the labelled rows.
     """
     outcome = BenchmarkResult()
     kept: dict[str, Estimates] = {}
@@ -206,7 +206,7 @@ def _everywhere(scored: Float64[np.ndarray, " r"] | Estimates, target: Target, n
 
 
 def _only(estimates: Estimates, rows: Int64[np.ndarray, " r"]) -> Estimates:
-    """The same without the other rows."""
+    """The estimates with NaN at all other rows."""
     chosen = np.zeros(len(estimates.scores), bool)
     chosen[rows] = True
     deviation = estimates.deviation

@@ -81,13 +81,13 @@ def fit(
 ) -> Fitted:
     """An ensemble fitted to labelled graphs, in three stages.
 
-    The encoder is trained with one head; fuzzy c-means splits the embeddings that it ends with; members learn from
-    these, the encoder staying as it is. The loss of encoder and heads is the absolute error in accuracy: the error in
-    the target times what the target was divided by. The scaling law is fitted beside. Labelled graphs ``held_out`` of
-    training tell what members weigh and how sure they may be; without any, those trained on do. ``progress`` is called
-    after every step with the number of graphs and the loss. ``device`` trains the encoder, by default a GPU where there
-    is one; what is fitted comes back to the processor. Raises :class:`InvalidDataError`, before it trains, for networks
-    that differ too little to learn from.
+    The encoder is trained with one head; fuzzy c-means clusters its final embeddings; members are trained on these with
+    the encoder frozen. The loss of encoder and heads is the absolute error in accuracy: the error in the target times
+    the target's unit. The scaling law is fitted separately. Labelled graphs ``held_out`` of training set the member
+    weights and the uncertainty; without any, the training graphs do. ``progress`` is called after every step with the
+    number of graphs and the loss. ``device`` trains the encoder, by default a GPU where there is one; what is fitted
+    comes back to the processor. Raises :class:`InvalidDataError`, before it trains, for networks that differ too little
+    to learn from.
     """
     device = device or chosen_device()
     require_varied(accuracy, flops(graphs))
@@ -111,11 +111,13 @@ def fit(
     single = ClusterRegression("cl_t", head.to(CPU), target)
     members = fit_members(encoded, accuracy, single, settings.members, rng, progress)
     others, their_accuracy = (graphs, accuracy) if held_out is None else held_out
-    told = encode(network, others), their_accuracy
+    held_out_labels = encode(network, others), their_accuracy
     shapes = [structure(graphs.take(rows)) for rows in batches_of_nodes(graphs, _NODES_AT_ONCE)]
     law = fit_scaling_law(np.concatenate(shapes), accuracy)
     pretrained = copy.deepcopy(encoder).to(CPU).eval()
-    return Fitted(network.float(), zero_shot(members, *told), stacked(members, *told), law, pretrained)
+    return Fitted(
+        network.float(), zero_shot(members, *held_out_labels), stacked(members, *held_out_labels), law, pretrained
+    )
 
 
 def require_varied(accuracy: Float64[np.ndarray, " g"], count: Int64[np.ndarray, " g"]) -> None:
@@ -160,6 +162,6 @@ def _train_encoder(
 
 
 def _loss(predicted: Float[Tensor, " b"], labels: _Labels, rows: Int64[Tensor, " b"]) -> Float[Tensor, ""]:
-    """Absolute error in percent of accuracy, rounded off below half a percent."""
+    """Absolute error in percent of accuracy, quadratic below half a percent (smooth L1)."""
     error = (predicted - labels.target[rows]) * labels.unit[rows]
     return functional.smooth_l1_loss(error, torch.zeros_like(error), beta=0.5)
