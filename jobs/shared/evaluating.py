@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from jaxtyping import Float64, Int64
 
     from gennape.platform.evaluation.results import Evaluation
-    from gennape.predictors.evaluation.protocol import BenchmarkRows, Method, BenchmarkResult, Plan
+    from gennape.predictors.evaluation.protocol import BenchmarkResult, BenchmarkRows, Method, Plan
     from gennape.predictors.evaluation.rows import ChosenRows
     from gennape.predictors.model.fuzzy_ensemble import FuzzyEnsemble
     from gennape.predictors.predictor import Predictor
@@ -39,7 +39,7 @@ _NO_LABELS = "no labels are published"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Inputs:
+class EvaluationInputs:
     """What an evaluation reads, checked before anything is measured: the predictor, and the rows of all files."""
 
     predictor: FuzzyEnsemble
@@ -99,18 +99,18 @@ def evaluate(
     return measure_all(inputs, dict(beside or {}), six, Plan(labels, tuple(range(seeds))), sorted(set(curve)), proxies)
 
 
-def read_inputs(data: Path, space: str | None, column: str | None, checkpoint: Path | None) -> Inputs:
+def read_inputs(data: Path, space: str | None, column: str | None, checkpoint: Path | None) -> EvaluationInputs:
     """The predictor and the rows that count of all files."""
     from gennape.predictors.model.checkpoint import learnt_numbers, load_checkpoint, provenance_of
 
     predictor, trained = load_checkpoint(checkpoint), provenance_of(checkpoint)
     chosen, absent = _read(data, space, column, trained, learnt_numbers(checkpoint))
     timed = _read_latencies(data) if space is None and data.is_dir() else []
-    return Inputs(predictor, trained, chosen, timed, absent)
+    return EvaluationInputs(predictor, trained, chosen, timed, absent)
 
 
 def measure_all(
-    inputs: Inputs,
+    inputs: EvaluationInputs,
     beside: Mapping[str, Predictor],
     members: Sequence[Method],
     plan: Plan,
