@@ -10,7 +10,6 @@ from jaxtyping import Float, Int64, Integer
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
-from torch_geometric.utils import segment
 
 from gennape.errors import ConfigError
 from gennape.predictors.bounds import Layers, Size
@@ -81,7 +80,7 @@ class GraphEncoder(nn.Module):
             x = x + self._drop(torch.relu(mix(messages)), batch.offsets)
         x = self.last_norm(x)  # bounded, so that pooled values of unknown families are too
         highest = _maxima(x, torch.arange(len(x), device=x.device), batch.offsets)
-        return torch.cat([segment(x, batch.offsets, "mean"), highest], dim=1)
+        return torch.cat([_means(x, batch.offsets), highest], dim=1)
 
     def _pool_distinct(self, steps: DistinctSteps) -> Float[Tensor, "g p"]:
         """As :meth:`_pool_all`; a layer multiplies before it gathers, since rows are fewer then."""
@@ -104,8 +103,13 @@ class GraphEncoder(nn.Module):
         return x * mask.repeat_interleave(offsets.diff(), dim=0)
 
 
+def _means(x: Float[Tensor, "m h"], offsets: Int64[Tensor, " g1"]) -> Float[Tensor, "g h"]:
+    """Means over the rows of each graph."""
+    return torch.segment_reduce(x, "mean", offsets=offsets, initial=0)
+
+
 def _maxima(
     x: Float[Tensor, "u h"], members: Integer[Tensor, " m"], offsets: Integer[Tensor, " g1"]
 ) -> Float[Tensor, "g h"]:
-    # Not segment(..., "max"): where maxima tie, its gradient counts a negative one once per tied step.
+    # Not segment_reduce(..., "max"): where maxima tie, its gradient counts a negative one once per tied step.
     return functional.embedding_bag(members, x, offsets, mode="max", include_last_offset=True)

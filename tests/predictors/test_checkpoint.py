@@ -3,6 +3,8 @@ from __future__ import annotations
 import json
 import math
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -234,3 +236,21 @@ def test_only_what_was_taught_and_comes_from_the_base_is_saved_as_tuned(
     with pytest.raises(CheckpointError, match="does not come from"):
         save_tuned(tmp_path / "tuned", tuned, {}, saved)
     assert not (tmp_path / "tuned").exists()
+
+
+def test_predicting_does_not_import_torch_geometric() -> None:
+    """It would take a third of the time until the first answer; few graphs and many are pooled in different ways."""
+    program = (
+        "import sys\n"
+        "import numpy as np\n"
+        "import gennape as gp\n"
+        "from gennape.predictors.model.checkpoint import load_pretrained\n"
+        "space = gp.family('nb101')\n"
+        "for n in (1, 40):\n"
+        "    answers = load_pretrained().predict(space.graphs(space.sample(np.random.default_rng(0), n)))\n"
+        "    assert np.isfinite(answers.accuracy).all()\n"
+        "assert 'torch' in sys.modules\n"
+        "print([name for name in sys.modules if name.partition('.')[0] == 'torch_geometric'])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (done.stdout, done.returncode) == ("[]\n", 0), done.stderr

@@ -5,9 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from torch_geometric.utils import segment
 
 from gennape.errors import ConfigError
-from gennape.predictors.encoder.encoder import EncoderConfig, GraphEncoder
+from gennape.predictors.encoder.encoder import EncoderConfig, GraphEncoder, _means
 from gennape.predictors.encoder.features import featurize
 from gennape.search_spaces.families.registry import FAMILIES
 from gennape.search_spaces.families.space import SearchSpace
@@ -76,6 +77,17 @@ def test_dropout_makes_two_views_only_in_training(encoder: GraphEncoder, cells: 
     encoder.eval()
     first, second = encoder(batch)
     torch.testing.assert_close(first, second)
+
+
+def test_means_are_those_of_torch_geometric_bit_by_bit() -> None:
+    """So that checkpoints, and what is trained anew, stay what they were."""
+    torch.manual_seed(0)
+    offsets = torch.tensor([0, 1, 7, 7, 40, 41])
+    x, weights = torch.randn(41, 16, requires_grad=True), torch.randn(5, 16)
+    expected, found = segment(x, offsets, "mean"), _means(x, offsets)
+    assert torch.equal(found, expected)
+    gradients = [torch.autograd.grad((y * weights).sum(), x)[0] for y in (found, expected)]
+    assert torch.equal(*gradients)
 
 
 @pytest.mark.parametrize("rate", [0.0, _EVERY_STEP])
