@@ -42,6 +42,10 @@ if TYPE_CHECKING:
     from gennape.search_spaces.families.space import Gene as Gene
     from gennape.search_spaces.families.space import SearchSpace as SearchSpace
     from gennape.search_spaces.graphs.builder import GraphBuilder as GraphBuilder
+    from gennape.search_spaces.graphs.geometric import from_batch as from_batch
+    from gennape.search_spaces.graphs.geometric import from_data as from_data
+    from gennape.search_spaces.graphs.geometric import to_batch as to_batch
+    from gennape.search_spaces.graphs.geometric import to_data as to_data
     from gennape.search_spaces.graphs.graph import ComputationGraph as ComputationGraph
     from gennape.search_spaces.graphs.graph import PackedGraphs as PackedGraphs
     from gennape.search_spaces.graphs.graph import pack as pack
@@ -64,6 +68,8 @@ _HOMES = {
     "families": "search_spaces.families.registry",
     "family": "search_spaces.families.registry",
     "flops": "networks",
+    "from_batch": "search_spaces.graphs.geometric",
+    "from_data": "search_spaces.graphs.geometric",
     "from_onnx": "networks",
     "from_torch": "search_spaces.importing.torch",
     "load_checkpoint": "predictors.model.checkpoint",
@@ -74,6 +80,8 @@ _HOMES = {
     "read_labels": "search_spaces.labels.labels",
     "register": "platform.search.registration",
     "search": "jobs.shared.searching",
+    "to_batch": "search_spaces.graphs.geometric",
+    "to_data": "search_spaces.graphs.geometric",
     "to_module": "networks",
     "to_onnx": "networks",
 }
