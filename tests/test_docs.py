@@ -61,6 +61,7 @@ OTHERS = {
     "mypy": ".ci/run",
     "lint-imports": ".ci/run",
     "mkdocs": ".ci/run",
+    "deptry": ".ci/run",
     "source .venv/bin/activate": ".ci/run",
     "git clone": ".ci/run",
     "python benchmarks/graph_building.py": "tests/test_docs.py",
