@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import torch
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from gennape.errors import CheckpointError
 
@@ -23,13 +24,23 @@ _MAY_BE_INFINITE = "reach"
 _STATISTICS = "statistics"
 
 
+class _Uninitialised(TorchFunctionMode):
+    """Leaves initial values out: on the device "meta" there are none, and drawing some imports PyTorch's compiler."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if getattr(func, "__module__", None) == nn.init.__name__:
+            return kwargs["tensor"] if "tensor" in kwargs else args[0]
+        return func(*args, **kwargs)
+
+
 def made_of(make: Callable[[], M], tensors: Mapping[str, Tensor], where: str) -> M:
     """The module that ``make`` makes, with these tensors in it.
 
     Its sizes are found without taking memory for it. Raises :class:`CheckpointError`, naming ``where``, for tensors
     that are missing, unknown, of another size or type, or not finite.
     """
-    with torch.device("meta"):
+    with torch.device("meta"), _Uninitialised():
         expected = make().state_dict()
     if difference := _difference(expected, tensors):
         raise CheckpointError(f"{where}: the weights do not fit the sizes in the description: {difference}; {_REMEDY}")

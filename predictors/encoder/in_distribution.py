@@ -27,7 +27,8 @@ class InDistribution(nn.Module):
     def __init__(self, pooled: int) -> None:
         super().__init__()
         self.register_buffer("mean", torch.zeros(pooled))
-        self.register_buffer("whitening", torch.eye(pooled))
+        # Not torch.eye, which on the device "meta" (see made_of) imports PyTorch's compiler and takes a second.
+        self.register_buffer("whitening", torch.zeros(pooled, pooled).fill_diagonal_(1))
         self.register_buffer("reach", torch.tensor(torch.inf))  # the radius, by its name in checkpoints
 
     @property

@@ -48,7 +48,7 @@ class PairClassifier(nn.Module):
     def __init__(self, clusters: int, embedding: int, hidden: int, anchors: int = 0) -> None:
         super().__init__()
         width = embedding + 1
-        self.register_buffer("known_statistics", torch.stack([torch.zeros(width), torch.ones(width)]))
+        self.register_buffer("known_statistics", torch.tensor([[0.0], [1.0]]).repeat(1, width))
         self.register_buffer("anchors", torch.zeros(anchors, width))
         self.register_buffer("anchor_memberships", torch.zeros(anchors, clusters))
         self.mine = nn.Parameter(torch.empty(clusters, width, hidden))
