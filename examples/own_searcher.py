@@ -5,11 +5,10 @@ import argparse
 import numpy as np
 
 import gennape as gp
-from gennape.platform.search.searchers.base import Searcher
 from gennape.platform.search.searchers.testing import CHECKS, toy_objectives
 
 
-class HillClimbing(Searcher):
+class HillClimbing(gp.Searcher):
     name = "hill-climbing"
 
     def __init__(self, space, objectives, population, rng):

@@ -94,7 +94,7 @@ class Registry(Generic[T]):
             return self._load(offered[name])
         known = sorted({*(one.name for one in (*self.shipped, *self._own.values())), *offered})
         raise ConfigError(
-            f"unknown {self.kind} {name!r}; known are {', '.join(known)}{did_you_mean(name, known)}. {self.advice}"
+            f"unknown {self.kind} {name!r}; known are {', '.join(known)}; {self.advice}{did_you_mean(name, known)}"
         )
 
     def all(self) -> tuple[T, ...]:

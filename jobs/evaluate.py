@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from gennape.errors import GennapeError
 from gennape.jobs.shared.input_files import require_file
 from gennape.jobs.shared.own_code import space_option
 from gennape.jobs.shared.tracked import TrackingUri
@@ -69,9 +70,15 @@ def evaluate(
 
     plan, points = Plan(labels, tuple(range(seeds))), _numbers(curve)
     screen = Console(stderr=True)
-    refuse_foreign_report(out)
-    inputs = read_inputs(data, space, column, checkpoint)
+    made = not out.exists()
     make_writable(out, "give another folder with --out")
+    refuse_foreign_report(out)
+    try:
+        inputs = read_inputs(data, space, column, checkpoint)
+    except GennapeError:
+        if made:  # what is refused leaves nothing behind
+            out.rmdir()
+        raise
     store = open_workspace(workspace)
     parameters = {"checkpoint": inputs.predictor.sha256, "labels": str(labels), "seeds": str(seeds)}
     parameters |= {"proxies": str(proxies), "members": str(members), "curve": curve}

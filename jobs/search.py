@@ -118,7 +118,7 @@ def search(
         result = run_to_the_end(place, resume_command(folder.name, options), larger)
     except KeyboardInterrupt:
         raise typer.Exit(INTERRUPTED_STATUS) from None
-    _summary(folder, config_of(folder), result, own, tracking_uri)
+    _summary(folder, config_of(folder), result, tracking_uri, own)
 
 
 def _stored_run(workspace: Path, name: str, given: dict[str, Any], checkpoint: Path | None) -> Path | None:
@@ -151,7 +151,11 @@ def _stored_run(workspace: Path, name: str, given: dict[str, Any], checkpoint: P
 
 
 def _summary(
-    folder: Path, config: SearchConfig, result: SearchResult, own: dict[str, str], tracking_uri: str | None = None
+    folder: Path,
+    config: SearchConfig,
+    result: SearchResult,
+    tracking_uri: str | None = None,
+    own: dict[str, str] | None = None,
 ) -> None:
     """The front in a few rows, where everything is, and what to do next."""
     import numpy as np
@@ -177,7 +181,7 @@ def _summary(
         f"results   {folder / REPORT}\nplots     {command('ui', workspace=workspace, tracking_uri=tracking_uri)}",
         markup=False,
     )
-    space = own.get("--space")
+    space = (own or {}).get("--space")
     options = {"run": folder.name, "index": middle, "space": space, "workspace": workspace, "to": "model.onnx"}
     out.print(f"take home {command('export', **options)}", markup=False)
 

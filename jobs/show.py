@@ -13,12 +13,10 @@ from gennape.jobs.shared.network import Network, chosen_network
 from gennape.jobs.shared.network_files import Shape, holds_network, refuse_file
 from gennape.jobs.shared.own_code import space_option, typed
 from gennape.jobs.shared.visible_text import visible
+from gennape.notebook import MAX_PLAIN_NODES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-#: Networks of more nodes are folded unless told otherwise.
-MAX_PLAIN_NODES = 40
 
 
 def show(

@@ -132,15 +132,16 @@ def load(code: str, folder: Path) -> ModuleType:
 def own_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the files that pages tell to save, whose classes commands name."""
     folder = tmp_path_factory.mktemp("own")
-    for page, name in {
+    files = {
         "docs/families.md": "blocks.py",
         "docs/search.md": "climber.py",
+        "docs/tutorials/own-family.md": "plain.py",
         "README.md": "tinynet.py",
-    }.items():
-        said = (ROOT / page).read_text()
-        assert f"`{name}`" in said
+    }
+    for page, name in files.items():
+        assert f"`{name}`" in (ROOT / page).read_text()
         (code,) = [block for block in blocks(ROOT / page, "python") if "class " in block]
-        (folder / name).write_text(code)
+        (folder / name).write_text(code.partition("\n\nspace = ")[0])  # the class alone
     return folder
 
 

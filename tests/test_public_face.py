@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import doctest
 import inspect
+import json
 import re
 import subprocess
 import sys
@@ -67,10 +68,10 @@ def test_importing_it_is_quick() -> None:
 
 def test_examples_run(own_folder: Path) -> None:
     """Those of every public name; that of ``search`` starts Ray, and runs in the program of the guide below."""
-    runner = doctest.DocTestRunner()
+    runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS)
     for name in set(gp.__all__) - {"search", "__version__"}:
         found = doctest.DocTestFinder(recurse=False).find(
-            getattr(gp, name), name, module=False, globs={"np": np, "folder": own_folder}
+            getattr(gp, name), name, module=False, globs={"np": np, "pd": pd, "json": json, "folder": own_folder}
         )
         assert [test for test in found if test.examples], f"{name} has no example"
         for test in found:
@@ -100,6 +101,10 @@ def test_things_say_what_they_are() -> None:
     graphs = space.graphs(space.sample(np.random.default_rng(0), 3))
     assert re.fullmatch(r"ComputationGraph\(\d+ nodes, 3x32x32 to 10x1x1\)", repr(graphs[0]))
     assert repr(graphs) == f"PackedGraphs(3 graphs, {len(graphs.nodes)} nodes)"
+    predictor = gp.load_pretrained()
+    assert repr(predictor) == f"FuzzyEnsemble(zero-shot, 6 members, checkpoint {predictor.sha256[:12]})"
+    few = gp.LatencyPredictor(predictor).fit(graphs, np.array([1.0, 2.0, 3.0]))
+    assert repr(few) == f"LatencyPredictor(3 measured networks, encoder of {predictor!r})"
     assert [space.name for space in gp.families()] == sorted(space.name for space in gp.families())
 
 

@@ -88,6 +88,17 @@ def evaluate(
         CheckpointError: The checkpoint cannot be read.
 
     Source: the protocol of GENNAPE (Mills et al., AAAI 2023), section 5.
+
+    Example:
+        >>> import gennape as gp
+        >>> space = gp.family("hiaml")
+        >>> genomes = space.sample(np.random.default_rng(0), 30)
+        >>> accuracy = 80 + 10 * np.tanh(gp.flops(space.graphs(genomes)) / 1e9)  # your labels
+        >>> rows = {"architecture": map(json.dumps, map(space.encode, genomes)), "accuracy": accuracy}
+        >>> pd.DataFrame(rows).to_csv(folder / "hiaml.csv")
+        >>> found = gp.evaluate(folder / "hiaml.csv", labels=10, seeds=2, members=False)
+        >>> found.summary["method"].tolist().count("gennape") > 0
+        True
     """
     from gennape.platform.search.registration import known_space
     from gennape.predictors.evaluation.methods import member_methods

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from gennape.notebook import NotebookBar, shell
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -15,6 +17,9 @@ if TYPE_CHECKING:
 @contextmanager
 def progress_bar(what: str, total: int | None) -> Iterator[Callable[..., None]]:
     """A bar on stderr, of an unknown ``total`` where that is None; yields ``advance(count, note="")``."""
+    if (kernel := shell()) is not None:
+        yield _notebook_bar(NotebookBar(kernel, what, total))
+        return
     columns = (
         TextColumn("[bold]{task.description}"),
         BarColumn(),
@@ -30,3 +35,14 @@ def progress_bar(what: str, total: int | None) -> Iterator[Callable[..., None]]:
             progress.update(task, advance=count, note=note)
 
         yield advance
+
+
+def _notebook_bar(bar: NotebookBar) -> Callable[..., None]:
+    done = 0
+
+    def advance(count: int, note: str = "") -> None:
+        nonlocal done
+        done += count
+        bar.show(done, note)
+
+    return advance

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from gennape.notebook import NotebookBar, shell
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress
@@ -29,6 +31,8 @@ class SearchLine:
         self.screen = screen
         self.task = live.add_task(config.space, total=config.evaluations, found="")
         self.tenths = 0
+        kernel = shell()
+        self.bar = None if kernel is None else NotebookBar(kernel, config.space, config.evaluations)
 
     def show(self, record: GenerationRecord) -> None:
         """Bring the line up to date."""
@@ -36,6 +40,9 @@ class SearchLine:
             f"{record.evaluations_per_second:,.0f} evals/s · front {record.front_size} · "
             f"hypervolume {record.hypervolume:.4g}"
         )
+        if self.bar is not None:
+            self.bar.show(record.evaluations, found)
+            return
         self.live.update(self.task, completed=record.evaluations, found=found)
         tenths = 10 * record.evaluations // record.target
         if not self.screen.is_terminal and tenths > self.tenths:

@@ -23,12 +23,24 @@ PREDICTOR = "gennape"
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Evaluation:
-    """All that a report tells.
+    """All figures of an evaluation, as :func:`gennape.evaluate` gives them and a report tells them.
 
-    ``measured``: rows of each benchmark and what was found; ``absent``: benchmarks and families without figures, and
-    why; ``data``: what each file is (name, SHA-256, rows, left out); ``provenance``: what was evaluated with what;
-    ``embeddings``: some networks of each family [g, d]; ``latency``: as ``measured``, for each column of latencies;
-    ``curves``: as ``measured``, of the predictor alone, for each number of labels of a learning curve.
+    Args:
+        measured: The rows of each benchmark, and what was found.
+        absent: Benchmarks and families without figures, and why.
+        data: What each file is: name, SHA-256, rows, rows left out.
+        plan: How many labels, and which seeds.
+        provenance: What was evaluated with what.
+        embeddings: Some networks of each family, [g, d].
+        latency: As ``measured``, for each column of latencies.
+        curves: As ``measured``, of the predictor alone, for each number of labels of a learning curve.
+
+    Example:
+        >>> import gennape as gp
+        >>> from gennape.predictors.evaluation.protocol import Plan
+        >>> empty = gp.Evaluation([], {"nb201": "no file"}, [], Plan(50, (0,)), {}, {})
+        >>> len(empty.summary)
+        0
     """
 
     measured: Sequence[tuple[BenchmarkRows, BenchmarkResult]]

@@ -85,6 +85,11 @@ class FuzzyEnsemble(TunablePredictor):
         self.process = process
         self._kept = _Kept()
 
+    def __repr__(self) -> str:
+        """Whether it is fine-tuned, its members, and its checkpoint."""
+        kind = "zero-shot" if self.process is None else "fine-tuned"
+        return f"FuzzyEnsemble({kind}, {len(self.members.members)} members, checkpoint {self.sha256[:12]})"
+
     def predict(self, graphs: PackedGraphs) -> Prediction:
         """Predict accuracies. The row of a graph does not depend on the other graphs in the set.
 

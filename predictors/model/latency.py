@@ -50,6 +50,11 @@ class LatencyPredictor:
     def __init__(self, ensemble: FuzzyEnsemble) -> None:
         self._ensemble = ensemble
         self._process: GaussianProcess | None = None
+        self._measured = 0
+
+    def __repr__(self) -> str:
+        """How much it has learnt."""
+        return f"LatencyPredictor({self._measured} measured networks, encoder of {self._ensemble!r})"
 
     def fit(self, graphs: PackedGraphs, milliseconds: Float64[np.ndarray, " g"]) -> LatencyPredictor:
         """Learn from measured networks; takes about a second for 50.
@@ -69,7 +74,7 @@ class LatencyPredictor:
         """
         check_latencies(graphs, milliseconds)
         inputs = _described(graphs, self._ensemble.describe(graphs, keep=False))
-        self._process = fit_process(inputs, np.log(milliseconds))
+        self._process, self._measured = fit_process(inputs, np.log(milliseconds)), len(milliseconds)
         return self
 
     def predict(self, graphs: PackedGraphs) -> Latencies:

@@ -39,7 +39,7 @@ REGISTRY: Registry[SearchSpace] = Registry(
     FAMILIES,
     "gennape.families",
     _well_formed,
-    "One of your own is given as --space file.py:Class, or registered by gp.register",
+    "your own is given as --space file.py:Class, or by gp.register",
 )
 
 

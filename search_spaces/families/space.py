@@ -54,8 +54,9 @@ class Gene:
 class SearchSpace(ABC):
     """A search space: what varies between its networks, and which graph each of them is.
 
-    A subclass gives ``name``, ``genes``, ``encode``, ``decode`` and ``emit``. If some genes do not matter under others,
-    it overrides ``canonical``. If not every genome is an architecture, it overrides ``feasible``. Sampling, mutation,
+    A subclass gives ``name``, ``genes`` and ``emit``. Where architectures are written otherwise than as an object of
+    the genes' values by name, it overrides ``encode`` and ``decode``. If some genes do not matter under others, it
+    overrides ``canonical``. If not every genome is an architecture, it overrides ``feasible``. Sampling, mutation,
     crossover, validation and graphs are derived. Genomes are int64 arrays [n, g], with one column per gene. Every
     method that draws takes a generator.
 
@@ -64,19 +65,15 @@ class SearchSpace(ABC):
         >>> class Plain(gp.SearchSpace):
         ...     name = "plain"
         ...     genes = (gp.Gene("width", (16, 32)), gp.Gene("kernel", (3, 5)))
-        ...     def encode(self, genome):
-        ...         return [gene.values[i] for gene, i in zip(self.genes, genome)]
-        ...     def decode(self, architecture):
-        ...         return np.array([gene.values.index(v) for gene, v in zip(self.genes, architecture)])
         ...     def emit(self, b, genome):
-        ...         width, kernel = self.encode(genome)
+        ...         width, kernel = self.values(genome)
         ...         x = b.relu(b.conv(b.input(3, 32, 32), width, kernel))
         ...         return b.linear(b.mean(x), 10)
         >>> space = Plain()
         >>> graphs = space.graphs(space.sample(np.random.default_rng(0), 4))
         >>> graphs
         PackedGraphs(4 graphs, 24 nodes)
-        >>> gp.params(space.graph(space.decode([16, 3])))
+        >>> gp.params(space.graph(space.decode({"width": 16, "kernel": 3})))
         602
     """
 
@@ -85,13 +82,22 @@ class SearchSpace(ABC):
     #: One entry per position of a genome.
     genes: tuple[Gene, ...]
 
-    @abstractmethod
-    def encode(self, genome: Int64[np.ndarray, " g"]) -> Architecture:
-        """The architecture of a canonical genome, as JSON."""
+    def values(self, genome: Int64[np.ndarray, " g"]) -> list[Any]:
+        """The value of every gene of a genome, in the order of the genes."""
+        return [gene.values[i] for gene, i in zip(self.genes, genome.tolist(), strict=True)]
 
-    @abstractmethod
+    def encode(self, genome: Int64[np.ndarray, " g"]) -> Architecture:
+        """The architecture of a canonical genome, as JSON; unless overridden, the genes' values by their names."""
+        return dict(zip((gene.name for gene in self.genes), self.values(genome), strict=True))
+
     def decode(self, architecture: Architecture) -> Int64[np.ndarray, " g"]:
-        """The canonical genome of an architecture; raises :class:`InvalidArchitectureError` naming what is wrong."""
+        """The canonical genome of an architecture, the inverse of :meth:`encode`.
+
+        Raises :class:`InvalidArchitectureError` naming what is wrong.
+        """
+        fields = require_keys(architecture, [gene.name for gene in self.genes], self.name)
+        genome = np.array([index_of(gene, fields[gene.name], self.name) for gene in self.genes], np.int64)
+        return self.canonical(genome[None])[0]
 
     @abstractmethod
     def emit(self, b: GraphBuilder, genome: Int64[np.ndarray, " g"]) -> Value:

@@ -16,7 +16,7 @@ from gennape.search_spaces.files.own_code import place_of
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
 #: Architectures that are tried; the conformance suite tries many more.
 _SAMPLES, _BUILT = 16, 4
-_GIVES = "a search space gives name, genes, encode, decode and emit; see docs/families.md"
+_GIVES = "a search space gives name, genes and emit; see docs/families.md"
 
 
 def well_formed(thing: object) -> SearchSpace:

@@ -389,9 +389,25 @@ class GraphBuilder:
 def fragment(
     function: Callable[Concatenate[GraphBuilder, P], Value],
 ) -> Callable[Concatenate[GraphBuilder, P], Value]:
-    """Cache what ``function`` adds to a builder by the shapes of its :class:`Value` arguments and its other arguments.
+    """Decorate a function that adds a block to a builder: the block is built once for each shape of its inputs.
 
-    The other arguments must be hashable and positional, and ``function`` must depend on nothing else.
+    Building a network of such blocks costs a few array copies.
+
+    Args:
+        function: Takes the builder, values, and other arguments, which must be hashable and positional; it must depend
+            on nothing else.
+
+    Returns:
+        The function, with a cache.
+
+    Example:
+        >>> import gennape as gp
+        >>> @gp.fragment
+        ... def residual(b, x, kernel):
+        ...     return b.relu(b.add(x, gp.conv_bn(b, x, x.c, kernel)))
+        >>> b = gp.GraphBuilder()
+        >>> residual(b, b.input(3, 32, 32), 3).c
+        3
     """
 
     @lru_cache(maxsize=4096)
@@ -435,7 +451,25 @@ def _hardswish(shape: Shape) -> Fragment:
 def conv_bn(
     b: GraphBuilder, x: Value, c_out: int, kernel: int | tuple[int, int] = 1, stride: int | tuple[int, int] = 1
 ) -> Value:
-    """Convolution without bias, then batch normalisation."""
+    """Convolution without bias, then batch normalisation.
+
+    Args:
+        b: The builder.
+        x: What the convolution takes.
+        c_out: Its channels.
+        kernel: Its kernel: height and width, or one number for both.
+        stride: Its stride, alike; padding keeps the size divided by it.
+
+    Returns:
+        The normalised map.
+
+    Example:
+        >>> import gennape as gp
+        >>> b = gp.GraphBuilder()
+        >>> x = gp.conv_bn(b, b.input(3, 32, 32), 16, 3, stride=2)
+        >>> x.c, x.h, x.w
+        (16, 16, 16)
+    """
     return b.batchnorm(b.conv(x, c_out, kernel, stride))
 
 
@@ -443,7 +477,25 @@ def conv_bn(
 def conv_bn_relu(
     b: GraphBuilder, x: Value, c_out: int, kernel: int | tuple[int, int] = 1, stride: int | tuple[int, int] = 1
 ) -> Value:
-    """Convolution without bias, batch normalisation, ReLU."""
+    """Convolution without bias, batch normalisation, ReLU.
+
+    Args:
+        b: The builder.
+        x: What the convolution takes.
+        c_out: Its channels.
+        kernel: Its kernel: height and width, or one number for both.
+        stride: Its stride, alike; padding keeps the size divided by it.
+
+    Returns:
+        The activated map.
+
+    Example:
+        >>> import gennape as gp
+        >>> b = gp.GraphBuilder()
+        >>> _ = b.output(b.linear(b.mean(gp.conv_bn_relu(b, b.input(3, 32, 32), 16, 3)), 10))
+        >>> gp.params(b.build())
+        634
+    """
     return b.relu(b.batchnorm(b.conv(x, c_out, kernel, stride)))
 
 

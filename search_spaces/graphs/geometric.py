@@ -108,6 +108,9 @@ def from_data(data: Data) -> ComputationGraph:
     Args:
         data: With ``edge_index``, ``nodes`` and ``scalars``, on any device; all else is passed over.
 
+    Returns:
+        The graph, equal to the one that it was made of.
+
     Raises:
         InvalidGraphError: An attribute is missing or of another type or shape, or what they describe is not an
             executable network. The message names attribute or node.
@@ -132,6 +135,9 @@ def from_batch(batch: Batch) -> PackedGraphs:
     Args:
         batch: With ``edge_index``, ``nodes``, ``scalars`` and ``ptr``, on any device; all else is passed over. Batches
             of a ``DataLoader`` over what :func:`to_data` made are read, too.
+
+    Returns:
+        The graphs, in the order of the batch.
 
     Raises:
         InvalidGraphError: As :func:`from_data`; the message names the graph, too.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import SupportsIndex
+from typing import TYPE_CHECKING, SupportsIndex
 
 import numpy as np
 from jaxtyping import Bool, Float64, Int32, Int64, Shaped
@@ -14,6 +14,9 @@ from gennape.errors import InvalidGraphError
 from gennape.search_spaces.graphs.columns import N_COLUMNS, Column
 from gennape.search_spaces.graphs.ops import MERGES, Op
 from gennape.search_spaces.graphs.weight_sharing import differing_weights
+
+if TYPE_CHECKING:
+    from torch_geometric.data import Batch, Data
 
 __all__ = [
     "MAX_NODES",
@@ -74,6 +77,18 @@ class ComputationGraph:
             rows = self.nodes[self.nodes[:, Column.OP] == op, Column.C_OUT : Column.W_OUT + 1]
             ends.append("x".join(map(str, rows[0].tolist())) if len(rows) else "nothing")
         return f"ComputationGraph({self.n_nodes} nodes, {ends[0]} to {ends[1]})"
+
+    def to_data(self) -> Data:
+        """This graph as a ``Data`` of torch-geometric; see :func:`gennape.to_data`."""
+        import gennape  # noqa: PLC0415 (its names are imported when they are used)
+
+        return gennape.to_data(self)
+
+    def _repr_html_(self) -> str:
+        """Its drawing, for notebooks."""
+        from gennape.notebook import drawing  # noqa: PLC0415 (only where a graph is shown)
+
+        return drawing(self)
 
     def __eq__(self, other: object) -> bool:
         """Equal arrays, node order included; see ``canonical.canonical_hashes`` for equality up to node order."""
@@ -138,6 +153,12 @@ class PackedGraphs:
     def __repr__(self) -> str:
         """How many graphs, with how many nodes in all."""
         return f"PackedGraphs({len(self)} graphs, {len(self.nodes)} nodes)"
+
+    def to_batch(self) -> Batch:
+        """These graphs as one ``Batch`` of torch-geometric; see :func:`gennape.to_batch`."""
+        import gennape  # noqa: PLC0415 (its names are imported when they are used)
+
+        return gennape.to_batch(self)
 
     @property
     def graph_index(self) -> Int64[np.ndarray, " n"]:

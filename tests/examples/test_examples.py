@@ -58,8 +58,13 @@ def test_few_labels(run) -> None:
     assert tuned > zero_shot
 
 
-def test_own_family(run) -> None:
-    assert len(run("own_family.py").splitlines()) == 4
+@pytest.mark.cluster
+def test_own_family(run, own_folder: Path) -> None:
+    shown = run("own_family.py", "--evaluations", "40")
+    assert shown.startswith("SearchResult(")
+    assert "kernel 3" in shown
+    (folder,) = (own_folder / "gennape-workspace" / "runs").iterdir()
+    assert folder.name.startswith("plain-")
 
 
 def test_own_searcher(run) -> None:

@@ -163,7 +163,7 @@ def test_unreadable_files_are_refused_before_anything_is_measured(
     (tmp_path / "data" / name).write_bytes(gzip.compress(content.encode()))
     with pytest.raises(InvalidDataError, match=message):
         evaluate("--data", tmp_path / "data", "--out", tmp_path / "out", "--workspace", tmp_path)
-    assert not list((tmp_path / "out").iterdir())
+    assert not (tmp_path / "out").exists()
     assert not (tmp_path / "mlflow.db").exists()
 
 

@@ -11,6 +11,7 @@ import pytest
 import ray
 import yaml
 from jsonschema import ValidationError
+from packaging.requirements import Requirement
 from ray.autoscaler._private.util import prepare_config, validate_config
 
 import gennape
@@ -108,9 +109,11 @@ def test_kubernetes_runs_the_ray_and_the_gennape_that_are_pinned_and_shares_the_
         assert volume["persistentVolumeClaim"]["claimName"] == claim["metadata"]["name"]
 
 
-def test_pyproject_pins_the_same_ray() -> None:
+def test_constraints_pin_the_same_ray() -> None:
     project = tomllib.loads((FILE.parent / "pyproject.toml").read_text())["project"]
-    assert any(requirement.endswith(f"]=={ray.__version__}") for requirement in project["dependencies"])
+    (ranged,) = [Requirement(one) for one in project["dependencies"] if one.startswith("ray[")]
+    assert ray.__version__ in ranged.specifier
+    assert f"ray=={ray.__version__}" in (FILE.parent / "constraints.txt").read_text().splitlines()
     assert project["requires-python"] == ">=3.11,<3.13"  # the images' Python is 3.11
 
 

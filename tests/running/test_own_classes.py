@@ -102,7 +102,7 @@ def no_services(monkeypatch: pytest.MonkeyPatch) -> None:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    module.replace(monkeypatch.setattr, "inline", 0, module.Tracker())
+    module.replace(monkeypatch.setattr, "inline", 0, module._Tracker())
 
 
 SEARCH = ("search", "--evaluations", 60, "--population", 10)

@@ -54,7 +54,7 @@ def stand_ins():
 @pytest.fixture
 def tracker(monkeypatch):
     module = stand_ins()
-    tracker = module.Tracker()
+    tracker = module._Tracker()
     module.replace(monkeypatch.setattr, "inline", 0, tracker)
     return tracker
 

@@ -328,7 +328,7 @@ def test_a_file_that_holds_no_settings_is_refused(tmp_path, content, message):
     ("arguments", "message"),
     [
         (("--vary", "width"), "--vary takes config, hidden"),
-        (("--judge-family", "nb201"), "Give --judge"),
+        (("--judge-family", "nb201"), "--judge-family needs --judge"),
         (("--minimum-accuracy", 94.9), r"rows to (train on|judge by)"),
     ],
 )

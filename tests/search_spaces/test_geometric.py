@@ -119,7 +119,7 @@ def test_copies_and_additions_leave_graphs_as_they_are(graphs: PackedGraphs) -> 
 def test_a_network_of_torch_geometric_learns_from_batches() -> None:
     """It tells the convolutions of a cell: their share of its nodes is a mean of what it sees."""
 
-    class Network(torch.nn.Module):
+    class GraphNetwork(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.first, self.second = GraphConv(N_INPUTS, 16, aggr="mean"), GraphConv(16, 16, aggr="mean")
@@ -136,7 +136,7 @@ def test_a_network_of_torch_geometric_learns_from_batches() -> None:
     target = torch.tensor(shares)
     target = (target - target.mean()) / target.std()
     torch.manual_seed(0)
-    network, batch, losses = Network(), to_batch(graphs), []
+    network, batch, losses = GraphNetwork(), to_batch(graphs), []
     optimizer = torch.optim.Adam(network.parameters(), 1e-2)
     for _ in range(200):
         loss = torch.nn.functional.mse_loss(network(batch), target)

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 import gennape as gp
-from gennape.errors import ConfigError, ConformanceError
+from gennape.errors import ConfigError, ConformanceError, InvalidArchitectureError
 from gennape.search_spaces.families import registry
 from gennape.search_spaces.families.registry import FAMILIES, families, family, register_space
-from gennape.search_spaces.families.space import Gene, SearchSpace, index_of, require_keys
+from gennape.search_spaces.families.space import Gene, SearchSpace
 from gennape.search_spaces.families.well_formed import well_formed
 from gennape.search_spaces.graphs.builder import conv_bn_relu
 
@@ -23,16 +23,9 @@ class Small(SearchSpace):
     name = "small"
     genes = (Gene("first", (3, 5)), Gene("second", (3, 5)))
 
-    def encode(self, genome: Any) -> Any:
-        return {gene.name: gene.values[i] for gene, i in zip(self.genes, genome.tolist(), strict=True)}
-
-    def decode(self, architecture: Any) -> Any:
-        fields = require_keys(architecture, [gene.name for gene in self.genes], self.name)
-        return np.array([index_of(gene, fields[gene.name], self.name) for gene in self.genes], np.int64)
-
     def emit(self, b: Any, genome: Any) -> Any:
         x = b.input(3, 32, 32)
-        for kernel in self.encode(genome).values():
+        for kernel in self.values(genome):
             x = conv_bn_relu(b, x, 8, kernel)
         return b.linear(b.mean(x), 10)
 
@@ -54,6 +47,18 @@ def test_a_registered_space_is_found_by_its_name() -> None:
     assert "<td>first</td><td>3, 5</td>" in space._repr_html_()
 
 
+def test_architectures_are_values_by_name_unless_said_otherwise() -> None:
+    space = Small()
+    assert space.encode(np.array([0, 1])) == {"first": 3, "second": 5}
+    assert space.decode({"second": 3, "first": 5}).tolist() == [1, 0]
+    for wrong, told in (
+        ({"first": 3}, "missing \\['second'\\]"),
+        ({"first": 4, "second": 3}, "first is 4, must be one of"),
+    ):
+        with pytest.raises(InvalidArchitectureError, match=told):
+            space.decode(wrong)
+
+
 def test_what_ships_keeps_its_name() -> None:
     with pytest.raises(ConfigError, match="called 'hiaml' ships with gennape; give yours another name"):
         register_space(changed(name="hiaml"))
@@ -72,7 +77,7 @@ def raises(*_: Any) -> Any:
     ("thing", "told"),
     [
         (3, "got 3; what is registered is a SearchSpace, or a class of Searcher"),
-        (SearchSpace, "SearchSpace leaves out decode, emit, encode"),
+        (SearchSpace, "SearchSpace leaves out emit"),
         (changed(name=""), "Changed.name is ''"),
         (changed(name="a/b"), "Changed.name is 'a/b'; must be a text of letters"),
         (changed(name=None), "Changed.name is None"),
@@ -97,10 +102,10 @@ def test_a_searcher_is_registered_alike() -> None:
     from gennape.platform.search.searchers.random_search import RandomSearch
     from gennape.platform.search.searchers.registry import searcher
 
-    class Mine(RandomSearch):
-        name = "mine"
+    class Sampler(RandomSearch):
+        name = "sampler"
 
-    assert gp.register(Mine) is searcher("mine") is Mine
+    assert gp.register(Sampler) is searcher("sampler") is Sampler
 
     class Forgetful(RandomSearch):
         name = "forgetful"

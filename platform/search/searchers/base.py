@@ -20,11 +20,31 @@ State = dict[str, np.ndarray]
 
 
 class Searcher(ABC):
-    """Proposes genomes of one space and learns from their objectives.
+    """A search algorithm: proposes genomes of one space and learns from their objectives.
 
-    A new searcher gives ``name``, ``ask`` and ``tell`` and, where it remembers anything, ``state``, ``restore`` and
-    ``immigrate``; :mod:`.testing` beside this module checks it. Every random choice comes from ``self.rng``, so that a
-    restored searcher continues bit for bit. Objectives are always minimised.
+    A subclass gives ``name``, ``ask`` and ``tell`` and, where it remembers anything, ``state``, ``restore`` and
+    ``immigrate``. Every random choice comes from ``self.rng``, so that a restored searcher continues bit for bit.
+    Objectives are always minimised. :func:`gennape.register` runs the conformance suite
+    (``gennape.platform.search.searchers.testing``).
+
+    Args:
+        space: The search space.
+        objectives: How many there are.
+        population: How many genomes :meth:`ask` proposes, at most.
+        rng: The generator of every random choice.
+
+    Example:
+        >>> import gennape as gp
+        >>> class Sampler(gp.Searcher):
+        ...     name = "sampler"
+        ...     def ask(self):
+        ...         return self.space.sample(self.rng, self.population)
+        ...     def tell(self, genomes, objectives):
+        ...         self.check(genomes, objectives)
+        >>> gp.register(Sampler).name
+        'sampler'
+        >>> Sampler(gp.family("hiaml"), 2, 10, np.random.default_rng(0)).ask().shape
+        (10, 4)
     """
 
     #: Key on the command line and in tracking.

@@ -24,7 +24,7 @@ REGISTRY: Registry[type[Searcher]] = Registry(
     SEARCHERS,
     "gennape.searchers",
     _well_formed,
-    "One of your own is given as --searcher file.py:Class, or registered by gp.register",
+    "your own is given as --searcher file.py:Class, or by gp.register",
 )
 
 
