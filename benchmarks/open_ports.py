@@ -37,10 +37,10 @@ VERBS = {
     "search": "--space hiaml --evaluations 60 --population 10 --islands 2 --workspace ws",
     "serve": "--port 0",
     "convert": "--space hiaml --sample 60 --shard-size 20 --workers 2 --to graphs",
-    "pretrain": "--family hiaml --sample 200 --epochs 2 --batch 16 --hidden 8 --layers 1 --embedding 4 --workers 2 "
+    "pretrain": "--space hiaml --sample 200 --epochs 2 --batch 16 --hidden 8 --layers 1 --embedding 4 --workers 2 "
     "--out encoder --workspace ws",
     "label": f"{TRAINING} --space hiaml --sample 1 --out labels.csv",
-    "tune": f"--data {LABELS} --family hiaml --trials 2 --rows 60 --epochs 1 --pretrain-epochs 1 --rungs 1 --batch 16 "
+    "tune": f"--data {LABELS} --space hiaml --trials 2 --rows 60 --epochs 1 --pretrain-epochs 1 --rungs 1 --batch 16 "
     "--minimum-accuracy 0 --out tuned.json --workspace ws",
     "verify": f"{TRAINING} --run latest --points 2 --trainings 1 --out verified",
     "ui": "--port 0 --workspace ws",

@@ -145,4 +145,4 @@ def _summary(out: Path, space: str, result: StudyResult) -> None:
     typer.echo(f"plot      {beside(out, '.png')}\nrecipe    {beside(out, '.study.json')}")
     if result.labels + result.others == 0:
         raise typer.Exit(1)
-    typer.echo(f"next: {command('finetune', family=space, labels=out, out='tuned')}")
+    typer.echo(f"next: {command('finetune', space=space, labels=out, out='tuned')}")

@@ -118,7 +118,7 @@ def pretrain(
     if register:
         register_result(out, "pretrain", workspace, tracking_uri)
     first = data[0] if data else "LABELS"
-    again = command("fit", family=(family or ["nb101"])[0], encoder=out, data=first, out="checkpoint")
+    again = command("fit", space=(family or ["nb101"])[0], encoder=out, data=first, out="checkpoint")
     screen = Console(soft_wrap=True, markup=False, highlight=False)
     screen.print(f"encoder {sha256[:12]} of {count} networks written to {out}\nnext: {again}")
 

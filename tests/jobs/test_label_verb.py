@@ -104,7 +104,7 @@ def test_what_is_said_in_the_end(tmp_path, monkeypatch):
     assert f"2 trainings, 1 of them before: 1 labels in {out}" in done.output
     assert f"1 failed; reasons in {tmp_path / 'labels.failed.csv'}" in done.output
     assert "out of memory with 4" in done.output
-    assert f"next: gennape finetune --family hiaml --labels {out} --out tuned" in done.output
+    assert f"next: gennape finetune --space hiaml --labels {out} --out tuned" in done.output
 
 
 def test_where_all_trainings_failed_nothing_is_to_be_learnt(tmp_path, monkeypatch):
