@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from gennape.search_spaces.families.space import SearchSpace
 
 
-class Mine(NasBench201):
+class OwnNasBench201(NasBench201):
     """A family that is not shipped."""
 
     def __init__(self) -> None:
@@ -33,7 +33,7 @@ class Mine(NasBench201):
 @pytest.fixture
 def mine(monkeypatch: pytest.MonkeyPatch) -> SearchSpace:
     monkeypatch.setattr(registry.REGISTRY, "_own", {})
-    return registry.register_space(Mine())
+    return registry.register_space(OwnNasBench201())
 
 
 def write(path: Path, space: SearchSpace, repeated: int = 0, column: str = "accuracy") -> list[float]:
