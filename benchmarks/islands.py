@@ -36,7 +36,7 @@ from gennape.platform.search.evaluations import Evaluations, as_objects
 from gennape.platform.search.islands import Island, Step, Task
 from gennape.platform.search.objectives import NAMES
 from gennape.platform.search.searchers.testing import SyntheticPredictor
-from gennape.platform.search.seen import Findings, Known
+from gennape.platform.search.seen import Measurements, SeenNetworks
 from gennape.search_spaces.families.registry import family
 
 if TYPE_CHECKING:
@@ -98,14 +98,14 @@ class Simulated:
         self.now += self.call_s * down
         self.driver_s += self.call_s * down
 
-    def start(self, states: Mapping[int, State | None], findings: Findings) -> None:
+    def start(self, states: Mapping[int, State | None], measurements: Measurements) -> None:
         """Before the clock."""
         for i, state in states.items():
             self.islands[i] = Island(self.config, i, SyntheticPredictor())
-            self.islands[i].restore(state, findings)
+            self.islands[i].restore(state, measurements)
         self.clock = time.perf_counter()
 
-    def send(self, tasks: Mapping[int, Task], news: Findings) -> None:
+    def send(self, tasks: Mapping[int, Task], news: Measurements) -> None:
         """The driver packs; then every island works at its own time."""
         shared = pickle.dumps(news, protocol=5)
         packed = {i: pickle.dumps(task, protocol=5) for i, task in tasks.items()}
@@ -137,15 +137,15 @@ class Threads:
 
     def __init__(self, config: SearchConfig, latency_s: float, draw: Draw) -> None:
         self.config, self.latency_s, self.draw = config, latency_s, draw
-        self.tasks: list[queue.SimpleQueue[tuple[Task, Findings] | None]] = []
+        self.tasks: list[queue.SimpleQueue[tuple[Task, Measurements] | None]] = []
         self.steps: queue.SimpleQueue[tuple[int, Step]] = queue.SimpleQueue()
 
-    def start(self, states: Mapping[int, State | None], findings: Findings) -> None:
+    def start(self, states: Mapping[int, State | None], measurements: Measurements) -> None:
         """One thread each."""
         for i in states:
             self.tasks.append(queue.SimpleQueue())
             island = Island(self.config, i, SyntheticPredictor())
-            island.restore(None, findings)
+            island.restore(None, measurements)
             threading.Thread(
                 target=self.work, args=(island, np.random.default_rng([self.config.seed, i])), daemon=True
             ).start()
@@ -157,7 +157,7 @@ class Threads:
             time.sleep(self.latency_s * self.draw(rng, island.index))
             self.steps.put((island.index, step))
 
-    def send(self, tasks: Mapping[int, Task], news: Findings) -> None:
+    def send(self, tasks: Mapping[int, Task], news: Measurements) -> None:
         """Into each island's queue."""
         for i, task in tasks.items():
             self.tasks[i].put((task, news))
@@ -182,10 +182,10 @@ class Free:
         self.text = json.dumps(self.space.encode(self.space.sample(self.rng, 1)[0]))
         self.waiting: list[tuple[int, Task]] = []
 
-    def start(self, states: Mapping[int, State | None], findings: Findings) -> None:
+    def start(self, states: Mapping[int, State | None], measurements: Measurements) -> None:
         """Nothing to do."""
 
-    def send(self, tasks: Mapping[int, Task], _: Findings) -> None:
+    def send(self, tasks: Mapping[int, Task], _: Measurements) -> None:
         """Into the queue."""
         self.waiting += tasks.items()
 
@@ -285,10 +285,10 @@ def memory(options: argparse.Namespace) -> None:
             f"{bytes_[-1] / 2**20:.0f} MiB, {slope:.1f} bytes an evaluation; "
             f"log {disk / config.evaluations:.0f} bytes an evaluation"
         )
-    known, rng, before = Known(), np.random.default_rng(0), resident()
+    networks, rng, before = SeenNetworks(), np.random.default_rng(0), resident()
     for _ in range(options.memory // 1000):
         digests = np.frombuffer(rng.bytes(16_000), "S16")
-        known.add(Findings(digests, rng.uniform(size=(1000, len(NAMES)))))
+        networks.add(Measurements(digests, rng.uniform(size=(1000, len(NAMES)))))
     say(f"an island remembers: {(resident() - before) / options.memory:.1f} bytes an evaluation")
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from gennape.platform.search.evaluations import concatenate, none_evaluated
 from gennape.platform.search.failures import Loss
-from gennape.platform.search.seen import Findings, Window, findings_of
+from gennape.platform.search.seen import Measurements, RecentArrivals, measurements_of
 
 if TYPE_CHECKING:
     from gennape.platform.search.evaluations import Evaluations
@@ -25,11 +25,11 @@ ROUND_S = 5.0
 class _Open:
     """What has arrived since the last round was closed, and what each island has heard.
 
-    ``heard``: how far in the ``window`` each island has been told. ``idle``: arrivals in a row without a new network.
+    ``heard``: how far in the ``recent`` each island has been told. ``idle``: arrivals in a row without a new network.
     """
 
     heard: list[int]
-    window: Window = field(default_factory=Window)
+    recent: RecentArrivals = field(default_factory=RecentArrivals)
     arrived: list[Evaluations] = field(default_factory=list)
     arrivals: int = 0
     asked: int = 0
@@ -50,7 +50,7 @@ def run_freely(rounds: Rounds) -> str:
     now = _Open([0] * config.islands)
     if (reason := rounds.reason_to_end(0)) is not None:
         return reason
-    rounds.islands.send({i: rounds.task(i, _left(rounds, now)) for i in range(config.islands)}, now.window.since(0))
+    rounds.islands.send({i: rounds.task(i, _left(rounds, now)) for i in range(config.islands)}, now.recent.since(0))
     while True:
         for island, result in rounds.islands.receive():
             news = _take(rounds, now, island, result)
@@ -64,18 +64,18 @@ def _left(rounds: Rounds, now: _Open) -> int:
     return rounds.config.evaluations - rounds.state.evaluations - now.rows
 
 
-def _take(rounds: Rounds, now: _Open, island: int, result: Step | Loss) -> Findings:
+def _take(rounds: Rounds, now: _Open, island: int, result: Step | Loss) -> Measurements:
     """Take in one arrival; returns what the island has to hear."""
     if isinstance(result, Loss):
         rounds.lost(island, rounds.state.steps[island], result, now.arrived)
-        now.heard[island] = now.window.end
-        return now.window.since(now.window.end)
-    news = now.window.since(now.heard[island])
-    fresh = np.flatnonzero(~now.window.holds(result.evaluations.digests, now.heard[island]))
+        now.heard[island] = now.recent.end
+        return now.recent.since(now.recent.end)
+    news = now.recent.since(now.heard[island])
+    fresh = np.flatnonzero(~now.recent.holds(result.evaluations.digests, now.heard[island]))
     kept = result.evaluations.take(fresh[: _left(rounds, now)])
-    now.window.append(findings_of(kept))
-    now.heard[island] = now.window.end
-    now.window.forget(min(now.heard))
+    now.recent.append(measurements_of(kept))
+    now.heard[island] = now.recent.end
+    now.recent.forget(min(now.heard))
     now.arrived.append(kept)
     now.arrivals += 1
     now.asked += result.asked

@@ -11,7 +11,7 @@ from gennape.errors import ConfigError
 from gennape.platform.search.asynchronous import run_freely
 from gennape.platform.search.failures import Failures
 from gennape.platform.search.front import front_frame
-from gennape.platform.search.log import read_findings, read_table
+from gennape.platform.search.log import read_measurements, read_table
 from gennape.platform.search.objectives import NAMES
 from gennape.platform.search.rounds import GenerationRecord, Rounds
 from gennape.platform.search.runs import REPORT
@@ -133,7 +133,7 @@ def run_search(
     space = family(config.space)
     state = load_state(folder, config, len(space.genes))
     rounds = Rounds(config, folder, space, state, islands, Failures(folder, config.islands), on_generation)
-    islands.start(dict(enumerate(state.searchers)), read_findings(folder, state.rounds))
+    islands.start(dict(enumerate(state.searchers)), read_measurements(folder, state.rounds))
     reason = (run_freely if config.asynchronous else run_in_step)(rounds)
     frame = front_frame(state.front, config.directed)
     return SearchResult(frame, rounds.volume(), reason, folder)

@@ -19,7 +19,7 @@ from gennape.platform.search.failures import IslandLostError, Loss, Outcome
 from gennape.platform.search.objectives import NAMES, measure, minimised
 from gennape.platform.search.searchers.registry import REGISTRY as SEARCHERS
 from gennape.platform.search.searchers.registry import searcher
-from gennape.platform.search.seen import Findings, Known, findings_of
+from gennape.platform.search.seen import Measurements, SeenNetworks, measurements_of
 from gennape.predictors.predictor import Prediction
 from gennape.search_spaces.families.registry import REGISTRY as FAMILIES
 from gennape.search_spaces.families.registry import family
@@ -79,7 +79,7 @@ def _unpacked(evaluations: Evaluations, asked: int, arrays: dict[str, tuple[str,
 
 
 class Island:
-    """One population: asks its searcher, recognises known networks, evaluates the others in one call, tells."""
+    """One population: asks its searcher, recognises seen networks, evaluates the others in one call, tells."""
 
     def __init__(
         self,
@@ -97,32 +97,32 @@ class Island:
         self.objectives = config.directed
         self.index = index
         self.evaluator = evaluator
-        self.known = Known()
+        self.seen = SeenNetworks()
         self.hashes: dict[bytes, str] = {}  # of genomes, oldest first
         self.searcher = new_searcher(config, self.space, np.random.default_rng(seed))
 
-    def restore(self, state: State | None, findings: Findings) -> None:
+    def restore(self, state: State | None, measurements: Measurements) -> None:
         """Take up a stored state (None: the beginning) and all that is evaluated."""
-        self.known.add(findings)
+        self.seen.add(measurements)
         if state is not None:
             self.searcher.restore(state)
 
-    def advance(self, task: Task, news: Findings) -> Step:
+    def advance(self, task: Task, news: Measurements) -> Step:
         """Run one generation, having heard what was evaluated since the last.
 
         Raises :class:`ServiceError` when the evaluator never had a finite answer, :class:`IslandLostError` when its
         service was lost.
         """
         # Two islands may have evaluated one network at once: the value that was stored holds, as after a resume.
-        self.known.add(news)
+        self.seen.add(news)
         if len(task.immigrants):
             guests = task.immigrants
             self.searcher.immigrate(guests.genomes, minimised(guests.values, self.objectives))
         genomes = self.searcher.ask()
         hashes, new, timeouts = self._evaluate(genomes, task)
-        self.known.add(findings_of(new))
-        found, values = self.known.find(digests_of(hashes))
-        if len(new) and not self.known.answered:
+        self.seen.add(measurements_of(new))
+        found, values = self.seen.find(digests_of(hashes))
+        if len(new) and not self.seen.answered:
             raise no_answer(new.states, f"{self.space.name}, first {self.space.encode(new.genomes[0])}")
         finite = np.isfinite(values).all(1)
         self.searcher.tell(genomes[finite], minimised(values[finite], self.objectives))
@@ -134,13 +134,13 @@ class Island:
         unmet = np.array([i for i, digest in enumerate(hashes) if not digest], np.int64)
         graphs = self.space.graphs(genomes[unmet])
         found = canonical_hashes(graphs)
-        known, _ = self.known.find(digests_of(found))
+        seen, _ = self.seen.find(digests_of(found))
         rows: dict[str, int] = {}  # of new networks, in the order asked; values index ``unmet``
         for position, (i, digest) in enumerate(zip(unmet.tolist(), found, strict=True)):
             hashes[i] = digest
-            if not known[position] and digest not in rows and len(rows) < task.quota:
+            if not seen[position] and digest not in rows and len(rows) < task.quota:
                 rows[digest] = position
-            if known[position] or digest in rows:
+            if seen[position] or digest in rows:
                 self._remember(genomes[i], digest)
         chosen = np.array(list(rows.values()), np.int64)
         new, timeouts = self._predict(genomes[unmet[chosen]], list(rows), graphs.take(chosen), task)
@@ -183,11 +183,11 @@ def new_searcher(config: SearchConfig, space: SearchSpace, rng: np.random.Genera
 class Archipelago(Protocol):
     """All islands of a search, wherever they run. Each works on one task at a time."""
 
-    def start(self, states: Mapping[int, State | None], findings: Findings) -> None:
+    def start(self, states: Mapping[int, State | None], measurements: Measurements) -> None:
         """Make some islands, by number, anew from stored states and all that is evaluated."""
         ...
 
-    def send(self, tasks: Mapping[int, Task], news: Findings) -> None:
+    def send(self, tasks: Mapping[int, Task], news: Measurements) -> None:
         """Set some islands to work, and tell them what was evaluated since they last heard."""
         ...
 
@@ -203,15 +203,15 @@ class LocalIslands:
         self.config = config
         self.evaluator = evaluator
         self.islands: dict[int, Island] = {}
-        self.waiting: list[tuple[int, Task, Findings]] = []
+        self.waiting: list[tuple[int, Task, Measurements]] = []
 
-    def start(self, states: Mapping[int, State | None], findings: Findings) -> None:
+    def start(self, states: Mapping[int, State | None], measurements: Measurements) -> None:
         """Make some islands anew from stored states."""
         for i, state in states.items():
             self.islands[i] = Island(self.config, i, self.evaluator)
-            self.islands[i].restore(state, findings)
+            self.islands[i].restore(state, measurements)
 
-    def send(self, tasks: Mapping[int, Task], news: Findings) -> None:
+    def send(self, tasks: Mapping[int, Task], news: Measurements) -> None:
         """Put tasks in the queue."""
         self.waiting += [(i, task, news) for i, task in tasks.items()]
 
@@ -223,7 +223,7 @@ class LocalIslands:
         except GennapeError as error:
             return [(i, loss_by(error))]
 
-    def advance(self, island: int, task: Task, news: Findings) -> Step:
+    def advance(self, island: int, task: Task, news: Measurements) -> Step:
         """One generation of one island."""
         return self.islands[island].advance(task, news)
 
@@ -250,18 +250,18 @@ class RayIslands:
     def __exit__(self, *_: object) -> None:
         self.stop()
 
-    def start(self, states: Mapping[int, State | None], findings: Findings) -> None:
-        """Make some actors anew from stored states; the findings travel once through the object store."""
+    def start(self, states: Mapping[int, State | None], measurements: Measurements) -> None:
+        """Make some actors anew from stored states; the measurements travel once through the object store."""
         share = ray.cluster_resources().get("CPU", 1) / (2 * self.config.islands)  # type: ignore[no-untyped-call]
         cpus = max(0.001, math.floor(1000 * min(0.25, share)) / 1000)
-        actor, shared = ray.remote(num_cpus=cpus, scheduling_strategy="SPREAD")(Island), ray.put(findings)
+        actor, shared = ray.remote(num_cpus=cpus, scheduling_strategy="SPREAD")(Island), ray.put(measurements)
         own = carried(FAMILIES.registered), carried(SEARCHERS.registered)
         for i, state in states.items():
             self._end(i)
             self.actors[i] = actor.remote(self.config, i, self.evaluator, *own)
             self._restored[i] = self.actors[i].restore.remote(state, shared)
 
-    def send(self, tasks: Mapping[int, Task], news: Findings) -> None:
+    def send(self, tasks: Mapping[int, Task], news: Measurements) -> None:
         """Call the actors; what they all have to hear travels once through the object store."""
         shared = ray.put(news) if len(tasks) > 1 else news
         self._running |= {self.actors[i].advance.remote(task, shared): i for i, task in tasks.items()}

@@ -16,7 +16,7 @@ from gennape.errors import WorkspaceError
 from gennape.platform.search import objectives
 from gennape.platform.search.evaluations import Evaluations, as_objects, concatenate, none_evaluated, to_table
 from gennape.platform.search.failures import Outcome
-from gennape.platform.search.seen import Findings, findings_of, joined, no_findings
+from gennape.platform.search.seen import Measurements, join_measurements, measurements_of, no_measurements
 from gennape.platform.workspace.files import atomic_path, is_partial, remove_partial_files
 from gennape.search_spaces.files.bounded import open_regular
 from gennape.search_spaces.files.parquet_pages import UNREADABLE
@@ -113,7 +113,7 @@ def _rows(path: Path) -> int:
         return int(pq.read_metadata(path).num_rows)
 
 
-def read_measures(folder: Path) -> pd.DataFrame:
+def read_measure_table(folder: Path) -> pd.DataFrame:
     """The measures alone of all evaluations, 8 bytes each: enough to draw them."""
     names = list(objectives.NAMES)
     tables = [_table(shard(folder, number)).select(names) for number in range(count_shards(folder))]
@@ -132,9 +132,11 @@ def copy_log(folder: Path, to: Path) -> None:
                 writer.write_table(table.cast(first.schema))
 
 
-def read_findings(folder: Path, shards: int) -> Findings:
+def read_measurements(folder: Path, shards: int) -> Measurements:
     """What islands have to know of the first ``shards`` shards; one shard's other columns are in memory at a time."""
-    return joined([no_findings(), *(findings_of(read_shard(folder, number)) for number in range(shards))])
+    return join_measurements(
+        [no_measurements(), *(measurements_of(read_shard(folder, number)) for number in range(shards))]
+    )
 
 
 def chained(previous: str, evaluations: Evaluations) -> str:

@@ -12,8 +12,8 @@ from gennape.platform.search.failures import Failures, Outcome
 from gennape.platform.search.front import elites, hypervolume
 from gennape.platform.search.island_metrics import island_metrics
 from gennape.platform.search.islands import Step, Task
-from gennape.platform.search.log import count_shards, read_findings, read_shard, same, shard, write_shard
-from gennape.platform.search.seen import findings_of, joined
+from gennape.platform.search.log import count_shards, read_measurements, read_shard, same, shard, write_shard
+from gennape.platform.search.seen import join_measurements, measurements_of
 from gennape.platform.search.state import absorb, keep_uncut, save_state
 
 if TYPE_CHECKING:
@@ -96,8 +96,8 @@ class Rounds:
     def lost(self, island: int, generation: int, loss: Loss, unlogged: Sequence[Evaluations] = ()) -> None:
         """Make an island anew, as it was before the step that was lost; raises when it was lost too often."""
         self.failures.note(island, generation, loss)
-        findings = [read_findings(self.folder, self.state.rounds), *map(findings_of, unlogged)]
-        self.islands.start({island: self.state.searchers[island]}, joined(findings))
+        measurements = [read_measurements(self.folder, self.state.rounds), *map(measurements_of, unlogged)]
+        self.islands.start({island: self.state.searchers[island]}, join_measurements(measurements))
 
     def done(self, island: int, step: Step) -> None:
         """Keep what an island remembers after a step."""

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict
 
 from gennape.errors import WorkspaceError
 from gennape.platform.search.front import front_frame, front_of
-from gennape.platform.search.log import copy_log, count_rows, read_log, read_measures
+from gennape.platform.search.log import copy_log, count_rows, read_log, read_measure_table
 from gennape.platform.search.report import fields_of_front, write_front, write_report
 from gennape.platform.search.runs import FINISHED, REPORT, RUNNING, config_of, status_of
 from gennape.platform.workspace.files import make_writable
@@ -80,7 +80,7 @@ class RunReport:
         report = self._folder / REPORT
         make_writable(report, "move away what is there")
         # Every evaluation is drawn, and only that is held in memory: the whole rows go from file to file.
-        write_report(report, front, read_measures(self._folder), self._objectives, self._about)
+        write_report(report, front, read_measure_table(self._folder), self._objectives, self._about)
         copy_log(self._folder, report / EVALUATIONS)
         return report
 

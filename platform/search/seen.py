@@ -21,7 +21,7 @@ _RATIO = 2
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Findings:
+class Measurements:
     """Networks and their measures, 16 + 8k bytes each: ``digests`` S16 [n], ``values`` float64 [n, k]."""
 
     digests: np.ndarray
@@ -31,40 +31,40 @@ class Findings:
         return len(self.digests)
 
 
-def findings_of(evaluations: Evaluations) -> Findings:
+def measurements_of(evaluations: Evaluations) -> Measurements:
     """What others have to know of evaluations."""
-    return Findings(evaluations.digests, evaluations.values)
+    return Measurements(evaluations.digests, evaluations.values)
 
 
-def no_findings() -> Findings:
+def no_measurements() -> Measurements:
     """None."""
-    return Findings(np.zeros(0, "S16"), np.zeros((0, len(objectives.NAMES))))
+    return Measurements(np.zeros(0, "S16"), np.zeros((0, len(objectives.NAMES))))
 
 
-def joined(parts: Sequence[Findings]) -> Findings:
+def join_measurements(parts: Sequence[Measurements]) -> Measurements:
     """Of several, in order."""
     if len(parts) == 1:
         return parts[0]
-    rows = [no_findings(), *parts]
-    return Findings(np.concatenate([r.digests for r in rows]), np.concatenate([r.values for r in rows]))
+    rows = [no_measurements(), *parts]
+    return Measurements(np.concatenate([r.digests for r in rows]), np.concatenate([r.values for r in rows]))
 
 
-class Known:
+class SeenNetworks:
     """Measures by digest, without a Python object per network.
 
     Kept as sorted runs, the longest first; of one network in several runs the last counts.
     """
 
     def __init__(self) -> None:
-        self._runs: list[Findings] = []
+        self._runs: list[Measurements] = []
 
-    def add(self, findings: Findings) -> None:
+    def add(self, measurements: Measurements) -> None:
         """Take in networks; what was known of them is overruled, and of equal ones among them the last counts."""
-        if not len(findings):
+        if not len(measurements):
             return
-        run = _sorted(findings)
+        run = _sorted(measurements)
         while self._runs and len(self._runs[-1]) < _RATIO * len(run):
-            run = _sorted(joined([self._runs.pop(), run]))
+            run = _sorted(join_measurements([self._runs.pop(), run]))
         self._runs.append(run)
 
     def find(self, digests: np.ndarray) -> tuple[np.ndarray, Float64[np.ndarray, "n k"]]:
@@ -83,21 +83,21 @@ class Known:
         return any(np.isfinite(run.values).all(1).any() for run in self._runs)
 
 
-def _sorted(findings: Findings) -> Findings:
-    order = np.argsort(findings.digests, kind="stable")
-    digests = findings.digests[order]
+def _sorted(measurements: Measurements) -> Measurements:
+    order = np.argsort(measurements.digests, kind="stable")
+    digests = measurements.digests[order]
     last = np.append(digests[1:] != digests[:-1], True)
-    return Findings(digests[last], findings.values[order[last]])
+    return Measurements(digests[last], measurements.values[order[last]])
 
 
-class Window:
-    """The latest findings, in order of arrival, from which each reader goes on where it stopped.
+class RecentArrivals:
+    """The latest measurements, in order of arrival, from which each reader goes on where it stopped.
 
     Holds what the slowest reader has yet to read, not more than about twice that.
     """
 
     def __init__(self) -> None:
-        self._parts = no_findings()
+        self._parts = no_measurements()
         self._first = 0  # position of the first row held
         self._fill = 0
         self._at: dict[bytes, int] = {}  # positions
@@ -107,27 +107,27 @@ class Window:
         """Position after the last row."""
         return self._first + self._fill
 
-    def append(self, findings: Findings) -> None:
+    def append(self, measurements: Measurements) -> None:
         """Add rows at the end."""
-        need = self._fill + len(findings)
+        need = self._fill + len(measurements)
         if need > len(self._parts):
-            grown = Findings(np.zeros(2 * need, "S16"), np.zeros((2 * need, self._parts.values.shape[1])))
+            grown = Measurements(np.zeros(2 * need, "S16"), np.zeros((2 * need, self._parts.values.shape[1])))
             grown.digests[: self._fill] = self._parts.digests[: self._fill]
             grown.values[: self._fill] = self._parts.values[: self._fill]
             self._parts = grown
-        self._parts.digests[self._fill : need] = findings.digests
-        self._parts.values[self._fill : need] = findings.values
-        self._at |= {digest: self.end + i for i, digest in enumerate(findings.digests.tolist())}
+        self._parts.digests[self._fill : need] = measurements.digests
+        self._parts.values[self._fill : need] = measurements.values
+        self._at |= {digest: self.end + i for i, digest in enumerate(measurements.digests.tolist())}
         self._fill = need
 
     def holds(self, digests: np.ndarray, position: int) -> np.ndarray:
         """Which of some digests stand at a position or after it."""
         return np.array([self._at.get(digest, -1) >= position for digest in digests.tolist()], bool)
 
-    def since(self, position: int) -> Findings:
+    def since(self, position: int) -> Measurements:
         """A copy of the rows from a position on."""
         rows = slice(position - self._first, self._fill)
-        return Findings(self._parts.digests[rows].copy(), self._parts.values[rows].copy())
+        return Measurements(self._parts.digests[rows].copy(), self._parts.values[rows].copy())
 
     def forget(self, position: int) -> None:
         """Drop what lies before a position, once it is half of all."""

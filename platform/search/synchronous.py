@@ -9,13 +9,13 @@ import numpy as np
 
 from gennape.platform.search.evaluations import concatenate, first_of_each
 from gennape.platform.search.failures import Loss, Outcome
-from gennape.platform.search.log import read_findings
-from gennape.platform.search.seen import findings_of, no_findings
+from gennape.platform.search.log import read_measurements
+from gennape.platform.search.seen import measurements_of, no_measurements
 
 if TYPE_CHECKING:
     from gennape.platform.search.islands import Step, Task
     from gennape.platform.search.rounds import Rounds
-    from gennape.platform.search.seen import Findings
+    from gennape.platform.search.seen import Measurements
 
 
 def run_in_step(rounds: Rounds) -> str:
@@ -26,7 +26,7 @@ def run_in_step(rounds: Rounds) -> str:
     the searcher's state and of what the island was told.
     """
     config, state = rounds.config, rounds.state
-    news = no_findings()  # of before, all islands were told as they started
+    news = no_measurements()  # of before, all islands were told as they started
     while (reason := rounds.reason_to_end(state.idle)) is None:
         tasks = _tasks(rounds)
         steps = _with_answers_of_all(rounds, tasks, _advance(rounds, tasks, news))
@@ -37,7 +37,7 @@ def run_in_step(rounds: Rounds) -> str:
             sum(step.asked for step in steps.values()),
             cut=any(len(step.evaluations) >= tasks[i].quota for i, step in steps.items()),
         )
-        news = findings_of(state.news)
+        news = measurements_of(state.news)
     return reason
 
 
@@ -54,14 +54,14 @@ def _tasks(rounds: Rounds) -> dict[int, Task]:
     return {i: rounds.task(i, quota, recorded) for i, quota in enumerate(quotas)}
 
 
-def _advance(rounds: Rounds, tasks: dict[int, Task], news: Findings) -> dict[int, Step]:
+def _advance(rounds: Rounds, tasks: dict[int, Task], news: Measurements) -> dict[int, Step]:
     steps: dict[int, Step] = {}
     rounds.islands.send(tasks, news)
     while len(steps) < len(tasks):
         for island, result in rounds.islands.receive():
             if isinstance(result, Loss):
                 rounds.lost(island, tasks[island].generation, result)
-                rounds.islands.send({island: tasks[island]}, no_findings())
+                rounds.islands.send({island: tasks[island]}, no_measurements())
             else:
                 steps[island] = result
     return steps
@@ -79,8 +79,8 @@ def _with_answers_of_all(rounds: Rounds, tasks: dict[int, Task], steps: dict[int
         return steps
     recorded = first_of_each(concatenate([answered, found]))
     states = rounds.state.searchers
-    rounds.islands.start({i: states[i] for i in late}, read_findings(rounds.folder, rounds.state.rounds))
-    again = _advance(rounds, {i: replace(tasks[i], recorded=recorded) for i in late}, no_findings())
+    rounds.islands.start({i: states[i] for i in late}, read_measurements(rounds.folder, rounds.state.rounds))
+    again = _advance(rounds, {i: replace(tasks[i], recorded=recorded) for i in late}, no_measurements())
     return steps | {i: replace(step, timeouts=steps[i].timeouts) for i, step in again.items()}
 
 

@@ -11,7 +11,7 @@ from gennape.errors import WorkspaceError
 from gennape.platform.search.config import search_config
 from gennape.platform.search.driver import run_search
 from gennape.platform.search.islands import LocalIslands
-from gennape.platform.search.log import read_measures, read_shard, read_table, same, shard
+from gennape.platform.search.log import read_measure_table, read_shard, read_table, same, shard
 from gennape.platform.search.searchers.testing import SyntheticPredictor
 from gennape.platform.search.state import STATE, load_state
 
@@ -69,7 +69,7 @@ def test_a_damaged_state_is_told_or_is_the_state(folder, damage):
 @settings(max_examples=40, deadline=None)
 def test_a_damaged_shard_is_told_or_is_the_shard(folder, damage):
     expected = read_shard(folder, 0)
-    reads = (lambda: read_shard(folder, 0), lambda: read_table(folder), lambda: read_measures(folder))
+    reads = (lambda: read_shard(folder, 0), lambda: read_table(folder), lambda: read_measure_table(folder))
     for got in attempt(shard(folder, 0), damage, *reads)[:1]:
         assert same(got, expected) if hasattr(got, "hashes") else len(got)
 

@@ -33,7 +33,7 @@ from gennape.platform.search.islands import LocalIslands, Step, Task
 from gennape.platform.search.log import copy_log, count_shards, read_log, read_shard, same, shard, write_shard
 from gennape.platform.search.objectives import parse_objectives
 from gennape.platform.search.searchers.testing import SyntheticPredictor
-from gennape.platform.search.seen import Findings, Known, Window
+from gennape.platform.search.seen import Measurements, RecentArrivals, SeenNetworks
 from gennape.platform.search.state import load_state
 from gennape.search_spaces.families.registry import family
 from gennape.search_spaces.graphs.canonical import canonical_hashes
@@ -165,31 +165,31 @@ def test_a_log_that_is_not_the_states_is_refused(tmp_path):
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.lists(st.tuples(st.integers(0, 40), st.integers(0, 9)), max_size=12), max_size=12))
-def test_known_is_a_dictionary_in_which_the_last_counts(additions):
-    known, expected = Known(), {}
+def test_seen_is_a_dictionary_in_which_the_last_counts(additions):
+    seen, expected = SeenNetworks(), {}
     for rows in additions:
         digests = np.array([(n << 64).to_bytes(16, "big") for n, _ in rows], "S16")
-        known.add(Findings(digests, np.array([[v, 1, 2, 3] for _, v in rows], float).reshape(-1, 4)))
+        seen.add(Measurements(digests, np.array([[v, 1, 2, 3] for _, v in rows], float).reshape(-1, 4)))
         expected |= dict(rows)
     asked = list(range(41))
-    found, values = known.find(np.array([(n << 64).to_bytes(16, "big") for n in asked], "S16"))
+    found, values = seen.find(np.array([(n << 64).to_bytes(16, "big") for n in asked], "S16"))
     assert found.tolist() == [n in expected for n in asked]
     assert values[found, 0].tolist() == [expected[n] for n in asked if n in expected]
     assert np.isnan(values[~found]).all()
-    assert known.answered == bool(expected)
+    assert seen.answered == bool(expected)
 
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 2)), max_size=30))
-def test_readers_of_a_window_see_every_row_once_in_order(actions):
-    window, total, at, seen = Window(), 0, [0, 0, 0], [[], [], []]
+def test_readers_of_recent_arrivals_see_every_row_once_in_order(actions):
+    recent, total, at, seen = RecentArrivals(), 0, [0, 0, 0], [[], [], []]
     for rows, reader in actions:
         digests = np.array([i.to_bytes(16, "big") for i in range(total + 1, total + 1 + rows)], "S16")
-        window.append(Findings(digests, np.zeros((rows, 4))))
+        recent.append(Measurements(digests, np.zeros((rows, 4))))
         total += rows
-        seen[reader] += [int.from_bytes(d.ljust(16, b"\0"), "big") for d in window.since(at[reader]).digests]
-        at[reader] = window.end
-        window.forget(min(at))
+        seen[reader] += [int.from_bytes(d.ljust(16, b"\0"), "big") for d in recent.since(at[reader]).digests]
+        at[reader] = recent.end
+        recent.forget(min(at))
     for reader in range(3):
         assert seen[reader] == list(range(1, at[reader] + 1))
 
@@ -303,7 +303,7 @@ def test_refused_networks_are_recorded_paid_for_and_not_asked_again(tmp_path):
 def test_recorded_answers_are_not_asked_for_again():
     config = search_config(space="hiaml", evaluations=120, population=20, seed=1)
     task = Task(0, 20, none_evaluated(4))
-    nothing = Findings(np.zeros(0, "S16"), np.zeros((0, 4)))
+    nothing = Measurements(np.zeros(0, "S16"), np.zeros((0, 4)))
     first = LocalIslands(config, Moody())
     first.start({0: None}, nothing)
     whole = first.advance(0, task, nothing)
