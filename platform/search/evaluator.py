@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from gennape.predictors.predictor import Prediction
     from gennape.search_spaces.graphs.graph import PackedGraphs
 
-#: A network asked alone may be late this often before it is recorded as TIMEOUT.
-ALONE = 2
-#: A step may be late this often; enough to find two networks that are never answered among hundreds.
-LATE = 24
+#: Timeouts of a network that is evaluated alone, after which it is recorded as TIMEOUT.
+MAX_TIMEOUTS_PER_NETWORK = 2
+#: Timeouts in one population before its step fails: enough to find two networks of hundreds that always time out.
+MAX_TIMEOUTS = 24
 _REFUSALS = (InvalidGraphError, InvalidArchitectureError, InvalidDataError)
 
 
@@ -39,7 +39,7 @@ class Evaluator(Protocol):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Answers:
+class PopulationResult:
     """One row per graph: ``accuracy`` [g] in percent and ``memberships`` [g, c], NaN where there is no answer;
     ``deviation`` [g] in percent, NaN also where the predictor does not tell it; ``states`` [g], an :class:`Outcome`
     each. ``timeouts``: requests that were late."""
@@ -50,15 +50,15 @@ class Answers:
     states: np.ndarray
     timeouts: int
 
-    def take(self, rows: np.ndarray) -> Answers:
+    def take(self, rows: np.ndarray) -> PopulationResult:
         """Some rows, by index."""
-        told = (self.accuracy[rows], self.memberships[rows], self.deviation[rows], self.states[rows])
-        return Answers(*told, self.timeouts)
+        columns = (self.accuracy[rows], self.memberships[rows], self.deviation[rows], self.states[rows])
+        return PopulationResult(*columns, self.timeouts)
 
 
-def chain(first: Answers, second: Answers) -> Answers:
+def concatenate_results(first: PopulationResult, second: PopulationResult) -> PopulationResult:
     """The rows of both; memberships in clusters that only one tells are NaN in the other."""
-    return Answers(
+    return PopulationResult(
         np.concatenate([first.accuracy, second.accuracy]),
         stacked([first.memberships, second.memberships]),
         np.concatenate([first.deviation, second.deviation]),
@@ -67,7 +67,7 @@ def chain(first: Answers, second: Answers) -> Answers:
     )
 
 
-def ask(evaluator: Evaluator, graphs: PackedGraphs) -> Answers:
+def evaluate_population(evaluator: Evaluator, graphs: PackedGraphs) -> PopulationResult:
     """Predict all graphs in one call; what is refused or late is asked in halves, down to the single network.
 
     Raises :class:`IslandLostError` when the service was lost, :class:`ServiceError` when it is late again and again,
@@ -78,34 +78,34 @@ def ask(evaluator: Evaluator, graphs: PackedGraphs) -> Answers:
     parts, timeouts, late = [np.arange(len(graphs))], 0, np.zeros(len(graphs), np.int64)
     while parts and len(graphs):
         rows = parts.pop()
-        answer = _predict(evaluator, graphs if len(rows) == len(graphs) else graphs.take(rows))
-        if not isinstance(answer, Outcome):
-            accuracy[rows] = answer.accuracy
-            deviation[rows] = np.nan if answer.deviation is None else answer.deviation
-            memberships |= dict(zip(rows.tolist(), np.asarray(answer.memberships, np.float64), strict=True))
+        result = _predict(evaluator, graphs if len(rows) == len(graphs) else graphs.take(rows))
+        if not isinstance(result, Outcome):
+            accuracy[rows] = result.accuracy
+            deviation[rows] = np.nan if result.deviation is None else result.deviation
+            memberships |= dict(zip(rows.tolist(), np.asarray(result.memberships, np.float64), strict=True))
             continue
-        if answer is Outcome.TIMEOUT:
+        if result is Outcome.TIMEOUT:
             timeouts += 1
             late[rows] += len(rows) == 1
-            if timeouts > LATE:
+            if timeouts > MAX_TIMEOUTS:
                 raise ServiceError(
                     f"the predictor was late {timeouts} times in one population of {len(graphs)}; "
                     "add replicas, or make the population smaller"
                 )
         if len(rows) > 1:
             parts += np.array_split(rows, 2)[::-1]
-        elif answer is Outcome.TIMEOUT and late[rows[0]] < ALONE:
+        elif result is Outcome.TIMEOUT and late[rows[0]] < MAX_TIMEOUTS_PER_NETWORK:
             parts.append(rows)
         else:
-            states[rows] = answer
+            states[rows] = result
     states[(states == Outcome.DONE) & ~np.isfinite(accuracy)] = Outcome.INFEASIBLE
     nothing = np.full(max((len(row) for row in memberships.values()), default=0), np.nan)
     table = [memberships.get(row, nothing) for row in range(len(graphs))]
-    told = np.array(table, np.float64).reshape(len(graphs), len(nothing))
-    return Answers(accuracy, told, deviation, states, timeouts)
+    matrix = np.array(table, np.float64).reshape(len(graphs), len(nothing))
+    return PopulationResult(accuracy, matrix, deviation, states, timeouts)
 
 
-def no_answer(states: np.ndarray, what: str) -> ServiceError:
+def no_accuracy_error(states: np.ndarray, what: str) -> ServiceError:
     """Why there is no answer to any network: ``states`` are theirs, ``what`` names them."""
     late = int((states == Outcome.TIMEOUT).sum())
     if late:

@@ -14,7 +14,12 @@ from ray.exceptions import RayError, RayTaskError
 from gennape.errors import GennapeError
 from gennape.platform.cluster.own_code import carried
 from gennape.platform.search.evaluations import Evaluations, as_objects, digests_of, narrow, none_evaluated
-from gennape.platform.search.evaluator import Answers, ask, chain, no_answer
+from gennape.platform.search.evaluator import (
+    PopulationResult,
+    concatenate_results,
+    evaluate_population,
+    no_accuracy_error,
+)
 from gennape.platform.search.failures import IslandLostError, Loss, Outcome
 from gennape.platform.search.objectives import NAMES, measure, minimised
 from gennape.platform.search.searchers.registry import REGISTRY as SEARCHERS
@@ -122,8 +127,8 @@ class Island:
         hashes, new, timeouts = self._evaluate(genomes, task)
         self.seen.add(measurements_of(new))
         found, values = self.seen.find(digests_of(hashes))
-        if len(new) and not self.seen.answered:
-            raise no_answer(new.states, f"{self.space.name}, first {self.space.encode(new.genomes[0])}")
+        if len(new) and not self.seen.any_finite:
+            raise no_accuracy_error(new.states, f"{self.space.name}, first {self.space.encode(new.genomes[0])}")
         finite = np.isfinite(values).all(1)
         self.searcher.tell(genomes[finite], minimised(values[finite], self.objectives))
         return Step(new, int(found.sum()), self.searcher.state(), timeouts)
@@ -156,23 +161,29 @@ class Island:
     ) -> tuple[Evaluations, int]:
         if not hashes:
             return none_evaluated(len(self.space.genes)), 0
-        answers = ask(self.evaluator, graphs) if task.recorded is None else self._recall(hashes, graphs, task.recorded)
+        result = (
+            evaluate_population(self.evaluator, graphs)
+            if task.recorded is None
+            else self._recall(hashes, graphs, task.recorded)
+        )
         # Costs are counted on the graphs, whatever the predictor says.
-        values = measure(graphs, Prediction(answers.accuracy, answers.memberships))
+        values = measure(graphs, Prediction(result.accuracy, result.memberships))
         island, born = np.full(len(hashes), self.index, np.int64), np.full(len(hashes), task.generation, np.int64)
         texts = as_objects([json.dumps(self.space.encode(genome)) for genome in genomes])
-        columns = (genomes, values, answers.memberships, island, born, answers.states, texts, answers.deviation)
-        return Evaluations(np.array(hashes, "U32"), *columns), answers.timeouts
+        columns = (genomes, values, result.memberships, island, born, result.states, texts, result.deviation)
+        return Evaluations(np.array(hashes, "U32"), *columns), result.timeouts
 
-    def _recall(self, hashes: list[str], graphs: PackedGraphs, recorded: Evaluations) -> Answers:
+    def _recall(self, hashes: list[str], graphs: PackedGraphs, recorded: Evaluations) -> PopulationResult:
         """Answers as they are recorded; asks about networks of which nothing is."""
         rows = {digest: row for row, digest in enumerate(recorded.hashes.tolist())}
         unrecorded = np.array([i for i, digest in enumerate(hashes) if digest not in rows], np.int64)
-        asked = ask(self.evaluator, graphs.take(unrecorded))
+        asked = evaluate_population(self.evaluator, graphs.take(unrecorded))
         old = recorded.take([rows[digest] for digest in hashes if digest in rows])
-        recalled = Answers(old.values[:, NAMES.index("accuracy")], old.memberships, old.deviation, old.states, 0)
+        recalled = PopulationResult(
+            old.values[:, NAMES.index("accuracy")], old.memberships, old.deviation, old.states, 0
+        )
         order = np.argsort(np.append(np.setdiff1d(np.arange(len(hashes)), unrecorded), unrecorded))
-        return chain(recalled, asked).take(order)
+        return concatenate_results(recalled, asked).take(order)
 
 
 def new_searcher(config: SearchConfig, space: SearchSpace, rng: np.random.Generator) -> Searcher:

@@ -78,7 +78,7 @@ class SeenNetworks:
         return found, values
 
     @property
-    def answered(self) -> bool:
+    def any_finite(self) -> bool:
         """Whether any network has all its measures."""
         return any(np.isfinite(run.values).all(1).any() for run in self._runs)
 

@@ -49,7 +49,7 @@ class SearchState:
     """A search between two rounds, in memory that does not grow with its evaluations.
 
     A round is what one shard of the log holds; in step it is a generation of all islands. ``rounds``: how many are
-    done. ``evaluations``: rows in them, ``unanswered`` of them INFEASIBLE or TIMEOUT. ``log``: digest of these rows.
+    done. ``evaluations``: rows in them, ``unpredicted`` of them INFEASIBLE or TIMEOUT. ``log``: digest of these rows.
     ``idle``: rounds in a row without a new network. ``reference``: reference point of the hypervolume, minimised; None
     before the first. ``searchers``, ``steps`` and ``found``: of each island, its searcher's state, its generations, and
     the networks that it was the first to find.
@@ -70,7 +70,7 @@ class SearchState:
     reference: Float64[np.ndarray, " m"] | None = None
     best_accuracy: float = -math.inf
     uncut: int | None = None
-    unanswered: dict[str, int] = field(default_factory=lambda: {Outcome.INFEASIBLE: 0, Outcome.TIMEOUT: 0})
+    unpredicted: dict[str, int] = field(default_factory=lambda: {Outcome.INFEASIBLE: 0, Outcome.TIMEOUT: 0})
 
 
 def new_state(config: SearchConfig, genes: int) -> SearchState:
@@ -97,8 +97,8 @@ def absorb(config: SearchConfig, state: SearchState, news: Evaluations) -> None:
         state.reference = reference_point(news, config.directed)
     accuracy = news.values[news.finite, NAMES.index("accuracy")]
     state.best_accuracy = max(state.best_accuracy, float(accuracy.max(initial=-math.inf)))
-    for outcome in state.unanswered:
-        state.unanswered[outcome] += int((news.states == outcome).sum())
+    for outcome in state.unpredicted:
+        state.unpredicted[outcome] += int((news.states == outcome).sum())
 
 
 def save_state(folder: Path, state: SearchState) -> None:

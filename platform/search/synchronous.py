@@ -29,7 +29,7 @@ def run_in_step(rounds: Rounds) -> str:
     news = no_measurements()  # of before, all islands were told as they started
     while (reason := rounds.reason_to_end(state.idle)) is None:
         tasks = _tasks(rounds)
-        steps = _with_answers_of_all(rounds, tasks, _advance(rounds, tasks, news))
+        steps = _with_shared_results(rounds, tasks, _advance(rounds, tasks, news))
         for island, step in steps.items():
             rounds.done(island, step)
         rounds.close(
@@ -67,24 +67,24 @@ def _advance(rounds: Rounds, tasks: dict[int, Task], news: Measurements) -> dict
     return steps
 
 
-def _with_answers_of_all(rounds: Rounds, tasks: dict[int, Task], steps: dict[int, Step]) -> dict[int, Step]:
+def _with_shared_results(rounds: Rounds, tasks: dict[int, Task], steps: dict[int, Step]) -> dict[int, Step]:
     """The steps, run again where another island has the answer to a network that this one has none of.
 
     The searcher is then told what the log will say, as it would be if the search were continued from the log.
     """
     found = concatenate([steps[i].evaluations for i in sorted(steps)])
-    answered = found.take(found.states == Outcome.DONE)
-    late = [i for i, step in sorted(steps.items()) if _lacks(step, answered.hashes)]
+    finished = found.take(found.states == Outcome.DONE)
+    late = [i for i, step in sorted(steps.items()) if _lacks_results_of(step, finished.hashes)]
     if not late:
         return steps
-    recorded = first_of_each(concatenate([answered, found]))
+    recorded = first_of_each(concatenate([finished, found]))
     states = rounds.state.searchers
     rounds.islands.start({i: states[i] for i in late}, read_measurements(rounds.folder, rounds.state.rounds))
     again = _advance(rounds, {i: replace(tasks[i], recorded=recorded) for i in late}, no_measurements())
     return steps | {i: replace(step, timeouts=steps[i].timeouts) for i, step in again.items()}
 
 
-def _lacks(step: Step, answered: np.ndarray) -> bool:
+def _lacks_results_of(step: Step, finished: np.ndarray) -> bool:
     """Whether a step has no answer to any of some networks."""
     mine = step.evaluations
-    return bool(np.isin(mine.hashes[mine.states != Outcome.DONE], answered).any())
+    return bool(np.isin(mine.hashes[mine.states != Outcome.DONE], finished).any())

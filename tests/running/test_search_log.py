@@ -26,7 +26,7 @@ from gennape.platform.search.evaluations import (
     narrow,
     none_evaluated,
 )
-from gennape.platform.search.evaluator import ALONE, LATE, ask
+from gennape.platform.search.evaluator import MAX_TIMEOUTS, MAX_TIMEOUTS_PER_NETWORK, evaluate_population
 from gennape.platform.search.failures import IslandLostError
 from gennape.platform.search.front import front_frame, front_of
 from gennape.platform.search.islands import LocalIslands, Step, Task
@@ -176,7 +176,7 @@ def test_seen_is_a_dictionary_in_which_the_last_counts(additions):
     assert found.tolist() == [n in expected for n in asked]
     assert values[found, 0].tolist() == [expected[n] for n in asked if n in expected]
     assert np.isnan(values[~found]).all()
-    assert seen.answered == bool(expected)
+    assert seen.any_finite == bool(expected)
 
 
 @settings(max_examples=60, deadline=None)
@@ -216,7 +216,7 @@ def test_rows_whose_clusters_are_unknown_stand_beside_others():
     assert first_of_each(concatenate([some(3), some(5, first=1)])).hashes.tolist() == some(6).hashes.tolist()
 
 
-# Answers -------------------------------------------------------------------------------------------------------------
+# Evaluator -----------------------------------------------------------------------------------------------------------
 
 
 class Moody:
@@ -245,31 +245,31 @@ def graphs(n=32):
     return SPACE.graphs(genomes), canonical_hashes(SPACE.graphs(genomes))
 
 
-def test_what_is_refused_is_found_by_halving_and_the_rest_is_answered():
+def test_what_is_refused_is_found_by_halving_and_the_rest_is_predicted():
     population, hashes = graphs()
     moody = Moody(refused=[hashes[3], hashes[20]])
-    answers = ask(moody, population)
+    result = evaluate_population(moody, population)
     expected = SyntheticPredictor().predict(population)
     refused = np.isin(np.arange(len(hashes)), [3, 20])
-    assert answers.states.tolist() == np.where(refused, "INFEASIBLE", "DONE").tolist()
-    assert np.isnan(answers.accuracy[refused]).all()
-    np.testing.assert_array_equal(answers.accuracy[~refused], expected.accuracy[~refused])
-    np.testing.assert_array_equal(answers.memberships[~refused], expected.memberships[~refused])
+    assert result.states.tolist() == np.where(refused, "INFEASIBLE", "DONE").tolist()
+    assert np.isnan(result.accuracy[refused]).all()
+    np.testing.assert_array_equal(result.accuracy[~refused], expected.accuracy[~refused])
+    np.testing.assert_array_equal(result.memberships[~refused], expected.memberships[~refused])
     assert len(moody.asked) <= 1 + 2 * 2 * np.log2(len(hashes))
 
 
 @pytest.mark.parametrize(("late", "state"), [(1, "DONE"), (3, "DONE"), (99, "TIMEOUT")])
-def test_late_answers_are_asked_for_again_and_only_the_last_resort_is_recorded(late, state):
+def test_late_networks_are_evaluated_again_and_only_the_last_resort_is_recorded(late, state):
     population, hashes = graphs()
-    answers = ask(Moody(late={hashes[5]: late}), population)
-    assert answers.states.tolist() == ["DONE"] * 5 + [state] + ["DONE"] * (len(hashes) - 6)
-    assert answers.timeouts == min(late, np.ceil(np.log2(len(hashes))) + ALONE)
+    result = evaluate_population(Moody(late={hashes[5]: late}), population)
+    assert result.states.tolist() == ["DONE"] * 5 + [state] + ["DONE"] * (len(hashes) - 6)
+    assert result.timeouts == min(late, np.ceil(np.log2(len(hashes))) + MAX_TIMEOUTS_PER_NETWORK)
 
 
-def test_a_predictor_that_is_always_late_or_lost_is_no_answer():
+def test_a_predictor_that_is_always_late_or_lost_fails_the_step():
     population, hashes = graphs()
-    with pytest.raises(ServiceError, match=rf"late {LATE + 1} times in one population of {len(hashes)}"):
-        ask(Moody(late=dict.fromkeys(hashes, 99)), population)
+    with pytest.raises(ServiceError, match=rf"late {MAX_TIMEOUTS + 1} times in one population of {len(hashes)}"):
+        evaluate_population(Moody(late=dict.fromkeys(hashes, 99)), population)
 
     def after(cause):
         error = ServiceError("no answer")
@@ -277,11 +277,11 @@ def test_a_predictor_that_is_always_late_or_lost_is_no_answer():
         return Moody(refused=hashes, error=error)
 
     with pytest.raises(IslandLostError, match="service was lost"):
-        ask(after(ActorDiedError()), population)
+        evaluate_population(after(ActorDiedError()), population)
     with pytest.raises(ServiceError, match="late"):
-        ask(after(BackPressureError(num_queued_requests=1, max_queued_requests=1)), population)
+        evaluate_population(after(BackPressureError(num_queued_requests=1, max_queued_requests=1)), population)
     with pytest.raises(ServiceError, match="no answer"):
-        ask(after(ValueError()), population)
+        evaluate_population(after(ValueError()), population)
 
 
 def test_refused_networks_are_recorded_paid_for_and_not_asked_again(tmp_path):
