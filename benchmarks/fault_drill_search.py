@@ -6,7 +6,7 @@ replica or the driver is killed by SIGKILL, or a node with all that is on it; no
 again. Between kills the search may run on a little, so that it is at work at every one of them.
 
 At the end: is every evaluation that was ever in the log still there, is any there twice, and are log and front those of
-an undisturbed search in one process? With ``--asynchronous`` the last is not asked: free islands' fronts differ.
+an undisturbed search in one process? With ``--asynchronous`` fronts are not compared, since they depend on timing.
 """
 
 from __future__ import annotations

@@ -203,7 +203,7 @@ class Free:
         return [(i, pickle.loads(pickle.dumps(Step(rows, n, {}))))]  # noqa: S301
 
 
-WAYS = {False: "in step", True: "asynchronous"}
+WAYS = {False: "synchronous", True: "asynchronous"}
 
 
 def config_of(options: argparse.Namespace, islands: int, asynchronous: bool) -> SearchConfig:

@@ -61,7 +61,8 @@ def search(
     asynchronous: Annotated[
         bool | None,
         typer.Option(
-            "--asynchronous/--in-step",
+            "--asynchronous/--synchronous",
+            " /--in-step",  # its former name
             help="Run islands without a barrier between generations.",
             show_default="False",
         ),

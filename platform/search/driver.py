@@ -1,4 +1,4 @@
-"""The search: drives islands, keeps log, front and state, and can stop and continue anywhere."""
+"""Run a search: drive the islands, keep log, front and state; it can be interrupted and resumed at any point."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, SupportsFloat
 
 from gennape.errors import ConfigError
-from gennape.platform.search.asynchronous import run_freely
+from gennape.platform.search.asynchronous import run_asynchronously
 from gennape.platform.search.failures import Failures
 from gennape.platform.search.front import front_frame
 from gennape.platform.search.log import read_measurements, read_table
 from gennape.platform.search.objectives import NAMES
-from gennape.platform.search.rounds import GenerationRecord, Rounds
 from gennape.platform.search.runs import REPORT
+from gennape.platform.search.search_run import GenerationRecord, SearchRun
 from gennape.platform.search.state import load_state
-from gennape.platform.search.synchronous import run_in_step
+from gennape.platform.search.synchronous import run_synchronously
 from gennape.search_spaces.families.registry import family
 
 if TYPE_CHECKING:
@@ -119,21 +119,21 @@ def run_search(
     islands: Archipelago,
     on_generation: Callable[[GenerationRecord], None] = lambda _: None,
 ) -> SearchResult:
-    """Search from where the log and the state in ``folder`` stand, or from the beginning, to the end.
+    """Run a search to its end, from the log and state in ``folder`` or from the beginning.
 
-    In step, which is the default, all islands finish a generation before any starts the next: what an island knows at
-    each step depends on the seed alone, so that the same seed gives the same front, and a search that was cut off
-    continues to the front it would have reached. With ``config.asynchronous`` no island waits for another.
+    By default islands are synchronous: all finish a generation before any starts the next. What an island knows at each
+    step then depends on the seed alone, so the same seed gives the same front, and an interrupted search reaches the
+    front it would have reached without the interruption. With ``config.asynchronous`` no island waits for another.
 
-    ``config.evaluations`` unique networks are recorded in all, exactly; fewer only when ``config.patience``
-    generations in a row found nothing new. Each round appends its evaluations to the log, then stores its state, both
-    atomically. Islands that are lost, and steps that fail, are run again (see :class:`failures.Outcome`). Raises what a
-    step raised that failed again and again, and :class:`ServiceError` when an island is lost again and again.
+    Exactly ``config.evaluations`` unique networks are recorded, or fewer when ``config.patience`` consecutive
+    generations found nothing new. Each round appends its evaluations to the log and then stores its state, both
+    atomically. Lost islands and failed steps are run again (see :class:`failures.Outcome`). Raises the error of a step
+    that keeps failing, and :class:`ServiceError` when an island keeps getting lost.
     """
     space = family(config.space)
     state = load_state(folder, config, len(space.genes))
-    rounds = Rounds(config, folder, space, state, islands, Failures(folder, config.islands), on_generation)
+    run = SearchRun(config, folder, space, state, islands, Failures(folder, config.islands), on_generation)
     islands.start(dict(enumerate(state.searchers)), read_measurements(folder, state.rounds))
-    reason = (run_freely if config.asynchronous else run_in_step)(rounds)
+    reason = (run_asynchronously if config.asynchronous else run_synchronously)(run)
     frame = front_frame(state.front, config.directed)
-    return SearchResult(frame, rounds.volume(), reason, folder)
+    return SearchResult(frame, run.hypervolume(), reason, folder)

@@ -1,4 +1,4 @@
-"""A larger budget for a search: what it would have come to with that budget from the beginning."""
+"""A larger budget for a search, with the result it would have had with that budget from the beginning."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from gennape.search_spaces.families.registry import family
 if TYPE_CHECKING:
     from pathlib import Path
 
-#: Where the rounds go that the smaller budget had cut short.
+#: Folder of the rounds that the smaller budget had cut short.
 SUPERSEDED = "superseded"
 
 
 def extend(folder: Path, evaluations: int) -> None:
-    """Give the search of a run folder, which the caller has locked, a larger budget; :func:`run_search` goes on.
+    """Give the search in a run folder, which the caller has locked, a larger budget; continue with :func:`run_search`.
 
-    Of islands in step the result is, bit for bit, that of a search that had the larger budget from the beginning: the
-    budget decides nothing but how many networks the last generations evaluate, so the search goes back to the state
-    before the first generation that was cut short, and runs it in full. Its evaluations come again; the files of these
-    generations are kept in ``superseded``. Free islands, whose result depends on time, go on from where they stand, and
-    so does a search that was stored by a version that kept no such state.
+    With synchronous islands the result is, bit for bit, that of a search that had the larger budget from the beginning:
+    the budget only decides how many networks the last generations evaluate, so the search returns to the state before
+    the first generation that was cut short and runs it in full. Its evaluations are made again; the files of these
+    generations are kept in ``superseded``. Asynchronous islands, whose result depends on timing, continue from their
+    current state, as does a search that was stored by a version that kept no such state.
     """
     config = config_of(folder)
     if not config.asynchronous:
         state = load_state(folder, config, len(family(config.space).genes))
-        # In this order, so that a search which is killed meanwhile is continued with its former budget.
+        # In this order, so that a search that is killed in between continues with its former budget.
         if state.uncut:
             os.replace(folder / UNCUT, folder / STATE)
         elif state.uncut == 0:
@@ -39,7 +39,7 @@ def extend(folder: Path, evaluations: int) -> None:
 
 
 def _supersede(folder: Path, first: int) -> None:
-    """Put shards aside, the last one first, so that none is ever missing before another."""
+    """Move shards away, the last one first, so that none is ever missing before another."""
     for number in reversed(range(first, count_shards(folder))):
         path = shard(folder, number)
         (folder / SUPERSEDED).mkdir(exist_ok=True)

@@ -1,4 +1,4 @@
-"""What a search remembers between rounds: rebuilt from the log, but for the searchers, whose states are stored."""
+"""The state of a search between rounds: rebuilt from the log, except for the searchers, whose states are stored."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ if TYPE_CHECKING:
     from gennape.platform.search.config import SearchConfig
     from gennape.platform.search.searchers.base import State
 
-#: The last state; and of a search that its budget has ended, the last one that no smaller or larger budget changes.
+#: The last state; and, for a search that its budget has ended, the last one that does not depend on the budget.
 STATE, UNCUT = "state.npz", "uncut.npz"
 _VERSION = 3
 
 
 class _Header(BaseModel):
-    """What a stored state says of itself, of all versions; what it names beside is passed over."""
+    """The header of a stored state of any version; further fields are ignored."""
 
     version: int
     generation: int = Field(ge=0)
@@ -48,13 +48,13 @@ class _Header(BaseModel):
 class SearchState:
     """A search between two rounds, in memory that does not grow with its evaluations.
 
-    A round is what one shard of the log holds; in step it is a generation of all islands. ``rounds``: how many are
-    done. ``evaluations``: rows in them, ``unpredicted`` of them INFEASIBLE or TIMEOUT. ``log``: digest of these rows.
-    ``idle``: rounds in a row without a new network. ``reference``: reference point of the hypervolume, minimised; None
-    before the first. ``searchers``, ``steps`` and ``found``: of each island, its searcher's state, its generations, and
-    the networks that it was the first to find.
-    ``uncut``: rounds before the first that the budget cut short, if one was. ``front``, and ``fronts`` per island.
-    ``news``: what the last round added. ``best_accuracy``: highest so far.
+    A round is one shard of the log; with synchronous islands it is one generation of all islands. ``rounds``: finished
+    ones. ``evaluations``: rows in them, of which ``unpredicted`` are INFEASIBLE or TIMEOUT. ``log``: digest of these
+    rows. ``stalled``: consecutive rounds without a new network. ``reference``: reference point of the hypervolume,
+    minimised; None before the first round. ``searchers``, ``steps`` and ``found``: per island, the state of its
+    searcher, its number of generations, and how many networks it was the first to find.
+    ``uncut``: rounds before the first one that the budget cut short, if any. ``front``, and ``fronts`` per island.
+    ``news``: rows of the last round. ``best_accuracy``: highest so far, percent.
     """
 
     searchers: list[State | None]
@@ -66,7 +66,7 @@ class SearchState:
     rounds: int = 0
     evaluations: int = 0
     log: str = ""
-    idle: int = 0
+    stalled: int = 0
     reference: Float64[np.ndarray, " m"] | None = None
     best_accuracy: float = -math.inf
     uncut: int | None = None
@@ -74,20 +74,20 @@ class SearchState:
 
 
 def new_state(config: SearchConfig, genes: int) -> SearchState:
-    """Before the first round."""
+    """The state before the first round."""
     nothing, islands = none_evaluated(genes), config.islands
     none_found = np.zeros(islands, np.int64)
     return SearchState([None] * islands, [0] * islands, none_found, nothing, [nothing] * islands, nothing)
 
 
 def absorb(config: SearchConfig, state: SearchState, news: Evaluations) -> None:
-    """Take in the evaluations of one round, which are new networks all."""
+    """Add the evaluations of one round, all of them new networks."""
     state.news = news
     state.rounds += 1
     state.evaluations += len(news)
     state.found += np.bincount(news.island, minlength=config.islands)
     state.log = chained(state.log, news)
-    state.idle = 0 if len(news) else state.idle + 1
+    state.stalled = 0 if len(news) else state.stalled + 1
     state.front = extend_front(state.front, news, config.directed)
     if config.islands > 1 and config.migration_every:
         for island in np.unique(news.island).tolist():
@@ -102,7 +102,7 @@ def absorb(config: SearchConfig, state: SearchState, news: Evaluations) -> None:
 
 
 def save_state(folder: Path, state: SearchState) -> None:
-    """Store what the log does not say, atomically: plain arrays and one JSON text."""
+    """Store atomically what the log does not contain, as plain arrays and one JSON text."""
     header = {
         "version": _VERSION,
         "generation": state.rounds,
@@ -113,7 +113,7 @@ def save_state(folder: Path, state: SearchState) -> None:
     }
     named = {f"{i}/{key}": array for i, s in enumerate(state.searchers) for key, array in (s or {}).items()}
     header["arrays"] = {name: [array.dtype.str, array.shape] for name, array in named.items()}
-    # In one piece: a member of the file for each array of each island would take longer than all evaluations.
+    # In one piece: one member of the file per array and island would take longer than all evaluations.
     content = b"".join(np.ascontiguousarray(array).tobytes() for array in named.values())
     header["digest"] = _digest(header, content)
     arrays = {"header": json.dumps(header).encode(), "content": content}
@@ -122,23 +122,23 @@ def save_state(folder: Path, state: SearchState) -> None:
 
 
 def keep_uncut(folder: Path, state: SearchState) -> None:
-    """Keep the stored state, of before a round that the budget cuts short, for :func:`extension.extend`."""
+    """Keep a copy of the state before a round that the budget cuts short, for :func:`extension.extend`."""
     state.uncut = state.rounds
-    if state.rounds:  # else there is none: a larger budget begins at the beginning
+    if state.rounds:  # else there is none: a search with a larger budget starts from the beginning
         atomic_write_bytes(folder / UNCUT, (folder / STATE).read_bytes())
 
 
 def _digest(header: dict[str, Any], content: bytes) -> str:
-    """Of everything but the digest itself."""
+    """Digest of everything except the digest itself."""
     text = json.dumps({name: value for name, value in header.items() if name != "digest"}, sort_keys=True)
     return hashlib.blake2b(text.encode() + b"\0" + content, digest_size=16).hexdigest()
 
 
 def load_state(folder: Path, config: SearchConfig, genes: int) -> SearchState:
-    """The last stored state, or a new one if none was, with all that the log says.
+    """The last stored state, or a new one if there is none, completed from the log.
 
-    Searchers of islands in step are those of the stored round: what the log holds beyond is not taken in yet, but
-    answers when that round is run again. Of free islands the whole log is taken in.
+    With synchronous islands, searchers are those of the stored round; evaluations that were logged after it are reused
+    when that round is run again. With asynchronous islands the whole log is taken in.
 
     Raises :class:`WorkspaceError` when the state or a shard cannot be read, or the two do not belong together.
     """
@@ -161,7 +161,7 @@ def load_state(folder: Path, config: SearchConfig, genes: int) -> SearchState:
                 f"{folder / STATE} is of {len(state.steps)} islands, the settings of the run say {config.islands}; "
                 "restore both from one copy, or start a new search"
             )
-        # A free island may have stepped never while others ran rounds: it begins at the beginning.
+        # An asynchronous island may not have finished any step while others did: it starts from the beginning.
         state.searchers = [_part(arrays, i) if steps else None for i, steps in enumerate(state.steps)]
     for number in range(shards if config.asynchronous else covered):
         absorb(config, state, read_shard(folder, number))
@@ -202,7 +202,7 @@ def _arrays(content: np.ndarray, kinds: dict[str, tuple[str, list[int]]]) -> dic
 
 
 def _verify(folder: Path, header: dict[str, Any], state: SearchState) -> None:
-    """Of version 1 there is nothing to compare with."""
+    """Compare the log with its digest in the header. States of version 1 have none."""
     if header.get("log", state.log) != state.log:
         raise WorkspaceError(
             f"the evaluations in {folder} are not those that {STATE} was stored with ({state.evaluations:,} rows, "

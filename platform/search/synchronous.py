@@ -1,4 +1,4 @@
-"""Islands in step: all finish a generation before any starts the next, and the seed alone decides."""
+"""Synchronous islands: all finish a generation before any starts the next, so the seed decides the result."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from gennape.platform.search.seen import measurements_of, no_measurements
 
 if TYPE_CHECKING:
     from gennape.platform.search.islands import Step, Task
-    from gennape.platform.search.rounds import Rounds
+    from gennape.platform.search.search_run import SearchRun
     from gennape.platform.search.seen import Measurements
 
 
-def run_in_step(rounds: Rounds) -> str:
-    """Generation by generation to the end; returns the reason for it.
+def run_synchronously(run: SearchRun) -> str:
+    """Run generation by generation until the search stops; returns the reason.
 
-    Of a network that two islands found at once, the first island's counts; an answer that only one of them got is given
-    to the other too. An island that is lost runs its step again while the others keep theirs: a step is a function of
-    the searcher's state and of what the island was told.
+    Where two islands find the same network at once, the evaluation of the first island counts; if only one of them got
+    a prediction, the other one receives it. A lost island repeats its step while the others keep theirs: a step depends
+    only on the searcher's state and on the measurements that the island received.
     """
-    config, state = rounds.config, rounds.state
-    news = no_measurements()  # of before, all islands were told as they started
-    while (reason := rounds.reason_to_end(state.idle)) is None:
-        tasks = _tasks(rounds)
-        steps = _with_shared_results(rounds, tasks, _advance(rounds, tasks, news))
+    config, state = run.config, run.state
+    news = no_measurements()  # islands received all earlier ones when they started
+    while (reason := run.stop_reason(state.stalled)) is None:
+        tasks = _tasks(run)
+        steps = _with_shared_results(run, tasks, _advance(run, tasks, news))
         for island, step in steps.items():
-            rounds.done(island, step)
-        rounds.close(
+            run.record_step(island, step)
+        run.close_round(
             first_of_each(concatenate([steps[i].evaluations for i in range(config.islands)])),
             sum(step.asked for step in steps.values()),
             cut=any(len(step.evaluations) >= tasks[i].quota for i, step in steps.items()),
@@ -41,36 +41,36 @@ def run_in_step(rounds: Rounds) -> str:
     return reason
 
 
-def _tasks(rounds: Rounds) -> dict[int, Task]:
-    """What each island does next; the quotas add up to what is left, so that the total is never overshot.
+def _tasks(run: SearchRun) -> dict[int, Task]:
+    """The next task of each island. Quotas add up to the remaining budget, so the total is never exceeded.
 
-    After rounds in which nothing was found the remainder goes to other islands, lest it stay with one that has
-    converged. A generation that the log holds, though the state does not, is run again with the recorded answers.
+    After rounds without a new network the remainder moves on to other islands, so that it does not stay with one that
+    has converged. A generation that is in the log but not in the state is run again with the recorded evaluations.
     """
-    config, state = rounds.config, rounds.state
+    config, state = run.config, run.state
     share, rest = divmod(config.evaluations - state.evaluations, config.islands)
-    recorded = rounds.recorded()
-    quotas = [share + ((i - state.idle) % config.islands < rest) for i in range(config.islands)]
-    return {i: rounds.task(i, quota, recorded) for i, quota in enumerate(quotas)}
+    recorded = run.recorded()
+    quotas = [share + ((i - state.stalled) % config.islands < rest) for i in range(config.islands)]
+    return {i: run.task(i, quota, recorded) for i, quota in enumerate(quotas)}
 
 
-def _advance(rounds: Rounds, tasks: dict[int, Task], news: Measurements) -> dict[int, Step]:
+def _advance(run: SearchRun, tasks: dict[int, Task], news: Measurements) -> dict[int, Step]:
     steps: dict[int, Step] = {}
-    rounds.islands.send(tasks, news)
+    run.islands.send(tasks, news)
     while len(steps) < len(tasks):
-        for island, result in rounds.islands.receive():
+        for island, result in run.islands.receive():
             if isinstance(result, Loss):
-                rounds.lost(island, tasks[island].generation, result)
-                rounds.islands.send({island: tasks[island]}, no_measurements())
+                run.restart_island(island, tasks[island].generation, result)
+                run.islands.send({island: tasks[island]}, no_measurements())
             else:
                 steps[island] = result
     return steps
 
 
-def _with_shared_results(rounds: Rounds, tasks: dict[int, Task], steps: dict[int, Step]) -> dict[int, Step]:
-    """The steps, run again where another island has the answer to a network that this one has none of.
+def _with_shared_results(run: SearchRun, tasks: dict[int, Task], steps: dict[int, Step]) -> dict[int, Step]:
+    """The steps; islands that lack a prediction which another island has run theirs again with it.
 
-    The searcher is then told what the log will say, as it would be if the search were continued from the log.
+    Their searchers then learn what the log will contain, exactly as if the search were resumed from the log.
     """
     found = concatenate([steps[i].evaluations for i in sorted(steps)])
     finished = found.take(found.states == Outcome.DONE)
@@ -78,13 +78,13 @@ def _with_shared_results(rounds: Rounds, tasks: dict[int, Task], steps: dict[int
     if not late:
         return steps
     recorded = first_of_each(concatenate([finished, found]))
-    states = rounds.state.searchers
-    rounds.islands.start({i: states[i] for i in late}, read_measurements(rounds.folder, rounds.state.rounds))
-    again = _advance(rounds, {i: replace(tasks[i], recorded=recorded) for i in late}, no_measurements())
+    states = run.state.searchers
+    run.islands.start({i: states[i] for i in late}, read_measurements(run.folder, run.state.rounds))
+    again = _advance(run, {i: replace(tasks[i], recorded=recorded) for i in late}, no_measurements())
     return steps | {i: replace(step, timeouts=steps[i].timeouts) for i, step in again.items()}
 
 
 def _lacks_results_of(step: Step, finished: np.ndarray) -> bool:
-    """Whether a step has no answer to any of some networks."""
+    """Whether a step has no prediction for at least one of these networks, given by their hashes."""
     mine = step.evaluations
     return bool(np.isin(mine.hashes[mine.states != Outcome.DONE], finished).any())

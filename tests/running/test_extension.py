@@ -100,7 +100,7 @@ def test_an_extension_that_is_killed_anywhere_goes_on(
             _same(_run(folder), whole)
 
 
-def test_free_islands_go_on_from_where_they_stand(tmp_path: Path) -> None:
+def test_asynchronous_islands_go_on_from_where_they_stand(tmp_path: Path) -> None:
     first = _run(tmp_path / "run", evaluations=50, asynchronous=True)
     extend(tmp_path / "run", 120)
     result = _run(tmp_path / "run")
@@ -113,7 +113,7 @@ def test_a_search_of_a_former_version_goes_on_from_where_it_stands(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr("gennape.platform.search.rounds.keep_uncut", lambda *_: None)
+        patch.setattr("gennape.platform.search.search_run.keep_uncut", lambda *_: None)
         first = _run(tmp_path / "run", evaluations=50)
     extend(tmp_path / "run", 120)
     result = _run(tmp_path / "run")

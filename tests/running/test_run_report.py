@@ -26,7 +26,7 @@ from gennape.search_spaces.families.registry import family
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from gennape.platform.search.rounds import GenerationRecord
+    from gennape.platform.search.search_run import GenerationRecord
 
 GENES = len(family("hiaml").genes)
 FILES = ["evaluations.parquet", "front.csv", "front.html", "front.json", "front.png"]

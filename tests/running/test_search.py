@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gennape.errors import ServiceError, WorkspaceError
-from gennape.platform.search import rounds as rounds_module
+from gennape.platform.search import search_run
 from gennape.platform.search.config import search_config
 from gennape.platform.search.driver import run_search
 from gennape.platform.search.evaluations import digests_of
@@ -136,7 +136,7 @@ def test_continuing_after_any_generation_gives_the_same_search(tmp_path, generat
 @pytest.mark.parametrize("broken", ["write_shard", "save_state"])
 def test_dying_between_shard_and_state_loses_nothing_that_was_recorded(tmp_path, monkeypatch, broken):
     expected = run(small(), tmp_path / "whole")
-    original, calls = getattr(rounds_module, broken), []
+    original, calls = getattr(search_run, broken), []
 
     def dies_the_third_time(*args):
         calls.append(args)
@@ -144,7 +144,7 @@ def test_dying_between_shard_and_state_loses_nothing_that_was_recorded(tmp_path,
             raise _Stop
         original(*args)
 
-    monkeypatch.setattr(rounds_module, broken, dies_the_third_time)
+    monkeypatch.setattr(search_run, broken, dies_the_third_time)
     with pytest.raises(_Stop):
         run(small(), tmp_path / "cut")
     monkeypatch.undo()

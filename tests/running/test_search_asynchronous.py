@@ -1,4 +1,4 @@
-"""Free islands: what holds although nothing waits."""
+"""Asynchronous islands: what holds although no island waits."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gennape.errors import ServiceError
-from gennape.platform.search import rounds as rounds_module
+from gennape.platform.search import search_run
 from gennape.platform.search.config import search_config
 from gennape.platform.search.driver import run_search
 from gennape.platform.search.failures import IslandLostError, Loss, Outcome
@@ -64,7 +64,7 @@ class Straggling(LocalIslands):
         return [(island, step)]
 
 
-def freely(**given):
+def asynchronous(**given):
     defaults = {"space": "hiaml", "evaluations": 240, "population": 15, "islands": 3, "migration_every": 2, "seed": 1}
     return search_config(**defaults | given | {"asynchronous": True})
 
@@ -80,14 +80,14 @@ def check(config, folder, result):
 @settings(max_examples=12, deadline=None)
 @given(st.integers(0, 999), st.integers(1, 5), st.integers(1, 200), st.sampled_from([0.0, 0.3]))
 def test_every_order_of_arrival_records_each_network_once(tmp_path_factory, seed, islands, evaluations, lost):
-    config, folder = freely(islands=islands, evaluations=evaluations), tmp_path_factory.mktemp("run")
+    config, folder = asynchronous(islands=islands, evaluations=evaluations), tmp_path_factory.mktemp("run")
     check(config, folder, run_search(config, folder, Shuffled(config, np.random.default_rng(seed), lost)))
 
 
 @pytest.mark.parametrize("broken", ["save_state", "write_shard", "nothing", "state.npz"])
 @pytest.mark.parametrize("stop", [1, 3])
 def test_going_on_loses_nothing_that_was_recorded_and_records_nothing_twice(tmp_path, monkeypatch, broken, stop):
-    config, records = freely(), []
+    config, records = asynchronous(), []
 
     def dies(record):
         records.append(record)
@@ -95,7 +95,7 @@ def test_going_on_loses_nothing_that_was_recorded_and_records_nothing_twice(tmp_
             raise _Stop
 
     if broken in ("save_state", "write_shard"):
-        original, calls = getattr(rounds_module, broken), []
+        original, calls = getattr(search_run, broken), []
 
         def dies_at_last(*args):
             calls.append(args)
@@ -103,7 +103,7 @@ def test_going_on_loses_nothing_that_was_recorded_and_records_nothing_twice(tmp_
                 raise _Stop
             original(*args)
 
-        monkeypatch.setattr(rounds_module, broken, dies_at_last)
+        monkeypatch.setattr(search_run, broken, dies_at_last)
     with pytest.raises(_Stop):
         run_search(config, tmp_path, Shuffled(config, np.random.default_rng(0)), dies)
     monkeypatch.undo()
@@ -127,14 +127,14 @@ def test_an_island_that_had_stepped_never_begins_when_the_search_goes_on(tmp_pat
     def dies(_):
         raise _Stop
 
-    config = freely(islands=2)
+    config = asynchronous(islands=2)
     with pytest.raises(_Stop):
         run_search(config, tmp_path, FirstFirst(config, SyntheticPredictor()), dies)
     check(config, tmp_path, run_search(config, tmp_path, LocalIslands(config, SyntheticPredictor())))
 
 
 def test_nobody_waits_for_a_straggler(tmp_path):
-    config = freely(evaluations=600, islands=4)
+    config = asynchronous(evaluations=600, islands=4)
     islands = Straggling(config)
     check(config, tmp_path, run_search(config, tmp_path, islands))
     assert islands.steps[1] >= 8 * islands.steps[0] > 0
@@ -144,7 +144,7 @@ def test_nobody_waits_for_a_straggler(tmp_path):
 
 
 def test_elites_arrive_and_news_is_heard_once(tmp_path):
-    config, heard, guests = freely(), {i: [] for i in range(3)}, []
+    config, heard, guests = asynchronous(), {i: [] for i in range(3)}, []
 
     class _Listening(Shuffled):
         def advance(self, island, task, news):
@@ -164,7 +164,7 @@ def test_elites_arrive_and_news_is_heard_once(tmp_path):
 
 
 def test_a_space_with_nothing_new_left_ends_and_failures_do(tmp_path):
-    config = freely(islands=2, patience=3, evaluations=9_000)
+    config = asynchronous(islands=2, patience=3, evaluations=9_000)
     islands = Shuffled(config, np.random.default_rng(0))
     islands.advance = lambda _i, _task, _news: (_ for _ in ()).throw(ServiceError("broken"))
     with pytest.raises(ServiceError, match="broken"):

@@ -40,7 +40,7 @@ def test_islands_are_simulated_and_the_drivers_memory_does_not_grow(capsys):
     islands.main([*small, "--islands", "1", "3", "--rounds", "3"])
     islands.main([*small, "--islands", "2", "--rounds", "2", "--kinds", "steady", "--threads"])
     islands.main(["--population", "10", "--memory", "6400"])
-    table, _, rest = capsys.readouterr().out.partition("in step: 6,400 evaluations")
+    table, _, rest = capsys.readouterr().out.partition("synchronous: 6,400 evaluations")
     rows = [line.split() for line in table.splitlines()]
     assert [row[1] for row in rows if row[0] == "straggler"] == ["1", "1", "3", "3"]
     assert len(rows) == 1 + 3 * 2 * 2 + 1 + 2
@@ -48,7 +48,7 @@ def test_islands_are_simulated_and_the_drivers_memory_does_not_grow(capsys):
     assert re.search(r"an island remembers: -?[\d.]+ bytes an evaluation", rest)
 
 
-def test_free_islands_do_not_wait_for_a_straggler_in_simulated_time():
+def test_asynchronous_islands_do_not_wait_for_a_straggler_in_simulated_time():
     """By the virtual clock, whose latencies are far above what anything costs here."""
     islands = benchmark("islands")
     options = ["--population", "10", "--latency", "100", "--islands", "8", "--rounds", "5", "--kinds", "straggler"]
@@ -57,8 +57,8 @@ def test_free_islands_do_not_wait_for_a_straggler_in_simulated_time():
     islands.main(options)
     efficiency = {
         way: float(re.search(rf"{way} +\d+ +([\d.]+)", lines[row])[1])
-        for row, way in [(1, "in step"), (2, "asynchronous")]
+        for row, way in [(1, "synchronous"), (2, "asynchronous")]
     }
-    # In step every generation lasts as long as the straggler's; free, one of eight islands does a fifth of the work.
-    assert efficiency["in step"] == pytest.approx(1 / 5, abs=0.05)
+    # Synchronous generations last as long as the straggler's; else one of eight islands does a fifth of the work.
+    assert efficiency["synchronous"] == pytest.approx(1 / 5, abs=0.05)
     assert efficiency["asynchronous"] == pytest.approx(7.2 / 8, abs=0.1)

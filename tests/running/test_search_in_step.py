@@ -1,4 +1,4 @@
-"""What islands in step share out between them: answers that only one of them got, the last evaluations, the log."""
+"""What synchronous islands share: predictions that only one of them got, the last evaluations, the log."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from gennape.platform.search import rounds as rounds_module
+from gennape.platform.search import search_run
 from gennape.platform.search.config import search_config
 from gennape.platform.search.driver import run_search
 from gennape.platform.search.islands import LocalIslands
@@ -42,7 +42,7 @@ class Twins(LocalIslands):
     def __init__(self, late):
         super().__init__(TWINS, SyntheticPredictor())
         self.late = late
-        self.told = {}
+        self.reported = {}
 
     def start(self, states, findings):
         super().start(states, findings)
@@ -55,7 +55,7 @@ class Twins(LocalIslands):
         first = _Late(self.bad()) if (island, task.generation) == (self.late, 0) else self.evaluator
         self.islands[island].evaluator = first
         step = super().advance(island, task, news)
-        self.told[island, task.generation] = {key: array.tolist() for key, array in step.state.items()}
+        self.reported[island, task.generation] = {key: array.tolist() for key, array in step.state.items()}
         return step
 
     def bad(self):
@@ -77,13 +77,13 @@ def test_an_answer_that_one_island_got_is_everyones_and_outlives_a_kill(tmp_path
     def die(*_):
         raise _Stop
 
-    monkeypatch.setattr(rounds_module, "save_state", die)
+    monkeypatch.setattr(search_run, "save_state", die)
     with pytest.raises(_Stop):
         run_search(TWINS, tmp_path / "cut", Twins(late))
     monkeypatch.undo()
     resumed = Twins(late)
     pd.testing.assert_frame_equal(run_search(TWINS, tmp_path / "cut", resumed).evaluations, expected.evaluations)
-    assert resumed.told == whole.told
+    assert resumed.reported == whole.reported
 
 
 def test_the_last_evaluations_go_to_islands_that_find_something(tmp_path):

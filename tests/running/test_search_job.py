@@ -277,14 +277,15 @@ def test_a_run_at_work_cannot_be_resumed_beside_it(tmp_path, monkeypatch):
 
 
 @pytest.mark.usefixtures("tracker")
-def test_free_islands_are_a_setting_of_the_run(tmp_path, monkeypatch):
+def test_asynchronous_islands_are_a_setting_of_the_run(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         interrupt_at(patch, 3)
         call(tmp_path, *SMALL, "--asynchronous")
     (run,) = list_runs(tmp_path)
     recorded = read_log(run, 4).hashes.tolist()
-    with pytest.raises(ConfigError, match="asynchronous is True, got False"):
-        call(tmp_path, "--resume", run.name, "--in-step")
+    for option in ("--synchronous", "--in-step"):
+        with pytest.raises(ConfigError, match="asynchronous is True, got False"):
+            call(tmp_path, "--resume", run.name, option)
     assert call(tmp_path, "--resume", run.name).exit_code == 0
     report = pd.read_parquet(run / "report" / "evaluations.parquet")
     assert report["hash"].tolist() == read_log(run, 4).hashes.tolist()
@@ -301,7 +302,7 @@ def test_actors_find_what_islands_of_one_process_find_even_when_one_is_killed(tm
     config = search_config(space="hiaml", evaluations=200, population=20, migration_every=2, seed=5)
     (tmp_path / "inline").mkdir()
     expected = run_search(config, tmp_path / "inline", LocalIslands(config, SyntheticPredictor()))
-    free = config.model_copy(update={"asynchronous": True})
+    asynchronous = config.model_copy(update={"asynchronous": True})
 
     def kill_one(islands, record):
         if record.generation == 1:
@@ -311,13 +312,13 @@ def test_actors_find_what_islands_of_one_process_find_even_when_one_is_killed(tm
         with RayIslands(config, SyntheticPredictor()) as islands:
             (tmp_path / "actors").mkdir()
             result = run_search(config, tmp_path / "actors", islands, partial(kill_one, islands))
-        with RayIslands(free, SyntheticPredictor()) as others:
-            (tmp_path / "free").mkdir()
-            freely = run_search(free, tmp_path / "free", others, partial(kill_one, others))
+        with RayIslands(asynchronous, SyntheticPredictor()) as others:
+            (tmp_path / "asynchronous").mkdir()
+            arrived = run_search(asynchronous, tmp_path / "asynchronous", others, partial(kill_one, others))
     pd.testing.assert_frame_equal(result.front, expected.front)
     pd.testing.assert_frame_equal(result.evaluations, expected.evaluations)
-    assert len(freely.evaluations) == freely.evaluations["hash"].nunique() == 200
-    for name in ("actors", "free"):
+    assert len(arrived.evaluations) == arrived.evaluations["hash"].nunique() == 200
+    for name in ("actors", "asynchronous"):
         events = [json.loads(line) for line in (tmp_path / name / "failures.jsonl").read_text().splitlines()]
         assert {(e["state"], e["island"]) for e in events} == {("PREEMPTED", 1)}
 

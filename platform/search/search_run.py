@@ -1,4 +1,4 @@
-"""What islands in step and free islands have in common: rounds that go to the log, and islands that are lost."""
+"""The state of a search while it runs: rounds that are logged, and islands that are lost and restarted."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class GenerationRecord:
-    """What is known after a generation; of free islands, after a round of as many generations as there are islands.
+    """Metrics after a generation; with asynchronous islands, after a round of as many generations as there are islands.
 
-    ``evaluations``: unique networks so far, of ``target``. ``evaluations_per_second``: of this process, since it began.
+    ``evaluations``: unique networks so far, of ``target``. ``evaluations_per_second``: since this process started.
     ``hypervolume``: in the product of the objectives' units. ``best_accuracy``: highest predicted, percent.
     ``unique_fraction``: new networks per genome asked in this generation. ``infeasible`` and ``timeouts``: networks
-    without an answer so far. ``preempted`` and ``failed``: steps run again since this process began. ``islands``: the
-    metrics of each, see :func:`island_metrics`. ``front``: all networks that no other beats, so far.
+    without a prediction so far. ``preempted`` and ``failed``: steps that were run again since this process started.
+    ``islands``: metrics per island, see :func:`island_metrics`. ``front``: the Pareto front so far.
     """
 
     generation: int
@@ -55,14 +55,14 @@ class GenerationRecord:
     front: Evaluations = field(repr=False, compare=False)
 
     def metrics(self) -> dict[str, float]:
-        """The numbers that tracking plots against the generation."""
+        """The numbers that tracking plots per generation."""
         others = ("generation", "target", "islands", "front")
         return {each.name: float(getattr(self, each.name)) for each in fields(self) if each.name not in others}
 
 
 @dataclass(slots=True, eq=False)
-class Rounds:
-    """A search at work."""
+class SearchRun:
+    """A search while it runs: its settings, state and islands."""
 
     config: SearchConfig
     folder: Path
@@ -74,7 +74,7 @@ class Rounds:
     _began: float = field(default_factory=time.monotonic)
     _already: int = field(init=False)
     _asked: list[int] = field(init=False)
-    _logged: int = field(init=False)  # shards; counted once, for nobody else writes any while the run is locked
+    _logged: int = field(init=False)  # shards; counted once, since nobody else writes any while the run is locked
 
     def __post_init__(self) -> None:
         self._already = self.state.evaluations
@@ -82,35 +82,35 @@ class Rounds:
         self._asked = [0] * self.config.islands
 
     def task(self, island: int, quota: int, recorded: Evaluations | None = None) -> Task:
-        """The next generation of an island; when its turn has come, with elites of the one before it in the ring."""
+        """The next generation of an island. Every ``migration_every`` steps it brings elites of the previous island."""
         config, step, arrivals = self.config, self.state.steps[island], none_evaluated(len(self.space.genes))
         if config.islands > 1 and config.migration_every > 0 and step > 0 and step % config.migration_every == 0:
             arrivals = elites(self.state.fronts[island - 1], config.directed, config.migrants)
         return Task(step, quota, arrivals, recorded)
 
     def recorded(self) -> Evaluations | None:
-        """What the log holds of the round at work, if a search that was cut off had come so far."""
+        """Logged evaluations of the current round, if an interrupted search had already written them; else None."""
         number = self.state.rounds
         return read_shard(self.folder, number) if number < self._logged else None
 
-    def lost(self, island: int, generation: int, loss: Loss, unlogged: Sequence[Evaluations] = ()) -> None:
-        """Make an island anew, as it was before the step that was lost; raises when it was lost too often."""
+    def restart_island(self, island: int, generation: int, loss: Loss, unlogged: Sequence[Evaluations] = ()) -> None:
+        """Restart an island from its state before the lost step. Raises the cause when it was lost too often."""
         self.failures.note(island, generation, loss)
         measurements = [read_measurements(self.folder, self.state.rounds), *map(measurements_of, unlogged)]
         self.islands.start({island: self.state.searchers[island]}, join_measurements(measurements))
 
-    def done(self, island: int, step: Step) -> None:
-        """Keep what an island remembers after a step."""
+    def record_step(self, island: int, step: Step) -> None:
+        """Store an island's state after a step."""
         self.failures.succeeded(island, self.state.steps[island], step.timeouts)
         self._asked[island] += step.asked
         self.state.searchers[island] = step.state
         self.state.steps[island] += 1
 
-    def close(self, news: Evaluations, asked: int, *, cut: bool = False) -> None:
-        """End a round: its evaluations go to the log, then the state is stored, then the caller hears of it.
+    def close_round(self, news: Evaluations, asked: int, *, cut: bool = False) -> None:
+        """End a round: log its evaluations, store the state, then call ``on_generation``.
 
         ``cut``: with a larger budget the round might have evaluated more.
-        Raises :class:`WorkspaceError` when the log holds something else of this round.
+        Raises :class:`WorkspaceError` when the log holds other evaluations of this round.
         """
         number, state, recorded = self.state.rounds, self.state, self.recorded()
         if cut and state.uncut is None:
@@ -128,19 +128,19 @@ class Rounds:
         self.on_generation(self._record(asked))
         self._asked = [0] * self.config.islands
 
-    def reason_to_end(self, rounds_idle: int) -> str | None:
-        """Why to stop here, if so; ``rounds_idle``: generations of each island in a row without a new network."""
+    def stop_reason(self, stalled_generations: int) -> str | None:
+        """Why the search stops now, or None. ``stalled_generations``: consecutive generations without a new network."""
         config, done = self.config, self.state.evaluations
         if done >= config.evaluations:
             return f"all {config.evaluations:,} evaluations are done"
-        if rounds_idle >= config.patience:
+        if stalled_generations >= config.patience:
             return (
-                f"no new network in {rounds_idle} generations after {done:,} of {config.evaluations:,} "
+                f"no new network in {stalled_generations} generations after {done:,} of {config.evaluations:,} "
                 f"evaluations: {config.space} is exhausted or the populations have converged"
             )
         return None
 
-    def volume(self) -> float:
+    def hypervolume(self) -> float:
         """Hypervolume of the front."""
         state = self.state
         return 0.0 if state.reference is None else hypervolume(state.front, self.config.directed, state.reference)
@@ -153,7 +153,7 @@ class Rounds:
             target=self.config.evaluations,
             evaluations_per_second=(state.evaluations - self._already) / (time.monotonic() - self._began),
             front_size=len(state.front),
-            hypervolume=self.volume(),
+            hypervolume=self.hypervolume(),
             best_accuracy=state.best_accuracy,
             unique_fraction=len(state.news) / max(asked, 1),
             infeasible=state.unpredicted[Outcome.INFEASIBLE],
