@@ -179,9 +179,6 @@ def test_programs_use_no_name_that_is_not_there() -> None:
 
 # Names ---------------------------------------------------------------------------------------------------------------
 
-#: Files that may still hold constants called MOST_, LEAST_ or LONGEST_.
-NOT_YET_RENAMED = {"platform/search/front_page.py", "search_spaces/families/conformance.py"}
-
 
 def sources() -> list[Path]:
     """All files of Python, by their paths in the repository."""
@@ -204,7 +201,6 @@ def test_bounds_are_called_max_and_min() -> None:
     found = {
         f"{path}: {node.id}"
         for path in sources()
-        if str(path) not in NOT_YET_RENAMED
         for node in ast.walk(ast.parse((ROOT / path).read_text()))
         if isinstance(node, ast.Name) and re.fullmatch(r"_?(MOST|LEAST|LONGEST)(_[A-Z_]+)?", node.id)
     }

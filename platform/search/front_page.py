@@ -29,7 +29,7 @@ CLOUD, FRONT, INK = "#9aa5b1", "#0b6e99", "#243b53"
 #: Colours of a third objective: told apart in grey and by colour-blind eyes.
 COLOURS = "Viridis"
 #: More points than this are drawn by the browser's graphics card.
-MOST_SVG_POINTS = 20_000
+MAX_SVG_POINTS = 20_000
 _SMALLEST, _LARGEST = 7.0, 17.0  # pixels of a point, by a fourth objective
 
 #: How a measure is named and written for people.
@@ -108,7 +108,7 @@ def front_page(front: pd.DataFrame, evaluations: pd.DataFrame, objectives: Seque
     """The page, which needs no network. Of three objectives the third is the colour, of four the fourth the size."""
     x, y = axes_of(objectives)
     cloud, line = drawn(evaluations, x, y), drawn(front, x, y)
-    scatter = go.Scattergl if len(cloud) > MOST_SVG_POINTS else go.Scatter
+    scatter = go.Scattergl if len(cloud) > MAX_SVG_POINTS else go.Scatter
     evaluated = scatter(
         x=cloud[x.name],
         y=cloud[y.name],

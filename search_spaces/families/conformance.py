@@ -72,7 +72,7 @@ def fixture_files(directory: Path) -> list[Path]:
 
 
 #: Bytes of a fixture file: beyond every one of measured networks.
-_MOST_BYTES = 1 << 30
+_MAX_BYTES = 1 << 30
 
 
 def space_of(path: Path) -> SearchSpace | None:
@@ -84,7 +84,7 @@ def space_of(path: Path) -> SearchSpace | None:
 def read_rows(path: Path) -> list[FixtureRow]:
     """Every line of a fixture file; a line or file that cannot be read is a row with a problem."""
     try:
-        lines = read_regular(path, _MOST_BYTES).decode("utf-8").split("\n")
+        lines = read_regular(path, _MAX_BYTES).decode("utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         return [FixtureRow("file", {}, f"cannot be read: {error}")]
     rows = [_parse(line, number) for number, line in enumerate(lines, 1) if line.strip()]
