@@ -10,7 +10,7 @@ import typer
 from gennape.errors import ConfigError
 from gennape.jobs.shared.interruption import INTERRUPTED_STATUS
 from gennape.jobs.shared.own_code import own_options, searcher_option, space_option
-from gennape.jobs.shared.searching import Place, begin, checkpoint_hash, resume_command, run_to_the_end
+from gennape.jobs.shared.searching import RunLocation, begin, checkpoint_hash, resume_command, run_to_the_end
 from gennape.jobs.shared.tracked import Address, TrackingUri, refuse_wrong_address, warn_elsewhere
 from gennape.platform.workspace.hints import command, workspace_option
 
@@ -107,32 +107,32 @@ def search(
             return
         root, folder = open_workspace(workspace), found
     warn_elsewhere(checkpoint or config_of(folder).checkpoint, config_of(folder).space)
-    elsewhere = checkpoint if resume is not None else None  # a new run knows its checkpoint
-    larger = None if resume is None else evaluations  # whatever stops it before that is written down
+    elsewhere = checkpoint if resume is not None else None  # a new run stores its checkpoint
+    larger = None if resume is None else evaluations  # in case the run stops before the budget is stored
     own = own_options(config_of(folder))
     options = {
         **own, "--evaluations": larger, "--checkpoint": elsewhere, "--workspace": workspace, "--address": address,
         "--tracking-uri": tracking_uri,
     }  # fmt: skip
-    place = Place(root, folder, elsewhere, address, tracking_uri)
+    location = RunLocation(root, folder, elsewhere, address, tracking_uri)
     try:
-        result = run_to_the_end(place, resume_command(folder.name, options), larger)
+        result = run_to_the_end(location, resume_command(folder.name, options), larger)
     except KeyboardInterrupt:
         raise typer.Exit(INTERRUPTED_STATUS) from None
     _summary(folder, config_of(folder), result, tracking_uri, own)
 
 
 def _stored_run(workspace: Path, name: str, given: dict[str, Any], checkpoint: Path | None) -> Path | None:
-    """The folder of a run that can go on with these settings; None, having said so, when it is finished."""
+    """The folder of a run to resume with these settings. If the run is finished, say so and return None."""
     from gennape.platform.search.config import refuse_contradictions, search_config
     from gennape.platform.search.runs import FINISHED, REPORT, config_of, find_run, status_of
 
     folder = find_run(workspace, name, to_resume=True)
     config = config_of(folder)
     more = given.get("evaluations", 0) > config.evaluations
-    if more:  # the one setting that may grow
+    if more:  # the only setting that may grow
         del given["evaluations"]
-    if "objectives" in given:  # the same objectives may be written with other spaces
+    if "objectives" in given:  # so that spaces in the text do not count as a difference
         given["objectives"] = search_config(**given | {"space": config.space}).objectives
     refuse_contradictions(config, given)
     status = status_of(folder)
@@ -158,7 +158,7 @@ def _summary(
     tracking_uri: str | None = None,
     own: dict[str, str] | None = None,
 ) -> None:
-    """The front in a few rows, where everything is, and what to do next."""
+    """Print some rows of the front, where the results are, and the next commands."""
     import numpy as np
     from rich.console import Console
     from rich.table import Table

@@ -1,4 +1,4 @@
-"""How far a search is: a live line on a terminal, and lines of a log elsewhere."""
+"""Progress of a search: a live line on a terminal, log lines elsewhere."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def search_progress(screen: Console) -> Progress:
-    """A bar, and what was found so far behind it."""
+    """A progress bar, followed by the metrics so far."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
     # Narrow enough for 80 columns.
@@ -24,7 +24,7 @@ def search_progress(screen: Console) -> Progress:
 
 
 class SearchLine:
-    """The live line of a search; where there is no terminal, a plain line at every tenth of the way."""
+    """The live line of a search; without a terminal, a plain line after every tenth of the budget."""
 
     def __init__(self, live: Progress, screen: Console, config: SearchConfig) -> None:
         self.live = live
@@ -35,7 +35,7 @@ class SearchLine:
         self.bar = None if kernel is None else NotebookBar(kernel, config.space, config.evaluations)
 
     def show(self, record: GenerationRecord) -> None:
-        """Bring the line up to date."""
+        """Update the line."""
         found = (
             f"{record.evaluations_per_second:,.0f} evals/s · front {record.front_size} · "
             f"hypervolume {record.hypervolume:.4g}"

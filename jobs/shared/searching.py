@@ -1,4 +1,4 @@
-"""A search from its settings to the front: Ray, the served predictor, islands, tracking and report brought together."""
+"""Run a search from its settings to the front: Ray, the served predictor, islands, tracking and report."""
 
 from __future__ import annotations
 
@@ -88,8 +88,8 @@ def search(
     root, folder = begin(given, _path(checkpoint), _path(workspace), address)
     warn_elsewhere(checkpoint, name)
     options = {"--workspace": workspace, "--address": address, "--tracking-uri": tracking_uri}
-    place = Place(root, folder, address=address, tracking_uri=tracking_uri)
-    return run_to_the_end(place, resume_command(folder.name, options))
+    location = RunLocation(root, folder, address=address, tracking_uri=tracking_uri)
+    return run_to_the_end(location, resume_command(folder.name, options))
 
 
 def _path(path: str | Path | None) -> Path | None:
@@ -99,7 +99,7 @@ def _path(path: str | Path | None) -> Path | None:
 def begin(
     given: dict[str, Any], checkpoint: Path | None, workspace: Path | None, address: str | None
 ) -> tuple[Path, Path]:
-    """The workspace and the folder of a new run with these settings, all of them checked before either is made."""
+    """Check all settings of a new run, then make its folder. Returns the workspace and the folder."""
     from gennape.platform.cluster.memory import refuse_small_machine
     from gennape.platform.search.runs import create_run, describe_run
     from gennape.platform.workspace.files import open_workspace
@@ -114,8 +114,8 @@ def begin(
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """Where a search runs: ``checkpoint`` is where that of the run lies now, if elsewhere than when it began."""
+class RunLocation:
+    """Where a search runs. ``checkpoint``: path of the run's checkpoint, if it was moved since the start."""
 
     workspace: Path
     folder: Path
@@ -131,7 +131,7 @@ def resume_command(run: str, options: dict[str, Any]) -> str:
 
 
 def _checked(given: dict[str, Any], checkpoint: Path | None) -> SearchConfig:
-    """Every setting of a new run, checked before anything is made."""
+    """The configuration of a new run; every setting is checked before anything is written."""
     from gennape.platform.search.config import search_config
     from gennape.platform.search.registration import known_searcher, known_space
     from gennape.search_spaces.families.registry import families
@@ -152,8 +152,8 @@ def checkpoint_hash(path: str | None) -> str:
     return load_checkpoint(None if path is None else Path(path)).sha256
 
 
-def run_to_the_end(place: Place, resume: str, evaluations: int | None = None) -> SearchResult:
-    """Run, and whatever stops the search before its end, say how to go on: by the command ``resume``.
+def run_to_the_end(location: RunLocation, resume: str, evaluations: int | None = None) -> SearchResult:
+    """Run the search. If anything stops it before its end, print ``resume``, the command that continues it.
 
     ``evaluations``: a larger budget than the run began with, if any.
     """
@@ -170,14 +170,14 @@ def run_to_the_end(place: Place, resume: str, evaluations: int | None = None) ->
     )
     from gennape.platform.workspace.run_lock import lock_run
 
-    folder, told = place.folder, False
+    folder, reported = location.folder, False
 
-    def tell() -> None:
-        """At once, before Ray and MLflow are ended, which may take longer than this process is given."""
-        nonlocal told
-        if told:
+    def report_interruption() -> None:
+        """Called before Ray and MLflow are ended, which may take longer than this process is given."""
+        nonlocal reported
+        if reported:
             return
-        told = True
+        reported = True
         if status_of(folder).get("status") == FINISHED:
             _say(f"interrupted after its end; the front is in {folder / REPORT}")
             return
@@ -189,12 +189,12 @@ def run_to_the_end(place: Place, resume: str, evaluations: int | None = None) ->
             if evaluations is not None and evaluations > config_of(folder).evaluations:
                 extend(folder, evaluations)
             set_status(folder, status=RUNNING, reason="")
-            return _run(place, lock, tell)
+            return _run(location, lock, report_interruption)
         except KeyboardInterrupt:
-            tell()
+            report_interruption()
             raise
         except Exception as error:
-            lock.check()  # what follows from the loss of the folder is not the error
+            lock.check()  # if the folder was lost, that is the error to report
             reason = str(error) if isinstance(error, GennapeError) else f"{type(error).__name__}: {error}"
             set_status(folder, status=FAILED, reason=reason)
             if isinstance(error, GennapeError):
@@ -207,8 +207,8 @@ def _say(line: str) -> None:
     sys.stderr.flush()
 
 
-def _run(place: Place, lock: RunLock, tell: Callable[[], None]) -> SearchResult:
-    """``tell``: that the search is cut off."""
+def _run(location: RunLocation, lock: RunLock, report_interruption: Callable[[], None]) -> SearchResult:
+    """Start all services and run the search; ``report_interruption`` is called before they end."""
     from rich.console import Console
 
     from gennape.platform.cluster.connection import local_ray
@@ -220,18 +220,20 @@ def _run(place: Place, lock: RunLock, tell: Callable[[], None]) -> SearchResult:
     from gennape.platform.serving.deployment import ServingConfig, serve_ensemble
     from gennape.platform.tracking.tracker import track
 
-    folder = place.folder
+    folder = location.folder
     config, screen = config_of(folder), Console(stderr=True, highlight=False)
     parameters = {name: str(value) for name, value in config.model_dump().items() if value != ""}
     began_with = None if config.checkpoint is None else Path(config.checkpoint)
-    checkpoint = place.checkpoint or began_with
+    checkpoint = location.checkpoint or began_with
     report = RunReport(folder, config, about_run(folder, config, checkpoint))
-    with ExitStack() as stack, _telling(tell):
+    with ExitStack() as stack, _reporting(report_interruption):
         with screen.status("starting Ray and the predictor"):
-            stack.enter_context(local_ray(place.address))
-            # Tracking starts in the background, beside the predictor.
-            known, server = status_of(folder).get("tracking_run"), place.tracking_uri
-            tracker = stack.enter_context(track(place.workspace, folder.name, parameters, run_id=known, server=server))
+            stack.enter_context(local_ray(location.address))
+            # Tracking starts in the background while the predictor starts.
+            known, server = status_of(folder).get("tracking_run"), location.tracking_uri
+            tracker = stack.enter_context(
+                track(location.workspace, folder.name, parameters, run_id=known, server=server)
+            )
             serving = ServingConfig(checkpoint, max_replicas=most_replicas(config.islands))
             handle = stack.enter_context(serve_ensemble(serving))
             _refuse_another(handle.sha256, config)
@@ -255,16 +257,16 @@ def _run(place: Place, lock: RunLock, tell: Callable[[], None]) -> SearchResult:
 
 
 @contextmanager
-def _telling(tell: Callable[[], None]) -> Iterator[None]:
+def _reporting(report_interruption: Callable[[], None]) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        tell()
+        report_interruption()
         raise
 
 
 def _refuse_another(sha256: str, config: SearchConfig) -> None:
-    """Raise :class:`ConfigError` where the checkpoint was replaced since it was looked at."""
+    """Raise :class:`ConfigError` if the checkpoint was replaced since the search began."""
     if sha256 != config.checkpoint_sha256:
         raise ConfigError(
             f"the search began with checkpoint {config.checkpoint_sha256[:12]}…, but {sha256[:12]}… is there now; put "

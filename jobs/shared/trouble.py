@@ -65,9 +65,9 @@ def _lacks_memory(error: BaseException) -> bool:
 
 def _no_memory() -> str:
     limit, left = address_limit(), available()
-    told = [] if left is None else [f"{in_words(left)} are left on this machine"]
-    told += [] if limit is None else [f"a process may have {in_words(limit)} (ulimit -v)"]
-    known = f" ({', '.join(told)})" if told else ""
+    limits = [] if left is None else [f"{in_words(left)} are left on this machine"]
+    limits += [] if limit is None else [f"a process may have {in_words(limit)} (ulimit -v)"]
+    known = f" ({', '.join(limits)})" if limits else ""
     return f"out of memory{known}; give it more, end other programs, or take fewer or smaller networks at a time"
 
 

@@ -74,5 +74,5 @@ def front_frame(front: Evaluations, objectives: Sequence[Objective]) -> pd.DataF
     frame.insert(0, "index", np.arange(len(frame)))
     named = [o.name for o in objectives]
     measures = [*named, *(name for name in NAMES if name in _REPORTED and name not in named)]
-    told = ["deviation"] if frame["deviation"].notna().any() else []
-    return frame[["index", "hash", *measures, *told, "architecture"]]
+    optional = ["deviation"] if frame["deviation"].notna().any() else []
+    return frame[["index", "hash", *measures, *optional, "architecture"]]

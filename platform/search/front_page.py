@@ -56,8 +56,8 @@ class About:
         """Title and subtitle."""
         of = f" of {self.family}" if self.family else ""
         parts = {"run ": self.run, "checkpoint ": self.checkpoint, "accuracies on the scale of ": self.scale}
-        told = " · ".join(f"{what}{value}" for what, value in parts.items() if value)
-        return f"Pareto front{of}: {front:,} of {evaluated:,} evaluated networks", told
+        subtitle = " · ".join(f"{what}{value}" for what, value in parts.items() if value)
+        return f"Pareto front{of}: {front:,} of {evaluated:,} evaluated networks", subtitle
 
 
 def about_run(folder: Path, config: SearchConfig, checkpoint: Path | None = None) -> About:

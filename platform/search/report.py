@@ -85,8 +85,8 @@ def _front_json(front: pd.DataFrame, objectives: Sequence[Objective]) -> bytes:
     points = json.loads(front.to_json(orient="records", double_precision=15))
     for point, architecture in zip(points, front["architecture"], strict=True):
         point["architecture"] = json.loads(architecture)
-    told = {"objectives": directed, "points": points}
-    return (json.dumps({**told, DIGESTS: digests_of(fields_of_front(told))}, indent=1) + "\n").encode()
+    content = {"objectives": directed, "points": points}
+    return (json.dumps({**content, DIGESTS: digests_of(fields_of_front(content))}, indent=1) + "\n").encode()
 
 
 def fields_of_front(front: Mapping[str, Any]) -> dict[str, Any]:
@@ -164,10 +164,10 @@ def _format(axis: Axis, objective: Objective, values: pd.Series[Any]) -> None:
 def _decorate(axes: Axes, x: Objective, y: Objective, titles: tuple[str, str]) -> None:
     title, subtitle = titles
     axes.set_title(title, loc="left", fontsize=12, fontweight="bold", color=INK, pad=22 if subtitle else 10)
-    told = axes.annotate(
+    note = axes.annotate(
         textwrap.shorten(subtitle, 130), (0, 1), (0, 7), "axes fraction", "offset points", fontsize=7, color=INK
     )
-    told.set_in_layout(False)  # else it would push the picture together
+    note.set_in_layout(False)  # else it would push the picture together
     axes.grid(which="major", color="#e4e7eb", linewidth=0.8)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
