@@ -1,4 +1,4 @@
-"""``gennape finetune``: teach a checkpoint a family by some labelled architectures."""
+"""``gennape finetune``: fine-tune a checkpoint on labelled architectures of a search space."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _CHANCE = 1.645
 
 
 def finetune(
-    family: Annotated[str, space_option("Search space of the rows.")],
+    space: Annotated[str, space_option("Search space of the rows.")],
     labels: Annotated[Path, typer.Option(help="Labelled file, in any format that `gennape data` lists.")],
     out: Annotated[Path, typer.Option(help="Folder to write the fine-tuned checkpoint to.")],
     checkpoint: Annotated[
@@ -53,36 +53,36 @@ def finetune(
     from gennape.predictors.evaluation.protocol import draw_labelled
     from gennape.predictors.evaluation.rows import learnt_families
     from gennape.predictors.model.checkpoint import check_place, load_checkpoint, provenance_of, save_tuned
-    from gennape.search_spaces.families.registry import family as family_named
+    from gennape.search_spaces.families.registry import family
     from gennape.search_spaces.labels.labels import read_labels
 
     refuse_wrong_address(tracking_uri)
     check_place(out, checkpoint)
-    space = family_named(family)
-    rows = read_labels(labels, space, column)  # before the checkpoint, which takes longer
+    search_space = family(space)
+    rows = read_labels(labels, search_space, column)  # before the checkpoint, which takes longer
     predictor = load_checkpoint(checkpoint)
     if limit is not None:
         rows = rows.take(draw_labelled(rows.identity, seed, limit))
     if len(rows.genomes) < 2:
         raise InvalidDataError(f"{labels} holds {len(rows.genomes)} labelled rows; fine-tuning takes 2, and 50 do much")
-    graphs = space.graphs(rows.genomes)
+    graphs = search_space.graphs(rows.genomes)
     found = _across_folds(predictor, graphs, rows.accuracy, np.random.default_rng(seed))
-    record = provenance(labels, seed, family=family, networks=len(graphs), column=rows.column, metrics=found)
-    families = sorted({*learnt_families(provenance_of(checkpoint)), family})
+    record = provenance(labels, seed, family=space, networks=len(graphs), column=rows.column, metrics=found)
+    families = sorted({*learnt_families(provenance_of(checkpoint)), space})
     with progress_bar("Fine-tuning", 1) as advance:
         predictor.fit(graphs, rows.accuracy)
         advance(1)
     sha256 = save_tuned(out, predictor, {**record, "families": families}, checkpoint, rows.identity)
     screen = Console(highlight=False)
-    screen.print(f"checkpoint {sha256[:12]} fine-tuned on {len(graphs)} networks of {family}, written to {out}")
+    screen.print(f"checkpoint {sha256[:12]} fine-tuned on {len(graphs)} networks of {space}, written to {out}")
     for name, value in found.items():
         screen.print(f"{name:<16}{value:.3f}  {_MEANINGS[name]}")
-    check = command("data", "check", labels, space=family, column=column)
+    check = command("data", "check", labels, space=space, column=column)
     for warning in (*_lessons(found, len(graphs)), *_contradictions(rows, check)):
         typer.echo(f"gennape: warning: {warning}", err=True)
     if register:
         register_result(out, "finetune", workspace, tracking_uri)
-    screen.print(f"next: {command('search', space=family, checkpoint=out)}", soft_wrap=True, markup=False)
+    screen.print(f"next: {command('search', space=space, checkpoint=out)}", soft_wrap=True, markup=False)
 
 
 #: What the figures are.

@@ -22,7 +22,7 @@ def fit(
     encoder: Annotated[Path, typer.Option(help="Folder of a pretrained encoder.")],
     data: Annotated[Path, typer.Option(help="Labelled file to train on, in any format that `gennape data` lists.")],
     out: Annotated[Path, typer.Option(help="Folder to write the checkpoint to.")],
-    family: Annotated[str, space_option("Search space of the rows.")] = "nb101",
+    space: Annotated[str, space_option("Search space of the rows.")] = "nb101",
     minimum_accuracy: Annotated[
         float, typer.Option(help="Leave out rows whose accuracy is below this percentage.")
     ] = 80.0,
@@ -62,7 +62,7 @@ def fit(
     from gennape.predictors.ensemble.registry import MembersConfig
     from gennape.predictors.model import fitting
     from gennape.predictors.model.checkpoint import check_place, load_checkpoint, load_encoder, save_ensemble
-    from gennape.search_spaces.families.registry import family as family_named
+    from gennape.search_spaces.families.registry import family
     from gennape.search_spaces.labels.labels import read_labels, split
 
     if settings is not None:
@@ -72,9 +72,9 @@ def fit(
     require_bounds(ClusteringConfig(clusters=clusters, fuzzifier=fuzzifier))
     where = chosen_device(device)
     rng = np.random.default_rng(seed)
-    space = family_named(family)
+    search_space = family(space)
     pretrained, encoder_sha256 = load_encoder(encoder)
-    labels = read_labels(data, space)
+    labels = read_labels(data, search_space)
     part = split(labels)
     chosen = labels.take((part == 0) & (labels.accuracy >= minimum_accuracy))
     if (n := len(chosen.genomes)) < (needed := max(batch, clusters)):
@@ -83,7 +83,7 @@ def fit(
             f"{data}: {n} rows to train on and {below} below --minimum-accuracy {minimum_accuracy:g}, but --batch "
             f"{batch} and --clusters {clusters} take {needed}; lower one of these"
         )
-    graphs = space.graphs(chosen.genomes)
+    graphs = search_space.graphs(chosen.genomes)
     held_out = labels.take((part == 1) & (labels.accuracy >= minimum_accuracy))
     usual = MembersConfig()
     members = replace(
@@ -97,10 +97,10 @@ def fit(
         fitted = fitting.fit(
             pretrained, graphs, chosen.accuracy, ClusteringConfig(pretrained.config, clusters, fuzzifier), how,
             rng, lambda n, loss: advance(n, f"loss {loss:.3f}"), device=where,
-            held_out=(space.graphs(held_out.genomes), held_out.accuracy) if len(held_out.genomes) else None,
+            held_out=(search_space.graphs(held_out.genomes), held_out.accuracy) if len(held_out.genomes) else None,
         )  # fmt: skip
     record = provenance(
-        data, seed, family=family, networks=len(graphs), minimum_accuracy=minimum_accuracy, fit=asdict(how),
+        data, seed, family=space, networks=len(graphs), minimum_accuracy=minimum_accuracy, fit=asdict(how),
         encoder=encoder_sha256, device=where.type,
     )  # fmt: skip
     seen = np.isin(part, (0, 1))  # the validation rows are looked at, too
@@ -108,7 +108,7 @@ def fit(
     save_ensemble(out, fitted, record, learnt)
     predictor = load_checkpoint(out)
     record["metrics"] = {
-        name: _figures(predictor, space, labels.take(part == index), minimum_accuracy)
+        name: _figures(predictor, search_space, labels.take(part == index), minimum_accuracy)
         for name, index in (("validation", 1), ("test", 2))
     }
     sha256 = save_ensemble(out, fitted, record, learnt)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 def pretrain(
     context: typer.Context,
     out: Annotated[Path, typer.Option(help="Folder to write the encoder to.")],
-    family: Annotated[
+    space: Annotated[
         list[str] | None,
         space_option("Search space of the networks. May be repeated.", show_default="nb101"),
     ] = None,
@@ -98,7 +98,7 @@ def pretrain(
     contrast = {"gennape": GENNAPE, "general": GENERAL}[config]
     how = pretraining.PretrainConfig(epochs, batch, learning_rate, contrast=contrast)
     networks = _PretrainingNetworks(
-        _sources(family or ["nb101"], data or []), sample, np.random.default_rng(seed), batch
+        _sources(space or ["nb101"], data or []), sample, np.random.default_rng(seed), batch
     )
     sizes = EncoderConfig(hidden, layers, embedding, dropout)
     require_bounds(sizes)
@@ -118,7 +118,7 @@ def pretrain(
     if register:
         register_result(out, "pretrain", workspace, tracking_uri)
     first = data[0] if data else "LABELS"
-    again = command("fit", space=(family or ["nb101"])[0], encoder=out, data=first, out="checkpoint")
+    again = command("fit", space=(space or ["nb101"])[0], encoder=out, data=first, out="checkpoint")
     screen = Console(soft_wrap=True, markup=False, highlight=False)
     screen.print(f"encoder {sha256[:12]} of {count} networks written to {out}\nnext: {again}")
 
@@ -149,7 +149,7 @@ def _here(
             families=families, device=where,
         )  # fmt: skip
     record = provenance(None, seed, sample=networks.sample, networks=n, pretrain=asdict(settings), device=where.type)
-    # In the place of one file for all, each family with its own.
+    # Instead of one file for all, one per family.
     del record["data"]
     record["families"] = networks.record(seed)
     return save_encoder(out, encoder, record), n
@@ -240,17 +240,17 @@ class _PretrainingNetworks:
 
 
 def _sources(names: list[str], files: list[Path]) -> list[tuple[SearchSpace, Path | None]]:
-    """The families, each with the file that its networks come from, if any."""
+    """The search spaces, each with the file that supplies its networks, if any."""
     from itertools import zip_longest
 
     from gennape.errors import ConfigError
-    from gennape.search_spaces.families.registry import family as family_named
+    from gennape.search_spaces.families.registry import family
 
     if len(set(names)) < len(names):
         raise ConfigError(f"each --space may be given once, got {', '.join(names)}")
     if len(files) > len(names):
         raise ConfigError(f"each --data belongs to a --space, got {len(files)} files and {len(names)} search spaces")
-    return [(family_named(name), path) for name, path in zip_longest(names, files)]
+    return [(family(name), path) for name, path in zip_longest(names, files)]
 
 
 def _genomes(space: SearchSpace, data: Path | None, sample: int, rng: np.random.Generator) -> Int64[np.ndarray, "n g"]:

@@ -26,11 +26,11 @@ _VALIDATION_PART = 5  # one of so many rows is a validation row
 def tune(
     data: Annotated[Path, typer.Option(help="Labelled file to train on, in any format that `gennape data` lists.")],
     out: Annotated[Path, typer.Option(help="Settings file to write (JSON). An unfinished tuning is continued.")],
-    family: Annotated[str, space_option("Search space of the rows.")] = "nb101",
+    space: Annotated[str, space_option("Search space of the rows.")] = "nb101",
     judge: Annotated[
         Path | None, typer.Option(help="Labelled file to validate on.", show_default="held-out rows of --data")
     ] = None,
-    judge_family: Annotated[
+    judge_space: Annotated[
         str | None,
         space_option("Search space of --judge.", "--judge-space", "--judge-family", show_default="that of --space"),
     ] = None,
@@ -71,15 +71,15 @@ def tune(
     varied = sorted(set(vary or NAMES))
     if unknown := sorted(set(varied) - set(NAMES)):
         raise ConfigError(f"--vary takes {', '.join(NAMES)}; got {', '.join(unknown)}")
-    if judge_family is not None and judge is None:
-        raise ConfigError("--judge-family needs --judge, the file of these rows")
-    learnt = _rows(data, family, judge, judge_family or family, rows, minimum_accuracy, seed)
+    if judge_space is not None and judge is None:
+        raise ConfigError("--judge-space needs --judge, the file of these rows")
+    learnt = _rows(data, space, judge, judge_space or space, rows, minimum_accuracy, seed)
     _require_lessons(learnt)
-    asked = {"family": family, "rows": rows, "minimum_accuracy": minimum_accuracy, "vary": varied}
+    asked = {"family": space, "rows": rows, "minimum_accuracy": minimum_accuracy, "vary": varied}
     asked["judge"] = None if judge is None else provenance(judge, seed)["data"]
-    asked["judge_family"], asked["judges"] = judge_family or family, len(learnt.validation[1])
+    asked["judge_family"], asked["judges"] = judge_space or space, len(learnt.validation[1])
     description = provenance(data, seed, **asked)
-    del description["commit"]  # what is measured may be gone on with after a change that is none to the trainings
+    del description["commit"]  # a commit that does not change trainings does not invalidate results
     folder = open_workspace(workspace)
     settings = tuple(draw_settings(trials, varied, np.random.default_rng(seed)))
     how = (Epochs(pretrain_epochs, epochs), rungs, batch, seed, minimum_accuracy)
@@ -99,18 +99,20 @@ def tune(
     except KeyboardInterrupt:
         typer.echo("interrupted; repeat the command to go on, results are kept", err=True)
         raise typer.Exit(130) from None
-    _summary(out, family, data, found)
+    _summary(out, space, data, found)
 
 
-def _rows(data: Path, family: str, judge: Path | None, judge_family: str, rows: int, minimum: float, seed: int) -> Rows:
-    """Rows to learn from, to weigh members by, and to validate on; rows that are tested on take no part."""
+def _rows(
+    data: Path, space_name: str, judge: Path | None, judge_space: str, rows: int, minimum: float, seed: int
+) -> Rows:
+    """Rows for training, for the member weights, and for validation. Test rows are left out."""
     from gennape.errors import ConfigError
     from gennape.platform.training.trial import Rows
-    from gennape.search_spaces.families.registry import family as family_named
+    from gennape.search_spaces.families.registry import family
     from gennape.search_spaces.graphs.spectrum import laplacian_spectra
     from gennape.search_spaces.labels.labels import read_labels, split
 
-    space = family_named(family)
+    space = family(space_name)
     labels = read_labels(data, space)
     part, kept = split(labels), labels.accuracy >= minimum
     training = _drawn(labels.take((part == 0) & kept), rows, seed)
@@ -119,8 +121,8 @@ def _rows(data: Path, family: str, judge: Path | None, judge_family: str, rows: 
         number = len(training.genomes) // _VALIDATION_PART
         validation, training, validation_space = _slice(training, 0, number), _slice(training, number, None), space
     else:
-        validation_space = family_named(judge_family)
-        # More than are asked for: as many may be of networks that are trained on.
+        validation_space = family(judge_space)
+        # More than asked for, since some may be of networks that are trained on.
         most = rows + len(training.genomes) + len(weight_rows.genomes)
         validation = _untested(judge, validation_space, minimum, most, seed)
     if len(training.genomes) < 2:
@@ -139,7 +141,7 @@ def _rows(data: Path, family: str, judge: Path | None, judge_family: str, rows: 
 
 
 def _require_lessons(rows: Rows) -> None:
-    """Refuse rows of which every trial would fail."""
+    """Refuse rows on which every trial would fail."""
     import numpy as np
 
     from gennape.errors import InvalidDataError
@@ -155,7 +157,7 @@ def _require_lessons(rows: Rows) -> None:
 
 
 def _untested(path: Path, space: SearchSpace, minimum: float, most: int, seed: int) -> LabelledArchitectures:
-    """Of another file, at most so many rows that are not tested on."""
+    """At most ``most`` rows of another file that are not test rows."""
     from gennape.search_spaces.labels.labels import read_labels, split
 
     labels = read_labels(path, space)
@@ -165,7 +167,7 @@ def _untested(path: Path, space: SearchSpace, minimum: float, most: int, seed: i
 def _held_out(
     validation: LabelledArchitectures, space: SearchSpace, learnt: Sequence[PackedGraphs]
 ) -> LabelledArchitectures:
-    """The validation rows whose networks are not trained on, in whatever encoding."""
+    """The validation rows whose networks are not in the training rows, compared by canonical hash."""
     import numpy as np
 
     from gennape.errors import ConfigError
@@ -184,7 +186,7 @@ def _held_out(
 
 
 def _drawn(labels: LabelledArchitectures, most: int, seed: int) -> LabelledArchitectures:
-    """At most so many, in an order that tells nothing."""
+    """At most ``most`` rows, in random order."""
     from gennape.predictors.evaluation.protocol import draw_labelled
 
     return labels.take(draw_labelled(labels.identity, seed, min(most, len(labels.genomes))))
@@ -196,15 +198,15 @@ def _slice(labels: LabelledArchitectures, start: int, end: int | None) -> Labell
     return labels.take(np.arange(len(labels.genomes))[start:end])
 
 
-def _summary(out: Path, family: str, data: Path, found: Found) -> None:
-    """What was found, and the commands that use it."""
+def _summary(out: Path, space: str, data: Path, found: Found) -> None:
+    """Print the best settings, and the commands that use them."""
     values: Any = found.settings.options()
-    told = ", ".join(f"{name} {value}" for verb in values.values() for name, value in verb.items())
+    chosen = ", ".join(f"{name} {value}" for verb in values.values() for name, value in verb.items())
     before = f", {found.before} of them before" if found.before else ""
     typer.echo(f"{found.results} results{before}; trial {found.trial} ranks best, at {found.result['srcc']:.3f}")
-    typer.echo(f"settings  {told}\nwritten   {out}\nresults   {out.with_suffix('.trials.csv')}")
+    typer.echo(f"settings  {chosen}\nwritten   {out}\nresults   {out.with_suffix('.trials.csv')}")
     if found.failed:
         typer.echo(f"{len(found.failed)} trials failed, the first: {found.failed[0]}", err=True)
-    of = {"family": family, "data": data, "settings": out}
+    of = {"space": space, "data": data, "settings": out}
     typer.echo(f"next: {command('pretrain', **of, out='encoder')}")
     typer.echo(f"then: {command('fit', **of, encoder='encoder', out='checkpoint')}")

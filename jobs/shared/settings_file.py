@@ -25,22 +25,30 @@ def run_with(context: typer.Context, path: Path) -> None:
     for a file that is none, an option that the verb does not have, or a value that it does not take.
     """
     verb = str(context.command.name)
-    known: dict[str | None, Any] = {parameter.name: parameter for parameter in context.command.params}
+    known: dict[str, Any] = {}  # by every name of an option: `space` and `family` are one
+    for parameter in context.command.params:
+        known |= dict.fromkeys([str(parameter.name), *map(_as_key, parameter.opts)], parameter)
     found: dict[str, Any] = {}
     for name, value in _section(path, verb).items():
         if name not in known or name == "settings":
             raise ConfigError(f"{path}: `gennape {verb}` has no option {name!r} that a file may set")
-        source = context.get_parameter_source(name)
+        parameter = known[name]
+        source = context.get_parameter_source(parameter.name)
         if source is not None and source.name != "DEFAULT":
             continue
         try:
-            found[name] = known[name].process_value(context, _as_typed(value))
+            found[parameter.name] = parameter.process_value(context, _as_typed(value))
         except typer.BadParameter as error:
             raise ConfigError(f"{path}: {name} is {value!r}: {error.message}") from error
         except TypeError as error:
             raise ConfigError(f"{path}: {name} is {json.dumps(value)}, which is no value of an option") from error
     callback: Any = context.command.callback
     callback(**{**context.params, **found, "settings": None})
+
+
+def _as_key(option: str) -> str:
+    """``--judge-space`` as ``judge_space``."""
+    return option.removeprefix("--").replace("-", "_")
 
 
 def _as_typed(value: Any) -> Any:

@@ -101,7 +101,7 @@ def test_what_other_verbs_propose_can_be_pasted(tmp_path: Path, capsys: pytest.C
     out = tmp_path / "my labels" / "l.csv"
     label._summary(out, "hiaml", SimpleNamespace(notes=[], before=0, labels=2, failed=0, others=0))
     (proposed,) = [parse(line) for line in commands_in(capsys.readouterr().out)]
-    assert (proposed["family"], proposed["labels"]) == ("hiaml", out)
+    assert (proposed["space"], proposed["labels"]) == ("hiaml", out)
     settings = SimpleNamespace(options=lambda: {"fit": {"epochs": 3}})
     found = SimpleNamespace(settings=settings, before=0, results=1, trial=0, result={"srcc": 0.5}, failed=[])
     tune._summary(tmp_path / "a b.json", "nb101", out, found)

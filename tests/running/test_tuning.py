@@ -324,11 +324,19 @@ def test_a_file_that_holds_no_settings_is_refused(tmp_path, content, message):
         invoke("pretrain", "--settings", path, "--out", tmp_path / "encoder")
 
 
+def test_a_file_may_name_an_option_by_any_of_its_names(tmp_path):
+    path = tmp_path / "settings.json"
+    for name in ("space", "family"):
+        path.write_text(json.dumps({"pretrain": {name: ["of nobody"]}}))
+        with pytest.raises(ConfigError, match="unknown search space 'of nobody'"):
+            invoke("pretrain", "--settings", path, "--out", tmp_path / "encoder")
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (("--vary", "width"), "--vary takes config, hidden"),
-        (("--judge-family", "nb201"), "--judge-family needs --judge"),
+        (("--judge-family", "nb201"), "--judge-space needs --judge"),
         (("--minimum-accuracy", 94.9), r"rows to (train on|judge by)"),
     ],
 )
