@@ -1,4 +1,4 @@
-"""The settings of a search, checked at the border and stored with the run."""
+"""The settings of a search, validated on creation and stored with the run."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class SearchConfig(BaseModel):
-    """Everything that decides a search's result. Frozen, JSON-able; build it with :func:`search_config`."""
+    """All settings that decide the result of a search. Frozen and JSON-serialisable; made by :func:`search_config`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
@@ -46,9 +46,9 @@ class SearchConfig(BaseModel):
 
 
 def search_config(**settings: Any) -> SearchConfig:
-    """Check settings and the names in them.
+    """Validate settings and the names in them.
 
-    Raises :class:`ConfigError` naming the setting, what it got and what it takes.
+    Raises :class:`ConfigError` naming the setting, its value and the values it accepts.
     """
     try:
         config = SearchConfig(**settings)
@@ -59,13 +59,13 @@ def search_config(**settings: Any) -> SearchConfig:
 
 
 def genes_sha256(space: SearchSpace) -> str:
-    """Hash of what a space's genomes mean: the names and values of its genes."""
+    """Hash of the names and values of a space's genes, which give its genomes their meaning."""
     described = json.dumps([[gene.name, [str(value) for value in gene.values]] for gene in space.genes])
     return hashlib.sha256(described.encode()).hexdigest()
 
 
 def _refuse_unknown(config: SearchConfig) -> None:
-    """Raise :class:`ConfigError` for names of nothing, and for an own space that has changed since the run began."""
+    """Raise :class:`ConfigError` for unknown names, and for an own space that has changed since the run began."""
     for kind, find, came in (("space", family, config.space_from), ("searcher", searcher, config.searcher_from)):
         name = getattr(config, kind)
         try:
@@ -84,7 +84,7 @@ def _refuse_unknown(config: SearchConfig) -> None:
 
 
 def refuse_contradictions(config: SearchConfig, given: dict[str, Any]) -> None:
-    """Raise :class:`ConfigError` naming every setting that is given and differs from a stored configuration."""
+    """Raise :class:`ConfigError` naming every given setting that differs from the stored configuration."""
     stored = config.model_dump()
     differing = [
         f"{name} is {stored[name]!r}, got {value!r}"

@@ -63,7 +63,7 @@ class SearchResult:
     folder: Path
 
     def __repr__(self) -> str:
-        """How many networks, from where to where, and where they lie."""
+        """The number of networks, the range of every measure, and the folder."""
         from gennape.platform.search.front_page import readable  # noqa: PLC0415 (its library takes a second)
 
         spans = [
@@ -74,7 +74,7 @@ class SearchResult:
         return f"SearchResult({len(self.front)} networks on the front: {', '.join(spans)}; {self.folder})"
 
     def _repr_html_(self) -> str:
-        """The front as a picture, where its report has one, and as a table, for notebooks."""
+        """The front as HTML for notebooks: the picture of its report, if there is one, and a table."""
         picture = self.folder / REPORT / "front.png"
         image = base64.b64encode(picture.read_bytes()).decode() if picture.is_file() else ""
         shown = f'<img src="data:image/png;base64,{image}" alt="Pareto front">' if image else ""
@@ -108,7 +108,7 @@ class SearchResult:
 
     @cached_property
     def evaluations(self) -> pd.DataFrame:
-        """Every network, in the order of the log: all of it in memory."""
+        """Every network in the order of the log, held in memory as a whole."""
         frame: pd.DataFrame = read_table(self.folder).to_pandas()
         return frame
 

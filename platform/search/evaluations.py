@@ -1,4 +1,4 @@
-"""Evaluated networks: as arrays in memory, packed for travel, and as tables."""
+"""Evaluated networks: as arrays in memory, packed for sending, and as tables."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ class Evaluations:
     """Evaluated networks, one row each.
 
     ``hashes`` U32 [n]: canonical hashes. ``genomes`` int64 [n, g]. ``values`` float64 [n, k]: every measure in its
-    natural unit, columns as in ``objectives.NAMES``; not finite where the predictor had no answer. ``memberships``
-    float64 [n, c]. ``island`` and ``generation`` int64 [n]: who evaluated it first, and when. ``states`` U10 [n]: DONE,
-    INFEASIBLE or TIMEOUT. ``architectures`` str objects [n]: as JSON; written out where the network is evaluated, since
-    for all islands together that would be the most of the driver's work. ``deviation`` float64 [n], percent: how
-    uncertain each accuracy is; NaN where the predictor does not tell, and everywhere if none are given.
+    natural unit, columns as in ``objectives.NAMES``; not finite where the predictor gave no value. ``memberships``
+    float64 [n, c]. ``island`` and ``generation`` int64 [n]: by which island and when it was evaluated first. ``states``
+    U10 [n]: DONE, INFEASIBLE or TIMEOUT. ``architectures`` str objects [n]: as JSON, encoded on the islands because
+    encoding for all of them would dominate the driver's work. ``deviation`` float64 [n], percent: the uncertainty of
+    each accuracy; NaN where the predictor gives none, and everywhere if omitted.
     """
 
     hashes: np.ndarray
@@ -51,7 +51,7 @@ class Evaluations:
         return len(self.hashes)
 
     def __reduce__(self) -> tuple[Callable[..., Evaluations], tuple[object, ...]]:
-        """Travel in as few bytes as hold every bit."""
+        """Pickle losslessly in few bytes."""
         whole = [narrow(a) for a in (self.genomes, self.island, self.generation)]
         codes = (self.states[:, None] == _STATES).argmax(1).astype(np.uint8)
         texts = zlib.compress("\n".join(self.architectures.tolist()).encode(), 1)
@@ -65,7 +65,7 @@ class Evaluations:
 
     @property
     def finite(self) -> np.ndarray:
-        """Which rows have an answer for every measure."""
+        """Mask of the rows with a finite value for every measure."""
         mask: np.ndarray = np.isfinite(self.values).all(1)
         return mask
 
@@ -95,18 +95,18 @@ def _unpacked(
 
 
 def as_objects(texts: Sequence[str]) -> np.ndarray:
-    """Strings of any length as one array of references."""
+    """Strings of any length as one object array."""
     array = np.empty(len(texts), object)
     array[:] = texts
     return array
 
 
 def narrow(array: np.ndarray) -> np.ndarray:
-    """Whole numbers in the smallest type that holds them; other arrays as they are."""
+    """Integers in the smallest dtype that holds them; other arrays unchanged."""
     if array.dtype.kind not in "iu" or not array.size:
         return array
     low, high = int(array.min()), int(array.max())
-    # A type with a sign that holds -1 - high holds high too; of types with and without NumPy would make real numbers.
+    # A signed type that holds -1 - high also holds high; NumPy would promote mixed signed and unsigned types to floats.
     return array.astype(np.min_scalar_type(high if low >= 0 else min(low, -1 - high)))
 
 
@@ -131,7 +131,7 @@ def none_evaluated(genes: int) -> Evaluations:
 
 
 def concatenate(parts: Sequence[Evaluations]) -> Evaluations:
-    """Rows of several, in order. Where nothing was answered the clusters are unknown: such memberships are NaN."""
+    """The rows of all parts in order. Memberships of parts without any prediction are NaN."""
     kept = [part for part in parts if len(part)] or list(parts[:1])
     columns = {field.name: [getattr(part, field.name) for part in kept] for field in fields(Evaluations)}
     memberships = stacked(columns.pop("memberships"))
@@ -139,7 +139,7 @@ def concatenate(parts: Sequence[Evaluations]) -> Evaluations:
 
 
 def stacked(parts: Sequence[np.ndarray]) -> np.ndarray:
-    """Rows of several matrices, filled up with NaN to the widest."""
+    """The rows of several matrices, padded with NaN to the widest."""
     width = max(part.shape[1] for part in parts)
     return np.concatenate(
         [
@@ -150,7 +150,7 @@ def stacked(parts: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def first_of_each(evaluations: Evaluations) -> Evaluations:
-    """Of rows with equal hashes the first, in order."""
+    """The first of all rows with the same hash, in order."""
     _, rows = np.unique(evaluations.hashes, return_index=True)
     return evaluations if len(rows) == len(evaluations) else evaluations.take(np.sort(rows))
 
@@ -163,7 +163,7 @@ def to_table(evaluations: Evaluations) -> pa.Table:
         {
             "hash": pa.array(evaluations.hashes, pa.string()),
             "architecture": pa.array(evaluations.architectures, pa.string()),
-            # Counts are whole numbers; accuracy is the one real measure.
+            # All measures except accuracy are integers.
             **{name: pa.array(v if name == "accuracy" else v.astype(np.int64)) for name, v in measures.items()},
             "island": pa.array(evaluations.island),
             "generation": pa.array(evaluations.generation),
@@ -176,7 +176,7 @@ def to_table(evaluations: Evaluations) -> pa.Table:
 
 
 def to_frame(evaluations: Evaluations) -> pd.DataFrame:
-    """The same columns for people."""
+    """The same columns as a data frame."""
     frame: pd.DataFrame = to_table(evaluations).to_pandas()
     return frame
 

@@ -1,4 +1,4 @@
-"""Asking an evaluator about a population, whatever part of it is refused or never answered."""
+"""Evaluate a population even if the predictor refuses some of its networks or times out on them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _REFUSALS = (InvalidGraphError, InvalidArchitectureError, InvalidDataError)
 
 
 class Evaluator(Protocol):
-    """Whatever predicts a population in one call: a served ensemble's handle, or a predictor."""
+    """Anything that predicts a population in one call: the handle of a served ensemble, or a predictor."""
 
     def predict(self, graphs: PackedGraphs) -> Prediction:
         """One row per graph, independent of the other graphs.
@@ -40,9 +40,9 @@ class Evaluator(Protocol):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PopulationResult:
-    """One row per graph: ``accuracy`` [g] in percent and ``memberships`` [g, c], NaN where there is no answer;
-    ``deviation`` [g] in percent, NaN also where the predictor does not tell it; ``states`` [g], an :class:`Outcome`
-    each. ``timeouts``: requests that were late."""
+    """One row per graph: ``accuracy`` [g] in percent and ``memberships`` [g, c], NaN without a prediction;
+    ``deviation`` [g] in percent, NaN also where the predictor gives none; ``states`` [g], an :class:`Outcome` each.
+    ``timeouts``: requests that timed out."""
 
     accuracy: Float64[np.ndarray, " g"]
     memberships: Float64[np.ndarray, "g c"]
@@ -57,7 +57,7 @@ class PopulationResult:
 
 
 def concatenate_results(first: PopulationResult, second: PopulationResult) -> PopulationResult:
-    """The rows of both; memberships in clusters that only one tells are NaN in the other."""
+    """The rows of both. Memberships are padded with NaN to the larger number of clusters."""
     return PopulationResult(
         np.concatenate([first.accuracy, second.accuracy]),
         stacked([first.memberships, second.memberships]),
@@ -68,10 +68,10 @@ def concatenate_results(first: PopulationResult, second: PopulationResult) -> Po
 
 
 def evaluate_population(evaluator: Evaluator, graphs: PackedGraphs) -> PopulationResult:
-    """Predict all graphs in one call; what is refused or late is asked in halves, down to the single network.
+    """Predict all graphs in one call; refused or late sets are halved and tried again, down to single networks.
 
-    Raises :class:`IslandLostError` when the service was lost, :class:`ServiceError` when it is late again and again,
-    and whatever else the evaluator raises.
+    Raises :class:`IslandLostError` when the service was lost, :class:`ServiceError` after :data:`MAX_TIMEOUTS`, and
+    any other error of the evaluator.
     """
     accuracy, states = np.full(len(graphs), np.nan), np.full(len(graphs), Outcome.DONE, "U10")
     deviation, memberships = np.full(len(graphs), np.nan), dict[int, np.ndarray]()
@@ -106,7 +106,7 @@ def evaluate_population(evaluator: Evaluator, graphs: PackedGraphs) -> Populatio
 
 
 def no_accuracy_error(states: np.ndarray, what: str) -> ServiceError:
-    """Why there is no answer to any network: ``states`` are theirs, ``what`` names them."""
+    """The error for a population without any prediction. ``states``: of its networks; ``what``: their name."""
     late = int((states == Outcome.TIMEOUT).sum())
     if late:
         return ServiceError(

@@ -1,4 +1,4 @@
-"""How an evaluation or a step of an island may end, and when the search stops trying."""
+"""Outcomes of evaluations and of island steps, and how often failed steps are retried."""
 
 from __future__ import annotations
 
@@ -13,20 +13,21 @@ from gennape.errors import ServiceError
 if TYPE_CHECKING:
     from pathlib import Path
 
-#: Lost this often in a row, in one and the same step, an island is not preempted but does not fit its machine.
+#: Consecutive losses of an island in the same step after which it is assumed not to fit its machine.
 LOSSES = 10
-#: A step that failed this often ends the search.
+#: Failures of the same step that end the search.
 FAILURES = 3
 FILE = "failures.jsonl"
 
 
 class Outcome(StrEnum):
-    """The end of an evaluation (the first three), or of a step of an island (the last three).
+    """The outcome of an evaluation (the first three), or of an island's step (the last three).
 
-    DONE: every measure is known. INFEASIBLE: the predictor refuses the network or has no finite value for it: that is
-    an answer, paid from the budget, never asked again. TIMEOUT: no answer in time; of a whole population it is asked
-    again in halves, of one network alone and late again it is recorded like INFEASIBLE. PREEMPTED: an island, a
-    replica or a node was lost: the step is run again and nothing is counted. FAILED: an error: run again, counted.
+    DONE: every measure is known. INFEASIBLE: the predictor refuses the network or gives no finite value. It counts
+    towards the evaluation budget and is not retried. TIMEOUT: no prediction in time. A population is halved and tried
+    again; a single network that times out twice is recorded like INFEASIBLE. PREEMPTED: an island, a replica or a node
+    was lost. The step is run again and does not count as a failure. FAILED: an error. The step is run again, up to
+    :data:`FAILURES` times.
     """
 
     DONE = "DONE"
@@ -37,19 +38,19 @@ class Outcome(StrEnum):
 
 
 class IslandLostError(ServiceError):
-    """An island, or the service it asks, was lost; its step has to be run again."""
+    """An island, or the service it uses, was lost; its step has to be run again."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Loss:
-    """A step without a result: PREEMPTED or FAILED, and why."""
+    """A step without a result: whether it was PREEMPTED or FAILED, and the error."""
 
     outcome: Outcome
     error: Exception
 
 
 class Failures:
-    """Counts losses and failures of steps, writes each down in the run's folder, and says when to stop trying."""
+    """Counts lost and failed steps, logs each in the run's folder, and ends the search after too many."""
 
     def __init__(self, folder: Path, islands: int) -> None:
         self._path = folder / FILE
@@ -58,7 +59,7 @@ class Failures:
         self.counts = {Outcome.PREEMPTED: 0, Outcome.FAILED: 0, Outcome.TIMEOUT: 0}
 
     def note(self, island: int, generation: int, loss: Loss) -> None:
-        """Take in a loss; raises what was lost by, once too often in this step of this island."""
+        """Record a loss. Raises its error after too many in the same step of the same island."""
         self._write(loss.outcome, island, generation, str(loss.error))
         if loss.outcome is Outcome.FAILED:
             self._failed[island] += 1
@@ -73,7 +74,7 @@ class Failures:
             ) from loss.error
 
     def succeeded(self, island: int, generation: int, timeouts: int) -> None:
-        """A step came to its end, its evaluator having been late ``timeouts`` times."""
+        """Record a finished step, during which ``timeouts`` requests timed out."""
         self._lost[island] = self._failed[island] = 0
         if timeouts:
             self._write(Outcome.TIMEOUT, island, generation, f"{timeouts} requests were not answered in time")

@@ -18,27 +18,27 @@ if TYPE_CHECKING:
 
     from gennape.platform.search.objectives import Objective
 
-#: The reference point lies this part of the first population's range beyond its worst values.
+#: Distance of the reference point from the worst values of the first population, as a fraction of their range.
 MARGIN = 0.1
 _REPORTED = ("accuracy", "flops", "params")
 
 
 def front_of(evaluations: Evaluations, objectives: Sequence[Objective]) -> Evaluations:
-    """The rows that no other dominates; of rows with equal objectives the first. Rows without an answer never count."""
+    """The non-dominated rows, and the first of rows with equal objectives. Rows with NaN are ignored."""
     rows = np.flatnonzero(evaluations.finite)
     points = minimised(evaluations.values[rows], objectives)
     return evaluations.take(rows[moocore.is_nondominated(points)] if len(rows) else rows)
 
 
 def extend_front(front: Evaluations, new: Evaluations, objectives: Sequence[Objective]) -> Evaluations:
-    """The front of all that ``front`` stands for and ``new``, without looking at the dominated again."""
+    """The front of ``front`` and ``new`` together."""
     return front_of(concatenate([front, new]), objectives)
 
 
 def reference_point(first: Evaluations, objectives: Sequence[Objective]) -> Float64[np.ndarray, " m"]:
     """Worst values of the first population plus :data:`MARGIN` of its range, minimised.
 
-    Where all values are equal the margin is taken of the value itself, so that the volume is not flat.
+    Where all values are equal, the margin is a fraction of the value itself, so that the volume is not zero.
     """
     points = minimised(first.values[first.finite], objectives)
     worst, best = points.max(0), points.min(0)
@@ -63,10 +63,10 @@ def elites(evaluations: Evaluations, objectives: Sequence[Objective], count: int
 
 
 def front_frame(front: Evaluations, objectives: Sequence[Objective]) -> pd.DataFrame:
-    """The front for people, best first by the objectives in their order, ties by hash; the order is reproducible.
+    """The front as a data frame, sorted by the objectives in their order, the best first, and then by hash.
 
     Columns: ``index`` (0 ..), ``hash``, the objectives and always accuracy, flops and params in natural units,
-    ``deviation`` where the predictor tells any, and ``architecture`` (JSON).
+    ``deviation`` where the predictor gives any, and ``architecture`` (JSON).
     """
     points = minimised(front.values, objectives)
     order = np.lexsort((front.hashes, *points.T[::-1]))

@@ -1,4 +1,4 @@
-"""A search's front as an interactive page, and the words and numbers that its pictures have in common."""
+"""The front of a search as an interactive page, and the labels that page and picture share."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ if TYPE_CHECKING:
     from gennape.platform.search.config import SearchConfig
 
 CLOUD, FRONT, INK = "#9aa5b1", "#0b6e99", "#243b53"
-#: Colours of a third objective: told apart in grey and by colour-blind eyes.
+#: Colour scale of a third objective; distinguishable in greyscale and by colour-blind readers.
 COLOURS = "Viridis"
-#: More points than this are drawn by the browser's graphics card.
+#: More points than this are drawn with WebGL.
 MAX_SVG_POINTS = 20_000
 _SMALLEST, _LARGEST = 7.0, 17.0  # pixels of a point, by a fourth objective
 
-#: How a measure is named and written for people.
+#: Label and number format of each measure.
 _WORDS: dict[str, tuple[str, Callable[[float], str]]] = {
     "accuracy": ("accuracy", lambda value: f"{value:.2f} %"),
     "deviation": ("deviation", lambda value: f"{value:.2f} %"),
@@ -44,24 +44,24 @@ _WORDS: dict[str, tuple[str, Callable[[float], str]]] = {
 
 @dataclass(frozen=True, slots=True)
 class About:
-    """What a front is of: the ``family``, the name of the ``run``, its ``checkpoint``, and the ``scale`` that
-    accuracies are on; any may be empty."""
+    """Captions of a front: the ``space``, the name of the ``run``, its ``checkpoint``, and the ``scale`` of accuracies;
+    any may be empty."""
 
-    family: str = ""
+    space: str = ""
     run: str = ""
     checkpoint: str = ""
     scale: str = ""
 
     def lines(self, front: int, evaluated: int) -> tuple[str, str]:
         """Title and subtitle."""
-        of = f" of {self.family}" if self.family else ""
+        of = f" of {self.space}" if self.space else ""
         parts = {"run ": self.run, "checkpoint ": self.checkpoint, "accuracies on the scale of ": self.scale}
         subtitle = " · ".join(f"{what}{value}" for what, value in parts.items() if value)
         return f"Pareto front{of}: {front:,} of {evaluated:,} evaluated networks", subtitle
 
 
 def about_run(folder: Path, config: SearchConfig, checkpoint: Path | None = None) -> About:
-    """What the front in a run's folder is of; ``checkpoint``: where that of the run lies now, if elsewhere."""
+    """Captions of the front in a run's folder. ``checkpoint``: the current path of the run's checkpoint, if moved."""
     path = checkpoint or (None if config.checkpoint is None else Path(config.checkpoint))
     try:
         scale = scale_of(provenance_of(path)).name
@@ -72,28 +72,28 @@ def about_run(folder: Path, config: SearchConfig, checkpoint: Path | None = None
 
 
 def readable(name: str, value: float) -> str:
-    """A measure's value as people write it: ``93.42 %``, ``620 MFLOPs``."""
+    """A measure's value with its unit: ``93.42 %``, ``620 MFLOPs``."""
     if not math.isfinite(value):
         return "unknown"
     return _WORDS[name][1](value)
 
 
 def label(objective: Objective) -> str:
-    """An axis in words."""
+    """The label of an axis."""
     word = _WORDS[objective.name][0]
     unit = " [%]" if objective.name == "accuracy" else ""
     return f"{word}{unit}, {'higher' if objective.direction == 'max' else 'lower'} is better"
 
 
 def axes_of(objectives: Sequence[Objective]) -> tuple[Objective, Objective]:
-    """What is drawn along x and y; a single objective is drawn against the cost that it is not."""
+    """The objectives along x and y. A single objective is drawn against FLOPs, or against parameters if it is FLOPs."""
     first = objectives[0]
     second = objectives[1] if len(objectives) > 1 else Objective("params" if first.name == "flops" else "flops", "min")
     return second, first
 
 
 def drawn(frame: pd.DataFrame, x: Objective, y: Objective) -> pd.DataFrame:
-    """The rows that have both values, along x."""
+    """The rows with finite x and y, sorted by x."""
     finite = np.isfinite(frame[[x.name, y.name]].to_numpy(np.float64)).all(1)
     rows: pd.DataFrame = frame[finite].sort_values(x.name, kind="stable")
     return rows
@@ -105,7 +105,7 @@ def is_wide(objective: Objective, values: pd.Series[Any]) -> bool:
 
 
 def front_page(front: pd.DataFrame, evaluations: pd.DataFrame, objectives: Sequence[Objective], about: About) -> bytes:
-    """The page, which needs no network. Of three objectives the third is the colour, of four the fourth the size."""
+    """The page as HTML that works offline. A third objective is shown by colour, a fourth by size."""
     x, y = axes_of(objectives)
     cloud, line = drawn(evaluations, x, y), drawn(front, x, y)
     scatter = go.Scattergl if len(cloud) > MAX_SVG_POINTS else go.Scatter
@@ -120,7 +120,7 @@ def front_page(front: pd.DataFrame, evaluations: pd.DataFrame, objectives: Seque
     best = go.Scatter(
         x=line[x.name],
         y=line[y.name],
-        # Only of two objectives are neighbours along x neighbours on the front.
+        # Only with two objectives are neighbours along x also neighbours on the front.
         mode="lines+markers" if len(objectives) <= 2 else "markers",
         name="front",
         line={"color": FRONT, "width": 2},
@@ -151,7 +151,7 @@ def _axis(objective: Objective, cloud: pd.DataFrame) -> dict[str, Any]:
         lowest, highest = (math.log10(value) for value in (cloud[objective.name].min(), cloud[objective.name].max()))
         powers = range(math.floor(lowest), math.ceil(highest) + 1)
         ticks = [float(f * 10**power) for power in powers for f in (1, 2, 5)]
-        # Plotly would write the 2 and the 5 between the powers as such.
+        # Plotly would label the ticks between the powers only "2" and "5".
         axis |= {"type": "log", "tickvals": ticks, "ticktext": [quantity(tick) for tick in ticks]}
     return axis
 
@@ -170,7 +170,7 @@ def _markers(line: pd.DataFrame, objectives: Sequence[Objective]) -> dict[str, A
 
 
 def colours(line: pd.DataFrame, objective: Objective) -> tuple[list[float], list[float], list[str]]:
-    """The values that colours stand for, and places and texts of a few ticks beside them."""
+    """The values that are mapped to colours, and positions and labels of a few ticks."""
     values = line[objective.name].to_numpy(np.float64)
     wide = is_wide(objective, line[objective.name])
     scaled = np.log10(values) if wide else values
@@ -182,7 +182,7 @@ def colours(line: pd.DataFrame, objective: Objective) -> tuple[list[float], list
 
 
 def _hover(row: dict[Any, Any], objectives: Sequence[Objective]) -> str:
-    """All that is known of a network, in lines."""
+    """The measures and the architecture of a network, as lines of text."""
     shown = list(dict.fromkeys([*(o.name for o in objectives), "accuracy", "flops", "params"]))
     lines = [readable(name, row[name]) for name in shown if name in row]
     if math.isfinite(row.get("deviation", math.nan)):
@@ -192,5 +192,5 @@ def _hover(row: dict[Any, Any], objectives: Sequence[Objective]) -> str:
 
 
 def _escaped(text: str) -> str:
-    """Text as Plotly takes it: of HTML's names it knows these three, and would show a quotation mark's as it is."""
+    """Text escaped for Plotly, which knows the entities of <, > and & but not those of quotation marks."""
     return html.escape(text, quote=False)

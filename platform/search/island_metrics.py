@@ -1,4 +1,4 @@
-"""What tracking plots of each island of a search, beside the search as a whole."""
+"""Metrics that tracking plots per island of a search."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ def island_metrics(
     news: Int64[np.ndarray, " n"],
     front: Int64[np.ndarray, " m"],
 ) -> dict[str, dict[str, float]]:
-    """The metrics of every island after a round, by the name of its child run.
+    """The metrics of every island after a round, keyed by the name of its child run.
 
-    ``asked``: genomes that each island proposed in it. ``evaluations``: networks so far that each found first.
-    ``news`` and ``front``: by which island each new network, and each of the front, was found first.
+    ``asked``: genomes that each island proposed in this round. ``evaluations``: networks so far that each found first.
+    ``news`` and ``front``: which island was the first to find each new network, and each network of the front.
     ``unique_fraction``: new networks per genome asked.
     """
     new, best = (np.bincount(found, minlength=len(asked)) for found in (news, front))

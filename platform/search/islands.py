@@ -1,4 +1,4 @@
-"""Islands: each a searcher with its own generator, evaluating whole populations; as Ray actors or in this process."""
+"""Islands: one searcher with a generator each, evaluating whole populations; as Ray actors or in this process."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from gennape.search_spaces.families.space import SearchSpace
     from gennape.search_spaces.graphs.graph import PackedGraphs
 
-#: An island remembers the hashes of so many genomes, the last it met; others it has to build to recognise.
+#: Size of an island's cache of genome hashes, first in first out. Other genomes are built to compute their hashes.
 REMEMBERED = 20_000
 WATCH_S = 2.0
 
@@ -50,8 +50,8 @@ WATCH_S = 2.0
 class Task:
     """One generation of one island.
 
-    ``quota``: how many new networks it may evaluate at most. ``immigrants``: elites of the previous island of the ring.
-    ``recorded``: evaluations of this very generation that the log holds already; they are not asked again.
+    ``quota``: maximum number of new networks to evaluate. ``immigrants``: elites of the previous island of the ring.
+    ``recorded``: evaluations of this generation that are already in the log; they are not predicted again.
     """
 
     generation: int
@@ -62,10 +62,10 @@ class Task:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Step:
-    """What one generation of one island gave.
+    """The result of one generation of one island.
 
-    ``evaluations``: the networks that were new to it. ``asked``: genomes proposed, less those beyond its quota.
-    ``state``: of its searcher, after. ``timeouts``: requests that its evaluator did not answer in time.
+    ``evaluations``: networks that were new to the island. ``asked``: proposed genomes, without those beyond the quota.
+    ``state``: state of the searcher afterwards. ``timeouts``: requests to the evaluator that timed out.
     """
 
     evaluations: Evaluations
@@ -74,7 +74,7 @@ class Step:
     timeouts: int = 0
 
     def __reduce__(self) -> tuple[Callable[..., Step], tuple[object, ...]]:
-        """Travel in as few bytes as hold every bit."""
+        """Pickle losslessly in few bytes."""
         arrays = {key: (array.dtype.str, narrow(array)) for key, array in self.state.items()}
         return _unpacked, (self.evaluations, self.asked, arrays, self.timeouts)
 
@@ -84,7 +84,7 @@ def _unpacked(evaluations: Evaluations, asked: int, arrays: dict[str, tuple[str,
 
 
 class Island:
-    """One population: asks its searcher, recognises seen networks, evaluates the others in one call, tells."""
+    """One population: asks its searcher, evaluates unseen networks in one call, and tells the searcher the results."""
 
     def __init__(
         self,
@@ -96,7 +96,7 @@ class Island:
     ) -> None:
         FAMILIES.take(spaces)
         SEARCHERS.take(searchers)
-        # Spawned, not seeded by number: the generators of all islands are independent whatever the seed.
+        # Spawned rather than seeded by index, so that the generators of all islands are independent for every seed.
         seed = np.random.SeedSequence(config.seed).spawn(config.islands)[index]
         self.space = family(config.space)
         self.objectives = config.directed
@@ -107,18 +107,18 @@ class Island:
         self.searcher = new_searcher(config, self.space, np.random.default_rng(seed))
 
     def restore(self, state: State | None, measurements: Measurements) -> None:
-        """Take up a stored state (None: the beginning) and all that is evaluated."""
+        """Load a stored state (None for a new search) and all measurements so far."""
         self.seen.add(measurements)
         if state is not None:
             self.searcher.restore(state)
 
     def advance(self, task: Task, news: Measurements) -> Step:
-        """Run one generation, having heard what was evaluated since the last.
+        """Run one generation. ``news``: measurements since the previous one.
 
-        Raises :class:`ServiceError` when the evaluator never had a finite answer, :class:`IslandLostError` when its
-        service was lost.
+        Raises :class:`ServiceError` when the evaluator has not returned any finite value, :class:`IslandLostError`
+        when its service was lost.
         """
-        # Two islands may have evaluated one network at once: the value that was stored holds, as after a resume.
+        # Two islands may have evaluated the same network at once: the logged value counts, as after a resume.
         self.seen.add(news)
         if len(task.immigrants):
             guests = task.immigrants
@@ -140,7 +140,7 @@ class Island:
         graphs = self.space.graphs(genomes[unmet])
         found = canonical_hashes(graphs)
         seen, _ = self.seen.find(digests_of(found))
-        rows: dict[str, int] = {}  # of new networks, in the order asked; values index ``unmet``
+        rows: dict[str, int] = {}  # of new networks, in the order of the genomes; values index ``unmet``
         for position, (i, digest) in enumerate(zip(unmet.tolist(), found, strict=True)):
             hashes[i] = digest
             if not seen[position] and digest not in rows and len(rows) < task.quota:
@@ -166,7 +166,7 @@ class Island:
             if task.recorded is None
             else self._recall(hashes, graphs, task.recorded)
         )
-        # Costs are counted on the graphs, whatever the predictor says.
+        # Costs are computed from the graphs, independent of the predictor.
         values = measure(graphs, Prediction(result.accuracy, result.memberships))
         island, born = np.full(len(hashes), self.index, np.int64), np.full(len(hashes), task.generation, np.int64)
         texts = as_objects([json.dumps(self.space.encode(genome)) for genome in genomes])
@@ -174,7 +174,7 @@ class Island:
         return Evaluations(np.array(hashes, "U32"), *columns), result.timeouts
 
     def _recall(self, hashes: list[str], graphs: PackedGraphs, recorded: Evaluations) -> PopulationResult:
-        """Answers as they are recorded; asks about networks of which nothing is."""
+        """Recorded evaluations where there are any; the other networks are predicted."""
         rows = {digest: row for row, digest in enumerate(recorded.hashes.tolist())}
         unrecorded = np.array([i for i, digest in enumerate(hashes) if digest not in rows], np.int64)
         asked = evaluate_population(self.evaluator, graphs.take(unrecorded))
@@ -187,7 +187,7 @@ class Island:
 
 
 def new_searcher(config: SearchConfig, space: SearchSpace, rng: np.random.Generator) -> Searcher:
-    """The configured searcher over a space."""
+    """A new searcher as configured."""
     return searcher(config.searcher)(space, len(config.directed), config.population, rng)
 
 
@@ -195,20 +195,23 @@ class Archipelago(Protocol):
     """All islands of a search, wherever they run. Each works on one task at a time."""
 
     def start(self, states: Mapping[int, State | None], measurements: Measurements) -> None:
-        """Make some islands, by number, anew from stored states and all that is evaluated."""
+        """Start or restart islands, by number, from stored states and all measurements so far."""
         ...
 
     def send(self, tasks: Mapping[int, Task], news: Measurements) -> None:
-        """Set some islands to work, and tell them what was evaluated since they last heard."""
+        """Start a task on each of these islands. ``news``: measurements since their last task."""
         ...
 
     def receive(self) -> list[tuple[int, Step | Loss]]:
-        """Wait until an island is done; which are, with what they did, or how they were lost and must be made anew."""
+        """Block until at least one island finishes.
+
+        Returns (island, result) pairs; a :class:`Loss` means the island must be restarted.
+        """
         ...
 
 
 class LocalIslands:
-    """Islands one after another in this process: for tests and for searches inside other programs."""
+    """Islands that run one after another in this process, for tests and for searches inside other programs."""
 
     def __init__(self, config: SearchConfig, evaluator: Evaluator) -> None:
         self.config = config
@@ -217,17 +220,17 @@ class LocalIslands:
         self.waiting: list[tuple[int, Task, Measurements]] = []
 
     def start(self, states: Mapping[int, State | None], measurements: Measurements) -> None:
-        """Make some islands anew from stored states."""
+        """Start or restart islands from stored states."""
         for i, state in states.items():
             self.islands[i] = Island(self.config, i, self.evaluator)
             self.islands[i].restore(state, measurements)
 
     def send(self, tasks: Mapping[int, Task], news: Measurements) -> None:
-        """Put tasks in the queue."""
+        """Queue the tasks."""
         self.waiting += [(i, task, news) for i, task in tasks.items()]
 
     def receive(self) -> list[tuple[int, Step | Loss]]:
-        """Work on the task that waited longest."""
+        """Run the oldest task in the queue."""
         i, task, news = self.waiting.pop(0)
         try:
             return [(i, self.advance(i, task, news))]
@@ -235,16 +238,16 @@ class LocalIslands:
             return [(i, loss_by(error))]
 
     def advance(self, island: int, task: Task, news: Measurements) -> Step:
-        """One generation of one island."""
+        """Run one generation of one island."""
         return self.islands[island].advance(task, news)
 
 
 class RayIslands:
-    """Islands as Ray actors, spread over the cluster. Use as a context manager: the actors end with it.
+    """Islands as Ray actors, spread over the cluster. Use as a context manager, which ends the actors.
 
-    Each reserves a quarter of a CPU, less where many islands would otherwise take more than half of the cluster. Where
-    there is no room, as after the loss of a node, an island waits until there is. ``watch`` is called every few seconds
-    while islands are at work; what it raises ends the wait for them.
+    Each reserves a quarter of a CPU, or less if all islands would otherwise take more than half of the cluster. An
+    island that finds no free CPU, as after the loss of a node, waits for one. ``watch`` is called every few seconds
+    while islands are running; an error that it raises ends the wait for them.
     """
 
     def __init__(self, config: SearchConfig, evaluator: Evaluator, watch: Callable[[], None] = lambda: None) -> None:
@@ -252,7 +255,7 @@ class RayIslands:
         self.evaluator = evaluator
         self.watch = watch
         self.actors: dict[int, Any] = {}
-        self._restored: dict[int, Any] = {}  # what the first step of an actor has to wait for
+        self._restored: dict[int, Any] = {}  # calls that the first step of each actor waits for
         self._running: dict[Any, int] = {}
 
     def __enter__(self) -> RayIslands:
@@ -262,7 +265,7 @@ class RayIslands:
         self.stop()
 
     def start(self, states: Mapping[int, State | None], measurements: Measurements) -> None:
-        """Make some actors anew from stored states; the measurements travel once through the object store."""
+        """Start or restart actors from stored states; the measurements are put into the object store once."""
         share = ray.cluster_resources().get("CPU", 1) / (2 * self.config.islands)  # type: ignore[no-untyped-call]
         cpus = max(0.001, math.floor(1000 * min(0.25, share)) / 1000)
         actor, shared = ray.remote(num_cpus=cpus, scheduling_strategy="SPREAD")(Island), ray.put(measurements)
@@ -273,12 +276,12 @@ class RayIslands:
             self._restored[i] = self.actors[i].restore.remote(state, shared)
 
     def send(self, tasks: Mapping[int, Task], news: Measurements) -> None:
-        """Call the actors; what they all have to hear travels once through the object store."""
+        """Call the actors; news for several of them are put into the object store once."""
         shared = ray.put(news) if len(tasks) > 1 else news
         self._running |= {self.actors[i].advance.remote(task, shared): i for i, task in tasks.items()}
 
     def receive(self) -> list[tuple[int, Step | Loss]]:
-        """Wait for one call, and take with it all that have ended."""
+        """Block until at least one call finishes; returns all that have finished."""
         calls = list(self._running)
         while not ray.wait(calls, num_returns=1, timeout=WATCH_S)[0]:
             self.watch()
@@ -298,18 +301,18 @@ class RayIslands:
 
 
 def most_replicas(islands: int) -> int:
-    """How many replicas of the predictor may serve so many islands: one each, on at most half of the cluster's CPUs."""
+    """Maximum number of predictor replicas: one per island, on at most half of the cluster's CPUs."""
     cpus = ray.cluster_resources().get("CPU", 0) if ray.is_initialized() else 0  # type: ignore[no-untyped-call]
     return max(2, min(islands, int(cpus) // 2))
 
 
 def loss_by(error: GennapeError) -> Loss:
-    """An island's error as the driver sees it."""
+    """Convert an island's error into a loss."""
     return Loss(Outcome.PREEMPTED if isinstance(error, IslandLostError) else Outcome.FAILED, error)
 
 
 def _result(calls: list[Any]) -> Step | Loss:
-    """What the last of an actor's calls gave, all before having gone well."""
+    """The result of the last of an actor's calls, or the loss if any of them failed."""
     try:
         step: Step = ray.get(calls)[-1]
     except RayTaskError as error:

@@ -1,4 +1,4 @@
-"""The evaluations of a search on disk: append-only, one Parquet shard after another; what they say is what happened."""
+"""The log of a search: its evaluations on disk, in append-only Parquet shards. It is the authoritative record."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _SCHEMA = to_table(none_evaluated(0)).schema
 
 
 def write_shard(folder: Path, number: int, evaluations: Evaluations) -> None:
-    """Append a shard, whole or not at all; raises :class:`WorkspaceError` when there is one of that number."""
+    """Append a shard atomically; raises :class:`WorkspaceError` if there is already one with that number."""
     path = shard(folder, number)
     path.parent.mkdir(exist_ok=True)
     if path.exists():
@@ -43,9 +43,9 @@ def write_shard(folder: Path, number: int, evaluations: Evaluations) -> None:
 
 
 def count_shards(folder: Path, *, repair: bool = True) -> int:
-    """How many shards there are; ``repair``, for who works in the folder alone, deletes what a killed writer left.
+    """The number of shards. ``repair``, for the only process that writes, deletes partial files of killed writers.
 
-    Raises :class:`WorkspaceError` when one is missing before the last, or a file is none of ours.
+    Raises :class:`WorkspaceError` if a shard before the last is missing, or for a file that is no shard.
     """
     if not (folder / SHARDS).is_dir():
         if os.path.lexists(folder / SHARDS):
@@ -90,7 +90,7 @@ def read_shard(folder: Path, number: int) -> Evaluations:
 
 
 def read_log(folder: Path, genes: int) -> Evaluations:
-    """All evaluations, oldest first; of a run at work too."""
+    """All evaluations, oldest first; also while the run is at work."""
     shards = range(count_shards(folder, repair=False))
     return concatenate([none_evaluated(genes), *(read_shard(folder, number) for number in shards)])
 
@@ -104,7 +104,7 @@ def read_table(folder: Path) -> pa.Table:
 
 
 def count_rows(folder: Path) -> int:
-    """How many evaluations there are; of a run at work too."""
+    """The number of evaluations; also while the run is at work."""
     return sum(_rows(shard(folder, number)) for number in range(count_shards(folder, repair=False)))
 
 
@@ -114,7 +114,7 @@ def _rows(path: Path) -> int:
 
 
 def read_measure_table(folder: Path) -> pd.DataFrame:
-    """The measures alone of all evaluations, 8 bytes each: enough to draw them."""
+    """Only the measures of all evaluations, 8 bytes each, for drawing."""
     names = list(objectives.NAMES)
     tables = [_table(shard(folder, number)).select(names) for number in range(count_shards(folder))]
     frame: pd.DataFrame = pa.concat_tables(tables).to_pandas()
@@ -122,7 +122,7 @@ def read_measure_table(folder: Path) -> pd.DataFrame:
 
 
 def copy_log(folder: Path, to: Path) -> None:
-    """Write all evaluations to one Parquet file, a shard in memory at a time."""
+    """Write all evaluations to one Parquet file, with one shard in memory at a time."""
     tables = (_table(shard(folder, number)) for number in range(count_shards(folder)))
     first = next(tables)
     with atomic_path(to) as temporary, pq.ParquetWriter(temporary, first.schema) as writer:
@@ -133,14 +133,14 @@ def copy_log(folder: Path, to: Path) -> None:
 
 
 def read_measurements(folder: Path, shards: int) -> Measurements:
-    """What islands have to know of the first ``shards`` shards; one shard's other columns are in memory at a time."""
+    """Measurements of the first ``shards`` shards, for islands. Other columns are in memory for one shard at a time."""
     return join_measurements(
         [no_measurements(), *(measurements_of(read_shard(folder, number)) for number in range(shards))]
     )
 
 
 def chained(previous: str, evaluations: Evaluations) -> str:
-    """Digest of a log that ended in ``previous`` before these evaluations."""
+    """Digest of a log with digest ``previous`` after these evaluations are appended."""
     chain = hashlib.blake2b(previous.encode(), digest_size=16)
     for array in _arrays(evaluations):
         chain.update(np.ascontiguousarray(array).tobytes())
@@ -148,12 +148,12 @@ def chained(previous: str, evaluations: Evaluations) -> str:
 
 
 def same(some: Evaluations, others: Evaluations) -> bool:
-    """Whether both say the same, bit for bit."""
+    """Whether both are equal, bit for bit."""
     return len(some) == len(others) and chained("", some) == chained("", others)
 
 
 def shard(folder: Path, number: int) -> Path:
-    """Where a shard is."""
+    """The path of a shard."""
     return folder / SHARDS / f"{number:06d}.parquet"
 
 
@@ -164,7 +164,7 @@ def _arrays(rows: Evaluations) -> Iterator[np.ndarray]:
 
 @contextmanager
 def _readable(path: Path) -> Iterator[None]:
-    """What is damaged, or lacks a column, is told as such."""
+    """Turn errors of damaged files and missing columns into :class:`WorkspaceError`."""
     try:
         yield
     except (*UNREADABLE, ValueError, KeyError, TypeError) as error:
@@ -182,7 +182,7 @@ def _table(path: Path) -> pa.Table:
             finite = np.isfinite(table["accuracy"].to_numpy())
             states = np.where(finite, Outcome.DONE, Outcome.INFEASIBLE).tolist()
             table = table.append_column("state", pa.array(states, pa.string()))
-        if "deviation" not in table.column_names:  # written before it was kept
+        if "deviation" not in table.column_names:  # written before there were deviations
             table = table.append_column("deviation", pa.array(np.full(len(table), np.nan)))
         return table.select(_SCHEMA.names).cast(_SCHEMA)
 

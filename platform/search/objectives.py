@@ -1,4 +1,4 @@
-"""What a search optimises: named, directed objectives measured on graphs and their predictions."""
+"""Objectives of a search: a measure of graphs and their predictions, and the direction that is better."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Measure:
-    """A quantity known of every evaluated network: its name, its unit, and how it is taken, one value per graph."""
+    """A quantity of every evaluated network: name, unit, and a function that returns one value per graph."""
 
     name: str
     unit: str
     take: Callable[[PackedGraphs, Prediction], np.ndarray]
 
 
-#: Every measure; each evaluation stores all of them, whichever are optimised. A new one is one line.
+#: Every measure. Each evaluation stores all of them, whichever are optimised. Add a new one here.
 MEASURES = (
     Measure("accuracy", "percent", lambda _, prediction: prediction.accuracy),
     Measure("flops", "operations", lambda graphs, _: cost.flops(graphs)),
@@ -41,7 +41,7 @@ DIRECTIONS = ("max", "min")
 
 @dataclass(frozen=True, slots=True)
 class Objective:
-    """A measure and the direction that is better; written ``accuracy:max``."""
+    """A measure and the better direction, written ``accuracy:max``."""
 
     name: str
     direction: str
@@ -58,8 +58,8 @@ class Objective:
 def parse_objectives(text: str) -> tuple[Objective, ...]:
     """Read ``accuracy:max,flops:min``.
 
-    Raises :class:`ConfigError` that lists what is known when a name or direction is unknown, a part is malformed, or a
-    measure stands twice.
+    Raises :class:`ConfigError`, which lists the known names, for an unknown name or direction, a malformed part, or a
+    measure that occurs twice.
     """
     objectives = tuple(_parse(part.strip()) for part in text.split(","))
     names = [o.name for o in objectives]
@@ -85,7 +85,7 @@ def measure(graphs: PackedGraphs, prediction: Prediction) -> Float64[np.ndarray,
 
 
 def minimised(values: Float64[np.ndarray, "g k"], objectives: Sequence[Objective]) -> Float64[np.ndarray, "g m"]:
-    """The objectives' columns of :func:`measure`, signs changed so that smaller is better: the only place that does."""
+    """The objectives' columns of :func:`measure`, negated where larger is better. Only this function changes signs."""
     signs = np.array([-1.0 if o.direction == "max" else 1.0 for o in objectives])
     points: Float64[np.ndarray, "g m"] = values[:, [o.column for o in objectives]] * signs
     return points

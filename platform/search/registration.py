@@ -1,4 +1,4 @@
-"""Own search spaces and searchers: made known by their names, from objects and classes."""
+"""Registration of own search spaces and searchers under their names."""
 
 from __future__ import annotations
 
@@ -51,10 +51,10 @@ def register(thing: SearchSpace | type[SearchSpace] | type[Searcher]) -> Any:
 
 
 def known_space(space: str | SearchSpace) -> SearchSpace:
-    """A search space by name, or an object, which is registered unless it is as one that ships.
+    """A search space by name or as an object. An object is registered unless it equals one that ships.
 
-    Raises :class:`ConfigError` for an unknown name, or the name of another space that ships, and
-    :class:`ConformanceError` for an ill-made own one.
+    Raises :class:`ConfigError` for an unknown name or the name of another space that ships, and
+    :class:`ConformanceError` for an object that fails the conformance suite.
     """
     if isinstance(space, str):
         return family(space)
@@ -63,7 +63,7 @@ def known_space(space: str | SearchSpace) -> SearchSpace:
 
 
 def known_searcher(kind: str | type[Searcher]) -> type[Searcher]:
-    """A searcher by name, or a class, which is registered unless it ships; raises as :func:`known_space`."""
+    """A searcher by name or as a class. A class is registered unless it ships. Raises like :func:`known_space`."""
     from gennape.platform.search.searchers.registry import (  # noqa: PLC0415 (pymoo takes a second)
         SEARCHERS,
         register_searcher,

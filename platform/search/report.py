@@ -1,4 +1,4 @@
-"""What a search leaves behind: its front as table, JSON and pictures, and every evaluation as Parquet."""
+"""The report of a search: its front as table, JSON and pictures, and every evaluation as Parquet."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
     from gennape.platform.search.objectives import Objective
 
-#: By the directions of y and x: matplotlib's number of the corner opposite to the good one.
+#: Location of the legend by the directions of y and x: matplotlib's code of the corner opposite to the best one.
 LEGEND_CORNER = {("max", "min"): 4, ("max", "max"): 3, ("min", "min"): 1, ("min", "max"): 2}
 
 
@@ -54,8 +54,8 @@ def write_report(
 
     ``front`` has the columns index, hash, architecture (JSON), the objectives, flops and params in natural units, and
     maybe deviation; ``evaluations`` the same measures of every network. Pictures show the first objective against the
-    second, a third by colour and a fourth by size, and say what the front is ``about``. Files depend on the arguments
-    alone and each appears whole. Raises :class:`WorkspaceError` when one cannot be written.
+    second, a third by colour and a fourth by size; ``about`` gives their captions. Files depend only on the arguments,
+    and each is written atomically. Raises :class:`WorkspaceError` when one cannot be written.
     """
     about = about or About()
     written = write_front(folder, front, objectives)
@@ -70,7 +70,7 @@ def write_report(
 
 
 def write_front(folder: Path, front: pd.DataFrame, objectives: Sequence[Objective]) -> list[Path]:
-    """Write the two of these files that take milliseconds, ``front.csv`` and ``front.json``; return their paths."""
+    """Write ``front.csv`` and ``front.json``, which takes milliseconds; return their paths."""
     contents = {
         "front.csv": front.to_csv(index=False, lineterminator="\n").encode(),
         "front.json": _front_json(front, objectives),
@@ -90,7 +90,7 @@ def _front_json(front: pd.DataFrame, objectives: Sequence[Objective]) -> bytes:
 
 
 def fields_of_front(front: Mapping[str, Any]) -> dict[str, Any]:
-    """The parts of a front, each of which has a digest: the objectives, and every point by its position."""
+    """The parts of a front that have a digest each: the objectives, and every point by its position."""
     points = {f"point {position}": point for position, point in enumerate(front["points"])}
     return {"objectives": front.get("objectives"), **points}
 
@@ -136,7 +136,7 @@ def _scale_of(objective: Objective, cloud: pd.DataFrame) -> str:
 
 
 def _coloured(figure: Figure, axes: Axes, line: pd.DataFrame, objectives: Sequence[Objective]) -> None:
-    """The front as points, whose colour is a third objective and whose size a fourth."""
+    """Draw the front as points; colour shows a third objective, size a fourth."""
     x, y = axes_of(objectives)
     values, ticks, texts = colours(line, objectives[2])
     size: Any = 40.0
@@ -167,7 +167,7 @@ def _decorate(axes: Axes, x: Objective, y: Objective, titles: tuple[str, str]) -
     note = axes.annotate(
         textwrap.shorten(subtitle, 130), (0, 1), (0, 7), "axes fraction", "offset points", fontsize=7, color=INK
     )
-    note.set_in_layout(False)  # else it would push the picture together
+    note.set_in_layout(False)  # else it would shrink the plot
     axes.grid(which="major", color="#e4e7eb", linewidth=0.8)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)

@@ -1,4 +1,4 @@
-"""The report of a search while it runs, and after it however it ended: a front from the first generation on."""
+"""The report of a search, available from its first generation on and however it ends."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ if TYPE_CHECKING:
     from gennape.platform.search.evaluations import Evaluations
     from gennape.platform.search.front_page import About
 
-#: Pictures and the table of all evaluations are made again after so many seconds, and after so many times as long as
-#: they took: 2 % of the time at most.
+#: Pictures and the table of all evaluations are redrawn after EVERY_S seconds or TIMES as long as drawing took,
+#: whichever is longer: at most 2 % of the time.
 EVERY_S, TIMES = 30.0, 50
 FRONT, EVALUATIONS = "front.json", "evaluations.parquet"
 _MADE_AGAIN = "remove it, and the front is read from the run's evaluations"
 
 
 class _Point(BaseModel):
-    """A point of a stored front; its measures are beside."""
+    """A point of a stored front; its measures are extra fields."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -51,7 +51,7 @@ class _Front(BaseModel):
 
 
 class RunReport:
-    """The folder ``report`` of a run at work: every file in it is whole at any moment."""
+    """The folder ``report`` of a run at work. Every file in it is complete at any moment."""
 
     def __init__(self, folder: Path, config: SearchConfig, about: About | None = None) -> None:
         self._folder = folder
@@ -61,7 +61,7 @@ class RunReport:
         self._written: list[str] = []
 
     def follow(self, front: Evaluations) -> None:
-        """Write the front after a generation, and when they are due the pictures and all evaluations."""
+        """Write the front after a generation, and from time to time also the pictures and all evaluations."""
         if not len(front):
             return
         due, hashes = (began := time.monotonic()) >= self._due, front.hashes.tolist()
@@ -79,16 +79,16 @@ class RunReport:
         """Write every file; returns their folder."""
         report = self._folder / REPORT
         make_writable(report, "move away what is there")
-        # Every evaluation is drawn, and only that is held in memory: the whole rows go from file to file.
+        # Only what is drawn of the evaluations is held in memory; full rows are copied from file to file.
         write_report(report, front, read_measure_table(self._folder), self._objectives, self._about)
         copy_log(self._folder, report / EVALUATIONS)
         return report
 
 
 def read_front(folder: Path) -> list[dict[str, Any]]:
-    """The points of a run's front, as in ``front.json``; of a run that has no report, of its evaluations so far.
+    """The points of a run's front, as in ``front.json``; computed from the evaluations so far if there is no report.
 
-    Raises :class:`WorkspaceError` where there is none yet.
+    Raises :class:`WorkspaceError` if there is no front yet.
     """
     if os.path.lexists(folder / REPORT / FRONT):
         return _stored_points(folder / REPORT / FRONT)
@@ -107,7 +107,7 @@ def read_front(folder: Path) -> list[dict[str, Any]]:
 
 
 def _stored_points(path: Path) -> list[dict[str, Any]]:
-    """The points of front.json, compared with their digests; a run of an older gennape has none."""
+    """The points of front.json, verified by their digests. Runs of older versions have no digests."""
     written: _Front = read_as(path, _Front, "the front of a run", _MADE_AGAIN)
     front = written.model_dump()
     if written.digests is not None:
@@ -117,7 +117,7 @@ def _stored_points(path: Path) -> list[dict[str, Any]]:
 
 
 def caution(folder: Path) -> str:
-    """What has to be known of a front that is not the last: one sentence, empty for a finished run."""
+    """A one-sentence warning that a front is not final; empty for a finished run."""
     if status_of(folder).get("status") == FINISHED:
         return ""
     done, target = count_rows(folder), config_of(folder).evaluations

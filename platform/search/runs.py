@@ -1,4 +1,4 @@
-"""Run folders of searches: readable unique names, finding them again, and what they say about themselves."""
+"""Run folders of searches: their names, how to find them, and their configuration and status."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ from gennape.platform.workspace.run_lock import RUNS, at_work
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-#: Files of a run folder: what it does, how it stands, and the folder of its results (``report/front.json`` etc.).
+#: Files of a run folder: its configuration, its status, and the folder of its results (``report/front.json`` etc.).
 CONFIG, STATUS, REPORT = "config.json", "status.json", "report"
 RUNNING, INTERRUPTED, FINISHED, FAILED = "running", "interrupted", "finished", "failed"
 _RECENT = 8
-#: The field of the status that holds the digests of the settings: a configuration of another run is told by them.
+#: The field of the status with the digests of the settings, which reveal a configuration of another run.
 _CONFIG_DIGESTS = "config"
 _GOES_ON = "remove the file, and the run goes on from its evaluations"
 _PUT_BACK = "put the former values back, or start a new search"
-#: Names the newest run.
+#: Name of the newest run.
 LATEST = "latest"
 
 
 class _StoredConfig(BaseModel):
-    """What config.json holds."""
+    """The content of config.json."""
 
     gennape: str
     search: dict[str, Any]
@@ -48,12 +48,12 @@ class _StoredConfig(BaseModel):
 
     @property
     def fields(self) -> dict[str, Any]:
-        """Every setting, and the version that wrote them."""
+        """Every setting, and the version of gennape that wrote them."""
         return {**self.search, "gennape": self.gennape}
 
 
 def create_run(workspace: Path, space: str, seed: int, now: datetime | None = None) -> Path:
-    """A new folder ``runs/<space>-<date>-<time>-s<seed>``; a second one of the same second gets ``-2``, and so on."""
+    """Make a folder ``runs/<space>-<date>-<time>-s<seed>``, with ``-2`` and so on if that name is taken."""
     stamp = (now or datetime.now()).strftime("%Y%m%d-%H%M%S")
     base = f"{space}-{stamp}-s{seed}"
     root = workspace / RUNS
@@ -72,10 +72,10 @@ def create_run(workspace: Path, space: str, seed: int, now: datetime | None = No
 
 
 def find_run(workspace: Path, name: str, *, to_resume: bool = False) -> Path:
-    """The run folder called ``name``, or the only one whose name starts so; ``latest`` is the newest; a path to a run
-    folder is taken too. ``to_resume``: ``latest`` is the newest that is neither finished nor at work, if there is one.
+    """The run folder called ``name``, or the only one whose name starts with it; ``latest`` is the newest. A path to a
+    run folder is accepted, too. ``to_resume``: ``latest`` prefers the newest that is neither finished nor at work.
 
-    Raises :class:`WorkspaceError` that lists the recent runs when there is none, or the candidates when several.
+    Raises :class:`WorkspaceError`, which lists recent runs if none matches, or the candidates if several do.
     """
     runs = list_runs(workspace)
     exact = [run for run in runs if run.name == name or run == Path(name).absolute()]
@@ -94,7 +94,7 @@ def find_run(workspace: Path, name: str, *, to_resume: bool = False) -> Path:
 
 
 def _can_go_on(run: Path) -> bool:
-    """Whether a run was cut off: neither finished nor at work."""
+    """Whether a run can be resumed: it is neither finished nor at work."""
     return not at_work(run) and status_of(run).get("status") != FINISHED
 
 
@@ -109,7 +109,7 @@ def list_runs(workspace: Path) -> list[Path]:
 
 
 def describe_run(folder: Path, config: SearchConfig) -> None:
-    """Write what a run will do, and the digest of every setting."""
+    """Write the configuration of a run, with the digest of every setting."""
     stored = _StoredConfig(gennape=__version__, search=config.model_dump())
     if (status := _stored_status(folder)).pop(_CONFIG_DIGESTS, None) is not None:
         _write_status(folder, status)  # first: it would contradict the new settings
@@ -119,15 +119,15 @@ def describe_run(folder: Path, config: SearchConfig) -> None:
 def config_of(folder: Path) -> SearchConfig:
     """The configuration of a run.
 
-    Raises :class:`WorkspaceError` naming the settings that were edited since the run was begun, or of what kind the
-    file is instead, and :class:`ConfigError` when it names what this gennape does not know. A run of an older gennape,
-    which wrote no digests, is read with a warning.
+    Raises :class:`WorkspaceError`, which names settings that were edited since the run began, or says what is wrong
+    with the file, and :class:`ConfigError` for names that this version does not know. A run of an older version, which
+    wrote no digests, is read with a warning.
     """
     return search_config(**_stored_config(folder, _stored_status(folder).get(_CONFIG_DIGESTS)).search)
 
 
 def _stored_config(folder: Path, known: Mapping[str, str] | None) -> _StoredConfig:
-    """What config.json holds, compared with its own digests and those ``known`` from the status."""
+    """The content of config.json, verified by its own digests and by those from the status (``known``)."""
     path = folder / CONFIG
     stored: _StoredConfig = read_as(path, _StoredConfig, "the settings of a run")
     for digests in (stored.digests, known):
@@ -141,8 +141,8 @@ def _stored_config(folder: Path, known: Mapping[str, str] | None) -> _StoredConf
 def status_of(folder: Path) -> dict[str, str]:
     """``status`` (running, interrupted, failed or finished), ``reason``, and ``tracking_run`` where it has one.
 
-    A run whose process was killed had no time to say so: it is told from one at work by its lock. Raises
-    :class:`WorkspaceError` naming the field that was edited, or of what kind the file is instead.
+    A run whose process was killed still says "running"; its free lock shows that it is interrupted. Raises
+    :class:`WorkspaceError`, which names the field that was edited or says what is wrong with the file.
     """
     status = {name: value for name, value in _stored_status(folder).items() if isinstance(value, str)}
     if status.get("status") == RUNNING and not at_work(folder):
@@ -164,7 +164,7 @@ def _stored_status(folder: Path) -> dict[str, Any]:
 
 
 def set_status(folder: Path, **changes: str) -> None:
-    """Change parts of the status."""
+    """Update fields of the status."""
     status = _stored_status(folder) | changes
     if _CONFIG_DIGESTS not in status and (folder / CONFIG).exists():
         status[_CONFIG_DIGESTS] = digests_of(_stored_config(folder, None).fields)

@@ -1,4 +1,4 @@
-"""What is known of evaluated networks, in few bytes each: to recognise them, and to tell others."""
+"""Compact measurements of evaluated networks, to recognise them and to send to other islands."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from gennape.platform.search.evaluations import Evaluations
 
-#: A run is merged with the one before it unless that is this much longer: a logarithm of runs, of amortised cost.
+#: A run is merged with the one before it unless that is this many times longer, so the number of runs is logarithmic.
 _RATIO = 2
 
 
@@ -32,17 +32,17 @@ class Measurements:
 
 
 def measurements_of(evaluations: Evaluations) -> Measurements:
-    """What others have to know of evaluations."""
+    """The measurements of evaluations."""
     return Measurements(evaluations.digests, evaluations.values)
 
 
 def no_measurements() -> Measurements:
-    """None."""
+    """An empty set of measurements."""
     return Measurements(np.zeros(0, "S16"), np.zeros((0, len(objectives.NAMES))))
 
 
 def join_measurements(parts: Sequence[Measurements]) -> Measurements:
-    """Of several, in order."""
+    """The rows of several, in order."""
     if len(parts) == 1:
         return parts[0]
     rows = [no_measurements(), *parts]
@@ -50,16 +50,16 @@ def join_measurements(parts: Sequence[Measurements]) -> Measurements:
 
 
 class SeenNetworks:
-    """Measures by digest, without a Python object per network.
+    """A map from digest to measures, without a Python object per network.
 
-    Kept as sorted runs, the longest first; of one network in several runs the last counts.
+    Stored as sorted runs, the longest first. If a network is in several runs, the last one counts.
     """
 
     def __init__(self) -> None:
         self._runs: list[Measurements] = []
 
     def add(self, measurements: Measurements) -> None:
-        """Take in networks; what was known of them is overruled, and of equal ones among them the last counts."""
+        """Add networks. Later measurements of a network replace earlier ones, also within ``measurements``."""
         if not len(measurements):
             return
         run = _sorted(measurements)
@@ -68,7 +68,7 @@ class SeenNetworks:
         self._runs.append(run)
 
     def find(self, digests: np.ndarray) -> tuple[np.ndarray, Float64[np.ndarray, "n k"]]:
-        """Which are known, bool [n], and their measures, NaN where unknown."""
+        """Look up digests. Returns which were seen, bool [n], and their measures, NaN for unseen ones."""
         found, values = np.zeros(len(digests), bool), np.full((len(digests), len(objectives.NAMES)), np.nan)
         for run in self._runs:
             at = np.minimum(np.searchsorted(run.digests, digests), len(run) - 1)
@@ -79,7 +79,7 @@ class SeenNetworks:
 
     @property
     def any_finite(self) -> bool:
-        """Whether any network has all its measures."""
+        """Whether any network has finite values for all measures."""
         return any(np.isfinite(run.values).all(1).any() for run in self._runs)
 
 
@@ -91,9 +91,9 @@ def _sorted(measurements: Measurements) -> Measurements:
 
 
 class RecentArrivals:
-    """The latest measurements, in order of arrival, from which each reader goes on where it stopped.
+    """A buffer of the latest measurements in order of arrival, for readers that remember their position.
 
-    Holds what the slowest reader has yet to read, not more than about twice that.
+    It holds what the slowest reader has not read yet, and at most about twice as much.
     """
 
     def __init__(self) -> None:
@@ -121,7 +121,7 @@ class RecentArrivals:
         self._fill = need
 
     def holds(self, digests: np.ndarray, position: int) -> np.ndarray:
-        """Which of some digests stand at a position or after it."""
+        """Which of these digests are at or after a position, bool [n]."""
         return np.array([self._at.get(digest, -1) >= position for digest in digests.tolist()], bool)
 
     def since(self, position: int) -> Measurements:
@@ -130,7 +130,7 @@ class RecentArrivals:
         return Measurements(self._parts.digests[rows].copy(), self._parts.values[rows].copy())
 
     def forget(self, position: int) -> None:
-        """Drop what lies before a position, once it is half of all."""
+        """Drop rows before a position, once they are at least half of the buffer."""
         gone = position - self._first
         if 2 * gone < self._fill:
             return

@@ -1,4 +1,4 @@
-"""The extension point for search algorithms: ask for genomes, tell what they gave."""
+"""The extension point for search algorithms: ask for genomes, tell their objectives."""
 
 from __future__ import annotations
 
@@ -68,15 +68,15 @@ class Searcher(ABC):
         """
 
     def immigrate(self, genomes: Int64[np.ndarray, "n g"], objectives: Float64[np.ndarray, "n m"]) -> None:
-        """Take in the best of another island; ignored by searchers that keep no population."""
+        """Receive elites of another island. Searchers without a population ignore them."""
         self.check(genomes, objectives)
 
     def state(self) -> State:
-        """Everything that the future depends on."""
+        """The complete state of the searcher."""
         return {"rng": pack_generator(self.rng)}
 
     def restore(self, state: State) -> None:
-        """Continue exactly as the searcher that gave ``state``."""
+        """Continue exactly like the searcher that returned ``state``."""
         self.rng = unpack_generator(state["rng"])
 
     def check(self, genomes: Int64[np.ndarray, "n g"], objectives: Float64[np.ndarray, "n m"]) -> None:

@@ -1,4 +1,4 @@
-"""NSGA-II (Deb et al., 2002) by pymoo's ask and tell, with the space's own sampling, crossover and mutation."""
+"""NSGA-II (Deb et al., 2002) through pymoo's ask and tell, with the space's own sampling, crossover and mutation."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ class NSGA2(Searcher):
     def ask(self) -> Int64[np.ndarray, "n g"]:
         """The initial sample, later the offspring; distinct from each other and from the population."""
         asked = self._algorithm.ask()
-        # pymoo gives nothing, and wants to end, once every offspring is a member of the population already.
+        # pymoo proposes nothing and terminates once every offspring is already in the population.
         self._algorithm.termination.force_termination = False
         if asked is None or len(asked) == 0:
             return np.zeros((0, len(self.space.genes)), np.int64)
@@ -95,7 +95,7 @@ class NSGA2(Searcher):
             self._algorithm.tell(infills=Population.new("X", genomes, "F", objectives))
 
     def immigrate(self, genomes: Int64[np.ndarray, "n g"], objectives: Float64[np.ndarray, "n m"]) -> None:
-        """Let the immigrants compete for places in the population at once; members already here are passed over."""
+        """Let immigrants compete for places in the population at once; genomes that are already in it are ignored."""
         self.check(genomes, objectives)
         algorithm = self._algorithm
         if not algorithm.is_initialized:

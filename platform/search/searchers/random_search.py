@@ -1,4 +1,4 @@
-"""Random search: the baseline that every searcher has to beat."""
+"""Random search: the baseline for every searcher."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class RandomSearch(Searcher):
-    """Samples the space; learns nothing."""
+    """Samples the space at random."""
 
     name = "random"
 
@@ -21,5 +21,5 @@ class RandomSearch(Searcher):
         return self.space.sample(self.rng, self.population)
 
     def tell(self, genomes: Int64[np.ndarray, "n g"], objectives: Float64[np.ndarray, "n m"]) -> None:
-        """Checks what it is told and forgets it."""
+        """Check the objectives and ignore them."""
         self.check(genomes, objectives)

@@ -1,4 +1,4 @@
-"""The searchers that are known by name: those that ship, one line each; those of packages; registered ones."""
+"""The searchers that are known by name: shipped ones, entry points of packages, and registered ones."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def searcher(name: str) -> type[Searcher]:
 def register_searcher(kind: type[Searcher]) -> type[Searcher]:
     """Make a searcher of your own known by its name, in this process and in those that it starts.
 
-    Raises :class:`ConformanceError` for one that breaks a promise of searchers, :class:`ConfigError` for the name of
-    one that ships.
+    Raises :class:`ConformanceError` for one that fails the conformance suite, :class:`ConfigError` for the name of one
+    that ships.
     """
     return REGISTRY.add(kind)

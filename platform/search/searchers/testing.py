@@ -1,4 +1,4 @@
-"""What every searcher must do, for anyone's own searcher; and a predictor that costs nothing, to search without one.
+"""Conformance suite for searchers, and a synthetic predictor to run searches without a trained one.
 
 from gennape.platform.search.searchers.testing import CHECKS
 
@@ -33,12 +33,12 @@ POPULATION = 12
 
 
 class SyntheticPredictor(Predictor):
-    """Accuracy by a formula: more computation helps, and uneven kernels hurt a little. Two made-up clusters."""
+    """Accuracy by a formula: grows with FLOPs, falls with the variance of kernel sizes. Two synthetic clusters."""
 
     sha256 = "0" * 64
 
     def predict(self, graphs: PackedGraphs) -> Prediction:
-        """Same graph, same answer, whichever graphs stand beside it."""
+        """Predict each graph independently of the others."""
         size = np.log10(cost.flops(graphs).astype(np.float64) + 1)
         kernels = graphs.nodes[:, Column.KERNEL_H].astype(np.float64)
         owner, count = graphs.graph_index, np.diff(graphs.node_offsets)

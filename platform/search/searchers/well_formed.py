@@ -1,4 +1,4 @@
-"""Own searchers at the border: the conformance suite, run once on a small space before a search relies on one."""
+"""Run the conformance suite on an own searcher, on a small space, before a search uses it."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
 
 
 def well_formed(thing: object) -> type[Searcher]:
-    """A searcher of somebody's own, a subclass of :class:`Searcher`, once the suite has passed.
+    """Return an own subclass of :class:`Searcher` after it has passed the suite.
 
-    Raises :class:`ConformanceError` for anything else, and for a broken promise, with the suite's sentence.
+    Raises :class:`ConformanceError` for anything else, and with the message of the failed check.
     """
     if not (isinstance(thing, type) and issubclass(thing, Searcher)):
         raise ConformanceError(f"got {thing!r}, which is no class of searchers; give a subclass of Searcher")
