@@ -1,4 +1,4 @@
-"""Conversion of architectures to Parquet shards of graphs on Ray actors. What was begun is continued."""
+"""Convert architectures to Parquet shards of graphs on Ray actors. An interrupted conversion is continued."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ if TYPE_CHECKING:
 
     from gennape.platform.conversion.inputs import Inputs
 
-#: Beside the shards: what the data set is and which shards are finished; what was rejected and why. Readers of Parquet
-#: folders pass over names that begin with an underscore.
+#: Files beside the shards: a manifest of the data set and its finished shards, and the rejected rows with reasons.
+#: Readers of Parquet folders ignore names that begin with an underscore.
 MANIFEST, REPORT = "_manifest.json", "_rejected.csv"
 
 
 @dataclass(frozen=True, slots=True)
 class ConversionConfig:
-    """How to convert. ``timeout_s`` is for each file of others; it alone may differ when a conversion is continued."""
+    """Settings of a conversion. ``timeout_s``: per ONNX file; only it may change when a conversion is continued."""
 
     spectrum: int = 21
     shard_size: int = 4096
@@ -46,8 +46,8 @@ class ConversionConfig:
 
 @dataclass(frozen=True, slots=True)
 class ConversionResult:
-    """A finished conversion: rows that became graphs, rejected ones by kind, shards, those of them that were finished
-    before, and the most memory that a worker took (0 where none ran)."""
+    """A finished conversion: converted rows, rejected rows by kind, shards, how many of them were finished before,
+    and the peak memory of a worker (0 if none ran)."""
 
     rows: int
     rejected: Counter[str]
@@ -64,12 +64,12 @@ def convert(
     address: str | None = None,
     follow: Callable[[int, int], None] = lambda done, rejected: None,  # noqa: ARG005
 ) -> ConversionResult:
-    """Write ``inputs`` as shards into the folder ``to``, or go on where an earlier call was cut off.
+    """Write ``inputs`` as shards into the folder ``to``, or continue an interrupted call.
 
-    A shard depends on its rows alone, so that the bytes do not depend on the number of workers or on interruptions.
-    ``workers`` defaults to the CPUs there are; ``follow`` is told of rows done and rejected, from the beginning on.
-    Raises :class:`ConfigError` where ``to`` holds something else, :class:`WorkspaceError` where it cannot be written,
-    :class:`ServiceError` when no worker starts.
+    A shard depends only on its rows, so its bytes do not depend on the number of workers or on interruptions.
+    ``workers`` defaults to the number of CPUs; ``follow`` receives the total numbers of converted and rejected rows.
+    Raises :class:`ConfigError` if ``to`` holds something else, :class:`WorkspaceError` if it cannot be written, and
+    :class:`ServiceError` if no worker starts.
     """
     to = to.absolute()
     _make_folder(to)
@@ -101,7 +101,7 @@ def convert(
 
 def _jobs(inputs: Inputs, to: Path, config: ConversionConfig) -> list[ConversionJob]:
     starts = range(0, len(inputs), config.shard_size)
-    digits = max(5, len(str(len(starts))))  # names sort by number
+    digits = max(5, len(str(len(starts))))  # so that names sort by number
     names = [f"part-{index:0{digits}d}.parquet" for index in range(len(starts))]
     return [
         ConversionJob(
@@ -116,10 +116,10 @@ def _jobs(inputs: Inputs, to: Path, config: ConversionConfig) -> list[Conversion
 
 
 def _give_usual_permissions(path: Path) -> None:
-    """Those that the user's umask gives new files: workers of a local Ray write for their owner alone."""
+    """The permissions of new files under the user's umask; workers of a local Ray would write for their owner only."""
     mask = os.umask(0o077)
     os.umask(mask)
-    with suppress(OSError):  # another machine's user may have written it
+    with suppress(OSError):  # a user of another machine may have written it
         path.chmod(0o666 & ~mask)
 
 
@@ -131,7 +131,7 @@ def _make_folder(to: Path) -> None:
 
 
 def _manifest(inputs: Inputs, to: Path, config: ConversionConfig) -> dict[str, Any]:
-    """The stored manifest if it is of this very conversion, else a new one; leftovers of killed workers are removed."""
+    """The stored manifest if it describes the same conversion, else a new one. Removes leftovers of killed workers."""
     conversion = {
         **inputs.describe(),
         "spectrum": config.spectrum,
@@ -167,7 +167,7 @@ def _manifest(inputs: Inputs, to: Path, config: ConversionConfig) -> dict[str, A
 
 
 def _sweep(to: Path) -> None:
-    """Remove what killed workers left. One that is taken for dead and still writes fails at that, unheard."""
+    """Remove leftovers of killed workers. A worker that was taken for dead but still writes then fails silently."""
     remove_partial_files(to)
     for note in to.glob(".*.note"):
         note.unlink(missing_ok=True)
@@ -178,13 +178,13 @@ def _save(to: Path, manifest: dict[str, Any], finished: dict[str, Written]) -> N
 
 
 def _whole_shards(to: Path, manifest: dict[str, Any]) -> dict[str, Written]:
-    """Finished shards that still are what was written. Others are made anew."""
+    """Finished shards whose files are unchanged. Others are written again."""
     shards = {name: Written(**shard) for name, shard in manifest["shards"].items()}
     return {name: w for name, w in shards.items() if (to / name).is_file() and sha256_of(to / name) == w.sha256}
 
 
 def _report(inputs: Inputs, to: Path, finished: dict[str, Written]) -> Counter[str]:
-    """Write ``_rejected.csv``, what was unreadable first, then by row; returns how many of each kind."""
+    """Write ``_rejected.csv``, unreadable sources first, then by row; returns the number of each kind."""
     kinds: Counter[str] = Counter()
     with atomic_path(to / REPORT) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         rows = csv.writer(file)

@@ -1,4 +1,4 @@
-"""What can be converted: a sample of a family, a labelled file, a folder of ONNX files."""
+"""Inputs of a conversion: a sample of a family, a labelled file, or a folder of ONNX files."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ if TYPE_CHECKING:
 
 
 class Inputs(Protocol):
-    """Rows that can be cut into parts; in the driver, so kept small."""
+    """Rows that can be split into parts. It lives in the driver, so it is kept small."""
 
     @property
     def shard_size(self) -> int:
-        """Rows of a shard unless the user says otherwise."""
+        """Default number of rows per shard."""
         ...
 
     @property
     def unread(self) -> Sequence[tuple[str, str]]:
-        """Sources and reasons of what is not even a row."""
+        """Sources and reasons of what could not be read as a row."""
         ...
 
     def __len__(self) -> int:
@@ -40,7 +40,7 @@ class Inputs(Protocol):
         ...
 
     def describe(self) -> dict[str, Any]:
-        """What decides the result, as JSON: two inputs of one description are the same."""
+        """A JSON description that decides the result: inputs with equal descriptions give equal shards."""
         ...
 
     def part(self, index: int, rows: range) -> Part:
@@ -50,7 +50,7 @@ class Inputs(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class FamilySample:
-    """``n`` architectures of a family; the shards of one seed are drawn independently."""
+    """``n`` sampled architectures of a family. The shards of a seed are drawn independently."""
 
     space: str
     n: int
@@ -67,13 +67,13 @@ class FamilySample:
         return {"space": self.space, "sample": self.n, "seed": self.seed, "published": self.published}
 
     def part(self, index: int, rows: range) -> Part:
-        """No more than where to begin drawing."""
+        """The part, which only holds the seed of its own generator."""
         return SampledPart(self.space, self.seed, index, rows, self.published)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LabelledFile:
-    """The rows of a labelled file: genomes, ``accuracy`` and other columns of numbers; and what was unreadable."""
+    """The rows of a labelled file (genomes, ``accuracy``, other numeric columns), and its unreadable rows."""
 
     space: str
     path: Path
@@ -104,7 +104,7 @@ class LabelledFile:
 
 
 def labelled_file(path: Path, space: str, column: str | None = None, published: bool = False) -> LabelledFile:
-    """Read a labelled file of any format known to :mod:`labels`; rows that cannot be read are kept for the report.
+    """Read a labelled file in any format of :mod:`labels`. Unreadable rows are kept for the report.
 
     Raises :class:`InvalidDataError` for a file without any architecture of the family.
     """
@@ -121,13 +121,13 @@ def labelled_file(path: Path, space: str, column: str | None = None, published: 
 
 
 def _numbers(series: Any) -> Shaped[np.ndarray, " n"]:
-    """Numbers as NumPy has them; of types that know missing values, as floating point with NaN."""
+    """A column as NumPy numbers; nullable types become floats with NaN."""
     return series.to_numpy() if isinstance(series.dtype, np.dtype) else series.to_numpy(np.float64, na_value=np.nan)
 
 
 @dataclass(frozen=True, slots=True)
 class OnnxFolder:
-    """Every ``*.onnx`` of a folder and the folders in it, in order of name."""
+    """Every ``*.onnx`` in a folder and its subfolders, sorted by name."""
 
     folder: Path
     names: tuple[str, ...]
@@ -140,7 +140,7 @@ class OnnxFolder:
         return len(self.names)
 
     def describe(self) -> dict[str, Any]:
-        """Number of files, and a hash of their names and sizes: reading gigabytes of weights would take minutes."""
+        """The number of files, and a hash of names and sizes, since hashing gigabytes of weights would take minutes."""
         found = _names_and_sizes(self.folder, self.names)
         shape = {} if self.shape is None else {"shape": list(self.shape)}
         return {"onnx": len(self.names), "names_and_sizes": found, "max_bytes": self.max_bytes, **shape}
@@ -153,8 +153,8 @@ class OnnxFolder:
 def onnx_folder(folder: Path, max_bytes: int = 2**31 - 1, shape: tuple[int, ...] | None = None) -> OnnxFolder:
     """The ONNX files of a folder; raises :class:`InvalidDataError` when it holds none.
 
-    Larger ones than ``max_bytes`` will be rejected; the default is the most that the format allows. ``shape`` is that
-    of the inputs of files that leave it open.
+    Files above ``max_bytes`` will be rejected; the default is the limit of the format. ``shape``: input shape for files
+    that leave it open.
     """
     if not folder.is_dir():
         what = f"{folder} is a file; name the folder that it is in" if folder.exists() else missing(folder)
@@ -167,7 +167,7 @@ def onnx_folder(folder: Path, max_bytes: int = 2**31 - 1, shape: tuple[int, ...]
 
 
 def _names_and_sizes(folder: Path, names: Iterable[str]) -> str:
-    """Hash of what a folder holds, by sizes: -1 for what is no readable file."""
+    """Hash of a folder's file names and sizes; -1 stands for the size of an unreadable file."""
     digest = hashlib.sha256()
     for name in sorted(names):
         try:
@@ -179,6 +179,6 @@ def _names_and_sizes(folder: Path, names: Iterable[str]) -> str:
 
 
 def sha256_of(path: Path) -> str:
-    """Of a file's bytes."""
+    """Hash of a file's bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

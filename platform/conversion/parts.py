@@ -1,4 +1,4 @@
-"""Parts of what is converted: all that a worker needs to make one shard of graphs, and how it makes it."""
+"""Parts of a conversion: all that a worker needs to make one shard of graphs."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ if TYPE_CHECKING:
 
     from jaxtyping import Int64, Shaped
 
-_MAX_REASON = 1000  # characters; files of others hold names of any length
-_BLOCK = 1024  # graphs that are hashed at once: their 64-bit copies are what takes memory
+_MAX_REASON = 1000  # characters; names in ONNX files may have any length
+_BLOCK = 1024  # graphs hashed at once; their 64-bit copies dominate memory
 
 
 @dataclass(frozen=True, slots=True)
 class Rejection:
-    """A row that gave no graph, and why: INVALID, TIMEOUT, FAILED (its worker died) or BUG, and what happened."""
+    """A row without a graph: INVALID, TIMEOUT, FAILED (its worker died) or BUG, and the reason."""
 
     source: str
     row: int
@@ -40,13 +40,13 @@ class Rejection:
 
 
 def rejection(source: str, row: int, reason: str) -> Rejection:
-    """One that can be written as text: of a reason from the files of others, only the beginning."""
+    """A rejection that can be written as text. Reasons are shortened, since they may quote foreign files."""
     cut = reason if len(reason) <= _MAX_REASON else f"{reason[:_MAX_REASON]} ..."
     return Rejection(_as_text(source), row, _as_text(cut))
 
 
 def _as_text(name: str) -> str:
-    """Names of files are bytes; those that are no UTF-8 are written with backslashes."""
+    """A file name as text; bytes that are not UTF-8 are escaped with backslashes."""
     return name.encode(errors="backslashreplace").decode()
 
 
@@ -61,14 +61,14 @@ class Converted:
 
 @dataclass(frozen=True, slots=True)
 class Watch:
-    """For files of others: the row at work is noted in ``note``; a process beyond its time ends itself."""
+    """Time limit of ONNX files: the current row is written to ``note``, and a process that exceeds the limit exits."""
 
     note: Path
     seconds: float
 
 
 class Part(Protocol):
-    """Consecutive rows of what is converted."""
+    """Consecutive rows of the input."""
 
     @property
     def rows(self) -> range:
@@ -76,7 +76,7 @@ class Part(Protocol):
         ...
 
     def convert(self, spectrum: int, watch: Watch, skip: Mapping[int, str]) -> Converted:
-        """The graphs of all rows but those of ``skip``, which are rejected for the reasons given there."""
+        """The graphs of all rows except those in ``skip``, which are rejected for the reasons given there."""
         ...
 
 
@@ -85,7 +85,7 @@ class Part(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class SampledPart:
-    """A sample, drawn where it is converted: from a generator of its own, whatever is drawn for other parts."""
+    """A sample that is drawn by the worker, from a generator of its own, independent of other parts."""
 
     space: str
     seed: int
@@ -94,7 +94,7 @@ class SampledPart:
     published: bool
 
     def convert(self, spectrum: int, watch: Watch, skip: Mapping[int, str]) -> Converted:  # noqa: ARG002
-        """Draw, unless all is to be skipped, and build."""
+        """Draw and build, unless all rows are skipped."""
         known, n = family(self.space), len(self.rows)
         rng = np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=(self.index,)))
         genomes = known.sample(rng, n) if len(skip) < n else np.zeros((n, len(known.genes)), np.int64)
@@ -104,7 +104,7 @@ class SampledPart:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Architectures:
-    """Architectures with their labels: ``accuracy`` and others, one value a row."""
+    """Architectures with their labels (``accuracy`` and others), one value per row."""
 
     space: str
     source: str
@@ -119,7 +119,7 @@ class Architectures:
 
 
 def convert_architectures(part: Architectures, spectrum: int, skip: Mapping[int, str]) -> Converted:
-    """Graphs and columns; what the family refuses is rejected. Equal genomes are built once."""
+    """Graphs and columns. Genomes that the family refuses are rejected; equal genomes are built once."""
     rejected = {row: skip[row] for row in part.rows if row in skip}
     wanted = np.array([i for i, row in enumerate(part.rows) if row not in rejected], np.int64)
     distinct, which = np.unique(part.genomes[wanted], axis=0, return_inverse=True)
@@ -141,7 +141,7 @@ def convert_architectures(part: Architectures, spectrum: int, skip: Mapping[int,
 
 
 def _build(part: Architectures, genomes: Int64[np.ndarray, "n g"]) -> tuple[PackedGraphs, list[str], dict[int, str]]:
-    """Graphs and JSON of the genomes that have them; positions and reasons of the others."""
+    """Graphs and JSON of valid genomes; positions and reasons of the others."""
     space = family(part.space)
     graphs, texts, refused = [], [], {}
     for index, genome in enumerate(genomes):
@@ -155,7 +155,7 @@ def _build(part: Architectures, genomes: Int64[np.ndarray, "n g"]) -> tuple[Pack
     return pack(graphs), texts, refused
 
 
-# Files of others -----------------------------------------------------------------------------------------------------
+# ONNX files ----------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +169,7 @@ class OnnxPart:
     shape: tuple[int, ...] | None = None
 
     def convert(self, spectrum: int, watch: Watch, skip: Mapping[int, str]) -> Converted:
-        """Read file after file, each within the time allowed."""
+        """Read one file after another, each within the time limit."""
         graphs, kept, rejected = [], [], []
         columns = [_columns([], [], pack([]), spectrum)]
         with watch.note.open("wb", buffering=0) as note:
@@ -198,12 +198,12 @@ class OnnxPart:
         return Converted(pack(graphs), own | measured, rejected)
 
     def _rejection(self, name: str, row: int, reason: str) -> Rejection:
-        """Without the place of the folder: it would make other shards of the same files, and is nobody's business."""
+        """A message without the folder's path, which is private and would make the shards differ between machines."""
         return rejection(name, row, reason.replace(str(self.folder / name), name))
 
 
 def _read(path: Path, max_bytes: int, shape: tuple[int, ...] | None) -> ComputationGraph:
-    """The network of a file, with ``shape`` where it leaves that of its input open."""
+    """Import the network of a file. ``shape``: input shape if the file leaves it open."""
     from gennape.search_spaces.importing.onnx import read_onnx  # noqa: PLC0415 (other inputs do without ONNX)
 
     try:
@@ -216,9 +216,9 @@ def _read(path: Path, max_bytes: int, shape: tuple[int, ...] | None) -> Computat
 
 @contextmanager
 def _deadline(note: BinaryIO, row: int, seconds: float) -> Iterator[None]:
-    """Note the row at work; end the process, even one that hangs in C code, when the block takes too long.
+    """Note the current row, and end the process if the block exceeds the time limit, even if it hangs in C code.
 
-    The watching thread is C code too: it appends to the note where the process was, and leaves by ``_exit``.
+    The watchdog thread is C code, too: it appends the traceback to the note and calls ``_exit``.
     """
     note.seek(0)
     note.truncate()
@@ -231,7 +231,7 @@ def _deadline(note: BinaryIO, row: int, seconds: float) -> Iterator[None]:
 
 
 def read_note(note: Path) -> tuple[int | None, bool]:
-    """The row that a worker was at when it died, None where it reads no files, and whether its time was up."""
+    """The row that a worker was reading when it died (None if it reads no files), and whether it timed out."""
     lines = note.read_text(errors="replace").splitlines() if note.is_file() else []
     row = int(lines[0]) if lines and lines[0].isdigit() else None
     return row, row is not None and any(line.startswith("Timeout") for line in lines[1:])
@@ -240,7 +240,7 @@ def read_note(note: Path) -> tuple[int | None, bool]:
 def _columns(
     families: Sequence[str | None], architectures: Sequence[str | None], graphs: PackedGraphs, spectrum: int
 ) -> dict[str, pa.Array]:
-    """What every graph has. Spectra are in single precision: they are used to some 1e-3."""
+    """The columns of every graph. Spectra are single precision, since they are used to about 1e-3."""
     hashes: list[str] = []
     costs = [np.zeros((2, 0), np.int64)]
     for start in range(0, len(graphs), _BLOCK):
@@ -259,5 +259,5 @@ def _columns(
     }
 
 
-#: Columns that every shard has.
+#: Columns of every shard.
 COLUMNS = ("source", "row", *_columns([], [], pack([]), 1), *GRAPH_COLUMNS)

@@ -1,4 +1,4 @@
-"""The folder that holds everything gennape writes, and files that are either whole or absent."""
+"""The workspace, the folder that holds everything gennape writes, and atomic writing of files."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ DEFAULT = "gennape-workspace"
 VARIABLE = "GENNAPE_WORKSPACE"
 #: How to name another workspace.
 REMEDY = f"give another folder with --workspace or ${VARIABLE}"
-#: What lies directly in a workspace.
+#: Names directly inside a workspace.
 _MADE = re.compile(
     r"\.mlflow\.lock|mlflow(-before-\d+)?\.db(-\w+)?|artifacts|runs|tracking|pretraining|tuning|labelling|images"
 )
@@ -28,23 +28,23 @@ _PARTIAL = re.compile(r"\..+\.[0-9a-f]{8}(\.\w+)?")  # the names that atomic.rep
 
 
 def default_workspace() -> Path:
-    """The workspace of whoever names none."""
+    """The default workspace."""
     return Path(os.environ.get(VARIABLE) or DEFAULT).expanduser()
 
 
 def find_workspace(path: Path | None = None) -> Path:
     """The workspace to read, as an absolute path: ``path``, else $GENNAPE_WORKSPACE, else ./gennape-workspace.
 
-    Nothing is made, changed or tried there: it may be another user's, or on a disk that takes no files.
+    Nothing is written there: the workspace may belong to another user or be on a read-only disk.
     """
     return (path or default_workspace()).expanduser().absolute()
 
 
 def open_workspace(path: Path | None = None) -> Path:
-    """The workspace of :func:`find_workspace` to write to, made if absent.
+    """The workspace of :func:`find_workspace` for writing; it is created if absent.
 
-    No other user reads what is there, nor what this process writes from now on, there and elsewhere (its umask becomes
-    077). Raises :class:`WorkspaceError` when files cannot be written there (tried, not guessed from permissions).
+    Other users cannot read the workspace, nor anything that this process writes from now on (its umask becomes 077).
+    Raises :class:`WorkspaceError` when files cannot be written there, which is tested by writing one.
     """
     folder = find_workspace(path)
     os.umask(0o077)
@@ -54,10 +54,10 @@ def open_workspace(path: Path | None = None) -> Path:
 
 
 def _tighten(folder: Path) -> None:
-    """Close to others what an earlier version left open in a workspace: what gennape makes there, and no other file."""
+    """Remove other users' permissions from what earlier versions of gennape wrote in a workspace; other files stay."""
     ours = [path for path in folder.iterdir() if _MADE.fullmatch(path.name)]
     for path in ours:
-        if _close(path) and path.is_dir():  # what is in a folder that was closed is closed to others
+        if _close(path) and path.is_dir():  # files inside a closed folder are closed, too
             for parent, folders, files in os.walk(path):
                 for name in (*folders, *files):
                     _close(Path(parent, name))
@@ -66,7 +66,7 @@ def _tighten(folder: Path) -> None:
 
 
 def _close(path: Path) -> bool:
-    """Take others' permissions away, where there are any and it is this user's file and no link; whether there were."""
+    """Remove others' permissions from a file of this user that is no link. Returns whether there were any."""
     with suppress(OSError):
         found = path.lstat()
         if found.st_uid == os.geteuid() and not stat.S_ISLNK(found.st_mode) and found.st_mode & 0o077:
@@ -76,7 +76,7 @@ def _close(path: Path) -> bool:
 
 
 def make_writable(folder: Path, remedy: str, what: str = "") -> None:
-    """Make a folder, if absent; raises :class:`WorkspaceError`, which ends in ``remedy``, when it takes no files."""
+    """Make a folder if absent; raises :class:`WorkspaceError`, ending in ``remedy``, when it is not writable."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
@@ -87,7 +87,7 @@ def make_writable(folder: Path, remedy: str, what: str = "") -> None:
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """``atomic.replacing`` that holds across a power cut too: the content reaches the disk before the name does.
+    """``atomic.replacing`` that also survives a power cut: the content reaches the disk before the name does.
 
     Raises :class:`WorkspaceError` when the file cannot be written.
     """
@@ -97,13 +97,13 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 
 def atomic_write_bytes(path: Path, data: bytes) -> None:
-    """Write a whole file or nothing."""
+    """Write a file atomically."""
     with atomic_path(path) as temporary:
         temporary.write_bytes(data)
 
 
 def remove_partial_files(folder: Path) -> None:
-    """Delete what writers that were killed left in a folder; no writer may be at work in it."""
+    """Delete partial files of killed writers in a folder. No writer may be at work in it."""
     try:
         for path in folder.iterdir():
             if is_partial(path):
@@ -114,7 +114,7 @@ def remove_partial_files(folder: Path) -> None:
 
 
 def is_partial(path: Path) -> bool:
-    """Whether a file is one that is being written, or that a writer left who was killed."""
+    """Whether a file is being written, or was left unfinished by a killed writer."""
     return _PARTIAL.fullmatch(path.name) is not None
 
 

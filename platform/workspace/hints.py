@@ -1,4 +1,4 @@
-"""Commands that messages propose: complete, and quoted so that a shell takes them as they are."""
+"""Complete commands for messages, quoted so that they can be pasted into a shell."""
 
 from __future__ import annotations
 
@@ -21,5 +21,5 @@ def command(verb: str, *arguments: object, **options: object) -> str:
 
 
 def workspace_option(folder: Path) -> Path | None:
-    """What ``--workspace`` must say for a workspace; None for the one that verbs take by themselves."""
+    """The value of ``--workspace`` for a workspace; None for the default one."""
     return None if folder.absolute() == default_workspace().absolute() else folder

@@ -8,7 +8,7 @@ from gennape.errors import ServiceError
 
 
 def claim_port(host: str, port: int) -> int:
-    """``port``, or a free one for 0; raises :class:`ServiceError` when nothing may listen there."""
+    """``port``, or a free one for 0; raises :class:`ServiceError` when it cannot be bound."""
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

@@ -1,4 +1,4 @@
-"""JSON files of a run folder: written with digests of their fields, and believed only where these agree."""
+"""JSON files of a run folder, written with digests of their fields and verified by them."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ log = logging.getLogger(__name__)
 DIGESTS = "digests"
 _MAX_BYTES = 1 << 30
 _ABSENT = object()
-#: How to mend a file that nothing else tells the content of.
+#: The remedy for a file whose content is stored nowhere else.
 _RESTORE = "restore it from a copy"
 
-#: What a field is called and the digest of its value.
+#: Digests of values by field name.
 Digests = dict[str, str]
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write JSON atomically, readable and stable."""
+    """Write JSON atomically, indented and in stable order."""
     atomic_write_bytes(path, (json.dumps(value, indent=1, sort_keys=True) + "\n").encode())
 
 
 def read_json(path: Path, remedy: str = _RESTORE) -> Any:
-    """Read JSON; raises :class:`WorkspaceError`, which ends in ``remedy``, when the file is absent, no regular file, or
+    """Read JSON; raises :class:`WorkspaceError`, ending in ``remedy``, when the file is absent, not a regular file, or
     not JSON."""
     try:
         return json.loads(read_regular(path, _MAX_BYTES))
@@ -49,14 +49,14 @@ def read_json(path: Path, remedy: str = _RESTORE) -> Any:
 
 
 def read_as(path: Path, kind: Any, what: str, remedy: str = _RESTORE) -> Any:
-    """Read JSON of a kind that pydantic knows; raises :class:`WorkspaceError` that calls it ``what``."""
+    """Read JSON of a pydantic type; raises :class:`WorkspaceError`, which calls the file ``what``."""
     return checked(path, read_json(path, remedy), kind, what, remedy)
 
 
 def checked(path: Path, value: Any, kind: Any, what: str, remedy: str = _RESTORE) -> Any:
-    """``value``, read from ``path``, if it is of a kind that pydantic knows, nothing converted.
+    """Validate ``value``, read from ``path``, as a pydantic type in strict mode.
 
-    Raises :class:`WorkspaceError`, which calls it ``what``, says where it is of another kind, and ends in ``remedy``.
+    Raises :class:`WorkspaceError`, which calls it ``what``, says which part is wrong, and ends in ``remedy``.
     """
     try:
         return TypeAdapter(kind).validate_json(json.dumps(value), strict=True)
@@ -71,7 +71,7 @@ def checked(path: Path, value: Any, kind: Any, what: str, remedy: str = _RESTORE
 
 
 def digests_of(fields: Mapping[str, Any]) -> Digests:
-    """A digest of each field's value."""
+    """The digest of each field's value."""
     return {name: _digest(value) for name, value in fields.items()}
 
 
@@ -80,7 +80,7 @@ def _digest(value: Any) -> str:
 
 
 def refuse_edited(path: Path, fields: Mapping[str, Any], digests: Mapping[str, str], remedy: str) -> None:
-    """Raise :class:`WorkspaceError` naming the fields that are not those that the digests were taken of."""
+    """Raise :class:`WorkspaceError` naming the fields that do not match their digests."""
     found = digests_of(fields)
     differing = [name for name in sorted({*found, *digests}) if found.get(name) != digests.get(name)]
     if differing:
@@ -97,5 +97,5 @@ def _told(name: str, value: object, known: bool) -> str:
 
 @cache  # once for each file
 def warn_of_age(path: Path) -> None:
-    """Say that a file was written before there were digests."""
+    """Warn that a file was written by a version without digests."""
     log.warning("%s was written by an older gennape, without digests; an edited value would not be noticed", path)

@@ -1,4 +1,4 @@
-"""Who works in a folder: a lock that goes with its process, and folders for what is under way."""
+"""Locks of run folders, which end with their process, and folders for unfinished work."""
 
 from __future__ import annotations
 
@@ -16,28 +16,28 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import IO
 
-#: Where a workspace keeps its runs.
+#: The folder of runs in a workspace.
 RUNS = "runs"
 _LOCK = ".lock"
-#: Who looks whether a run is at work holds its lock for a moment, too: a run that begins tries again.
+#: :func:`at_work` also holds the lock for a moment, so locking a run is tried several times.
 _TRIES, _WAIT_S = 5, 0.1
 
 
 def work_folder(parent: Path, out: Path, name: str) -> Path:
-    """Where under ``parent`` is kept what is under way for the output ``out``: ``name``, and what tells it from others
-    of that name. One for all ways to write the path."""
+    """The folder under ``parent`` for unfinished work on the output ``out``: ``name`` with a hash of the resolved path,
+    so that all ways to write the path give the same folder."""
     return parent.absolute() / f"{name}-{hashlib.sha256(str(out.resolve()).encode()).hexdigest()[:8]}"
 
 
 class RunLock:
-    """A run folder that this process alone works in."""
+    """A run folder that is locked by this process."""
 
     def __init__(self, folder: Path, file: IO[str]) -> None:
         self._folder = folder
         self._file = file
 
     def check(self) -> None:
-        """Raise :class:`WorkspaceError` when the folder was deleted or moved meanwhile."""
+        """Raise :class:`WorkspaceError` if the folder has been deleted or moved."""
         mine = os.fstat(self._file.fileno())
         try:
             there = (self._folder / _LOCK).stat()
@@ -52,9 +52,9 @@ class RunLock:
 
 @contextmanager
 def lock_run(folder: Path) -> Iterator[RunLock]:
-    """Be the only one working in a run folder; freed when the process ends, however it ends.
+    """Lock a run folder for the length of the block. The lock is freed when the process ends, however it ends.
 
-    Raises :class:`WorkspaceError` when another process works there.
+    Raises :class:`WorkspaceError` if another process holds the lock.
     """
     try:
         file = _open_lock(folder, os.O_CREAT | os.O_RDWR)
@@ -76,7 +76,7 @@ def lock_run(folder: Path) -> Iterator[RunLock]:
 
 
 def _open_lock(folder: Path, flags: int) -> IO[str]:
-    """The lock, which no link leads to and nothing waits for."""
+    """Open the lock file without following links or blocking."""
     opened = os.open(folder / _LOCK, flags | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
     try:
         return os.fdopen(opened, "w" if flags & os.O_RDWR else "r")
@@ -86,12 +86,12 @@ def _open_lock(folder: Path, flags: int) -> IO[str]:
 
 
 def at_work(folder: Path) -> bool:
-    """Whether a living process works in a run folder: it holds the lock, which the system frees when it ends."""
+    """Whether a process is working in a run folder, which means that it holds the lock."""
     try:
         with _open_lock(folder, os.O_RDONLY) as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
-    except OSError:  # never begun, or not ours to look at
+    except OSError:  # never started, or not readable by this user
         return False
     return False

@@ -1,4 +1,4 @@
-"""Nested settings as text: for MLflow's parameters, and to say in what two descriptions differ."""
+"""Nested settings as flat text, for MLflow's parameters and for comparing two descriptions."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """Nested settings by names with dots, as text."""
+    """Nested settings as text, by dotted names."""
     found: dict[str, str] = {}
     for name, value in values.items():
         found |= flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: str(value)}
@@ -17,7 +17,7 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
 
 
 def differences(stored: Mapping[str, Any], asked: Mapping[str, Any]) -> str:
-    """In words, what was stored and is asked otherwise now; empty where both are equal."""
+    """A description of the settings that differ between two runs; empty if both are equal."""
     was, now = flat(stored), flat(asked)
     return "; ".join(
         f"{name} was {was.get(name)}, now {now.get(name)}" for name in {**was, **now} if was.get(name) != now.get(name)
