@@ -1,4 +1,4 @@
-"""The connection to Ray, jobs on a cluster, and what is shipped there."""
+"""The connection to Ray, jobs on a cluster, and the code that is shipped there."""
 
 from gennape.lazy import face
 

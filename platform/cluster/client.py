@@ -1,4 +1,4 @@
-"""Ray's job API of a cluster: connecting with a token where there is one, and its errors in our words."""
+"""A client of Ray's job API, with token authentication and errors of gennape."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from ray.job_submission import JobSubmissionClient
 
-REQUEST_TIMEOUT_S = (10.0, 120.0)  # to connect, and to answer; Ray would wait for ever
+REQUEST_TIMEOUT_S = (10.0, 120.0)  # to connect, and to answer; Ray has no time limit
 _TOKENS = "copy the cluster's ~/.ray/auth_token here, or set RAY_AUTH_TOKEN"
 _BESIDE = (
     "Beside another Ray, yours has its dashboard on the next free port, as `ray start` says: give it with "
@@ -27,14 +27,14 @@ _RAYS_ADDRESSES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
 
 
 def connect(address: str) -> JobSubmissionClient:
-    """A client of the dashboard at ``address``, with the token of the cluster where this machine holds one."""
+    """A client of the dashboard at ``address``. It sends the cluster's token if this machine has one."""
     web_address(address, "--address, where the cluster's dashboard listens (port 8265),", _TOKENS)
     with _token_mode():
         return _client(address)
 
 
 def _client(address: str) -> JobSubmissionClient:
-    # Here, for Ray reads the mode as it is imported.
+    # Imported here, since Ray reads the mode on import.
     from ray.job_submission import JobSubmissionClient  # noqa: PLC0415
 
     for module in ("dashboard.modules.dashboard_sdk", "dashboard.modules.job.sdk", "_private.runtime_env.packaging"):
@@ -51,7 +51,7 @@ def _client(address: str) -> JobSubmissionClient:
 
 @contextmanager
 def _token_mode() -> Iterator[None]:
-    """Where this machine holds a token, Ray shows it; processes that this one starts later are not told to want it."""
+    """Let Ray send the token if this machine has one; processes that are started later need not ask for it."""
     if not _has_token() or "RAY_AUTH_MODE" in os.environ:
         yield
         return
@@ -64,7 +64,7 @@ def _token_mode() -> Iterator[None]:
 
 @contextmanager
 def _without(names: Sequence[str]) -> Iterator[None]:
-    """Take variables out of the environment for the length of the block: Ray puts them above what it is told."""
+    """Remove variables from the environment for the length of the block; Ray gives them precedence over arguments."""
     taken = {name: os.environ.pop(name) for name in names if name in os.environ}
     try:
         yield
@@ -74,7 +74,7 @@ def _without(names: Sequence[str]) -> Iterator[None]:
 
 @contextmanager
 def asking(address: str, unknown: ServiceError | None = None) -> Iterator[None]:
-    """Ray's errors as ours, in one line each; ``unknown`` is raised where the answer is that there is no such thing."""
+    """Turn Ray's errors into one-line errors of gennape; ``unknown`` is raised for a job that does not exist."""
     try:
         yield
     except (RuntimeError, ValueError, OSError) as error:
@@ -101,5 +101,5 @@ def _has_token() -> bool:
 
 
 def first_line(error: BaseException) -> str:
-    """Of what an error says; its kind where it says nothing."""
+    """The first line of an error's message, or its class if the message is empty."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -1,7 +1,7 @@
-"""The connection to Ray: a private one of our own on this machine, or a running cluster.
+"""The connection to Ray: a private local Ray, or a running cluster.
 
-Every verb that uses Ray comes here, so this is the place that decides who can reach it. A Ray of our own listens on
-loopback alone, always asks for the token, and shares no file with other users of the machine.
+Every verb that uses Ray connects here, so this module decides who can reach it. A local Ray listens only on loopback,
+always requires the token, and shares no files with other users of the machine.
 """
 
 from __future__ import annotations
@@ -29,44 +29,44 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: What Ray reads as it starts, unless the user has set it already.
+#: Environment variables that Ray reads when it starts; values set by the user take precedence.
 ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_DEDUP_LOGS": "0",
 }
-#: What a local Ray reads, whatever the user has set: it keeps every socket on loopback, and its metrics to itself.
+#: Environment variables of a local Ray, whatever the user has set: all sockets on loopback, no metrics exported.
 LOOPBACK = {
-    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # the node's address is 127.0.0.1, and all of Ray follows it
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # the node's address becomes 127.0.0.1, which all of Ray uses
     "RAY_enable_metrics_collection": "0",
-    # Two more servers of metrics, which no option turns off: there is no such port, which they log and go on.
+    # No option turns off two more metrics servers: with an invalid port they log an error and go on.
     "AUTOSCALER_METRIC_PORT": "-1",
     "DASHBOARD_METRIC_PORT": "-1",
 }
 AUTH_MODE = "RAY_AUTH_MODE"
 START_ATTEMPTS = 8
-#: How long a cluster may take to answer that is joined: its head may just be starting.
+#: How long to wait for the cluster's head, which may just be starting.
 ANSWER_S = 5.0
-#: What a client of HTTP/2 sends first, with a frame of no settings; bytes of a frame's head, of which one is its kind.
+#: The preface of an HTTP/2 client with an empty SETTINGS frame; the size of a frame header, and the byte of its type.
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0"
 _FRAME, _SETTINGS = 9, b"\4"
-OBJECT_STORE_BYTES = 256 * 2**20  # populations and reports are megabytes; Ray would take 30 % of memory
+OBJECT_STORE_BYTES = 256 * 2**20  # populations and reports take megabytes; by default Ray reserves 30 % of memory
 _SCARCE_BYTES = 32 * 2**20
 
 
 @contextmanager
 def local_ray(address: str | None = None, num_cpus: int | None = None) -> Iterator[None]:
-    """Ray for the length of the block: started on this machine without ``address``, else the cluster there.
+    """Connect to Ray for the length of the block: to the cluster at ``address``, or to a local Ray that is started.
 
-    A Ray that this process has already started or joined is used and left running. ``num_cpus`` (a local cluster's
-    size) defaults to this machine's, but at least 2: the actors of a search hold fractions of them. A local Ray asks
-    for the token even where RAY_AUTH_MODE says "disabled"; a cluster that does not is joined with a warning.
+    A Ray that this process has already started or joined is used and left running. ``num_cpus``, the size of a local
+    Ray, defaults to the CPUs of this machine, but at least 2, since the actors of a search reserve fractions of them. A
+    local Ray requires the token even if RAY_AUTH_MODE is "disabled"; joining a cluster that does not gives a warning.
     Raises :class:`ServiceError` when the cluster cannot be started or reached.
     """
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     if address is None and "ray" not in sys.modules:
-        refuse_small_machine()  # where Ray could not even be imported
+        refuse_small_machine()  # if Ray could not even be imported
     import ray  # noqa: PLC0415 (it reads the environment as it is imported)
 
     if ray.is_initialized():
@@ -88,14 +88,14 @@ def local_ray(address: str | None = None, num_cpus: int | None = None) -> Iterat
 
 
 def alive_nodes() -> frozenset[str]:
-    """The nodes of the cluster at present, by Ray's ids."""
+    """Ray's ids of the nodes that are alive."""
     import ray  # noqa: PLC0415 (see above)
 
     return frozenset(node["NodeID"] for node in ray.nodes() if node["Alive"])
 
 
 def on_loopback() -> bool:
-    """Whether no other machine can reach the cluster that this process is connected to."""
+    """Whether the cluster of this process is unreachable from other machines."""
     import ray  # noqa: PLC0415
 
     nodes: list[dict[str, Any]] = ray.nodes()
@@ -103,7 +103,7 @@ def on_loopback() -> bool:
 
 
 def keep_replica_on_loopback() -> None:
-    """In a replica of Serve on a local Ray: its server for other replicas, which Serve opens to every network, too."""
+    """Keep a replica's server for other replicas, which Serve opens to all networks, on loopback with a local Ray."""
     import ray  # noqa: PLC0415
 
     if not ray.is_initialized() or not is_loopback(ray.util.get_node_ip_address()):
@@ -115,9 +115,9 @@ def keep_replica_on_loopback() -> None:
 
 
 def tighten_token() -> None:
-    """Let only its owner read the token that Ray keeps in the home folder; Ray makes it readable for all.
+    """Make the token in the home folder readable only for its owner; Ray writes it readable for everyone.
 
-    Other links and other users' files are left alone.
+    Links and other users' files are not changed.
     """
     file = Path("~/.ray/auth_token").expanduser()
     for path, mode in ((file, 0o600), (file.parent, 0o700)):
@@ -126,7 +126,7 @@ def tighten_token() -> None:
             if found.st_uid != os.geteuid() or not stat.S_IMODE(found.st_mode) & 0o077 or stat.S_ISLNK(found.st_mode):
                 continue
             path.chmod(mode)
-        except OSError:  # not there, or not ours to change
+        except OSError:  # absent, or owned by another user
             continue
         if path == file:
             log.warning(
@@ -155,9 +155,9 @@ def _join(address: str) -> None:
 
 
 def _require_answer(address: str) -> None:
-    """Refuse a place where no Ray answers: it would be tried for many minutes, in which no signal ends the process.
+    """Refuse an address where no Ray answers. Ray would retry for minutes, during which signals are ignored.
 
-    What names no port, as "auto", is left to Ray.
+    Addresses without a port, such as "auto", are left to Ray.
     """
     host, _, port = address.rpartition("://")[2].rpartition(":")
     if not host or not port.isdecimal():
@@ -168,7 +168,7 @@ def _require_answer(address: str) -> None:
             with socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER_S) as connection:
                 _require_rpc(connection)
             return
-        except (OSError, OverflowError, ValueError) as error:  # the last two for ports and names that there are not
+        except (OSError, OverflowError, ValueError) as error:  # the last two for invalid ports and names
             if time.monotonic() < until:
                 time.sleep(0.2)
                 continue
@@ -179,7 +179,7 @@ def _require_answer(address: str) -> None:
 
 
 def _require_rpc(connection: socket.socket) -> None:
-    """Raise :class:`OSError` where the other side does not begin as HTTP/2 does, which Ray speaks: a dashboard, say."""
+    """Raise :class:`OSError` if the server does not speak HTTP/2, as Ray does: a dashboard, for example."""
     if os.environ.get("RAY_USE_TLS", "0") != "0":
         return
     connection.sendall(_PREFACE)
@@ -194,9 +194,9 @@ def _asks_for_token() -> bool:
 
 
 def _start(num_cpus: int, folder: Path) -> None:
-    """Start a local Ray. On a busy machine its processes can miss Ray's own limits of 15 and 30 s, so try a few times.
+    """Start a local Ray, with retries, since on a busy machine its processes can exceed Ray's limits of 15 and 30 s.
 
-    Raises :class:`ServiceError` also where it would be open to others.
+    Raises :class:`ServiceError` also if it would be reachable for others.
     """
     import ray  # noqa: PLC0415
 
@@ -212,7 +212,7 @@ def _start(num_cpus: int, folder: Path) -> None:
                     log_to_driver=False,
                     _temp_dir=str(folder),
                 )
-        except Exception as error:  # Ray raises bare exceptions here
+        except Exception as error:  # Ray raises plain exceptions here
             ray.shutdown()
             end_processes(folder, 0)
             if attempt == START_ATTEMPTS - 1:
@@ -232,9 +232,9 @@ def _start(num_cpus: int, folder: Path) -> None:
 
 @contextmanager
 def _private() -> Iterator[None]:
-    """What is made here is for this user alone, and what is started listens on loopback.
+    """For the length of the block, new files are private to this user, and new processes listen on loopback.
 
-    Ray reads the variable for loopback as it is imported, which may have been before; the token is its default.
+    Ray reads the loopback variable on import, which may have happened before; token authentication is its default.
     """
     from ray._private import ray_constants  # noqa: PLC0415
 
@@ -249,7 +249,7 @@ def _private() -> Iterator[None]:
 
 @contextmanager
 def _environment(values: Mapping[str, str], without: tuple[str, ...]) -> Iterator[None]:
-    """Variables of this process and of what it starts, for the length of the block."""
+    """Set environment variables of this process and its children for the length of the block."""
     before = {name: os.environ.pop(name, None) for name in (*values, *without)}
     os.environ.update(values)
     try:

@@ -1,4 +1,4 @@
-"""Looking after what was submitted to a cluster: how jobs stand, what they print, stopping them."""
+"""Jobs of a cluster: their state, their output, and how to stop them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ STOP_TIMEOUT_S = 90.0
 WORKSPACE = "GENNAPE_WORKSPACE"
 _ID = re.compile(r"\w[\w.-]*")
 _ERROR = "gennape: error: "
-#: What Ray adds to the words of a job.
+#: Text that Ray adds to the messages of a job.
 _RAYS_WORDS = re.compile(r"^Job entrypoint command failed|^Running entrypoint for job|\sjob_manager\.py:\d+ -- ")
 
 
@@ -33,9 +33,9 @@ _RAYS_WORDS = re.compile(r"^Job entrypoint command failed|^Running entrypoint fo
 class Job:
     """A job as the cluster knows it.
 
-    ``verb``: of gennape, else the program. ``state``: pending, running, succeeded, failed or stopped. ``started`` and
-    ``ended``: seconds since 1970, None before. ``status``: its exit status where it failed or was stopped, else 0.
-    ``failure``: one line, empty unless it failed. ``workspace``: on the head, where the job was told one.
+    ``verb``: the verb of gennape, else the program. ``state``: pending, running, succeeded, failed or stopped.
+    ``started`` and ``ended``: seconds since 1970, or None. ``status``: the exit status if it failed or was stopped,
+    else 0. ``failure``: one line, empty unless it failed. ``workspace``: on the head, if the job was given one.
     """
 
     id: str
@@ -56,7 +56,7 @@ class Job:
 def all_jobs(address: str) -> list[Job]:
     """Every job that was submitted to the cluster since it started, newest first.
 
-    Raises :class:`ServiceError` when it cannot be asked.
+    Raises :class:`ServiceError` when the cluster does not answer.
     """
     client = connect(address)
     with asking(address):
@@ -66,12 +66,12 @@ def all_jobs(address: str) -> list[Job]:
 
 
 def find_job(address: str, job: str) -> Job:
-    """How a job stands. Raises :class:`ServiceError` when the cluster cannot be asked, or does not know it."""
+    """The state of a job. Raises :class:`ServiceError` when the cluster does not answer or does not know the job."""
     return _find(connect(address), address, job)
 
 
 def read_log(address: str, job: str) -> tuple[str, Job]:
-    """What a job has printed so far, and how it stood just before. Raises :class:`ServiceError` as find_job does."""
+    """The output of a job so far, and its state just before. Raises :class:`ServiceError` as find_job does."""
     client = connect(address)
     found = _find(client, address, job)
     with asking(address):
@@ -79,9 +79,9 @@ def read_log(address: str, job: str) -> tuple[str, Job]:
 
 
 def stop_job(address: str, job: str) -> Job:
-    """Stop a job and wait until it has stopped; how it stands then (it may have ended by itself just before).
+    """Stop a job and wait until it has stopped. Returns its state (it may have ended by itself just before).
 
-    Raises :class:`ServiceError` as find_job does, when it had ended already, and when it has not stopped in
+    Raises :class:`ServiceError` as find_job does, if the job had already ended, and if it does not stop within
     ``STOP_TIMEOUT_S``.
     """
     client = connect(address)
@@ -91,7 +91,7 @@ def stop_job(address: str, job: str) -> Job:
     end = time.monotonic() + STOP_TIMEOUT_S
     asked = False
     while time.monotonic() < end:
-        # A job whose first process is still being started cannot be told yet.
+        # A job whose first process is still starting cannot be stopped yet.
         with asking(address):
             asked = asked or client.stop_job(found.id)
         found = _find(client, address, found.id)
@@ -104,8 +104,8 @@ def stop_job(address: str, job: str) -> Job:
 
 
 def resume_command(log: str) -> str | None:
-    """How a search that was stopped goes on, by its own last words: the options that it names, but for the address of
-    the cluster that it ran on; None if it left none."""
+    """The options that resume a stopped search, from the end of its output, without the address of the cluster that it
+    ran on; None if it printed none."""
     named = re.findall(r"gennape search (--resume .+)$", log, re.MULTILINE)
     words = shlex.split(named[-1]) if named else []
     if "--address" in words:
@@ -117,7 +117,7 @@ def resume_command(log: str) -> str | None:
 def _find(client: JobSubmissionClient, address: str, job: str) -> Job:
     listing = command("status", address=address)
     unknown = ServiceError(f"the cluster at {address} knows no job {job!r}; `{listing}` lists those it does")
-    if not _ID.fullmatch(job):  # it becomes part of an address
+    if not _ID.fullmatch(job):  # it becomes part of a URL
         raise unknown
     with asking(address, unknown):
         details = client.get_job_info(job)
@@ -142,10 +142,10 @@ def _job(details: JobDetails) -> Job:
 
 
 def verb_of(command: str) -> str:
-    """The verb that a job's command runs; of any other command the name of the program."""
+    """The verb of gennape that a job runs, or the name of the program for any other command."""
     try:
         words = shlex.split(command)
-    except ValueError:  # not written by us
+    except ValueError:  # not written by gennape
         words = command.split()
     for here, after in zip(words, words[1:], strict=False):
         if here == "gennape" or here.endswith("/gennape"):
@@ -154,10 +154,10 @@ def verb_of(command: str) -> str:
 
 
 def failure_of(message: str, exit_status: int | None) -> str:
-    """In one line what Ray says of a failed job: gennape's error if it ended with one, else its last words."""
+    """The reason of a failed job in one line: gennape's error if there is one, else the end of its output."""
     lines = [line.strip() for line in message.splitlines() if line.strip()]
     if exit_status is None:
-        # It never started. A traceback's last line says why; any other text says so first.
+        # It never started. A traceback says why in its last line, any other text in its first.
         says = -1 if lines and lines[0].startswith("Traceback") else 0
         return lines[says] if lines else "for no known reason"
     words = [line for line in lines if not _RAYS_WORDS.search(line)]
@@ -167,7 +167,7 @@ def failure_of(message: str, exit_status: int | None) -> str:
 
 
 def _boxed(lines: list[str]) -> list[str]:
-    """What the command line says in a frame when it refuses its arguments: the last such text in one line, if any."""
+    """The last error that the command line printed in a frame for wrong arguments, in one line, if any."""
     tops = [place for place, line in enumerate(lines) if line.startswith("╭─ Error")]
     if not tops:
         return []
@@ -177,16 +177,16 @@ def _boxed(lines: list[str]) -> list[str]:
 
 
 def _exit_status(code: int | None) -> int:
-    """As a shell has it: 128 and the signal for a process that was killed; 1 where there was none."""
+    """The exit status as in a shell: 128 plus the signal for a killed process; 1 if there was no process."""
     if not code:
         return 1
     return code if code > 0 else 128 - code
 
 
 def follow(address: str, job: str, write: Callable[[str], object]) -> int:
-    """Hand what the job prints to ``write`` until it ends; its exit status (0 only when it succeeded).
+    """Pass the output of a job to ``write`` until it ends. Returns its exit status (0 only if it succeeded).
 
-    A cut connection is taken up again. Raises :class:`ServiceError` when the job is unknown or the cluster is gone.
+    Reconnects after a lost connection. Raises :class:`ServiceError` if the job is unknown or the cluster is gone.
     """
     client = connect(address)
     job = _find(client, address, job).id
@@ -204,22 +204,22 @@ def follow(address: str, job: str, write: Callable[[str], object]) -> int:
         time.sleep(POLL_S)
     if info.status == "SUCCEEDED":
         return 0
-    if not info.driver_exit_code:  # stopped, or never started: nothing else says why
+    if not info.driver_exit_code:  # stopped or never started: no output says why
         write(f"job {job} {info.status.lower()}: {info.message}\n")
     return _exit_status(info.driver_exit_code)
 
 
 async def _stream(client: JobSubmissionClient, job: str, write: Callable[[str], object], seen: int) -> int:
-    """Follow the log from character ``seen`` on (each connection starts at the beginning); how many are seen now."""
+    """Follow the log from character ``seen`` on (each connection starts at the beginning). Returns the new position."""
     from aiohttp import ClientError  # noqa: PLC0415 (Ray's own client; slow to import)
 
     position = 0
     texts = aiter(client.tail_job_logs(job))
     while True:
-        try:  # around the connection only: that nobody reads what is written is another matter
+        try:  # around the connection only: errors of ``write`` are not to be caught
             text = await anext(texts, None)
         except (RuntimeError, OSError, ClientError):
-            return seen  # a cut connection; the caller asks what became of the job
+            return seen  # a lost connection; the caller asks for the state of the job
         if text is None:
             return seen
         position += len(text)

@@ -1,17 +1,17 @@
-"""Whether this machine has the memory that a local Ray needs: told before it starts, since Ray ends without words."""
+"""Check that this machine has the memory a local Ray needs, since Ray would be killed without a message."""
 
 from __future__ import annotations
 
 from gennape.errors import ServiceError
 from gennape.search_spaces.files.memory import address_limit, available, in_words
 
-#: Addresses that each of Ray's processes must be able to take (its workers peak at 1.9 GB of them, with PyTorch in it,
-#: its own servers above 2 GB), and memory that Ray and one copy of the predictor take together.
+#: Address space that each process of Ray needs (workers with PyTorch peak at 1.9 GB, Ray's servers above 2 GB), and the
+#: memory that Ray and one copy of the predictor take together.
 ADDRESSES, MEMORY = 6 * 10**9, 1_500_000_000
 
 
 def refuse_small_machine() -> None:
-    """Raise :class:`ServiceError` where a local Ray would be killed, or would end in a stack of C++."""
+    """Raise :class:`ServiceError` if a local Ray would be killed or crash for lack of memory."""
     limit, left = address_limit(), available()
     if limit is not None and limit < ADDRESSES:
         raise ServiceError(

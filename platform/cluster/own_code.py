@@ -1,4 +1,4 @@
-"""Own classes on their way to other processes, which may lack the file or module that they came from."""
+"""Send own classes to other processes, which may lack the file or module that defines them."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 T = TypeVar("T")
-#: What every process can import, whatever was defined in its name.
+#: Packages that every process can import.
 _EVERYWHERE = ("gennape", "builtins")
 
 
 def carried(things: Sequence[T]) -> Sequence[T]:
-    """The same objects or classes; Ray from now on sends them with the code of their modules rather than by name."""
+    """Return the same objects or classes; from now on Ray pickles the code of their modules by value."""
     for thing in things:
         from ray import cloudpickle  # noqa: PLC0415 (it reads the environment as it is imported)
 
         kind = thing if isinstance(thing, type) else type(thing)
-        if kind.__module__ != "__main__":  # what a program defines itself is always sent whole
+        if kind.__module__ != "__main__":  # classes of the main program are always pickled by value
             for module in own_modules(sys.modules[kind.__module__]):
                 if module.__name__ in _EVERYWHERE:
                     continue

@@ -1,4 +1,4 @@
-"""Own code that travels with a job: files and packages, copied into the folder that the job starts in."""
+"""Own code that is shipped with a job: files and packages, copied into the job's working folder."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The folder and the processes of a local Ray: both go with its command, or at the next start.
+"""The folder and the processes of a local Ray. Both are removed with its command, or at the next start.
 
-Only its owner can enter the folder. A variable in the environment of the processes, which they hand on to what they
-start, tells which folder they belong to.
+Only its owner can enter the folder. An environment variable, which child processes inherit, says which folder a process
+belongs to.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ if TYPE_CHECKING:
 PREFIX = "gn-ray-"
 LOCK = "lock"
 VARIABLE = "GENNAPE_RAY_SESSION"
-#: Ray makes its own folder writable for everyone, so it is not the one that keeps others out.
+#: A folder inside the private one, since Ray makes its own folder writable for everyone.
 INNER = "r"
-#: Ray's sockets lie 64 characters deeper than INNER, and the system takes 103 (macOS) or 107 for the whole path.
+#: Ray's socket paths are 64 characters longer than INNER, and the system allows 103 (macOS) or 107 characters.
 MAX_PATH = 36
-#: A folder without a lock belongs to a command that is just starting, or to one that was killed while it did.
+#: A folder without a lock belongs to a command that is just starting, or that was killed while starting.
 _UNLOCKED_S = 60.0
 _REMOVAL_S = 5.0
 _GRACE_S = 1.0
@@ -39,10 +39,10 @@ _TRIES = 10
 
 @contextmanager
 def session_folder() -> Iterator[Path]:
-    """A new private folder for a local Ray, for the length of the block; folders of killed commands are removed.
+    """Make a private folder for a local Ray for the length of the block, and remove folders of killed commands.
 
-    It lies in the folder for temporary files ($TMPDIR), or in /tmp where that path is too long for Ray's sockets.
-    Raises :class:`ServiceError` when there is no place for it.
+    It is in the folder for temporary files ($TMPDIR), or in /tmp if that path is too long for Ray's sockets.
+    Raises :class:`ServiceError` when it cannot be made.
     """
     parent = _parent()
     remove_stale(parent)
@@ -59,7 +59,7 @@ def session_folder() -> Iterator[Path]:
 
 @contextmanager
 def marked(inner: Path) -> Iterator[None]:
-    """What is started in the block belongs to the session of this folder, and so does what that starts later."""
+    """Mark processes that are started in the block, and their children, as belonging to this folder's session."""
     os.environ[VARIABLE] = str(inner)
     try:
         yield
@@ -68,7 +68,7 @@ def marked(inner: Path) -> Iterator[None]:
 
 
 def end_processes(inner: Path, grace_s: float) -> None:
-    """End the processes of a session that have not ended by themselves after a while."""
+    """Kill processes of a session that do not end by themselves within a few seconds."""
     _, late = psutil.wait_procs(_processes(inner), grace_s)
     for process in late:
         with suppress(psutil.NoSuchProcess):
@@ -86,7 +86,7 @@ def _processes(inner: Path) -> list[psutil.Process]:
 
 
 def remove_stale(parent: Path) -> None:
-    """Remove what our killed commands left in ``parent``: what belongs to this user and is locked by no process."""
+    """Remove folders of killed commands from ``parent``: those of this user that no process has locked."""
     for folder in parent.glob(f"{PREFIX}*"):
         with suppress(OSError):
             if _is_ours(folder) and _is_dead(folder):
@@ -105,7 +105,7 @@ def _is_dead(folder: Path) -> bool:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except FileNotFoundError:
         return time.time() - folder.stat().st_mtime > _UNLOCKED_S
-    except OSError:  # locked, so alive
+    except OSError:  # locked, so its command is alive
         return False
     return True
 
@@ -121,7 +121,7 @@ def _parent() -> Path:
 
 
 def _locked(parent: Path) -> tuple[Path, IO[str]]:
-    """A new folder and its lock, which the system frees when this process ends, however it ends."""
+    """Make a folder and lock it; the system frees the lock when this process ends, however it ends."""
     for _ in range(_TRIES):
         try:
             folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent))
@@ -132,7 +132,7 @@ def _locked(parent: Path) -> tuple[Path, IO[str]]:
             raise ServiceError(
                 f"cannot make a folder for Ray in {parent} ({error.strerror}); make room there, or set another TMPDIR"
             ) from error
-        # Between the two calls another command may have taken the folder for one of a killed command.
+        # Between the two calls another command may have removed the folder as that of a killed command.
         with suppress(OSError):
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if os.path.samestat(os.fstat(lock.fileno()), (folder / LOCK).stat()):
@@ -142,7 +142,7 @@ def _locked(parent: Path) -> tuple[Path, IO[str]]:
 
 
 def _remove(folder: Path) -> None:
-    """Remove it; the last of Ray's processes may still write as they end."""
+    """Remove a folder; Ray's last processes may still write to it while they end."""
     deadline = time.monotonic() + _REMOVAL_S
     while folder.exists():
         shutil.rmtree(folder, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""Ray in a program that has its own way to end on a signal."""
+"""Keep this program's signal handlers when it uses Ray."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ if TYPE_CHECKING:
 
 
 def keep_own_signals() -> None:
-    """Leave SIGTERM to the handler that this program has set; call it before Ray is started or joined.
+    """Keep this program's handler of SIGTERM. Call it before Ray is started or joined.
 
-    ``ray.init`` would replace the handler by one that exits without a word. And what `timeout` or a shell sends to the
-    whole group of processes would end Ray's before this one, which then waits in vain for them: they get groups of
-    their own. (They end with this process, however it ends.) In a program without a handler Ray may do as it likes.
+    ``ray.init`` would replace the handler by one that exits silently. Ray's processes also get process groups of their
+    own: a signal to the whole group, as `timeout` or a shell sends it, would otherwise end them before this process,
+    which would wait for them in vain. (They end with this process, however it ends.) Without a handler nothing changes.
     """
     if signal.getsignal(signal.SIGTERM) in (signal.SIG_DFL, signal.SIG_IGN, None):
         return
@@ -31,7 +31,7 @@ def keep_own_signals() -> None:
 
 @contextmanager
 def uninterrupted() -> Iterator[None]:
-    """Signals that end this program wait for the end of the block: Ray's core crashes when its start is cut off."""
+    """Delay signals until the end of the block, since Ray's core crashes when its start is interrupted."""
     ours = {
         number: handler
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -52,4 +52,4 @@ def uninterrupted() -> Iterator[None]:
 
 
 def _leave(_handler: object) -> None:
-    """Instead of Ray's function that sets a handler."""
+    """Replacement of Ray's function that sets a handler; it does nothing."""

@@ -1,4 +1,4 @@
-"""Commands of one user that begin at once start their local Rays one after another."""
+"""Start local Rays of the same user one after another, even if their commands begin at once."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-#: Beside the token that Ray keeps there.
+#: The lock file, beside Ray's token.
 LOCK = "~/.ray/gennape-start.lock"
 MAX_WAIT_S, LOOK_S = 300.0, 0.1
 
@@ -21,9 +21,9 @@ MAX_WAIT_S, LOOK_S = 300.0, 0.1
 def turn_to_start() -> Iterator[None]:
     """Wait until no other command of this user is starting a local Ray on this machine.
 
-    Ray gives its processes 30 s to start. Several Rays that start at once on few cores miss that and begin again, which
-    makes it worse. Where the lock cannot be kept (a home folder that is not writable, or without locks) nobody waits,
-    and nobody waits for ever.
+    Ray gives its processes 30 s to start. Several Rays that start at once on few cores exceed this limit and retry,
+    which makes it worse. There is no waiting if the home folder is not writable or does not support locks, and waiting
+    is limited in time.
     """
     path = Path(LOCK).expanduser()
     with suppress(OSError):

@@ -1,6 +1,6 @@
-"""Running gennape on a cluster: the wheel is built here, shipped by Ray's job API and run on the head.
+"""Run gennape on a cluster: the wheel is built here, shipped through Ray's job API and run on the head.
 
-No secret travels: a job is told the workspace, how it is to be stopped, and nothing of this machine's environment.
+No secret is sent: a job gets the workspace and how to stop it, but nothing of this machine's environment.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from gennape.platform.cluster.wheel import unpack_wheel
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-#: A job is stopped as by Ctrl-C, so that a search notes where it stands and ends what it serves; killed after a minute.
+#: A job is stopped by SIGINT, so that a search stores its state and ends its services; after a minute it is killed.
 STOPPING = {"RAY_JOB_STOP_SIGNAL": "SIGINT", "RAY_JOB_STOP_WAIT_TIME_S": "60"}
 
 
 @dataclass(frozen=True)
 class Submission:
-    """What to run where: ``command`` on the head of the cluster whose dashboard is at ``address``, with ``wheel``.
+    """A job: ``command``, run with ``wheel`` on the head of the cluster whose dashboard is at ``address``.
 
-    ``excludes``: files of the wheel that stay here, besides ``EXCLUDES``; see :func:`unpack_wheel`. ``own``: files and
-    packages of the user's, which the job finds in the folder that it starts in.
+    ``excludes``: files of the wheel not to ship, besides ``EXCLUDES``; see :func:`unpack_wheel`. ``own``: files
+    and packages of the user, which are copied into the job's working folder.
     """
 
     address: str
@@ -42,12 +42,12 @@ class Submission:
 
 
 def submit(submission: Submission) -> str:
-    """Ship the wheel and start the command; returns Ray's name of the job.
+    """Ship the wheel and start the command. Returns Ray's id of the job.
 
-    The wheel's content goes as folders, which Ray keys by content: a wheel it would key by file name, so that a changed
-    one of the same version would not arrive, and would install with all dependencies on every node. The nodes must
-    hold the dependencies (see ``cluster.yaml``). Raises :class:`ConfigError` for a wheel that cannot be shipped, before
-    anything is sent, and :class:`ServiceError` when the cluster cannot be reached or refuses.
+    The wheel is shipped unpacked, because Ray identifies folders by content but wheels by file name: a changed wheel of
+    the same version would not arrive, and Ray would install it with all dependencies on every node. The nodes must
+    have the dependencies (see ``cluster.yaml``). Raises :class:`ConfigError` for a wheel that cannot be shipped, before
+    anything is sent, and :class:`ServiceError` when the cluster cannot be reached or refuses the job.
     """
     with ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="gennape-wheel-"))
@@ -73,5 +73,5 @@ def submit(submission: Submission) -> str:
 
 
 def dashboard_page(address: str, job: str) -> str:
-    """Where a browser shows the job."""
+    """The URL of the job in the dashboard."""
     return f"{address.rstrip('/')}/#/jobs/{job}"

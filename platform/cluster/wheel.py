@@ -1,4 +1,4 @@
-"""The wheel that is shipped to a cluster: built from the source that this gennape comes from, and unpacked."""
+"""The wheel that is shipped to a cluster: built from the source of this installation, and unpacked."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 BUILD_TIMEOUT_S = 600
-#: What is shipped, at most and unpacked. The package is 2 MiB; Ray itself gives up at 512 MiB, after the upload.
+#: Maximum unpacked size of what is shipped. The package has 2 MiB; Ray refuses 512 MiB, but only after the upload.
 LIMIT_BYTES = 100 * 2**20
-#: Never shipped, whatever a wheel holds: names of files or folders.
+#: Patterns of files and folders that are never shipped.
 EXCLUDES = (
     *(".git", ".venv", "venv", "__pycache__", "*.pyc", ".*_cache", ".hypothesis", ".ipynb_checkpoints", "node_modules"),
     *("gennape-workspace", "mlruns", "mlflow.db*"),
@@ -31,7 +31,7 @@ LARGEST_SHOWN = 5
 
 
 def source_tree() -> Path:
-    """The source that this gennape comes from: the checkout it is imported from, or the folder it was installed from.
+    """The source of this installation: the checkout it is imported from, or the folder it was installed from.
 
     Raises :class:`ConfigError` when there is none.
     """
@@ -43,7 +43,7 @@ def source_tree() -> Path:
 
 
 def _installed_from() -> list[Path]:
-    """The folder that the installer recorded (PEP 610), if it did."""
+    """The folder that the installer recorded (PEP 610), if any."""
     try:
         record = distribution("gennape").read_text("direct_url.json")
     except PackageNotFoundError:
@@ -55,8 +55,8 @@ def _installed_from() -> list[Path]:
 def build_wheel(source: Path, into: Path) -> Path:
     """Build the wheel of ``source`` in the folder ``into``.
 
-    The build backend that is installed is used, else one is downloaded. Raises :class:`ConfigError` with the builder's
-    last words when it fails.
+    Uses the installed build backend, or downloads one. Raises :class:`ConfigError` with the end of the builder's output
+    when it fails.
     """
     command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(into), str(source)]
     if importlib.util.find_spec("hatchling") is not None:
@@ -70,11 +70,11 @@ def build_wheel(source: Path, into: Path) -> Path:
 
 
 def unpack_wheel(wheel: Path, into: Path, excludes: Sequence[str] = ()) -> list[Path]:
-    """Unpack what is to be shipped of a wheel of gennape; the folders that hold it.
+    """Unpack the parts of a wheel of gennape that are shipped. Returns their folders.
 
-    ``EXCLUDES`` and ``excludes`` stay out: shell patterns of the name of a file or folder (``*.csv``), or of a whole
-    path in the wheel (``gennape/predictors/mine/*``). Raises :class:`ConfigError` when it is no wheel of gennape, or
-    holds more than ``LIMIT_BYTES``.
+    ``EXCLUDES`` and ``excludes`` are left out: shell patterns for the name of a file or folder (``*.csv``), or for a
+    whole path in the wheel (``gennape/predictors/mine/*``). Raises :class:`ConfigError` if it is no wheel of gennape or
+    larger than ``LIMIT_BYTES``.
     """
     patterns = (*EXCLUDES, *excludes)
     try:
