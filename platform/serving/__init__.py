@@ -1,4 +1,4 @@
-"""The ensemble on Ray Serve, and its HTTP side."""
+"""The ensemble on Ray Serve, and its HTTP API."""
 
 from gennape.lazy import face
 

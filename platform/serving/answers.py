@@ -1,4 +1,4 @@
-"""What requests to a served ensemble are told: predictions made together with others, or that none comes now."""
+"""Answers of a served ensemble: predictions, which are computed in batches of requests, and refusals."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
 
 class OverloadedError(ServiceError):
-    """As much is asked as can be answered; the same request may be sent again after ``retry_after_s`` seconds."""
+    """The service is at capacity. The same request may be sent again after ``retry_after_s`` seconds."""
 
     def __init__(self, message: str, retry_after_s: float = 1.0) -> None:
-        super().__init__(message, retry_after_s)  # both, so that the error survives its way between processes
+        super().__init__(message, retry_after_s)  # both, so that the error can be pickled
         self.retry_after_s = retry_after_s
 
     def __str__(self) -> str:
@@ -30,12 +30,12 @@ class OverloadedError(ServiceError):
 
 
 class OutOfTimeError(ServiceError):
-    """The answer did not come within the time allowed; what was being done for it is given up."""
+    """The answer did not arrive in time; the computation is abandoned."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A prediction, the SHA-256 of the checkpoint that made it, and how many graphs were computed at once with it."""
+    """A prediction, the SHA-256 of its checkpoint, and the number of graphs that were computed in the same batch."""
 
     prediction: Prediction
     sha256: str
@@ -43,7 +43,7 @@ class Answer:
 
 
 def answer_sets(predictor: Predictor, sets: Sequence[PackedGraphs]) -> list[Answer | GennapeError]:
-    """Predict several sets in one go; where the predictor refuses, find out which set it refuses."""
+    """Predict several sets in one batch. If the predictor refuses it, predict them one by one to find out which."""
     try:
         whole = predictor.predict(concatenate(sets))
     except GennapeError as error:
@@ -57,7 +57,7 @@ def answer_sets(predictor: Predictor, sets: Sequence[PackedGraphs]) -> list[Answ
 
 
 def joined(answers: Sequence[Answer]) -> Prediction:
-    """One prediction of many, without deviations where a piece has none."""
+    """Concatenate predictions. There are no deviations if any part has none."""
     predictions = [answer.prediction for answer in answers]
     deviations = [one.deviation for one in predictions if one.deviation is not None]
     return Prediction(
@@ -68,7 +68,7 @@ def joined(answers: Sequence[Answer]) -> Prediction:
 
 
 def probe_graphs() -> PackedGraphs:
-    """The small network that health checks predict."""
+    """The small network for health checks."""
     b = GraphBuilder()
     x = b.relu(b.batchnorm(b.conv(b.input(3, 32, 32), 16, 3)))
     b.output(b.linear(b.mean(x), 10))

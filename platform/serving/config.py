@@ -1,4 +1,4 @@
-"""How to serve, and what one request over HTTP may ask for."""
+"""The configuration of serving, and the limits of requests over HTTP."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RequestLimits:
-    """Bounds of requests over HTTP.
+    """Limits of requests over HTTP.
 
     ``max_graphs`` networks in one request, ``max_nodes`` operations in one network and ``max_edges_per_node`` times as
     many edges as it has operations; ``max_bytes`` of a JSON body, ``max_onnx_bytes`` of an ONNX file. ``max_requests``
-    may be in progress, waiting ones included; further ones are refused at once. The head of a request has to arrive
-    within ``head_timeout_s``, its body within ``body_timeout_s``; the answer is given within ``timeout_s``.
+    may be in progress, including waiting ones; further ones are refused at once. The head of a request must arrive
+    within ``head_timeout_s``, its body within ``body_timeout_s``; the answer is sent within ``timeout_s``.
     """
 
     max_graphs: int = 256
@@ -27,7 +27,7 @@ class RequestLimits:
     max_bytes: int = 4 * 2**20
     max_onnx_bytes: int = 128 * 2**20
     max_requests: int = 64
-    max_edges_per_node: int = 16  # a DenseNet with 64 layers in a block has about 5
+    max_edges_per_node: int = 16  # a DenseNet with 64 layers per block has about 5
     head_timeout_s: float = 10.0
     body_timeout_s: float = 10.0
     timeout_s: float = 30.0
@@ -41,12 +41,12 @@ class RequestLimits:
 
 @dataclass(frozen=True)
 class ServingConfig:
-    """How to serve.
+    """The configuration of serving.
 
     ``checkpoint`` None serves the shipped one. ``http_port`` None starts no HTTP, 0 takes a free port; ``limits`` bound
-    its requests. A ``host`` other than loopback needs a token, which is no part of this. A replica works on one batch
-    of up to ``max_batch_graphs`` graphs at a time and waits ``batch_wait_s`` for more requests to join it; beyond
-    ``max_queued_requests`` waiting requests further ones are refused. ``timeout_s`` bounds one call of a handle.
+    its requests. A ``host`` other than loopback requires a token, which is passed separately. A replica computes one
+    batch of up to ``max_batch_graphs`` graphs at a time and waits ``batch_wait_s`` for more requests to join it. When
+    ``max_queued_requests`` requests wait, further ones are refused. ``timeout_s`` limits one call of a handle.
     """
 
     checkpoint: Path | None = None

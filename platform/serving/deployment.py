@@ -1,4 +1,4 @@
-"""The ensemble as a Ray Serve deployment: whole populations in, predictions out, to workers and over HTTP."""
+"""The ensemble as a Ray Serve deployment, which predicts whole populations for workers and over HTTP."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ if TYPE_CHECKING:
 
 __all__ = ["EnsembleHandle", "ServingConfig", "serve_ensemble", "update_ensemble"]
 
-#: CPU share of a replica. Small, so that two islands, a tracker and two replicas fit two cores.
+#: CPUs reserved per replica: few, so that two islands, a tracker and two replicas fit two cores.
 REPLICA_CPUS = 0.2
 QUIET = LoggingConfig(log_level="ERROR", enable_access_log=False)
-DRAIN_S = 30.0  # for what a replica has begun when another takes its place
-TRIES = 2  # of a replica to start, before an update is taken back
+DRAIN_S = 30.0  # for requests in progress when a replica is replaced
+TRIES = 2  # for a replica to start, before an update is rolled back
 
 
 @contextmanager
@@ -48,11 +48,11 @@ def serve_ensemble(
 ) -> Iterator[EnsembleHandle]:
     """Serve the ensemble of ``config.checkpoint`` on the Ray cluster that the caller is connected to.
 
-    ``load`` makes the predictor from the checkpoint's path, in this process once (so that a bad checkpoint stops
-    before anything starts) and in each replica. Yields when a replica has made its first prediction; leaving the
-    context stops the replicas, and Ray Serve with them unless something else is served. Over HTTP this process
-    answers, on one port, whatever the number of replicas and machines behind it; with ``token`` only to those that
-    send it, which is required where ``config.host`` is not loopback.
+    ``load`` makes the predictor from the checkpoint's path: once in this process, so that a bad checkpoint fails before
+    anything starts, and in each replica. Yields after the first prediction of a replica. Leaving the context stops the
+    replicas, and Ray Serve unless it serves something else. This process answers HTTP on one port, whatever the number
+    of replicas and machines behind it. With ``token``, it answers only clients that send it; the token is required if
+    ``config.host`` is not loopback.
 
     Raises :class:`CheckpointError` for a bad checkpoint and :class:`ServiceError` for a missing token, a port in use or
     a service that does not start.
@@ -82,7 +82,7 @@ def serve_ensemble(
 
 
 def _scale(checkpoint: Path | None) -> AccuracyScale:
-    """What a checkpoint says of its fine-tuning; of what is none of ours nothing."""
+    """The accuracy scale of a checkpoint; an empty one for a checkpoint that is not gennape's."""
     from gennape.predictors.evaluation.scale import AccuracyScale, scale_of  # noqa: PLC0415
     from gennape.predictors.model.checkpoint import provenance_of  # noqa: PLC0415 (it imports torch)
 
@@ -93,14 +93,14 @@ def _scale(checkpoint: Path | None) -> AccuracyScale:
 
 
 def update_ensemble(handle: EnsembleHandle, checkpoint: Path | None) -> EnsembleHandle:
-    """Serve another checkpoint in place of the one that is served, without refusing or dropping a request.
+    """Replace the served checkpoint without refusing or dropping a request.
 
-    Replicas of the new one start beside those of the old, which go when the new ones have made a prediction and their
-    own requests are answered; meanwhile both answer, each under its own SHA-256. Handles and HTTP go on as they are;
-    the handle returned knows the new SHA-256 and is the one to update next.
+    New replicas start beside the old ones, which stop once the new ones have made a prediction and their own requests
+    are answered; meanwhile both answer, each with its own SHA-256. Existing handles and HTTP continue to work. The
+    returned handle has the new SHA-256 and is the one to update next.
 
-    Raises :class:`CheckpointError` for a bad checkpoint, before anything changes, and :class:`ServiceError` where its
-    replicas do not start; the old checkpoint is then served on.
+    Raises :class:`CheckpointError` for a bad checkpoint, before anything changes, and :class:`ServiceError` if its
+    replicas do not start; the old checkpoint then continues to be served.
     """
     old = handle.application
     if old is None:
@@ -117,7 +117,7 @@ def update_ensemble(handle: EnsembleHandle, checkpoint: Path | None) -> Ensemble
 
 
 def _application(name: str, config: ServingConfig, load: Load) -> tuple[Application, str]:
-    """What is deployed, and the SHA-256 of its checkpoint, which is loaded here to see that it can be."""
+    """The deployment, and the SHA-256 of its checkpoint, which is loaded here to check it."""
     checkpoint = None if config.checkpoint is None else config.checkpoint.resolve()
     files = read_files(checkpoint)
     predictor = load_files(files, load) if files else load(checkpoint)
@@ -125,7 +125,7 @@ def _application(name: str, config: ServingConfig, load: Load) -> tuple[Applicat
 
 
 def _deploy(application: Application) -> DeploymentHandle[Any]:
-    """Deploy, in place of what is deployed under the same name: new replicas answer before old ones go."""
+    """Deploy, replacing what has the same name: new replicas answer before old ones stop."""
     config = application.config
     deployment = serve.deployment(
         name="ensemble",
@@ -151,20 +151,20 @@ def _deploy(application: Application) -> DeploymentHandle[Any]:
     try:
         try:
             return _run(bound, application.name)
-        except RayActorError:  # of a shared cluster, somebody whose application was the last ended Serve meanwhile
+        except RayActorError:  # on a shared cluster, another user whose application was the last has ended Serve
             return _run(bound, application.name)
     except (RayError, RayServeException, RuntimeError, TimeoutError) as error:
         raise ServiceError(f"the ensemble did not start: {_reason(application.name) or error}") from error
 
 
 def _run(bound: serve.Application, name: str) -> DeploymentHandle[Any]:
-    """Start Serve, where it is not, and in it what is bound; returns when that is up."""
+    """Start Serve if necessary, and the bound application in it. Returns when that is running."""
     serve.start(proxy_location=ProxyLocation.Disabled, logging_config=QUIET)
     return serve.run(bound, name=name, route_prefix=None)
 
 
 def _reason(name: str) -> str:
-    """What a replica that did not start said: the last line of its traceback; empty where nothing is known."""
+    """Why a replica did not start: the last line of its traceback, or nothing if there is none."""
     try:
         deployment = serve.status().applications[name].deployments["ensemble"]
     except (RayError, RayServeException, KeyError):
@@ -174,7 +174,7 @@ def _reason(name: str) -> str:
 
 
 def _await_answer_of(handle: EnsembleHandle) -> None:
-    """Wait until the handle's checkpoint answers."""
+    """Wait until an answer comes from the handle's checkpoint."""
     deadline = time.monotonic() + handle.timeout_s
     while handle.answer(probe_graphs())[1] != handle.sha256:
         if time.monotonic() > deadline:
@@ -185,9 +185,9 @@ def _await_answer_of(handle: EnsembleHandle) -> None:
 
 
 def _stop(name: str) -> None:
-    """Stop our application, and Ray Serve itself when nothing else is served.
+    """Stop this application, and Ray Serve itself if nothing else is served.
 
-    Serve left behind would start a new Ray from its threads here when this one has ended.
+    Otherwise threads of Serve in this process would start a new Ray after this one has ended.
     """
     try:
         if set(serve.status().applications) <= {name}:
@@ -199,10 +199,10 @@ def _stop(name: str) -> None:
 
 
 def _end_serve() -> None:
-    """End Ray Serve. Ray reports what its controller leaves undone as failures: not shown, for nothing failed."""
+    """End Ray Serve. Ray reports unfinished tasks of its controller as failures; these messages are hidden."""
     worker = ray._private.worker
     worker._worker_logs_enabled = False
     serve.shutdown()  # type: ignore[no-untyped-call]
-    again = threading.Timer(5, setattr, (worker, "_worker_logs_enabled", True))  # the reports come late
+    again = threading.Timer(5, setattr, (worker, "_worker_logs_enabled", True))  # reports arrive late
     again.daemon = True
     again.start()

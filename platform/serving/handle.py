@@ -1,4 +1,4 @@
-"""A served ensemble as its clients see it: populations in, predictions out, patient with one that is busy."""
+"""The client's handle of a served ensemble: it predicts populations and retries while the service is busy."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ if TYPE_CHECKING:
     from gennape.search_spaces.graphs.graph import PackedGraphs
 
 LOST = (RayActorError, ReplicaUnavailableError)
-MAX_LOSSES = 6  # replicas that may die over one request before it is taken for the cause
+MAX_LOSSES = 6  # replicas that may die during one request before it is regarded as the cause
 FIRST_PAUSE_S, MAX_PAUSE_S = 0.05, 5.0
 
 
 class Backoff:
-    """How long one client waits before it asks again: longer at every refusal, shorter again with every answer.
+    """The backoff of one client: its pauses grow with every refusal and shrink with every answer.
 
-    Half of each pause is drawn from a generator of the client's own, so that clients that were refused together do not
-    come back together. A copy that is sent elsewhere is another client and draws for itself.
+    Half of each pause is random, from a generator of the client's own, so that clients that were refused together do
+    not retry together. A pickled copy is another client with its own generator.
     """
 
     def __init__(self, rng: np.random.Generator | None = None) -> None:
@@ -44,19 +44,19 @@ class Backoff:
         return Backoff, ()
 
     def pause(self, at_least: float = 0.0) -> float:
-        """Seconds to wait after a refusal; ``at_least`` is what the refusal asked for."""
+        """Seconds to wait after a refusal. ``at_least``: the pause that the refusal asked for."""
         longest = min(FIRST_PAUSE_S * 2.0**self._refusals, MAX_PAUSE_S)
         self._refusals = min(self._refusals + 1, 32)
         return at_least + float(self._rng.uniform(longest / 2, longest))
 
     def answered(self) -> None:
-        """A request was taken."""
+        """Shorten pauses after an accepted request."""
         self._refusals = max(self._refusals - 1, 0)
 
 
 @dataclass(frozen=True)
 class Application:
-    """What is needed to deploy another checkpoint, or this one again, in place of what a handle leads to."""
+    """What is needed to replace the deployment behind a handle by another checkpoint."""
 
     name: str
     config: ServingConfig
@@ -66,12 +66,12 @@ class Application:
 
 @dataclass(frozen=True)
 class EnsembleHandle:
-    """A served ensemble as workers see it; may be sent into Ray tasks and actors. ``url`` is None without HTTP.
+    """A served ensemble, for workers; it can be sent to Ray tasks and actors. ``url`` is None without HTTP.
 
-    ``sha256`` is that of the checkpoint when the handle was made; an update of the service reaches every handle, and
-    :meth:`answer` tells which checkpoint answered. ``method`` is the deployment's handle with its method already
-    chosen. Choosing it makes a new handle, with a router of its own that reports its own load: chosen at every call, no
-    router would see the load that adds a replica.
+    ``sha256`` belongs to the checkpoint at the time when the handle was made. An update of the service reaches every
+    handle; :meth:`answer` returns which checkpoint answered. ``method`` is the deployment's handle with its method
+    already selected: selecting it makes a new handle with its own router, which reports its own load, so with a
+    selection per call no router would see the load that makes Serve add a replica.
     """
 
     sha256: str
@@ -83,21 +83,20 @@ class EnsembleHandle:
     backoff: Backoff = field(default_factory=Backoff, compare=False, repr=False)
 
     def __getstate__(self) -> dict[str, Any]:
-        """What travels: only who serves may update, so that a checkpoint's files do not go to every worker."""
+        """Pickle without ``application``: only the serving process updates, and workers need no checkpoint files."""
         return {**self.__dict__, "application": None}
 
     def predict(self, graphs: PackedGraphs) -> Prediction:
-        """Predict and wait; see :meth:`gennape.predictors.predictor.Predictor.predict`, and :meth:`answer`."""
+        """Predict and wait; see :meth:`gennape.predictors.predictor.Predictor.predict` and :meth:`answer`."""
         return self.answer(graphs)[0]
 
     def answer(self, graphs: PackedGraphs) -> tuple[Prediction, str]:
         """The prediction, and the SHA-256 of the one checkpoint that made all of it.
 
-        Large sets travel in pieces that replicas share; pieces that an update would mix are asked again. Safe to
-        repeat, so a refusal or a lost replica is tried again, after pauses that grow and differ from client to client.
-        Raises :class:`ServiceError` when the service does not answer within ``timeout_s`` (:class:`OverloadedError`
-        where it refused for as long), and the predictor's own error (such as ``InvalidGraphError``) when it refuses the
-        graphs.
+        Large sets are split among replicas; parts that would mix two checkpoints during an update are predicted again.
+        After a refusal or the loss of a replica the request is retried, with growing random pauses. Raises
+        :class:`ServiceError` when the service does not answer within ``timeout_s`` (:class:`OverloadedError` if it
+        refused all that time), and the predictor's own error (such as ``InvalidGraphError``) if it refuses the graphs.
         """
         deadline = time.monotonic() + self.timeout_s
         if len(graphs) <= self.max_graphs:
@@ -137,10 +136,10 @@ class EnsembleHandle:
             time.sleep(pause)
 
     async def ask(self, graphs: PackedGraphs) -> Answer:
-        """As :meth:`answer`, in an event loop, of at most ``max_graphs`` graphs, and without patience.
+        """Like :meth:`answer`, but in an event loop, for at most ``max_graphs`` graphs, and without retries when busy.
 
-        A full queue raises :class:`OverloadedError` at once; a lost replica is tried again. Where the caller stops
-        waiting, the replica does not start on it.
+        A full queue raises :class:`OverloadedError` at once; after the loss of a replica the request is retried. If the
+        caller stops waiting, the replica does not start to work on it.
         """
         losses = 0
         while True:
@@ -172,7 +171,7 @@ class EnsembleHandle:
 
 
 def _asked_for(error: BaseException) -> float:
-    """For how long a refusal asks its client to stay away, in seconds."""
+    """The pause that a refusal asks for, in seconds."""
     return getattr(error, "retry_after_s", None) or 0.0
 
 
@@ -194,7 +193,7 @@ def _given_up(n: int, losses: int, pause: float, error: BaseException) -> Servic
 
 
 def _failure_of(error: BaseException) -> GennapeError:
-    """What Ray or a replica raised, as an error of ours: an expected one as it is, any other as one line."""
+    """Convert an error of Ray or of a replica: expected ones stay as they are, others become one line."""
     if isinstance(error, RayTaskError):
         cause = error.cause
         return cause if isinstance(cause, GennapeError) else ServiceError(f"the ensemble failed: {brief(cause)}")
@@ -202,6 +201,6 @@ def _failure_of(error: BaseException) -> GennapeError:
 
 
 def brief(error: BaseException) -> str:
-    """An error's kind and the first line of its message."""
+    """An error's class and the first line of its message."""
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0] if lines else ''}"

@@ -1,4 +1,4 @@
-"""What a replica runs, and the checkpoint that it is sent."""
+"""A replica of the ensemble, and the transfer of checkpoints to it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class Ensemble:
-    """One predictor, loaded once, asked in batches."""
+    """One predictor, loaded once, which predicts requests in batches."""
 
     def __init__(self, config: ServingConfig, files: Mapping[str, bytes], load: Load) -> None:
         import torch  # noqa: PLC0415 (only replicas need it)
@@ -39,27 +39,27 @@ class Ensemble:
 
     @serve.batch(max_batch_size=1024, batch_size_fn=lambda sets: sum(map(len, sets)))
     async def answer_many(self, sets: list[PackedGraphs]) -> list[Answer | GennapeError]:
-        """One answer per request; off the event loop, which keeps answering health checks and taking requests."""
+        """One answer per request, computed in a thread so that the event loop stays free for health checks."""
         return await asyncio.to_thread(answer_sets, self.predictor, sets)
 
     async def predict(self, graphs: PackedGraphs) -> Answer:
-        """One request's answer, computed together with those that arrived beside it."""
+        """Answer one request, in a batch with others that arrive at the same time."""
         answer: Answer | GennapeError = await self.answer_many(graphs)
         if isinstance(answer, GennapeError):
             raise answer
         return answer
 
     async def check_health(self) -> None:
-        """Make a real prediction; Serve replaces a replica whose answer is not one."""
+        """Health check: make a real prediction. Serve replaces a replica that fails."""
         answer = await asyncio.to_thread(self.predictor.predict, self.probe)
         if not np.isfinite(answer.accuracy).all() or not np.allclose(answer.memberships.sum(1), 1, atol=1e-3):
             raise ServiceError(f"the ensemble predicts {answer.accuracy} % with memberships {answer.memberships}")
 
 
 def read_files(checkpoint: Path | None) -> dict[str, bytes]:
-    """What a checkpoint's folder holds, for replicas on machines that do not have it.
+    """The files of a checkpoint's folder, for replicas on machines that do not have it.
 
-    Raises :class:`CheckpointError` where a file cannot be read, or is replaced meanwhile.
+    Raises :class:`CheckpointError` if a file cannot be read or is replaced while reading.
     """
     if checkpoint is None or not checkpoint.is_dir():
         return {}
@@ -70,7 +70,7 @@ def read_files(checkpoint: Path | None) -> dict[str, bytes]:
 
 
 def load_files(files: Mapping[str, bytes], load: Load) -> Predictor:
-    """The predictor of a checkpoint's files, as :func:`read_files` gives them."""
+    """Load the predictor from a checkpoint's files, as :func:`read_files` returns them."""
     with tempfile.TemporaryDirectory(prefix="gennape-checkpoint-") as folder:
         for name, content in files.items():
             (Path(folder) / name).write_bytes(content)
@@ -78,7 +78,7 @@ def load_files(files: Mapping[str, bytes], load: Load) -> Predictor:
 
 
 def load_checkpoint_at(path: Path | None) -> Predictor:
-    """The predictor of the checkpoint at ``path``, of the shipped one for None."""
+    """Load the predictor from the checkpoint at ``path``, or the shipped one for None."""
     from gennape.predictors.model.checkpoint import load_checkpoint  # noqa: PLC0415 (it imports torch)
 
     return load_checkpoint(path)

@@ -1,4 +1,4 @@
-"""How many requests may be under way at a time, and when those that are refused should come again."""
+"""Admission control: the number of concurrent requests, and when refused ones should retry."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from gennape.platform.serving.answers import OverloadedError
 
 
 class Gate:
-    """Lets at most ``most`` requests in at a time, and tells those it refuses when to come again."""
+    """Admits at most ``most`` requests at a time, and computes when refused ones should retry."""
 
     MAX_WAIT_S = 30
-    _MEMORY = 0.9  # of what the pace was, at each departure
+    _MEMORY = 0.9  # weight of the former mean, at each departure
 
     def __init__(self, most: int) -> None:
         self.most = most
@@ -21,7 +21,7 @@ class Gate:
         self._left: float | None = None
 
     def enter(self) -> None:
-        """Take a place, to be given back by :meth:`leave`; raises :class:`OverloadedError` when none is free."""
+        """Take a slot, which :meth:`leave` releases; raises :class:`OverloadedError` when none is free."""
         if self.inside >= self.most:
             raise OverloadedError(
                 f"{self.inside} requests are in progress, as many as are taken at a time; send this one again later",
@@ -30,14 +30,14 @@ class Gate:
         self.inside += 1
 
     def leave(self) -> None:
-        """Give a place back."""
+        """Release a slot."""
         now = time.monotonic()
         if self._left is not None:
             self._pace_s = self._MEMORY * self._pace_s + (1 - self._MEMORY) * (now - self._left)
         self.inside -= 1
-        self._left = now if self.inside else None  # a pause without requests says nothing of the pace
+        self._left = now if self.inside else None  # idle time says nothing about the throughput
 
     @property
     def retry_after_s(self) -> int:
-        """About how long those inside take, in whole seconds, at least 1 and at most ``MAX_WAIT_S``."""
+        """The estimated time until all admitted requests are done, in whole seconds from 1 to ``MAX_WAIT_S``."""
         return min(max(1, math.ceil(self._pace_s * self.inside)), self.MAX_WAIT_S)

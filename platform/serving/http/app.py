@@ -1,6 +1,6 @@
-"""The HTTP side of the served ensemble: networks in, predictions as JSON out.
+"""The HTTP API of the served ensemble: networks in, predictions as JSON out.
 
-Knows nothing of Ray: it wraps any coroutine that predicts packed graphs, so it is tested without a cluster.
+It does not depend on Ray: it wraps any coroutine that predicts packed graphs, so it can be tested without a cluster.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 PATHS = (PREDICT, GRAPHS, ONNX, SPACES, HEALTH, METRICS, "/openapi.json")
 KNOWN = f"known are POST {PREDICT}, POST {GRAPHS}, POST {ONNX}, GET {SPACES}, GET {HEALTH}, GET {METRICS}"
-BUILDERS = 2  # threads that build graphs; more would only take turns
+BUILDERS = 2  # threads that build graphs; more would not run in parallel
 SHAPE = r"^[0-9]{1,6}(,[0-9]{1,6}){0,7}$"
 
 
@@ -60,14 +60,13 @@ def create_api(service: HttpService) -> FastAPI:
     """The application with ``POST /predict``, ``/predict/graphs`` and ``/predict/onnx``, ``GET /health``, ``/spaces``,
     ``/metrics`` and ``/openapi.json``.
 
-    Every answer but the figures says which checkpoint made it. Every answer that is not what was asked for is
-    ``{"error": message, "checkpoint": sha256}``: 400 for a body that is not JSON, 401 without the token, 403 for
-    a foreign Host where there is none, 408 and 413
-    for a body that is too slow or too large, 422 for what is no network that can be predicted, 503 with ``Retry-After``
-    where too much is asked or the predictor is away, 504 where the answer took too long.
+    Every answer except the metrics names its checkpoint. Every error is ``{"error": message, "checkpoint": sha256}``:
+    400 for a body that is not JSON, 401 without the token, 403 for a foreign Host if there is no token, 408 and 413 for
+    a body that is too slow or too large, 422 for a network that cannot be predicted, 503 with ``Retry-After`` if the
+    service is at capacity or the predictor is unavailable, 504 if the answer took too long.
     """
     api = FastAPI(title="gennape", version="1", docs_url=None, redoc_url=None, separate_input_output_schemas=False)
-    api.router.redirect_slashes = False  # where a redirection leads would be up to the client's Host
+    api.router.redirect_slashes = False  # the client's Host would decide where a redirection leads
     api.add_middleware(Guard, service=service, paths=PATHS)
     for kind, handler in (
         (RequestValidationError, _answer_invalid_body),
@@ -146,7 +145,7 @@ def _add_information(api: FastAPI, service: HttpService) -> None:
 
 
 def example(space: SearchSpace) -> Architecture:
-    """An architecture of ``space``, the same at every call: what a first request may send."""
+    """An example architecture of ``space``, always the same."""
     return space.encode(space.sample(np.random.default_rng(0), 1)[0])
 
 
@@ -154,7 +153,7 @@ def example(space: SearchSpace) -> Architecture:
 
 
 async def _run(pool: ThreadPoolExecutor, work: Callable[..., T], *arguments: Any) -> T:
-    """Run in a thread; what has not begun when the request is given up never does."""
+    """Run in a thread. If the request is cancelled before the thread starts, it never does."""
     return await asyncio.get_running_loop().run_in_executor(pool, work, *arguments)
 
 
@@ -238,14 +237,14 @@ def _described(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 
 def _declare_token(api: FastAPI) -> None:
-    """Say in the schema that a token is needed everywhere but for health."""
+    """Declare in the schema that every path except health needs the token."""
     schema = api.openapi()
     schema["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
     schema["security"] = [{"token": []}]
     schema["paths"][HEALTH]["get"]["security"] = []
 
 
-#: In place of what pydantic says of these.
+#: Replacements of messages of pydantic.
 _REASONS = {
     "missing": "must be there, and is not",
     "extra_forbidden": "is not known here; leave it out",
@@ -282,7 +281,7 @@ def _answer_http_error(request: Request, error: Exception) -> Response:
 
 
 def _unreadable(cause: BaseException | None, encoding: str | None) -> str:
-    """Why a body could not be read as JSON, where FastAPI does not say it."""
+    """Why a body could not be parsed as JSON, if FastAPI does not say so."""
     if encoding not in (None, "identity"):
         return f"the body is sent with content-encoding {encoding!r}; send it as it is"
     if isinstance(cause, UnicodeDecodeError):
@@ -302,7 +301,7 @@ def _answer_refused(request: Request, error: Exception) -> Response:
 
 
 def _answer_nobody(request: Request, error: Exception) -> Response:  # noqa: ARG001
-    """The client left in the midst of its body: no bug, and nobody to tell."""
+    """The client disconnected while sending its body: this is no bug, and nobody receives the answer."""
     return Response(status_code=GONE)
 
 

@@ -1,4 +1,4 @@
-"""Who may ask: anyone on this machine's loopback, holders of the token elsewhere."""
+"""Authentication: on loopback anyone may send requests, elsewhere only holders of the token."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
 TOKEN = "GENNAPE_TOKEN"  # noqa: S105 (the name of the variable, not its value)
 SHORTEST = 16
-#: Bytes of a file that may hold a token.
+#: Maximum size of a token file, bytes.
 _LARGEST = 1 << 16
 
 
 def read_token(file: Path | None = None) -> str | None:
     """The bearer token in ``file``, else in the environment's ``GENNAPE_TOKEN``, else None.
 
-    Never from the command line, which everyone on the machine can read.
+    It is never taken from the command line, which every user of the machine can read.
     Raises :class:`ServiceError` for a file that cannot be read, and for a token that is short or not printable ASCII.
     """
     if file is None:
@@ -46,7 +46,7 @@ def read_token(file: Path | None = None) -> str | None:
 
 
 def require_token(host: str, token: str | None) -> None:
-    """Raise :class:`ServiceError` where others could reach ``host`` and there is no token to keep strangers out."""
+    """Raise :class:`ServiceError` if ``host`` is reachable from other machines and there is no token."""
     if token is None and not is_loopback(host):
         raise ServiceError(
             f"{host} can be reached from other machines, so a bearer token is required, and none is set; put one of at "
@@ -56,7 +56,7 @@ def require_token(host: str, token: str | None) -> None:
 
 
 def is_authorised(header: str | None, token: str | None) -> bool:
-    """Whether an ``Authorization`` header carries ``token``; the time that this takes tells nothing of the token."""
+    """Whether an ``Authorization`` header carries ``token``, compared in constant time."""
     if token is None:
         return True
     scheme, _, given = (header or "").partition(" ")

@@ -1,4 +1,4 @@
-"""Connections of the HTTP server: not too many of them, and none for long on which nothing comes."""
+"""Connections of the HTTP server: their number is limited, and idle ones are closed."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ if TYPE_CHECKING:
 
     from gennape.platform.serving.config import RequestLimits
 
-PER_REQUEST = 4  # connections for each request that may be in progress: most clients keep theirs
+PER_REQUEST = 4  # connections per admitted request, since most clients keep theirs open
 
 
 class Connection(H11Protocol):
-    """A connection that ends where the head of a request does not arrive within ``head_timeout_s``.
+    """A connection that is closed if the head of a request does not arrive within ``head_timeout_s``.
 
-    Beyond ``most`` connections the one that has waited longest for a request makes room; one that is at a request never
-    does, so that where all are, it is the newest that ends.
+    Beyond ``most`` connections the one that has been idle longest is closed. Connections with a request in progress are
+    never closed; if all have one, the newest connection is closed.
     """
 
     most: ClassVar[int]
     head_timeout_s: ClassVar[float]
-    waiting: ClassVar[dict[Connection, None]]  # for a request, the longest first
+    waiting: ClassVar[dict[Connection, None]]  # idle ones, the longest first
 
     _timer: asyncio.TimerHandle | None = None
 
@@ -41,7 +41,7 @@ class Connection(H11Protocol):
         self._follow(timed=True)
 
     def on_response_complete(self) -> None:
-        """A request is answered; how long the next may take to begin is bounded by the server's keep-alive."""
+        """A request is answered. The server's keep-alive limits the time until the next one."""
         super().on_response_complete()
         self._follow(timed=False)
 
@@ -70,7 +70,7 @@ class Connection(H11Protocol):
 
 
 def bounded(limits: RequestLimits) -> type[Connection]:
-    """Connections of one server; half of the files that the process may open are left to its other work."""
+    """A connection class with these limits. Half of the process's file descriptors are left for other uses."""
     files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
 
     class Bounded(Connection):

@@ -1,4 +1,4 @@
-"""What the HTTP side counts, in Prometheus' text format."""
+"""Metrics of the HTTP API, in Prometheus' text format."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ OTHER_PATH = "other"
 
 
 class Metrics:
-    """Figures of one process that answers HTTP, whatever the number of replicas that predict for it."""
+    """Metrics of one HTTP process, whatever the number of replicas behind it."""
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
@@ -43,21 +43,21 @@ class Metrics:
         )
 
     def answered(self, path: str, status: int, seconds: float) -> None:
-        """Count one request; ``path`` has to be one of few, for each is a time series."""
+        """Count one request. ``path`` must be one of few, since each is a time series."""
         self._requests.labels(path, str(status)).inc()
         self._seconds.labels(path).observe(seconds)
 
     def refused(self) -> None:
-        """Count one request that was not let in."""
+        """Count one request that was not admitted."""
         self._refused.inc()
 
     def predicted(self, path: str, graphs: int, together: int) -> None:
-        """Count the networks of one request, and how many were computed at once with them."""
+        """Count the networks of one request, and the batch that they were computed in."""
         self._graphs.labels(path).inc(graphs)
         self._batches.observe(together)
 
     def exposition(self, inside: int, most: int, sha256: str) -> bytes:
-        """All figures, with those that are read rather than counted."""
+        """All metrics as text, including gauges that are read now."""
         self._inside.set(inside)
         self._most.set(most)
         self._checkpoint.clear()

@@ -1,4 +1,4 @@
-"""What every HTTP request passes before any of it is understood: token, size, place in the queue and time."""
+"""Checks of every HTTP request before it is parsed: token, size, admission and time."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ HEALTH, PREDICT, GRAPHS, ONNX, SPACES, METRICS = (
     "/spaces",
     "/metrics",
 )
-GONE = 499  # what proxies write down where the client did not wait for its answer
+GONE = 499  # the status that proxies log for a client that did not wait for its answer
 
 
 class Guard:
-    """An application in front of ``app``: refuses what may not pass, and counts everything."""
+    """ASGI middleware in front of ``app``, which refuses invalid requests and counts all."""
 
     def __init__(self, app: ASGIApp, service: HttpService, paths: Collection[str]) -> None:
         self._app = app
@@ -60,7 +60,7 @@ class Guard:
         try:
             await self._pass(scope, receive, noting)
         except Exception:
-            # Whoever answers 500 stands outside, and is not seen here.
+            # The handler that answers 500 is outside of this middleware.
             status = HTTPStatus.INTERNAL_SERVER_ERROR if status == GONE else status
             raise
         finally:
@@ -72,7 +72,7 @@ class Guard:
         if scope["method"] == "HEAD":
             scope, send = {**scope, "method": "GET"}, _without_body(send)
         if self._service.token is None and not _is_local(headers.getlist("host")):
-            # A page of another site that has its own name point to this machine asks by that name.
+            # DNS rebinding: a page of another site, whose name resolves to this machine, sends that name as Host.
             asked = shown(headers.get("host", ""))
             answer = self._service.error(
                 403,
@@ -113,7 +113,7 @@ class Guard:
             await refused(scope, receive, send)
 
     async def _in_time(self, scope: Scope, body: Body, send: Send) -> Response | None:
-        """Run the application until it has answered, its time is over or nobody waits for it any more."""
+        """Run the application until it has answered, times out, or the client disconnects."""
         answering = False
 
         async def noting(message: Message) -> None:
@@ -141,7 +141,7 @@ class Guard:
 
 
 def _is_local(hosts: list[str]) -> bool:
-    """Whether the one Host that a request names is this machine by a name of its own."""
+    """Whether a request has exactly one Host header, and it names this machine."""
     try:
         return len(hosts) == 1 and is_loopback(urlsplit(f"//{hosts[0]}").hostname or "")
     except ValueError:
@@ -149,7 +149,7 @@ def _is_local(hosts: list[str]) -> bool:
 
 
 def _without_body(send: Send) -> Send:
-    """The answer to GET, as HEAD gets it."""
+    """Send the answer to GET without its body, for HEAD."""
 
     async def sending(message: Message) -> None:
         await send({**message, "body": b""} if message["type"] == "http.response.body" else message)
@@ -158,7 +158,7 @@ def _without_body(send: Send) -> Send:
 
 
 class Body:
-    """A request's body as it arrives, of at most ``most`` bytes and within ``seconds``."""
+    """Receives a request's body, limited to ``most`` bytes and ``seconds``."""
 
     def __init__(self, receive: Receive, most: int, seconds: float) -> None:
         self._receive = receive
@@ -189,12 +189,12 @@ class Body:
         return message
 
     async def until_gone(self) -> None:
-        """Wait until the client has left, which shows once its body is read."""
+        """Wait until the client disconnects, which can be detected once its body is read."""
         await self._complete.wait()
         while (await self._receive())["type"] != "http.disconnect":
             pass
 
 
 def too_large(most: int) -> str:
-    """Why a body is refused."""
+    """The message for a refused body."""
     return f"the body must be at most {most} bytes; send fewer or smaller networks in one request"

@@ -1,4 +1,4 @@
-"""What HTTP requests and answers look like."""
+"""Schemas of HTTP requests and answers."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ class PredictRequest(BaseModel):
 
     @property
     def listed(self) -> list[Architecture]:
-        """The architectures asked for, one or many."""
+        """The requested architectures, one or many."""
         return [self.architecture] if self.architectures is None else self.architectures
 
 
-#: Groups of shared weights: left out where every node has its own, as older clients do.
+#: Groups of shared weights. Optional if every node has its own, as older clients send it.
 _TIED = NODE_COLUMNS[Column.TIED]
 
 
@@ -140,7 +140,7 @@ def as_columns(graph: ComputationGraph) -> dict[str, list[int] | list[float]]:
 
 
 def graphs_of(bodies: Sequence[BaseModel], limits: RequestLimits) -> PackedGraphs:
-    """The graphs of a request, checked; raises :class:`InvalidGraphError` for one that is no executable network."""
+    """The validated graphs of a request; raises :class:`InvalidGraphError` for one that is no executable network."""
     graphs = pack([_graph(position, body, limits) for position, body in enumerate(bodies)])
     validate(graphs)
     refuse_false_convolutions(graphs)
@@ -170,7 +170,7 @@ def _graph(position: int, body: BaseModel, limits: RequestLimits) -> Computation
 
 
 def limit_sizes(graphs: PackedGraphs, limits: RequestLimits) -> None:
-    """Raise :class:`InvalidGraphError` for a graph of more nodes, or more edges for these, than are taken."""
+    """Raise :class:`InvalidGraphError` for a graph with too many nodes, or too many edges for its nodes."""
     sizes = zip(np.diff(graphs.node_offsets).tolist(), np.diff(graphs.edge_offsets).tolist(), strict=True)
     for position, (nodes, edges) in enumerate(sizes):
         _limit_size(position, nodes, edges, limits)

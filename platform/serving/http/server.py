@@ -1,4 +1,4 @@
-"""The HTTP server in front of the ensemble: a thread of the process that serves, with an event loop of its own."""
+"""The HTTP server of the ensemble: a thread with its own event loop in the serving process."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ if TYPE_CHECKING:
 PROBE_EVERY_S, PROBE_TIMEOUT_S = 5.0, 20.0
 KEEP_ALIVE_S = 30
 BACKLOG = 512
-DRAIN_S = 10  # for requests in progress when the service ends
+DRAIN_S = 10  # for requests in progress when the service stops
 
 
 @contextmanager
 def bound_socket(host: str, port: int) -> Iterator[socket.socket]:
-    """A socket on ``host`` and ``port``, 0 for a free one; raises :class:`ServiceError` where that cannot be."""
+    """Bind a socket to ``host`` and ``port`` (0: a free one); raises :class:`ServiceError` if that fails."""
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as bound:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             bound.bind((host, port))
-            bound.listen(BACKLOG)  # at once: until then others could bind it too
+            bound.listen(BACKLOG)  # at once, since other processes could bind the port until then
         except OSError as error:
             raise ServiceError(
                 f"cannot listen on {host} port {port}: {error.strerror}; pass another port, or 0 for a free one"
@@ -44,14 +44,14 @@ def bound_socket(host: str, port: int) -> Iterator[socket.socket]:
 
 
 def url_of(bound: socket.socket) -> str:
-    """Where a bound socket is reached."""
+    """The URL of a bound socket."""
     host, port = bound.getsockname()[:2]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 @contextmanager
 def listening(api: FastAPI, bound: socket.socket) -> Iterator[None]:
-    """Answer with ``api`` on ``bound`` for the length of the block; requests in progress at its end are answered."""
+    """Serve ``api`` on ``bound`` for the length of the block. Requests in progress at its end are answered."""
     config = uvicorn.Config(
         api,
         http=bounded(api.state.service.limits),
@@ -93,7 +93,7 @@ async def _watching(service: HttpService) -> AsyncIterator[None]:
 
 
 async def _watch(service: HttpService) -> None:
-    """Keep what ``/health`` says true when nobody asks for predictions."""
+    """Keep ``/health`` up to date when there are no requests for predictions."""
     probe, told = probe_graphs(), False
     while True:
         try:
@@ -101,10 +101,10 @@ async def _watch(service: HttpService) -> None:
                 service.sha256 = (await service.ask(probe)).sha256
             service.healthy = True
         except OverloadedError:
-            pass  # busy is healthy
+            pass  # a busy service is healthy
         except (GennapeError, TimeoutError):
             service.healthy = False
-        except Exception as error:  # a watch that ends would leave what was said last
+        except Exception as error:  # if the watch ended, the last state would stay
             service.healthy = False
             if not told:
                 logging.getLogger(__name__).error("the probe of the predictor failed", exc_info=error)

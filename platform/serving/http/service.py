@@ -1,4 +1,4 @@
-"""What the parts of the HTTP side share: who predicts, what is allowed, what was counted, and how errors look."""
+"""State that the parts of the HTTP API share: predictor, limits, metrics and the format of errors."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ INVALID = (InvalidArchitectureError, InvalidGraphError, InvalidDataError, Config
 class HttpService:
     """One service over HTTP.
 
-    ``ask`` predicts packed graphs. ``sha256`` is that of the checkpoint that answered last. ``token`` None lets
-    everyone in. ``healthy`` tells whether the predictor answered when it was last asked. ``scales``, by the SHA-256 of
-    a checkpoint, tell what it was fine-tuned on.
+    ``ask`` predicts packed graphs. ``sha256``: the checkpoint that answered last. ``token``: None admits everyone.
+    ``healthy``: whether the predictor answered the last time. ``scales``: the accuracy scale per SHA-256 of a
+    checkpoint, which names the family that it was fine-tuned on.
     """
 
     ask: Callable[[PackedGraphs], Awaitable[Answer]]
@@ -46,19 +46,19 @@ class HttpService:
         self.gate = Gate(self.limits.max_requests)
 
     def warning(self, sha256: str, family: str | None) -> str | None:
-        """What to know of answers of a checkpoint that was fine-tuned on another family than the networks are of."""
+        """A warning if the checkpoint was fine-tuned on another family than that of the networks; else None."""
         scale = self.scales.get(sha256)
         return None if scale is None else scale.warning([family])
 
     def error(self, status: int, message: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
-        """The one shape of every answer that is not what was asked for."""
+        """The format of every error."""
         shown = message if len(message) <= MAX_MESSAGE else message[:MAX_MESSAGE] + " ..."
-        # A request's JSON may have held a lone surrogate, which UTF-8 cannot carry back.
+        # A request's JSON may contain a lone surrogate, which UTF-8 cannot encode.
         content = {"error": shown.encode("utf-8", "backslashreplace").decode(), "checkpoint": self.sha256}
         return JSONResponse(content, status, headers)
 
     def refusal(self, error: GennapeError) -> JSONResponse:
-        """The answer that an error of ours is given."""
+        """The HTTP answer for an error of gennape."""
         if isinstance(error, INVALID):
             return self.error(422, str(error))
         if isinstance(error, OutOfTimeError):
