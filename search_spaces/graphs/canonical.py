@@ -9,19 +9,19 @@ from gennape.search_spaces.graphs.graph import Column, PackedGraphs, offsets_of,
 from gennape.search_spaces.graphs.ops import ORDERED
 from gennape.search_spaces.graphs.weight_sharing import groups_of
 
-# Two independent 64-bit lanes make 128 bits: of 10^9 graphs that refinement tells apart, two have one hash with a
-# chance of about 10^-21.
+# Two independent 64-bit lanes make 128 bits: among 10^9 graphs that refinement distinguishes, the probability of a
+# collision is about 10^-21.
 _LANES = np.array([0x9E3779B97F4A7C15, 0xD1B54A32D192ED03], np.uint64)
 
 
 def canonical_hashes(graphs: PackedGraphs) -> list[str]:
     """One hash of 32 hexadecimal digits per graph, invariant to node order and to the order of commuting inputs.
 
-    Every node is hashed over all that feeds it, then over all that it feeds; the multiset of these is the graph's
-    hash: colour refinement (Weisfeiler and Leman, 1968). What that cannot tell apart has one hash, such as two rings of
-    equal layers and one of twice the length; no two networks of the families here are alike so. Where nodes share
-    weights, the multiset of each group's nodes is added, however groups are numbered. Nodes of the same
-    depth are hashed together over all graphs, so hash many graphs in one call.
+    Colour refinement (Weisfeiler and Leman, 1968): every node is hashed with all its ancestors, then with all its
+    descendants; the hash of the graph is that of the multiset of node hashes. Graphs that refinement cannot
+    distinguish have the same hash, such as two rings of equal layers and one ring of twice the length; this does not
+    occur in the families here. If nodes share weights, the multiset of each group's nodes is added, independent of
+    group numbers. Nodes of the same depth are hashed together over all graphs, so hash many graphs in one call.
     """
     if len(graphs) == 0:
         return []
@@ -53,7 +53,7 @@ def _runs(
 
 
 def _ports(graphs: PackedGraphs) -> UInt64[np.ndarray, " e"]:
-    """Position of each edge among its target's inputs where that matters, else 0."""
+    """Position of each edge among its target's inputs if their order matters, else 0."""
     target = graphs.edges[:, 1]
     order = np.argsort(target, kind="stable")
     starts = offsets_of(np.bincount(target, minlength=len(graphs.nodes)))
@@ -84,7 +84,7 @@ def _add_shared(
     tied: Int32[np.ndarray, " n"],
     owner: Int64[np.ndarray, " n"],
 ) -> None:
-    """Add to a graph's total the groups of nodes that share weights; a group of one shares nothing."""
+    """Add the groups of nodes that share weights to a graph's hash. Groups of one node are ignored."""
     members, group = groups_of(tied, owner)
     count = np.bincount(group)
     sums = np.zeros((len(count), 2), np.uint64)
@@ -94,7 +94,7 @@ def _add_shared(
 
 
 def _attributes(graphs: PackedGraphs) -> UInt64[np.ndarray, "n 2"]:
-    """What a node is by itself: every attribute but the number of a group of shared weights, which means nothing."""
+    """Hash of a node's own attributes, without the arbitrary number of its weight group."""
     columns = _mix(np.arange(1, Column.TIED + 1, dtype=np.uint64)[:, None] * _LANES)
     words = graphs.nodes[:, : Column.TIED].astype(np.int64).view(np.uint64)
     scalars = np.ascontiguousarray(graphs.scalars).view(np.uint64)[:, None]

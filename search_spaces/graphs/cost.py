@@ -33,7 +33,7 @@ def node_macs(graphs: PackedGraphs) -> Int64[np.ndarray, " n"]:
     """Multiply-accumulates of each node."""
     nodes = graphs.nodes.astype(np.int64)
     op = nodes[:, Column.OP]
-    turned = op == Op.CONVTRANSPOSE  # each number of its input is spread over a window
+    turned = op == Op.CONVTRANSPOSE  # each input value is spread over a window
     pixels = np.where(
         turned, nodes[:, Column.H_IN] * nodes[:, Column.W_IN], nodes[:, Column.H_OUT] * nodes[:, Column.W_OUT]
     )
@@ -43,7 +43,7 @@ def node_macs(graphs: PackedGraphs) -> Int64[np.ndarray, " n"]:
 
 
 def node_params(graphs: PackedGraphs) -> Int64[np.ndarray, " n"]:
-    """Learnt parameters that each node works with, those that it shares with others included."""
+    """Learnt parameters of each node, including shared ones."""
     nodes = graphs.nodes.astype(np.int64)
     op, c_out = nodes[:, Column.OP], nodes[:, Column.C_OUT]
     norms = np.where((op == Op.BATCHNORM) & (nodes[:, Column.KIND] == 0), 2 * c_out, 0)
@@ -52,7 +52,7 @@ def node_params(graphs: PackedGraphs) -> Int64[np.ndarray, " n"]:
 
 
 def own_params(graphs: PackedGraphs) -> Int64[np.ndarray, " n"]:
-    """Learnt parameters of each node; those that it shares with an earlier node of its graph count there."""
+    """Learnt parameters of each node; parameters that it shares with an earlier node count only there."""
     of_nodes = node_params(graphs)
     of_nodes[repeated(graphs.nodes[:, Column.TIED], graphs.graph_index)] = 0
     return of_nodes

@@ -31,9 +31,9 @@ __all__ = [
     "validate",
 ]
 
-#: Most nodes of one graph: some ten times those of the largest networks. What follows a graph in depth takes seconds.
+#: Maximum nodes of a graph: about ten times the largest networks. Algorithms that go depth by depth take seconds.
 MAX_NODES = 2**15
-_MAX_WORK = 2.0**56  # an upper bound of a node's multiply-accumulates, so that sums over a graph stay within 64 bits
+_MAX_WORK = 2.0**56  # upper bound of a node's multiply-accumulates, so that sums over a graph fit into 64 bits
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)

@@ -1,4 +1,4 @@
-"""Execute a computation graph: put its nodes in order and make the PyTorch module that they describe."""
+"""Execute a computation graph as a PyTorch module."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class GraphModule(nn.Module):
         return step.row[Column.C_IN : Column.W_IN + 1]
 
     def forward(self, x: Float[Tensor, "batch c h w"]) -> Float[Tensor, "batch ..."]:
-        """The network's output. Values are let go after their last use."""
+        """Run the network. Values are freed after their last use."""
         values: dict[int, Tensor] = {}
         for step in self.plan:
             taken = [values[node] for node in step.inputs] or [x]
@@ -64,7 +64,7 @@ class GraphModule(nn.Module):
 
 
 def is_same_layer(first: PlanStep, step: PlanStep) -> bool:
-    """Whether of two steps that share weights one layer can do the work of both."""
+    """Whether one layer can run both of two steps that share weights."""
     if first is step:
         return False
     sizes = (Column.H_IN, Column.W_IN, Column.H_OUT, Column.W_OUT)
@@ -143,7 +143,7 @@ class PixelNorm(nn.LayerNorm):
 
 
 class Learnt(nn.Module):
-    """A learnt or fixed tensor that a map is multiplied by or that is added to it."""
+    """Multiplies a map by, or adds to it, a learnt or fixed tensor."""
 
     weight: Tensor
 
@@ -158,7 +158,7 @@ class Learnt(nn.Module):
 
 
 class Extension(nn.Module):
-    """A tensor that is put before or behind a map along one of its axes."""
+    """Concatenates a tensor and a map along one axis of the map."""
 
     weight: Tensor
 
@@ -174,7 +174,7 @@ class Extension(nn.Module):
 
 
 def _hold(layer: nn.Module, tensor: Tensor, learnt: bool) -> None:
-    """Make a tensor the weight of a layer: one that training leaves as it is, where nothing is learnt."""
+    """Register a tensor as the weight of a layer, as a buffer if it is not learnt."""
     if learnt:
         layer.weight = nn.Parameter(tensor)
     else:
@@ -202,7 +202,7 @@ def _conv_transpose(step: PlanStep) -> nn.Module:
 
 
 def output_padding(step: PlanStep) -> tuple[int, int]:
-    """What a transposed convolution adds to the size that its other attributes give."""
+    """The output padding of a transposed convolution."""
     kernel, stride, padding, dilation, size, out = (
         step.pair(c)
         for c in (Column.KERNEL_H, Column.STRIDE_H, Column.PAD_H, Column.DILATION_H, Column.H_IN, Column.H_OUT)
@@ -257,7 +257,7 @@ def _pad(step: PlanStep, xs: list[Tensor]) -> Tensor:
     widths, mode = pad_widths(step.row), PAD_MODES[step.row[Column.KIND]]
     if mode == "constant":
         return F.pad(xs[0], widths, value=step.scalar)
-    if any(widths[4:]):  # only of five dimensions does PyTorch repeat three
+    if any(widths[4:]):  # PyTorch replicates three dimensions only for five-dimensional tensors
         return F.pad(xs[0][:, None], widths, mode=mode)[:, 0]
     return F.pad(xs[0], widths[:4], mode=mode)
 
@@ -298,7 +298,7 @@ def _constant(step: PlanStep, xs: list[Tensor]) -> Tensor:
 
 
 def has_weights(step: PlanStep) -> bool:
-    """Whether the step is a layer of its own: a scale or a leaky ReLU by a constant is not."""
+    """Whether the step needs a layer; a scale or a leaky ReLU with a constant does not."""
     if step.op in (Op.SCALE, Op.SHIFT):
         return step.row[Column.KIND] > 0
     return step.op in LAYERS

@@ -1,12 +1,12 @@
-"""The form in which predictors read graphs: networks that compute the same function look alike.
+"""The normal form that predictors read: networks that compute the same function have the same form.
 
-Exporters fold normalisations into convolutions, put a softmax behind a network or a scaling in front of it. That
-changes the graph, and rightly its hash and parameters, but not the function, so it must not change a prediction either.
-The passes below bring both sides to one form. Graphs of the search spaces here have that form already, except that a
-convolution with both a bias and a normalisation loses its bias.
+Exporters fold normalisations into convolutions, append a softmax to a network or prepend a scaling. That changes the
+graph, and rightly its hash and parameters, but not the function, so it must not change a prediction either. The passes
+below bring all variants to one form. Graphs of the search spaces here already have it, except that a convolution with
+both a bias and a normalisation loses its bias.
 
-A folded convolution cannot be told from one that always had a bias. So a bias on a map counts as a normalisation, and a
-normalisation of a vector (of 1 x 1) counts as a bias, as squeeze-and-excitation and classifiers have them.
+A folded convolution cannot be distinguished from one that always had a bias. So a bias on a map counts as a
+normalisation, and a normalisation of a vector (1 x 1) counts as a bias, as squeeze-and-excitation and classifiers use.
 """
 
 from __future__ import annotations
@@ -41,22 +41,21 @@ _RECTIFIERS = _table(Op.RELU, Op.RELU6)
 _NOT_BELOW_ZERO = _table(Op.RELU, Op.RELU6, Op.SIGMOID, Op.HARDSIGMOID, Op.SOFTMAX)
 _ACTIVATIONS = _table(Op.RELU, Op.RELU6, Op.SWISH, Op.GELU, Op.TANH, Op.LEAKYRELU)
 _FRONTS = _table(Op.SCALE, Op.SHIFT, Op.BATCHNORM, Op.OTHER)
-#: What only changes how a classifier's result is read, as the last operation of a network.
+#: Operations that, at the end of a network, only change how a classifier's result is read.
 _HEADS = _table(Op.SOFTMAX, Op.SIGMOID, Op.IDENTITY, Op.RESHAPE, Op.PERMUTE)
 _OTHER_HEADS = tuple(other_kind(name) for name in ("log_softmax", "LogSoftmax", "logsigmoid", "log"))
-#: Arithmetic with constants that has no operation of its own, as normalisations of the image are written.
+#: Arithmetic with constants, as used to normalise the image.
 _OTHER_SCALINGS = tuple(other_kind(name) for name in ("div", "sub", "mul", "add"))
 #: Channels up to which importers see whether the bias of a file is zero.
 _SEEN_BIAS = 256
-#: No number of a map is below it, as those who pad for a maximum write it.
+#: Padding value of a maximum pool, below any value of a map.
 _LOWEST = -1e30
 
 
 def normal_form(graphs: PackedGraphs) -> PackedGraphs:
-    """The graphs as predictors read them; the very same object where all have the form already.
+    """The graphs in normal form; the same object if all have that form already.
 
-    What a graph becomes does not depend on the other graphs of the set. Costs are those of the graphs as they were
-    given: count them on these.
+    The result for a graph does not depend on the other graphs of the set. Compute costs on the original graphs.
     """
     for rewrite in PASSES:
         graphs = rewrite(graphs)
@@ -64,7 +63,7 @@ def normal_form(graphs: PackedGraphs) -> PackedGraphs:
 
 
 def without_identities(graphs: PackedGraphs) -> PackedGraphs:
-    """Leave out what changes no number: identities, times one, plus zero."""
+    """Remove operations without effect: identities, times one, plus zero."""
     op = graphs.nodes[:, Column.OP]
     gone, learnt = op == Op.IDENTITY, np.flatnonzero(_LEARNT[op])
     neutral = np.where(op[learnt] == Op.SCALE, 1.0, 0.0)
@@ -73,7 +72,7 @@ def without_identities(graphs: PackedGraphs) -> PackedGraphs:
 
 
 def without_input_scaling(graphs: PackedGraphs) -> PackedGraphs:
-    """Leave out what normalises the image before the first layer: it only says in which units pixels are given."""
+    """Remove the normalisation of the image before the first layer, which only depends on the units of pixels."""
     op = graphs.nodes[:, Column.OP]
     source, target = graphs.edges.T
     if not (_FRONTS[op[target]] & (op[source] == Op.INPUT)).any():
@@ -91,7 +90,7 @@ def without_input_scaling(graphs: PackedGraphs) -> PackedGraphs:
 
 
 def without_head_activation(graphs: PackedGraphs) -> PackedGraphs:
-    """Leave out a softmax or a rearrangement at the end: neither the classes nor their order change."""
+    """Remove a softmax or a reshaping at the end, which does not change the order of the classes."""
     op = graphs.nodes[:, Column.OP]
     named = op == Op.OTHER
     named[named] = np.isin(graphs.nodes[named, Column.KIND], _OTHER_HEADS)
@@ -116,7 +115,7 @@ def without_head_activation(graphs: PackedGraphs) -> PackedGraphs:
 
 
 def with_one_rectifier(graphs: PackedGraphs) -> PackedGraphs:
-    """A bound of 6 beside a ReLU is a ReLU6, and what is rectified is not rectified again."""
+    """Merge a bound of 6 next to a ReLU into a ReLU6, and remove repeated rectifiers."""
     graphs = _with_upper_bounds(graphs)
     op = graphs.nodes[:, Column.OP]
     source, target = graphs.edges.T
@@ -131,7 +130,7 @@ def with_one_rectifier(graphs: PackedGraphs) -> PackedGraphs:
 
 
 def _with_upper_bounds(graphs: PackedGraphs) -> PackedGraphs:
-    """min(x, 6), which is 6 - relu(6 - x), right before or behind a ReLU: a ReLU6 in the place of that ReLU."""
+    """Replace min(x, 6) = 6 - relu(6 - x) right before or after a ReLU, together with that ReLU, by a ReLU6."""
     op, plain = graphs.nodes[:, Column.OP], graphs.nodes[:, Column.KIND] == 0
     negated = (op == Op.SCALE) & plain & (graphs.scalars == -1)
     if not negated.any():
@@ -157,10 +156,10 @@ def _with_upper_bounds(graphs: PackedGraphs) -> PackedGraphs:
 
 
 def with_padding_in_layers(graphs: PackedGraphs) -> PackedGraphs:
-    """Numbers around a map become the padding of the layer or pool that takes it: optimisers move them there.
+    """Move explicit padding of a map into the layer or pool that follows, as optimisers do.
 
-    These are zeros for a convolution and for a mean that counts them, and for a maximum what no number of the map is
-    below. Both ends are padded alike, so what one end has more stays an operation of its own.
+    The padding must be zeros for a convolution or a mean that counts padding, and :data:`_LOWEST` or below any value
+    for a maximum. Layers pad both ends equally, so the excess of one end stays an operation of its own.
     """
     op = graphs.nodes[:, Column.OP]
     pads = (op == Op.PAD) & (graphs.nodes[:, Column.KIND] == 0)
@@ -185,11 +184,11 @@ def with_padding_in_layers(graphs: PackedGraphs) -> PackedGraphs:
     if np.array_equal(nodes, graphs.nodes):
         return graphs
     moved = replace(graphs, nodes=nodes)
-    return with_padding_in_layers(without_nodes(moved, gone))  # what was in front of the padding may be padding too
+    return with_padding_in_layers(without_nodes(moved, gone))  # the operation before the padding may be padding, too
 
 
 def _taken_as_padding(graphs: PackedGraphs, links: Links) -> Bool[np.ndarray, " n"]:
-    """Whether what takes a node alone would pad with the node's number."""
+    """Whether the only consumer of a node pads with the node's value."""
     taker, kind = graphs.nodes[links.after], links.op[links.after]
     unpadded = (taker[:, Column.PAD_H] == 0) & (taker[:, Column.PAD_W] == 0)
     mean = (kind == Op.AVGPOOL) & (unpadded | (taker[:, Column.COUNT_PAD] == 1)) & (taker[:, Column.CEIL_MODE] == 0)
@@ -199,7 +198,7 @@ def _taken_as_padding(graphs: PackedGraphs, links: Links) -> Bool[np.ndarray, " 
 
 
 def with_one_normalisation(graphs: PackedGraphs) -> PackedGraphs:
-    """After each layer one normalisation on maps, or a bias on vectors, for whatever scales and shifts its channels."""
+    """Replace all that scales and shifts a layer's channels by one normalisation (maps) or a bias (vectors)."""
     nodes = graphs.nodes
     op, bias = nodes[:, Column.OP], nodes[:, Column.BIAS] > 0
     weighted = _WEIGHTED[op]
@@ -236,10 +235,11 @@ def with_one_normalisation(graphs: PackedGraphs) -> PackedGraphs:
 
 
 def with_own_rectifiers(graphs: PackedGraphs) -> PackedGraphs:
-    """A rectifier for each operation that begins with one: exporters compute equal ones of one value once.
+    """Give each operation that begins with a rectifier its own one, since exporters merge equal rectifiers of a value.
 
-    Such operations are depthwise convolutions, and convolutions of what was joined or that no rectifier follows; both
-    halves of a reduction by two shifted convolutions have one rectifier and, where there are several, a slice each.
+    Such operations are depthwise convolutions, and convolutions after a concatenation or without a following rectifier.
+    Both halves of a reduction by two shifted convolutions share one rectifier and, if there are several, have a slice
+    each.
     """
     op = graphs.nodes[:, Column.OP]
     source, target = graphs.edges.T
@@ -250,7 +250,7 @@ def with_own_rectifiers(graphs: PackedGraphs) -> PackedGraphs:
 
 
 def _rectified_together(graphs: PackedGraphs) -> tuple[Int64[np.ndarray, " k"], Int64[np.ndarray, " k"]]:
-    """Edges from rectifiers to what begins with one, and for each the number of the operation that does."""
+    """Edges from rectifiers to operations that begin with one, and for each the number of that operation."""
     op = graphs.nodes[:, Column.OP]
     source, target = graphs.edges.T
     several = (op == Op.RELU) & (np.bincount(source, minlength=len(op)) > 1)
@@ -264,21 +264,21 @@ def _rectified_together(graphs: PackedGraphs) -> tuple[Int64[np.ndarray, " k"], 
     joint = after[half]
     reduction = (op[half] == Op.CONV) & alone[half] & (op[joint] == Op.CONCAT)
     reduction &= np.bincount(joint[reduction], minlength=len(op))[joint] > 1
-    # A layer's activation comes after its normalisation.
+    # A layer's activation follows its normalisation.
     last = np.where(alone[to] & (op[after[to]] == Op.BATCHNORM), after[to], to)
     then = after[last]
     deep = np.zeros(len(op), bool)
     deep[source[op[target] == Op.DEPTHWISE]] = True
     rectified = alone[to] & alone[last] & _ACTIVATIONS[op[then]] & ~(deep[then] & (op[then] == Op.RELU))
     begins = (op[to] == Op.DEPTHWISE) | ((op[to] == Op.CONV) & ((op[before[from_]] == Op.CONCAT) | ~rectified))
-    # A rectifier that something else takes too ends what is before it.
+    # A rectifier with another consumer belongs to the operation before it.
     ends = np.zeros(len(op), bool)
     ends[from_[~(reduction | begins)]] = True
     begins = ~ends[from_]
     return rows[begins], np.where(reduction, joint, to)[begins]
 
 
-#: In order; each returns the set that it was given where it has nothing to do.
+#: In this order; each returns its argument itself if there is nothing to change.
 PASSES: tuple[Callable[[PackedGraphs], PackedGraphs], ...] = (
     without_identities,
     without_input_scaling,
@@ -293,7 +293,7 @@ PASSES: tuple[Callable[[PackedGraphs], PackedGraphs], ...] = (
 def _is_plain(
     graphs: PackedGraphs, op: Int32[np.ndarray, " n"], on_map: Bool[np.ndarray, " n"], is_map: Bool[np.ndarray, " n"]
 ) -> bool:
-    """Whether, at a glance, each graph has normalised layers, none of them twice, and none where a bias would do."""
+    """A quick test: each graph has normalised layers, none is normalised twice, and none where a bias suffices."""
     norm = op == Op.BATCHNORM
     if (norm & ~is_map).any() or _LEARNT[op].any():
         return False
@@ -305,7 +305,7 @@ def _is_plain(
 
 
 def _normalised_at_once(graphs: PackedGraphs, op: Int32[np.ndarray, " n"], layers: Bool[np.ndarray, " n"]) -> bool:
-    """Whether one normalisation and nothing else takes what each of these layers makes."""
+    """Whether the only consumer of each of these layers is one normalisation."""
     source, target = graphs.edges.T
     from_layers = layers[source]
     alone = np.bincount(source[from_layers], minlength=len(op))[layers] == 1
@@ -319,7 +319,7 @@ def _without_biases(graphs: PackedGraphs, layers: Bool[np.ndarray, " n"]) -> Pac
 
 
 def _absorbing(graphs: PackedGraphs, links: Links, weighted: Bool[np.ndarray, " n"]) -> Int64[np.ndarray, " n"]:
-    """For each node that scales or shifts channels of one layer alone that layer, else -1."""
+    """For each node that scales or shifts the channels of exactly one layer, that layer; else -1."""
     op = links.op
     by_channel = _LEARNT[op] & (graphs.nodes[:, Column.KIND] == 1)
     affine = ((op == Op.BATCHNORM) | by_channel) & (links.fan_out[links.before] == 1)
@@ -332,17 +332,17 @@ def _absorbing(graphs: PackedGraphs, links: Links, weighted: Bool[np.ndarray, " 
 
 
 def _tells(nodes: Int32[np.ndarray, "n a"]) -> Bool[np.ndarray, " n"]:
-    """Layers whose bias, where they have one, is known not to be zero."""
+    """Layers whose bias, if any, is known to be non-zero."""
     return np.asarray(nodes[:, Column.C_OUT] <= _SEEN_BIAS)
 
 
 def _lost_biases(
     graphs: PackedGraphs, links: Links, bare: Bool[np.ndarray, " n"], told: Bool[np.ndarray, " n"]
 ) -> Bool[np.ndarray, " n"]:
-    """Layers that lost a normalisation of zeros: exporters leave out a folded bias that is zero, as before training.
+    """Layers whose folded normalisation left no bias: exporters omit a bias of zeros, as before training.
 
-    Only in graphs in which no layer has either a normalisation or a bias, as otherwise these tell. The first half of a
-    separable convolution has none, nor has a layer that is joined before it is normalised.
+    Only in graphs without any normalisation or bias; otherwise those show what was folded. The first half of a
+    separable convolution has no normalisation, nor has a layer whose output is concatenated before normalisation.
     """
     if not bare.any():
         return bare
@@ -359,7 +359,7 @@ def _lost_biases(
 
 
 def _with_norms(graphs: PackedGraphs, at: Int64[np.ndarray, " k"]) -> PackedGraphs:
-    """The graphs with a batch normalisation of what each of these nodes makes, right behind it."""
+    """Insert a batch normalisation right after each of these nodes."""
     if not len(at):
         return graphs
     n = len(graphs.nodes)

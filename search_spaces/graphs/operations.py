@@ -1,4 +1,4 @@
-"""One node each: how an operation's attributes give its row of numbers and its output shape. Cached, as nodes recur."""
+"""Functions that make one node each: its attribute row and output shape. Cached, since nodes recur."""
 
 from __future__ import annotations
 
@@ -77,12 +77,12 @@ def node(
 
 
 def pair(value: Pair) -> tuple[int, int]:
-    """Height and width of a size that may be given once for both."""
+    """Height and width from a size that may be one number for both."""
     return (value, value) if isinstance(value, int) else value
 
 
 def window_count(size: int, kernel: int, stride: int, padding: int, dilation: int = 1, ceil_mode: bool = False) -> int:
-    """How many windows fit along an axis, by PyTorch's rules; below 1 where none does."""
+    """The number of windows along an axis by PyTorch's rules; below 1 if none fits."""
     span = size + 2 * padding - dilation * (kernel - 1) - 1
     out = (-(-span // stride) if ceil_mode else span // stride) + 1
     # A window that would start in the right-hand padding is dropped (PyTorch's rule).
@@ -93,7 +93,7 @@ def window_count(size: int, kernel: int, stride: int, padding: int, dilation: in
 def conv(
     shape: Shape, c_out: int, kernel: Pair, stride: Pair, padding: Pair | None, dilation: Pair, groups: int, bias: bool
 ) -> Fragment:
-    """Convolution, depthwise where every channel has a group of its own."""
+    """Convolution; depthwise if every channel is a group of its own."""
     k, s, d = pair(kernel), pair(stride), pair(dilation)
     p = (d[0] * (k[0] // 2), d[1] * (k[1] // 2)) if padding is None else pair(padding)
     c, h, w = shape
@@ -121,7 +121,7 @@ def conv_transpose(
     groups: int,
     bias: bool,
 ) -> Fragment:
-    """Transposed convolution; what ``output_padding`` adds is seen in the output size."""
+    """Transposed convolution; ``output_padding`` is implied by the output size."""
     k, s, p, o, d = pair(kernel), pair(stride), pair(padding), pair(output_padding), pair(dilation)
     c = shape[0]
     if min(*k, *s, *d, groups, c_out) < 1 or min(*p, *o) < 0 or c % groups or c_out % groups:
@@ -135,7 +135,7 @@ def conv_transpose(
 
 @lru_cache(maxsize=65536)
 def pool(op: Op, shape: Shape, kernel: Pair, stride: Pair, padding: Pair, ceil_mode: bool, count_pad: bool) -> Fragment:
-    """Maximum or average pool. Rules of rounding and padding are kept only where they change something."""
+    """Maximum or average pool. Flags of rounding and padding are set only if they change the result."""
     k, s, p = pair(kernel), pair(stride), pair(padding)
     if min(*k, *s) < 1 or min(p) < 0 or 2 * p[0] > k[0] or 2 * p[1] > k[1]:
         raise InvalidGraphError(
@@ -166,7 +166,7 @@ def cut(shape: Shape, offset: Shape, size: Shape, step: tuple[int, int]) -> Frag
     return node(Op.SLICE, shape, size, (0, 0, *step, 0, 0, 1, 1), offset=offset)
 
 
-#: Lines of a map that a mode of padding cannot repeat: the outermost one is what a reflection turns around.
+#: Lines of a map that a padding mode cannot repeat: a reflection does not repeat the outermost one.
 _NOT_REPEATED = {"reflect": 1, "circular": 0}
 
 
@@ -209,7 +209,7 @@ def learnt(op: Op, shape: Shape, axes: tuple[int, ...], value: float, params: in
     """
     if not set(axes) <= {0, 1, 2}:
         raise InvalidGraphError(f"axes are 0, 1 and 2 (channels, height, width), got {axes}")
-    # An axis of size 1 says nothing, but one must be left to tell a learnt number from a constant.
+    # Axes of size 1 are dropped, except one if needed to distinguish a learnt number from a constant.
     held = bool(axes) or params is not None
     spanned = [axis for axis in sorted(set(axes)) if shape[axis] > 1] or [
         axis for axis in range(3) if shape[axis] == 1
@@ -261,13 +261,13 @@ def blocks(op: Op, shape: Shape, block: int) -> Fragment:
     return node(op, shape, out, (block, block, *_WINDOW[2:]))
 
 
-#: Names of operations outside the vocabulary that this process met, by checksum: graphs hold the checksums alone.
+#: Names of operations outside the vocabulary that this process has seen, by checksum; graphs store only checksums.
 _MET: dict[int, str] = {}
 _MAX_MET = 10_000
 
 
 def other_kind(name: str) -> int:
-    """The checksum that stands for the name of an operation outside the vocabulary."""
+    """The checksum of the name of an operation outside the vocabulary."""
     kind = zlib.crc32(name.encode()) & 0x7FFFFFFF
     if len(_MET) < _MAX_MET:
         _MET[kind] = name
@@ -275,7 +275,7 @@ def other_kind(name: str) -> int:
 
 
 def unknown_name(row: tuple[int, ...]) -> str:
-    """What a node that nothing can execute is: the name that it was imported by, where this process has met it."""
+    """The original name of an operation that cannot be executed, if this process has seen it."""
     op = Op(row[Column.OP])
     return _MET.get(row[Column.KIND], "an unknown operation") if op is Op.OTHER else op.name.lower()
 

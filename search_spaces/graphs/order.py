@@ -1,4 +1,4 @@
-"""The order in which nodes that take from each other can be computed."""
+"""Topological order of nodes."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from heapq import heappop, heappush
 
 
 def topological_order(inputs: Sequence[Collection[int]]) -> list[int]:
-    """Nodes so that each is behind those that it takes from, of several the first one first.
+    """Nodes in an order in which each follows its inputs; ties are broken by index.
 
     Args:
-        inputs: For each node the nodes that it takes from.
+        inputs: For each node the nodes that it depends on.
 
-    Nodes of a cycle, and those that take from one, are left out.
+    Nodes of a cycle, and those that depend on one, are left out.
 
     >>> topological_order([[2], [0], []])
     [2, 0, 1]

@@ -25,7 +25,7 @@ from gennape.search_spaces.graphs.plan import refuse_false_convolutions
 
 SCHEMA_KEY = b"gennape.graph.schema"
 SCHEMA_VERSION = b"3"
-#: Columns that came in with a version: in files of earlier ones, which are read too, they are 0.
+#: Columns by the version that introduced them; they read as 0 from files of earlier versions.
 _ADDED = {b"2": (f"node.{Column.TIED.name.lower()}",), SCHEMA_VERSION: ()}
 NODE_COLUMNS = tuple(f"node.{column.name.lower()}" for column in Column)
 SCALAR_COLUMN = "node.scalar"
@@ -37,10 +37,10 @@ _TYPES = {name: pa.list_(pa.float64() if name == SCALAR_COLUMN else pa.int32()) 
 def write_graphs(
     path: Path, graphs: PackedGraphs, columns: Mapping[str, Any], notes: Mapping[str, str] | None = None
 ) -> None:
-    """Write one file of graphs and what else is known of each, replacing ``path`` when complete.
+    """Write one file of graphs and further columns; ``path`` is replaced atomically.
 
     ``columns`` are Arrow arrays, NumPy arrays or lists of one value per graph; their names must not be those of graph
-    columns. ``notes`` are texts about the file as a whole, kept in its footer.
+    columns. ``notes`` are texts about the whole file, stored in its footer.
     Raises :class:`InvalidDataError` for columns that do not fit, :class:`WorkspaceError` where ``path`` cannot be
     written.
     """
@@ -114,7 +114,7 @@ def read_graphs(path: Path, check: bool = True) -> tuple[PackedGraphs, pa.Table]
 
 
 def read_notes(path: Path) -> tuple[int, dict[str, str]]:
-    """How many graphs a file holds, and its notes; reads no graph. Raises :class:`InvalidDataError` as others do."""
+    """The number of graphs in a file, and its notes, from the footer. Raises :class:`InvalidDataError`."""
     try:
         require_regular(path)
         footer = pq.read_metadata(path)
@@ -155,7 +155,7 @@ def _read_shard(path: Path, check: bool) -> tuple[PackedGraphs, pa.Table]:
 
 
 def _with_zeros(table: pa.Table, names: tuple[str, ...]) -> pa.Table:
-    """The table with columns that it does not have yet: a zero for each operation of a node."""
+    """Add missing columns to the table, with zeros for each node."""
     ops = table.column(NODE_COLUMNS[0]) if NODE_COLUMNS[0] in table.column_names else None
     for name in names:
         if ops is not None and ops.type == _TYPES[name] and name not in table.column_names:

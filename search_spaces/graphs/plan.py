@@ -1,4 +1,4 @@
-"""The order in which a computation graph is executed, and whether its attributes give the sizes that it claims."""
+"""Execution plans of computation graphs, and checks that attributes match the stated sizes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from gennape.search_spaces.graphs.operations import Fragment, Shape
 from gennape.search_spaces.graphs.ops import WEIGHTED, Op
 from gennape.search_spaces.graphs.order import topological_order
 
-#: Operations that keep the shape of their one input and act on every number alone.
+#: Element-wise operations with one input.
 ELEMENTWISE = (
     *(Op.RELU, Op.RELU6, Op.SIGMOID, Op.TANH, Op.SWISH, Op.GELU, Op.HARDSIGMOID),
     *(Op.IDENTITY, Op.ZERO),
@@ -31,11 +31,11 @@ class PlanStep(NamedTuple):
     op: Op
     #: Name of the layer or of the value, unique in the plan: ``conv1_3x3``, ``relu4``.
     name: str
-    #: Nodes whose values this step takes, in order.
+    #: Nodes whose values are inputs of this step, in order.
     inputs: tuple[int, ...]
     #: True where the value is [batch, channels], False where it is [batch, channels, height, width].
     flat: bool
-    #: Nodes whose values no later step takes.
+    #: Nodes whose values are not used by any later step.
     release: tuple[int, ...]
     #: The node's attributes, to be read by :class:`Column`.
     row: tuple[int, ...]
@@ -47,10 +47,10 @@ class PlanStep(NamedTuple):
 
 
 def execution_plan(graph: ComputationGraph) -> list[PlanStep]:
-    """The nodes in an order in which they can run: that of the graph, where it is already such an order.
+    """The nodes in execution order: the order of the graph, if possible.
 
-    A value that comes from a fully connected layer stays [batch, channels] through activations, sums, products and
-    concatenations with its like, and becomes a 1x1 map where another operation takes it.
+    The output of a fully connected layer stays [batch, channels] through activations, sums, products and concatenations
+    with values of the same kind; it becomes a 1x1 map for any other operation.
 
     Raises :class:`InvalidGraphError` for a graph that :func:`graph.validate` refuses, an operation that cannot be
     executed, or attributes that do not give the output size that a node claims.
@@ -78,9 +78,9 @@ def execution_plan(graph: ComputationGraph) -> list[PlanStep]:
 
 
 def refuse_false_convolutions(graphs: PackedGraphs) -> None:
-    """Refuse convolutions whose attributes do not give the output that they claim, and biases other than 0 and 1.
+    """Refuse convolutions whose attributes do not match their stated output, and bias flags other than 0 and 1.
 
-    Such a graph is valid, but its cost is that of no network. Equal rows are looked at once.
+    Such a graph is valid, but its cost is not that of any network. Equal rows are checked once.
 
     Raises :class:`InvalidGraphError` naming graph and node.
     """
@@ -141,7 +141,7 @@ def _check(node: int, op: Op, row: tuple[int, ...], taken: list[tuple[int, ...]]
 
 
 class _Row:
-    """Attributes of a node by the names that :mod:`operations` knows them by."""
+    """Attributes of a node by their names in :mod:`operations`."""
 
     def __init__(self, row: tuple[int, ...]) -> None:
         self.row = row
@@ -216,10 +216,10 @@ def _pads(row: tuple[int, ...]) -> bool:
     return row[Column.KIND] < len(ops.PAD_MODES) and all(size + b <= out for size, b, out in sizes)
 
 
-#: Operations that a graph may hold but that nothing here can execute.
+#: Operations that a graph may contain but that cannot be executed.
 NOT_EXECUTABLE = (Op.UNKNOWN, Op.OTHER, Op.SPACETOBATCH, Op.BATCHTOSPACE, Op.GLOBAL)
 
-#: What makes a node of these operations from its attributes and the shapes it takes: its output must be the claimed.
+#: Functions that rebuild a node from its attributes and input shapes, to compare the stated output.
 _MADE: dict[Op, Callable[[_Row, list[Shape]], Fragment]] = {
     Op.CONV: _conv,
     Op.DEPTHWISE: _conv,

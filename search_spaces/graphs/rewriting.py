@@ -1,4 +1,4 @@
-"""What passes over graphs are made of: who feeds whom, and nodes left out, copied or put in, of a whole set at once."""
+"""Building blocks of passes over graphs: neighbours, and removing, copying and inserting nodes of a whole set."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from gennape.search_spaces.graphs.graph import PackedGraphs, offsets_of
 
 
 class Links:
-    """Who feeds whom, of all nodes of a set."""
+    """Inputs and consumers of all nodes of a set."""
 
     def __init__(self, graphs: PackedGraphs) -> None:
         self.op = graphs.nodes[:, Column.OP]
@@ -20,13 +20,13 @@ class Links:
         n = len(self.op)
         self.fan_in = np.bincount(self.target, minlength=n)
         self.fan_out = np.bincount(self.source, minlength=n)
-        #: For each node one that feeds it and one that it feeds, itself where there is none.
+        #: For each node one of its inputs and one of its consumers, or itself if there is none.
         self.before, self.after = np.arange(n), np.arange(n)
         self.before[self.target], self.after[self.source] = self.source, self.target
 
 
 def resolved(before: Int64[np.ndarray, " n"], gone: Bool[np.ndarray, " n"]) -> Int64[np.ndarray, " n"]:
-    """For each node itself, or the nearest one before it that is not gone."""
+    """For each node itself, or its nearest ancestor that is not removed."""
     stand_in = np.where(gone, before, np.arange(len(gone)))
     while not np.array_equal(stand_in, further := stand_in[stand_in]):
         stand_in = further
@@ -34,7 +34,7 @@ def resolved(before: Int64[np.ndarray, " n"], gone: Bool[np.ndarray, " n"]) -> I
 
 
 def without_nodes(graphs: PackedGraphs, gone: Bool[np.ndarray, " n"]) -> PackedGraphs:
-    """The graphs without nodes of one input, which what they fed then takes."""
+    """The graphs without some nodes of one input; their consumers get that input."""
     if not gone.any():
         return graphs
     source, target = graphs.edges.T
@@ -57,9 +57,9 @@ def without_nodes(graphs: PackedGraphs, gone: Bool[np.ndarray, " n"]) -> PackedG
 def shared_out(
     graphs: PackedGraphs, edge_rows: Int64[np.ndarray, " k"], taker: Int64[np.ndarray, " k"]
 ) -> PackedGraphs:
-    """The graphs with copies of the sources of some edges, one for each ``taker`` of a source.
+    """The graphs with copies of the sources of some edges, one per ``taker`` of a source.
 
-    Other edges keep the node and, where there are none, those of its first.
+    Other edges keep the original node; if there are none, those of its first taker do.
     """
     if not len(edge_rows):
         return graphs
@@ -93,9 +93,9 @@ def with_nodes(
     scalars: Float64[np.ndarray, " k"],
     added: Int64[np.ndarray, "f 2"],
 ) -> PackedGraphs:
-    """The graphs with new nodes, each stored right behind one that is there, and with the edges ``added``.
+    """The graphs with new nodes, each stored right after an existing one, and with the edges ``added``.
 
-    Edges name the new nodes by the numbers that follow those of all others, and end in the graph of their target.
+    Edges refer to new nodes by indices after those of all existing nodes, and belong to the graph of their target.
     """
     n, owner = len(graphs.nodes), graphs.graph_index
     order = np.argsort(np.concatenate([np.arange(n), behind]), kind="stable")

@@ -1,4 +1,4 @@
-"""Laplacian spectra of computation graphs: what contrastive pretraining measures similarity by."""
+"""Laplacian spectra of computation graphs, the similarity measure of contrastive pretraining."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ def laplacian_spectra(
 ) -> Float64[np.ndarray, "g k"]:
     """The ``k`` smallest eigenvalues, ascending, of each graph's normalised Laplacian.
 
-    I - D^(-1/2) A D^(-1/2) of the undirected simple graph; eigenvalues lie in [0, 2]. A graph of fewer than ``k``
-    nodes is filled up with 2, the largest value possible. ``progress`` is called with the number of graphs done. A
-    graph's values do not depend on the graphs beside it. Raises :class:`InvalidGraphError` for a graph whose nodes
-    cannot be brought close enough to their neighbours, as one with a sum of thousands.
+    I - D^(-1/2) A D^(-1/2) of the undirected simple graph; eigenvalues lie in [0, 2]. Graphs with fewer than ``k``
+    nodes are padded with 2, the largest possible value. ``progress`` is called with the number of finished graphs. The
+    values of a graph do not depend on the other graphs. Raises :class:`InvalidGraphError` for a graph whose bandwidth
+    is too large, such as one with a sum of thousands of values.
     Source: GENNAPE, section "Contrastive learning" (q = 21 there).
     """
-    # Networks that differ in operations and sizes only, kernels say, have the same edges: compute once for them all.
+    # Networks that differ only in operations and sizes, such as kernels, have the same edges and are computed once.
     alike: dict[tuple[int, bytes], list[int]] = {}
     for index in range(len(graphs)):
         graph = graphs[index]
@@ -45,8 +45,8 @@ def laplacian_spectra(
 def _spectrum(n: int, edges: Int32[np.ndarray, "e 2"]) -> Float64[np.ndarray, " n"]:
     """All eigenvalues of one graph, ascending.
 
-    Networks are long and narrow: ordered by reverse Cuthill-McKee, a hundred nodes lie within some five diagonals, and
-    LAPACK's band solver takes half the time of the dense one, a tenth at thousands of nodes.
+    Networks are long and narrow: in reverse Cuthill-McKee order, a hundred nodes need some five diagonals, and LAPACK's
+    band solver takes half the time of the dense one, or a tenth for thousands of nodes.
     """
     if n == 0:
         return np.zeros(0)
@@ -67,7 +67,7 @@ def _spectrum(n: int, edges: Int32[np.ndarray, "e 2"]) -> Float64[np.ndarray, " 
 
 
 def _joined(n: int, edges: Int32[np.ndarray, "e 2"]) -> tuple[Int64[np.ndarray, " p"], Int64[np.ndarray, " p"]]:
-    """Each pair of different nodes that an edge joins, in either direction and however often, once."""
+    """The distinct undirected edges, without loops."""
     source, target = edges.T.astype(np.int64)
     pairs = np.unique(np.minimum(source, target) * n + np.maximum(source, target))
     a, b = np.divmod(pairs, n)
@@ -77,7 +77,7 @@ def _joined(n: int, edges: Int32[np.ndarray, "e 2"]) -> tuple[Int64[np.ndarray, 
 def _narrow_order(
     n: int, a: Int64[np.ndarray, " p"], b: Int64[np.ndarray, " p"], degree: Int64[np.ndarray, " n"]
 ) -> Int64[np.ndarray, " n"]:
-    """The nodes in an order that puts neighbours close together."""
+    """An order of the nodes with small bandwidth."""
     rows, columns = np.concatenate([a, b]), np.concatenate([b, a])
     starts = np.concatenate([np.zeros(1, np.int32), np.cumsum(degree, dtype=np.int32)])
     neighbours = columns[np.argsort(rows, kind="stable")].astype(np.int32)

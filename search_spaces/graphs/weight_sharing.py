@@ -1,4 +1,4 @@
-"""Layers that share one set of weights: which can, which do, and how many numbers they hold together."""
+"""Layers that share one set of weights: which can, which do, and how many parameters they have."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from jaxtyping import Bool, Int32, Int64
 from gennape.search_spaces.graphs.columns import Column
 from gennape.search_spaces.graphs.ops import Op
 
-#: What tells the shapes of a layer's weights, whatever the size of the map it is applied to.
+#: Attributes that determine the shapes of a layer's weights, independent of the map size.
 _SHAPE = (
     *(Column.OP, Column.C_IN, Column.C_OUT, Column.KERNEL_H, Column.KERNEL_W, Column.GROUPS, Column.BIAS),
     *(Column.AXIS, Column.PARAMS, Column.KIND),
 )
 
-#: Operations whose one tensor may be learnt or fixed.
+#: Operations with one tensor, which may be learnt or fixed.
 _SINGLE = (Op.SCALE, Op.SHIFT, Op.EXTEND)
 
 
 def weight_shapes(nodes: Int32[np.ndarray, "n a"]) -> Int32[np.ndarray, "n k"]:
-    """Rows that are equal where the weights of two nodes have the same shapes: only such can be shared."""
+    """Rows that are equal if and only if the weights of two nodes have the same shapes and can be shared."""
     op, kind = nodes[:, Column.OP], nodes[:, Column.KIND]
     learnt, added = np.isin(op, (Op.SCALE, Op.SHIFT)), op == Op.EXTEND
     whole = ((op == Op.LAYERNORM) & (nodes[:, Column.AXIS] == 3)) | added
-    # A learnt tensor that spans rows or columns is as high or wide as the map.
+    # A learnt tensor that spans rows or columns has the height or width of the map.
     sizes = [
         nodes[:, column] * ((learnt & (kind >> axis & 1 > 0)) | whole)
         for axis, column in ((1, Column.H_OUT), (2, Column.W_OUT))
@@ -37,14 +37,14 @@ def weight_shapes(nodes: Int32[np.ndarray, "n a"]) -> Int32[np.ndarray, "n k"]:
 def groups_of(
     tied: Int32[np.ndarray, " n"], owner: Int64[np.ndarray, " n"]
 ) -> tuple[Int64[np.ndarray, " m"], Int64[np.ndarray, " m"]]:
-    """The nodes that share weights, and for each the number of its group among those of all graphs, from 0."""
+    """The nodes that share weights, and for each the index of its group over all graphs."""
     members = np.flatnonzero(tied)
     pairs = np.stack([owner[members], tied[members].astype(np.int64)], axis=1)
     return members, np.unique(pairs, axis=0, return_inverse=True)[1].reshape(-1)
 
 
 def repeated(tied: Int32[np.ndarray, " n"], owner: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, " m"]:
-    """The nodes whose weights an earlier node of the same graph holds."""
+    """The nodes whose weights belong to an earlier node of the same graph."""
     if not tied.any():
         return np.zeros(0, np.int64)
     members, group = groups_of(tied, owner)
@@ -53,7 +53,7 @@ def repeated(tied: Int32[np.ndarray, " n"], owner: Int64[np.ndarray, " n"]) -> I
 
 
 def differing_weights(nodes: Int32[np.ndarray, "n a"], owner: Int64[np.ndarray, " n"]) -> Bool[np.ndarray, " n"]:
-    """Nodes that claim to share the weights of a node whose weights have other shapes."""
+    """Nodes that share weights with a node whose weights have different shapes, which is invalid."""
     bad = np.zeros(len(nodes), bool)
     if not nodes[:, Column.TIED].any():
         return bad
@@ -65,11 +65,11 @@ def differing_weights(nodes: Int32[np.ndarray, "n a"], owner: Int64[np.ndarray, 
 
 
 def counted_once(nodes: Int32[np.ndarray, "n a"], held: Mapping[int, tuple[Hashable, ...]]) -> Int32[np.ndarray, "n a"]:
-    """The rows, where a tensor that operations of different kinds work with is learnt by one of them alone.
+    """The rows, changed so that a tensor used by operations of different kinds is learnt by only one of them.
 
-    ``held`` tells the learnt tensors of nodes. A class token that is joined to a map and later added to one is learnt
-    where it is joined, and fixed where it is added. Nodes of one kind keep what they learn: they can be tied. So do
-    layers whose attributes tell how many weights they have.
+    ``held``: the learnt tensors of each node. A class token that is concatenated to a map and later added to one is
+    learnt by the concatenation and fixed in the addition. Nodes of the same kind are unchanged, since they can be tied;
+    so are layers whose attributes determine their number of weights.
     """
     out = nodes.copy()
     shapes = [tuple(row) for row in weight_shapes(nodes).tolist()]
@@ -83,9 +83,9 @@ def counted_once(nodes: Int32[np.ndarray, "n a"], held: Mapping[int, tuple[Hasha
 
 
 def tied(nodes: Int32[np.ndarray, "n a"], keys: Mapping[int, Hashable]) -> Int32[np.ndarray, "n a"]:
-    """The rows with numbers of groups: nodes of one key, and weights of one shape, share them.
+    """The rows with group numbers: nodes with the same key and weight shape share weights.
 
-    Groups are numbered in order of their first nodes. A key of None shares nothing.
+    Groups are numbered in order of their first nodes. Nodes with key None share nothing.
     """
     shapes = weight_shapes(nodes).tolist()
     groups: dict[Hashable, list[int]] = {}
