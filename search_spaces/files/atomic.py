@@ -1,4 +1,4 @@
-"""Write files so that a reader sees the old one or the whole new one, never a part."""
+"""Atomic writing of files: a reader sees the old file or the complete new one."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A path beside ``path``, of the same suffix, that replaces it when the block ends well and vanishes when not.
+    """A temporary path with the suffix of ``path``, which it replaces when the block succeeds; else it is deleted.
 
-    Raises :class:`WorkspaceError` where the folder cannot be written.
+    Raises :class:`WorkspaceError` if the folder cannot be written.
     """
     temporary = path.with_name(f".{path.stem}.{secrets.token_hex(4)}{path.suffix}")
     try:

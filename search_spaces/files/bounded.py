@@ -1,4 +1,4 @@
-"""Files of others, the one way they are opened: regular files alone, never waited for, read up to a limit."""
+"""Open untrusted files: only regular files, without blocking, and read up to a limit."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from typing import Any, Protocol, runtime_checkable
 
 from gennape.errors import InvalidDataError
 
-#: Bytes after decompression that a reader takes of one file unless told otherwise: beyond every published file.
+#: Default limit of a file's decompressed size, bytes; larger than every published file.
 MAX_BYTES = 64 * 2**30
-#: A file that decompresses to more than this many times its size, beyond some megabytes, is made to exhaust its reader.
+#: A file of some megabytes or more that decompresses to more than this many times its size is regarded as a bomb.
 _MAX_RATIO, _ALWAYS = 256, 1 << 26
-#: What Python's readers of archives and of compressed files raise for damaged ones.
+#: Exceptions of Python's archive and compression modules for damaged files.
 BROKEN = (
     OSError, EOFError, RuntimeError, ValueError, StructError, zlib.error, lzma.LZMAError, zipfile.BadZipFile,
     tarfile.TarError,
 )  # fmt: skip
-#: What a compressed file begins with.
+#: Magic numbers of compressed files.
 _OPENERS: dict[bytes, Callable[..., Any]] = {b"\x1f\x8b": gzip.open, b"BZ": bz2.open}
-#: What a path may lead to that is no regular file, and what it is called.
+#: Kinds of paths that are no regular files, and their names in messages.
 _KINDS: tuple[tuple[Callable[[int], bool], str], ...] = (
     (stat.S_ISDIR, "a folder"), (stat.S_ISFIFO, "a pipe"), (stat.S_ISSOCK, "a socket"), (stat.S_ISCHR, "a device"),
     (stat.S_ISBLK, "a device"),
@@ -40,18 +40,18 @@ _KINDS: tuple[tuple[Callable[[int], bool], str], ...] = (
 
 
 def open_regular(path: Path) -> BufferedReader:
-    """A regular file, or what a link to one leads to, opened for reading.
+    """Open a regular file, or a link to one, for reading.
 
-    Raises :class:`OSError`, as opening does, also for folders, pipes, sockets and devices: these may never end, or
-    never answer. Their ``strerror`` says what the path is.
+    Raises :class:`OSError` like ``open``, and also for folders, pipes, sockets and devices, which may block or never
+    end; its ``strerror`` says what the path is.
     """
     try:
-        _refuse_irregular(os.stat(path).st_mode, path)  # before opening: that alone may wait or rewind a tape
+        _refuse_irregular(os.stat(path).st_mode, path)  # before opening, which may already block or rewind a tape
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except ValueError as error:  # a name with a zero byte
         raise OSError(errno.EINVAL, f"no name of a file ({error})", str(path)) from error
     try:
-        _refuse_irregular(os.fstat(descriptor).st_mode, path)  # the path may lead elsewhere by now
+        _refuse_irregular(os.fstat(descriptor).st_mode, path)  # the path may have changed meanwhile
         return os.fdopen(descriptor, "rb")
     except OSError:
         os.close(descriptor)
@@ -59,7 +59,7 @@ def open_regular(path: Path) -> BufferedReader:
 
 
 def require_regular(path: Path) -> None:
-    """Raise :class:`OSError` as :func:`open_regular` does: for readers that open the path themselves."""
+    """Raise :class:`OSError` like :func:`open_regular`, for readers that open the path themselves."""
     open_regular(path).close()
 
 
@@ -72,14 +72,14 @@ def _refuse_irregular(mode: int, path: Path) -> None:
 def read_regular(path: Path, most: int) -> bytes:
     """All bytes of a regular file.
 
-    Raises :class:`OSError` as :func:`open_regular` does, and for a file of more than ``most`` bytes before it is read.
+    Raises :class:`OSError` like :func:`open_regular`, and for a file of more than ``most`` bytes before it is read.
     """
     with open_regular(path) as file:
         size = os.fstat(file.fileno()).st_size
         if size > most:
             raise OSError(errno.EFBIG, f"it holds {size:,} bytes, where at most {most:,} are read", str(path))
         content = file.read(size + 1)
-        while len(content) > size:  # files of the system say 0, and others may grow meanwhile
+        while len(content) > size:  # system files have size 0, and others may grow meanwhile
             if len(content) > most:
                 raise OSError(errno.EFBIG, f"it holds more than the {most:,} bytes that are read at most", str(path))
             size = len(content)
@@ -95,7 +95,7 @@ class Readable(Protocol):
 
 
 class _Bounded(io.RawIOBase):
-    """Counts what is read of ``source``, and refuses to go on beyond ``most`` bytes."""
+    """Reads from ``source``, and raises after ``most`` bytes."""
 
     def __init__(self, source: Readable, where: str, most: int) -> None:
         self.source, self.where, self.most, self.count = source, where, most, 0
@@ -127,7 +127,7 @@ def bounded(source: Readable, where: str, most: int = MAX_BYTES) -> io.BufferedR
 
 
 def expected(compressed: int) -> int:
-    """Bytes that so many compressed ones may become in a file that is what it should be."""
+    """The plausible decompressed size of this many compressed bytes."""
     return _ALWAYS + _MAX_RATIO * compressed
 
 

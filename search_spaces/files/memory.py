@@ -1,4 +1,4 @@
-"""How much memory this process may still take: by the machine, by its control group, by its limit of addresses."""
+"""Memory that is available to this process: of the machine, its control group, and its address space."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ _GROUP, _SYSTEM = Path("/sys/fs/cgroup"), Path("/proc/meminfo")
 
 
 def address_limit() -> int | None:
-    """Bytes of addresses that each process may have (``ulimit -v``); None without a limit."""
+    """The limit of a process's address space in bytes (``ulimit -v``); None without a limit."""
     soft = resource.getrlimit(resource.RLIMIT_AS)[0]
     return None if soft == resource.RLIM_INFINITY else int(soft)
 
 
 def available() -> int | None:
-    """Bytes that can still be taken without swapping or being killed; None where the system does not say."""
+    """Bytes that can be allocated without swapping or being killed; None if the system does not say."""
     known = [found for found in (_of_system(), _of_group()) if found is not None]
     return min(known, default=None)
 
@@ -29,7 +29,7 @@ def _of_system() -> int | None:
 
 
 def _of_group() -> int | None:
-    """Of the control group that a container is in (version 2); what only fills caches can be had."""
+    """Available bytes of the control group (version 2). Caches count as available."""
     most, used = _text(_GROUP / "memory.max").strip(), _text(_GROUP / "memory.current").strip()
     if not (most.isdecimal() and used.isdecimal()):
         return None

@@ -1,4 +1,4 @@
-"""A path or a name that does not exist, and the one that was probably meant."""
+"""Suggestions for a path or a name that does not exist."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from pathlib import Path
 
-_MAX_NAMES = 10_000  # of a folder that are compared
+_MAX_NAMES = 10_000  # entries of a folder that are compared
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """What to add to a refusal of ``name``: the most similar known one, or nothing."""
+    """A suggestion of the known name most similar to ``name``, or an empty text."""
     meant = get_close_matches(name, list(known), 1)
     return f"; did you mean {meant[0]}?" if meant else ""
 
 
 def missing(path: Path) -> str:
-    """What to say of a path that does not exist, without a full stop: with the most similar name beside it."""
+    """A message, without full stop, for a path that does not exist; it suggests the most similar name in the folder."""
     folder = path.parent
     if not folder.is_dir():
         return f"{path} does not exist, nor does the folder {folder}"

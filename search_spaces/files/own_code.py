@@ -1,7 +1,7 @@
 """Own classes from Python files and modules: ``file.py:Class``, ``file.py`` that holds one, or ``module:Class``.
 
-To name one is to run it, as ``python file.py`` does. So addresses come from the command line alone: nothing that was
-stored in a file, or sent by somebody, is ever read as one.
+Loading a class runs its file, as ``python file.py`` does. So addresses are accepted only from the command line, never
+from a stored file or a request.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
     from types import ModuleType
 
 _PACKAGE = Path(gennape.__file__).parent
-#: The folders of gennape, which may lie in the folder that somebody works in.
+#: The folders of gennape, which may be in the current folder.
 _OURS = (_PACKAGE, *(path.resolve() for path in _PACKAGE.iterdir() if path.is_dir()))
 
 
 def is_address(text: str) -> bool:
-    """Whether a text names an own class, and not something by its name."""
+    """Whether a text is the address of an own class rather than a name."""
     return ":" in text or text.endswith(".py")
 
 
@@ -67,7 +67,7 @@ def load_class(address: str, base: type, kind: str) -> type:
 
 
 def _module_of_file(path: Path) -> ModuleType:
-    """Run a file once, its folder being one that it can import from; under a name that no other module has."""
+    """Import a file once, under a unique module name. It can import from its own folder."""
     if not path.is_file():
         raise ConfigError(missing(path) if not path.exists() else f"{path} is no file; name a Python file")
     found = path.resolve()
@@ -89,7 +89,7 @@ def _module_of_file(path: Path) -> ModuleType:
 
 
 def _module_named(name: str) -> ModuleType:
-    """Import a module that is installed or lies in the current folder, which is looked into last."""
+    """Import a module that is installed or in the current folder, which is searched last."""
     _search_in(Path.cwd())
     try:
         return importlib.import_module(name)
@@ -109,14 +109,14 @@ def _failed(where: str, error: BaseException) -> ConfigError:
 
 
 def _search_in(folder: Path) -> None:
-    """Behind everything that is installed, so that nothing there stands in for a library."""
+    """Append a folder to the end of the import path, so that nothing in it replaces an installed library."""
     if str(folder) not in sys.path:
         sys.path.append(str(folder))
 
 
 def place_of(error: BaseException) -> str:
-    """Where in own code an error was raised, as `` (file.py, line 3)``; nothing where it was in no own code."""
-    if isinstance(error, SyntaxError):  # its words say so
+    """The line of own code that raised an error, as `` (file.py, line 3)``; empty if it was not own code."""
+    if isinstance(error, SyntaxError):  # its message already says so
         return ""
     libraries = (*_OURS, Path(sys.prefix), Path(sys.base_prefix))
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
@@ -127,9 +127,9 @@ def place_of(error: BaseException) -> str:
 
 
 def own_modules(module: ModuleType) -> list[ModuleType]:
-    """An own module, or the package it is in, and what was imported from beside it; nothing that was installed there.
+    """An own module or its package, and the modules beside it that it imports; installed modules are left out.
 
-    All that another process needs besides what is installed; a module without a file (a notebook's) is alone.
+    These are what another process needs besides installed packages. A module without a file (a notebook) is alone.
     """
     root = _root_of(module)
     top = sys.modules[module.__name__.partition(".")[0]]
@@ -150,7 +150,7 @@ def sources_of(module: ModuleType) -> list[Path]:
 
 
 def _root_of(module: ModuleType) -> Path | None:
-    """The file of a module, the folder of the package that it is or is in; None where it has neither."""
+    """The file of a module, or the folder of its package; None if it has neither."""
     folders = list(vars(module).get("__path__", []))  # of a package, with an __init__.py or without
     file = folders[0] if folders else vars(module).get("__file__")
     if not isinstance(file, str):

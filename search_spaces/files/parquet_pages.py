@@ -1,7 +1,7 @@
-"""How much a Parquet file would become in memory, told by its pages before anything is decoded.
+"""The memory that a Parquet file would need, computed from page headers before anything is decoded.
 
-A page of a few bytes can stand for billions of values, and what a file's footer says of it may be false, so that the
-pages' own headers are read here: Thrift structures in the compact protocol
+A page of a few bytes can stand for billions of values, and the footer of a file may be wrong about it, so the headers
+of the pages themselves are read here: Thrift structures in the compact protocol
 (https://github.com/apache/parquet-format, ``parquet.thrift``).
 """
 
@@ -19,14 +19,14 @@ import pyarrow.parquet as pq
 from gennape.errors import InvalidDataError
 from gennape.search_spaces.files.bounded import expected
 
-#: What Arrow raises for a damaged file; some of its errors come as bare ones of C++.
+#: Exceptions of Arrow for damaged files; some are plain C++ errors.
 UNREADABLE = (OSError, RuntimeError, UnicodeDecodeError, pa.ArrowException)
-#: Most values of one column, bytes of one page and of all pages of a column before compression, and pages of a file.
+#: Maximum values of a column, uncompressed bytes of a page and of all pages of a column, and pages of a file.
 MAX_VALUES, MAX_PAGE, MAX_COLUMN, MAX_PAGES = 2**25, 2**28, 2**31, 2**20
-#: Rows are decoded so many at a time that the longest texts they could hold stay within this many bytes.
+#: Limit of the bytes that texts of rows decoded at a time could need.
 _MAX_BATCH = 2**28
 _MAX_ROWS = 2**16
-#: Longest footer, longest header of a page, which may hold statistics, and how deep their structures nest.
+#: Maximum size of a footer and of a page header (with statistics), and maximum nesting of their structures.
 _MAX_FOOTER, _HEADER, _DEPTH = 2**24, 2**16, 12
 #: Fields of a footer, of a row group, of a column in it and of that column's description.
 _ROW_GROUPS, _COLUMNS, _DESCRIPTION = 4, 1, 3
@@ -42,7 +42,7 @@ _PLAIN, _BY_DICTIONARY = 0, (2, 8)
 
 
 class _Chunk(NamedTuple):
-    """Where the pages of a column lie in the file."""
+    """The position of a column's pages in the file."""
 
     start: int
     size: int
@@ -60,7 +60,7 @@ class _ParquetPage(NamedTuple):
 def read_batches(
     path: Path, file: pq.ParquetFile, most_rows: int = _MAX_ROWS, numbers: Sequence[str] = ()
 ) -> Iterator[pa.RecordBatch]:
-    """The rows of the open file at ``path`` in parts, none of which can exhaust memory.
+    """Read the rows of the open file at ``path`` in parts that are small enough for memory.
 
     Raises :class:`InvalidDataError` as :func:`check_pages` does, where two columns have one name, and where those
     beside ``numbers`` become far more than a file of this size should hold. Damaged files raise :data:`UNREADABLE`.
@@ -82,7 +82,7 @@ def _written_out(column: pa.Array) -> int:
 
 
 def check_pages(path: Path, footer: pq.FileMetaData, most_values: int = MAX_VALUES) -> int:
-    """How many rows of the file at ``path`` can safely be decoded at a time.
+    """The number of rows of the file at ``path`` that can safely be decoded at a time.
 
     Raises :class:`InvalidDataError` naming the column that has more than ``most_values`` values or would take more
     bytes than are read, or whose pages cannot be followed.
@@ -106,7 +106,7 @@ def check_pages(path: Path, footer: pq.FileMetaData, most_values: int = MAX_VALU
 
 
 def _row_groups(file: BinaryIO, path: Path, n_columns: int) -> list[list[_Chunk]]:
-    """The columns of each row group. Arrow, asked for those of a damaged footer, may end the process."""
+    """The columns of each row group. They are parsed here, since Arrow may crash on a damaged footer."""
     file.seek(-8, io.SEEK_END)
     length = int.from_bytes(file.read(4), "little")
     if length > _MAX_FOOTER:
@@ -128,7 +128,7 @@ def _chunk(description: dict[int, Any]) -> _Chunk:
 
 
 class _Total:
-    """What the pages of a column become together."""
+    """The total size of a column's pages."""
 
     def __init__(self, schema: Any) -> None:
         self.text, self.nested = schema.physical_type in _TEXT, schema.max_repetition_level > 0
@@ -143,11 +143,11 @@ class _Total:
         length = self.dictionary if page.encoding in _BY_DICTIONARY else page.size * (page.encoding != _PLAIN)
         self.longest = max(self.longest, length)
         self.values += page.values
-        # Of lists of texts, rows do not bound how many are decoded at a time.
+        # Limiting rows does not limit the texts in lists.
         self.size += page.values * length if self.text and self.nested and length else page.size
 
     def exceeds(self, most_values: int) -> bool:
-        """Whether this is too much."""
+        """Whether a limit is exceeded."""
         return self.values > most_values or self.size > MAX_COLUMN
 
 
@@ -175,7 +175,7 @@ def _pages(file: BinaryIO, column: _Chunk, where: str) -> Iterator[_ParquetPage]
 
 
 def _structure(data: io.BytesIO, depth: int, most: int) -> dict[int, Any]:
-    """The fields of a structure by number. Errors are those of Python: it is the caller who knows the place."""
+    """The fields of a structure by number. Raises plain Python errors, to which the caller adds the location."""
     if depth > _DEPTH:
         raise ValueError("structures nest too deep")
     fields: dict[int, Any] = {}
@@ -187,7 +187,7 @@ def _structure(data: io.BytesIO, depth: int, most: int) -> dict[int, Any]:
 
 
 def _value(data: io.BytesIO, kind: int, depth: int, most: int) -> Any:
-    """A value; of texts and lists the length is checked against ``most``, the bytes that there are."""
+    """A value. Lengths of texts and lists are checked against ``most``, the remaining bytes."""
     if kind in (1, 2):  # true and false
         return kind == 1
     if kind == 3:
@@ -218,6 +218,6 @@ def _unsigned(data: io.BytesIO) -> int:
 
 
 def _integer(data: io.BytesIO) -> int:
-    """Whole numbers of either sign alternate: 0, -1, 1, -2, ..."""
+    """Decode zigzag integers: 0, -1, 1, -2, ..."""
     value = _unsigned(data)
     return value >> 1 ^ -(value & 1)

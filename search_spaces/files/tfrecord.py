@@ -33,7 +33,7 @@ def _byte_table() -> UInt32[np.ndarray, "256"]:
 
 
 _BYTE = _byte_table()
-_PAIR = np.arange(1 << 16, dtype=np.uint32)  # the same for two bytes at a time: half the steps
+_PAIR = np.arange(1 << 16, dtype=np.uint32)  # the same for two bytes at a time, with half the steps
 _PAIR = _BYTE[(_BYTE[_PAIR & 255] ^ (_PAIR >> 8)) & 255] ^ (_BYTE[_PAIR & 255] >> 8)
 
 
@@ -72,7 +72,7 @@ def masked(sums: UInt32[np.ndarray, " n"]) -> UInt32[np.ndarray, " n"]:
 
 @lru_cache(maxsize=1 << 16)
 def _length_sum(length: bytes) -> int:
-    """The masked sum of a length; records have few different ones."""
+    """The masked sum of a length. It is cached, since records have few different lengths."""
     return int(masked(crc32c([length]))[0])
 
 

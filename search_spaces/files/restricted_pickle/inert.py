@@ -1,4 +1,4 @@
-"""Our own functions that stand for the few harmless ones that data files call: containers, numbers, numpy arrays."""
+"""Safe replacements of the few functions that data files call: containers, numbers, numpy arrays."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from jaxtyping import Shaped
 
 from gennape.errors import InvalidDataError
 
-#: Most elements of an array, and of a ``range``.
+#: Maximum elements of an array, and of a ``range``.
 _MAX_ELEMENTS = 2**31
 
 
@@ -35,7 +35,7 @@ def _dtype(args: tuple[Any, ...]) -> Dtype:
 
 
 def _bytes(value: object) -> bytes:
-    """Bytes as a pickle holds them: as such, or as text in old ones."""
+    """Bytes in a pickle, which old pickles store as text."""
     if isinstance(value, str):
         return value.encode("latin-1")
     if isinstance(value, bytes | bytearray):
@@ -85,7 +85,7 @@ def set_state(target: object, state: object) -> None:
     elif isinstance(target, np.ndarray) and target.shape == (0,):
         _, shape, kind, column_major, data = state
         contents = _array(shape, kind, _bytes(data), bool(column_major))
-        # Numpy's own way to fill an array in place, so that whoever refers to it sees the contents.
+        # Fill the array in place, as numpy does, so that all references see the contents.
         restored = (1, contents.shape, contents.dtype, bool(column_major), contents.tobytes("A"))
         target.__setstate__(restored)  # type: ignore[arg-type]
     else:
@@ -121,7 +121,7 @@ def _one(make: Callable[[Iterable[object]], object]) -> Callable[[tuple[Any, ...
 
 
 def _mapping(args: tuple[Any, ...]) -> dict[object, object]:
-    """A dictionary of pairs; what a ``defaultdict`` would make of missing keys is left out."""
+    """A dictionary of pairs; the factory of a ``defaultdict`` is ignored."""
     pairs = [part for part in args if isinstance(part, list | dict)]
     return dict(pairs[0]) if pairs else {}
 

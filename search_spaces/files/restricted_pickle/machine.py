@@ -1,4 +1,4 @@
-"""The stack machine that pickles are programs of, with limits; it knows no classes and calls nothing of the file's."""
+"""The stack machine that executes pickles, with limits. It loads no classes and calls no functions of the file."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from gennape.search_spaces.files.restricted_pickle.inert import Dtype
 
 @dataclass(frozen=True, slots=True)
 class Global:
-    """A class or function that a pickle names. Only the name: nothing is imported."""
+    """The name of a class or function in a pickle. Nothing is imported."""
 
     module: str
     name: str
@@ -28,7 +28,7 @@ class Global:
 
 @dataclass(slots=True, eq=False)
 class Record:
-    """An object of a class that is not loaded: the class's name, the arguments it was made with and its state."""
+    """An object whose class is not loaded: the name of the class, its arguments and its state."""
 
     key: str
     args: tuple[Any, ...] = ()
@@ -37,7 +37,7 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one pickle may ask for.
+    """Limits of one pickle.
 
     ``items``, values held at a time in containers, on the stack and among distinct strings; ``memo``, values numbered
     for reuse; ``depth`` of containers in containers; ``text`` bytes of one string.
@@ -50,19 +50,19 @@ class Limits:
 
 
 class Forgotten:
-    """Stands for a part that was forgotten to save memory, should the file refer to it again."""
+    """Placeholder of a part that was dropped to save memory, in case the file refers to it again."""
 
 
 FORGOTTEN = Forgotten()
 _CONTAINERS = (list, tuple, set, frozenset)
-#: Strings up to this length are held once, however often they occur.
+#: Strings up to this length are interned.
 _SHORT = 256
 Call = Callable[[tuple[Any, ...]], object]
 
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What a file may name, and what becomes of it.
+    """Names that a file may use, and how they are replaced.
 
     ``calls`` by qualified name: our own functions that stand for the file's; ``records``: classes whose objects become
     :class:`Record`; ``shrink`` by dictionary key: what a value set under the key is replaced by as soon as it is
@@ -76,7 +76,7 @@ class Rules:
 
 
 def _length(value: object) -> int:
-    """How many values a container holds; sixteen bytes of an array count as one."""
+    """The number of values in a container; sixteen bytes of an array count as one."""
     if isinstance(value, np.ndarray):
         return value.nbytes // 16
     if isinstance(value, bytes | bytearray):
@@ -155,7 +155,7 @@ class Machine:
         return data
 
     def take_many(self, n: int) -> bytes:
-        """As ``take``, in parts, so that a false length costs no memory."""
+        """Like ``take``, but in parts, so that a wrong length allocates no memory."""
         if n > self.limits.text:
             raise self.refuse(f"a value of {n} bytes, more than {self.limits.text}")
         parts = bytearray()
@@ -174,7 +174,7 @@ class Machine:
         return line[:-1]
 
     def text(self, data: bytes) -> str:
-        """A string; short ones once only, since files repeat the same names some million times."""
+        """A string. Short ones are interned, since files repeat the same names millions of times."""
         known = self.strings.get(data)
         if known is None:
             known = data.decode("utf-8", "surrogatepass")
@@ -220,7 +220,7 @@ class Machine:
         return found
 
     def call(self, function: object, args: object) -> object:
-        """What our own function that stands for ``function`` makes of the arguments."""
+        """Call the safe replacement of ``function``."""
         if not isinstance(function, Global) or not isinstance(args, tuple):
             raise self.refuse(f"a call of a {type(function).__name__} with a {type(args).__name__}")
         if function.key in self.rules.records:
@@ -230,7 +230,7 @@ class Machine:
         return made
 
     def grew(self, made: object) -> None:
-        """Count a value that may be a copy of something large: a few bytes can ask for it again and again."""
+        """Count a value that may copy something large, since a few bytes can request many copies."""
         size = _length(made)
         self.held += 1 + size
         if size > 256:
@@ -250,13 +250,13 @@ class Machine:
             target[key] = value
 
     def check_keys(self, keys: list[Any]) -> None:
-        """Refuse keys that are costly to hash: hashing walks through what a tuple holds, however often it is shared."""
+        """Refuse keys that are expensive to hash: hashing a tuple visits shared elements again and again."""
         for key in keys:
             if isinstance(key, tuple | frozenset):
                 self.check_key(key)
 
     def check_key(self, key: tuple[Any, ...] | frozenset[Any]) -> None:
-        """As ``check_keys``, for one."""
+        """Like ``check_keys``, for one key."""
         left, waiting = 256, [(part, 1) for part in key]
         while waiting:
             part, depth = waiting.pop()
@@ -269,7 +269,7 @@ class Machine:
                 waiting += [(inner, depth + 1) for inner in part]
 
     def forget(self, value: object) -> None:
-        """Drop the numbers given to what ``value`` holds, so that it can be freed, as far back as the last such value.
+        """Drop memo entries of what ``value`` contains, back to the last forgotten value, so that it can be freed.
 
         Names, short strings and pairs of such are kept: later values refer to them.
         """
@@ -278,7 +278,7 @@ class Machine:
             part = memo[index]
             if id(part) in inner:
                 self.held -= 2 + _length(part)
-                inner.discard(id(part))  # numbered once more it counts once
+                inner.discard(id(part))  # a value with two memo entries counts once
                 memo[index] = self.known(part) if _simple(part) else FORGOTTEN
             if part is value:
                 break
@@ -286,12 +286,12 @@ class Machine:
         self.held = max(self.held, len(self.strings) + len(self.tuples))
 
     def known(self, part: tuple[Any, ...]) -> tuple[Any, ...]:
-        """One of equal simple tuples, which are held once."""
+        """Intern a simple tuple."""
         self.held += part not in self.tuples
         return self.tuples.setdefault(part, part)
 
     def check_size(self) -> None:
-        """Refuse what outgrows the limits."""
+        """Raise if a limit is exceeded."""
         held = self.held + len(self.stack) + sum(map(len, self.marks))
         if held > self.limits.items or len(self.memo) > self.limits.memo or len(self.marks) > self.limits.depth:
             raise self.refuse(

@@ -11,7 +11,7 @@ from gennape.search_spaces.files.restricted_pickle.machine import Machine, Recor
 
 _U2, _U4, _U8 = Struct("<H").unpack, Struct("<I").unpack, Struct("<Q").unpack
 _I4, _F8 = Struct("<i").unpack, Struct(">d").unpack
-#: Longest integer, in bytes and in digits: Python turns longer ones into text only slowly, or not at all.
+#: Maximum length of an integer, in bytes and in digits: Python converts longer ones slowly or refuses to.
 _MAX_INTEGER_BYTES, _MAX_DIGITS = 512, 1200
 
 
@@ -40,7 +40,7 @@ def _refused(what: str) -> Callable[[Machine], None]:
 # Numbers and text -----------------------------------------------------------------------------------------------------
 
 
-# The commonest read without `take`: too few bytes make them fail too.
+# The most common ones read without `take`; missing bytes still make them fail.
 def _binfloat(m: Machine) -> None:
     m.stack.append(_F8(m.read(8))[0])
 

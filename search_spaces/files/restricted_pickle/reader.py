@@ -1,4 +1,4 @@
-"""Read pickles as data: a program of stack operations is followed that can only make inert values.
+"""Read pickles as data: their stack operations are executed, but can only create inert values.
 
 Python's own reader calls whatever a pickle names, so a file from elsewhere can run anything. Here nothing is imported
 and nothing of the file's choosing is called: numbers, text, containers and numeric arrays come out as such, objects of
@@ -30,7 +30,7 @@ __all__ = ["FORGOTTEN", "Limits", "Record", "Rules", "read_pickle"]
 def read_pickle(
     stream: io.BufferedReader, where: str, rules: Rules | None = None, limits: Limits | None = None
 ) -> object:
-    """The value of the pickle that begins at the stream's position, which is left behind its end.
+    """Read the pickle at the stream's position, and leave the position after its end.
 
     ``stream`` as :func:`gennape.search_spaces.files.bounded.bounded` makes it; ``where`` names the file in errors;
     ``rules`` add to what every pickle may hold. Raises :class:`InvalidDataError` with the byte of what is wrong.
@@ -77,7 +77,7 @@ def _inside(value: object) -> Iterable[object]:
 
 
 def _check_depth(value: object, machine: Machine) -> None:
-    """Refuse values that contain themselves or nest deeper than the limit: walking through them would not end well."""
+    """Refuse values that contain themselves or nest deeper than the limit, since traversing them would fail."""
     depth: dict[int, int] = {}
     open_: set[int] = set()
     path = [(value, iter(_inside(value)), 0)]
