@@ -1,6 +1,6 @@
-"""What any :class:`SearchSpace`, shipped or own, must hold, as functions: each raises AssertionError with a sentence.
+"""Checks that every :class:`SearchSpace` must pass, as functions that raise AssertionError with a message.
 
-:mod:`testing` beside this module inherits them as tests; registration runs a short form of them.
+:mod:`.testing` runs them as tests; registration runs a short form of them.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from gennape.search_spaces.graphs.canonical import canonical_hashes
 from gennape.search_spaces.graphs.graph import Column, pack
 from gennape.search_spaces.graphs.ops import Op
 
-#: Malformed architectures that one check tries, at most.
+#: Maximum malformed architectures per check.
 _MAX_WRONG = 3000
 
 
@@ -36,7 +36,7 @@ def check_search_space(space: SearchSpace, seed: int = 0, n: int = 64) -> None:
 
 
 def check_samples(space: SearchSpace, seed: int, n: int) -> None:
-    """Samples are valid, canonical, repeatable, and survive a trip through JSON."""
+    """Samples are valid, canonical, repeatable, and survive a round trip through JSON."""
     genomes = space.sample(np.random.default_rng(seed), n)
     _require(genomes.shape == (n, len(space.genes)), f"sample({n}) has shape {genomes.shape}")
     _require(genomes.dtype == np.int64, f"genomes are {genomes.dtype}, must be int64")
@@ -51,7 +51,7 @@ def check_samples(space: SearchSpace, seed: int, n: int) -> None:
 
 
 def check_variation(space: SearchSpace, seed: int, n: int) -> None:
-    """Mutants and children are valid, canonical and repeatable; parents stay as they are; mutation mutates."""
+    """Mutants and children are valid, canonical and repeatable; parents are unchanged; mutation changes genomes."""
     first, second = np.split(space.sample(np.random.default_rng(seed), 2 * n), 2)
     kept = first.copy(), second.copy()
     mutants = space.mutate(first, np.random.default_rng(seed))
@@ -60,7 +60,7 @@ def check_variation(space: SearchSpace, seed: int, n: int) -> None:
     _valid(space, mutants, "mutants")
     _valid(space, children, "children")
     _require(mutants.shape == children.shape == first.shape, "there is not one child per parent")
-    # A genome without a neighbour may stay, which is the exception.
+    # Only a genome without a neighbour may stay the same.
     changed = (mutants != first).any(axis=1)
     _require(2 * changed.sum() >= n, f"only {changed.sum()} of {n} mutants differ from their parents")
     _require(np.array_equal(mutants, space.mutate(first, np.random.default_rng(seed))), "mutation is not repeatable")
@@ -136,7 +136,7 @@ def check_graphs(space: SearchSpace, seed: int, n: int) -> None:
 
 
 def check_module(space: SearchSpace, seed: int, n: int) -> None:
-    """The cheapest of ``n`` samples compiles, has the parameters of its graph and gives the graph's output shape."""
+    """The cheapest of ``n`` samples compiles, with the parameters and the output shape of its graph."""
     import torch  # noqa: PLC0415 (the other checks take a tenth of the time that it takes)
 
     from gennape.search_spaces.graphs.module import compile_graph  # noqa: PLC0415

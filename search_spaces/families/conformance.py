@@ -1,4 +1,4 @@
-"""Check families against measured networks: files of architectures with their parameters, MACs, layers and logits.
+"""Check families against reference measurements: architectures with parameters, MACs, layers and logits.
 
 A file ``<family>.jsonl`` holds one network per line: its ``config`` and what the reference code measured of it under
 weights that a counter generates. See :func:`check_row` for what must agree.
@@ -28,9 +28,9 @@ from gennape.search_spaces.published.rows import check_published, is_published_r
 
 __all__ = ["check_row", "fill_weights", "fixture_files", "measure", "read_rows", "space_of", "uniform"]
 
-#: Names that fixture files use for a family besides its own.
+#: Other names of families in fixture files.
 ALIASES = {"pn": "proxylessnas"}
-#: Tolerance on logits, times the norm of the expected logits.
+#: Relative tolerance of logits, in units of the norm of the expected logits.
 TOLERANCE = 1e-6
 _REQUIRED: dict[str, type | tuple[type, ...]] = {
     "params": int,
@@ -71,7 +71,7 @@ def fixture_files(directory: Path) -> list[Path]:
     return files
 
 
-#: Bytes of a fixture file: beyond every one of measured networks.
+#: Maximum size of a fixture file, bytes.
 _MAX_BYTES = 1 << 30
 
 
@@ -105,7 +105,7 @@ def _parse(line: str, number: int) -> FixtureRow:
 
 
 def check_row(space: SearchSpace, row: FixtureRow) -> list[str]:
-    """What differs between a row and the networks that ``space`` makes of its ``config``; empty where all agrees.
+    """Differences between a row and the networks that ``space`` makes of its ``config``; empty if all agree.
 
     Compared exactly: parameters and MACs of the module (and of the graph), output shape, hash of the executed layers,
     and what the family itself can tell (:data:`EXTRA`). Compared in float64 to 1e-6 of their norm: logits. A row that

@@ -1,4 +1,4 @@
-"""Architectures that are none: what a family's ``decode`` has to refuse in a sentence, and never trips over."""
+"""Malformed architectures, which a family's ``decode`` must refuse with a message."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def malformed(example: Architecture) -> Iterator[Callable[[], Architecture]]:
 
 
 def junk() -> list[Any]:
-    """A value of every kind that JSON may hold where another belongs, and of the sizes that readers trip over."""
+    """Values of every JSON type, and of sizes that often break readers."""
     deep: Any = 0
     for _ in range(100):
         deep = [deep]

@@ -1,4 +1,4 @@
-"""What the OFA families of inverted-bottleneck layers share: their genes, and the forms in which people write them."""
+"""Genes and encodings that the OFA families of inverted-bottleneck layers share."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def unit_layers(genome: Int64[np.ndarray, " g"]) -> list[list[tuple[int, int]]]:
 
 
 def ofa_dict(genome: Int64[np.ndarray, " g"]) -> dict[str, list[int]]:
-    """The network as OFA writes it: ``{"ks", "e", "d", "r"}``, layer i of unit u at 4u + i, absent layers 0."""
+    """The architecture in OFA's format: ``{"ks", "e", "d", "r"}``, layer i of unit u at 4u + i, absent layers 0."""
     ks, e = [0] * (len(genome) - _FIRST), [0] * (len(genome) - _FIRST)
     units = unit_layers(genome)
     for u, layers in enumerate(units):
@@ -49,7 +49,7 @@ def ofa_dict(genome: Int64[np.ndarray, " g"]) -> dict[str, list[int]]:
 
 
 def ofa_resolution(r: Any) -> Any:
-    """OFA's entry ``r``, which is met as a number and as a list of one."""
+    """OFA's entry ``r``, which is a number or a list of one number."""
     return r[0] if isinstance(r, list | tuple) and len(r) == 1 else r
 
 

@@ -1,6 +1,6 @@
-"""Measure a network under weights and an image that a counter generates, so that no file of weights is needed.
+"""Measure a network with weights and an image that are generated from a counter, without files of weights.
 
-Equal networks then have equal layers and logits, whoever runs them: this is what conformance compares.
+Equal networks then have equal layers and logits on every machine, which conformance compares.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _BLOCK = 1 << 20  # the streams of a layer's tensors start this far apart
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """What one forward pass of a network under the oracle's weights shows."""
+    """Measurements of one forward pass with the oracle's weights."""
 
     params: int
     macs: int
@@ -45,7 +45,7 @@ def measure(graph: ComputationGraph) -> Measurement:
 
     Convolutions and fully connected layers are recorded as they execute.
     """
-    with torch.device("meta"):  # the default initial weights would be drawn in vain
+    with torch.device("meta"):  # skip drawing the default initial weights
         module = compile_graph(graph)
     module = module.double().to_empty(device="cpu").eval()
     fill_weights(module)

@@ -1,4 +1,4 @@
-"""The search spaces that are known by name: those that ship, one line each; those of packages; registered ones."""
+"""The search spaces that are known by name: shipped ones, entry points of packages, and registered ones."""
 
 from __future__ import annotations
 

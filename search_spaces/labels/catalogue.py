@@ -1,4 +1,4 @@
-"""Where the benchmarks' files come from. Facts as their projects publish them; what is not published is unknown."""
+"""Sources of the benchmarks' files, as their projects publish them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ UNKNOWN = "unknown"
 class Source:
     """One published file.
 
-    ``url`` is the file itself, empty where a web page stands before it; ``page`` is the project's page that offers it;
+    ``url`` is the file itself, empty if it is behind a web page; ``page`` is the project's page that offers it;
     ``sha256`` as the project publishes it, else empty.
     """
 

@@ -1,4 +1,4 @@
-"""Labels that contradict one another: of one architecture, as far apart as those of different ones."""
+"""Contradictory labels: those of one architecture that differ as much as labels of different ones."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ class Contradiction:
 
     @property
     def apart(self) -> float:
-        """How far its labels are apart, in their unit."""
+        """The range of its labels, in their unit."""
         return self.highest - self.lowest
 
 
 @dataclass(slots=True)
 class LabelSpread:
-    """Labels by architecture, collected block by block: for each one how many there are, their sum and their ends."""
+    """Statistics of labels per architecture, collected block by block: count, sum, minimum and maximum."""
 
     _labels: dict[str, tuple[int, float, float, float]] = field(default_factory=dict)
     _genomes: dict[str, Int64[np.ndarray, " g"]] = field(default_factory=dict)
     _percent: bool = True
 
     def add(self, block: LabelledArchitectures) -> None:
-        """Take in more rows of a file."""
+        """Add rows of a file."""
         self._percent = block.column in USUAL
         for row, (identity, label) in enumerate(zip(block.identity, block.accuracy.tolist(), strict=True)):
             known = self._labels.get(identity)
@@ -52,12 +52,12 @@ class LabelSpread:
 
     @property
     def architectures(self) -> int:
-        """How many different ones there are."""
+        """The number of different architectures."""
         return len(self._labels)
 
     @property
     def repeated(self) -> int:
-        """How many have several labels that differ."""
+        """The number of architectures with several different labels."""
         return len(self._genomes)
 
     def contradictions(self) -> list[Contradiction]:

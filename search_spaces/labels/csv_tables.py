@@ -1,4 +1,4 @@
-"""CSV files as blocks of rows; of one that cannot be read, what is wrong with it and how to mend it."""
+"""Read CSV files in blocks of rows; errors say what is wrong and how to fix it."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ import pandas as pd
 from gennape.errors import InvalidDataError
 from gennape.search_spaces.files.bounded import bounded, open_bounded
 
-#: Most bytes of a block of rows: some ten kilobytes a row.
+#: Maximum bytes of a block of rows, about ten kilobytes per row.
 _MAX_BLOCK = 1 << 28
-#: What other programs put between columns in place of commas, and its name.
+#: Other column separators, and their names.
 _SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}
-#: What pandas says of a file, and what that means for whoever wrote it.
+#: Messages of pandas, and what they mean for the author of the file.
 _REASONS = (
     (r"Expected (\d+) fields in line (\d+), saw (\d+)", r"line \2 has \3 fields, the others \1; put texts in quotes"),
     (r"EOF inside string starting at row (\d+)", r"row \1 opens a quote that nothing closes; close it"),
@@ -50,7 +50,7 @@ def csv_tables(path: Path, texts: dict[str, type], block: int) -> Iterator[pd.Da
 
 
 def _require_header(path: Path) -> None:
-    """Refuse names that stand twice, of which pandas renames the second, and columns that no commas part."""
+    """Refuse duplicate column names, which pandas would rename, and separators other than commas."""
     with open_bounded(path) as stream:
         first = pd.read_csv(bounded(stream, str(path), _MAX_BLOCK), header=None, nrows=1, dtype=str)
     names = [name for name in first.iloc[0] if isinstance(name, str)]
@@ -63,7 +63,7 @@ def _require_header(path: Path) -> None:
 
 
 def _reason(said: str) -> str:
-    """In words of ours where pandas is known to say so; else what it says, without what it says of itself."""
+    """A clearer message for known errors of pandas; else its own message without internal details."""
     for pattern, words in _REASONS:
         if found := re.search(pattern, said):
             return found.expand(words)

@@ -1,4 +1,4 @@
-"""Fetch a file over HTTP so that an interrupted download goes on where it stopped, and check what came."""
+"""Download a file over HTTP, resume an interrupted download, and verify the result."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from gennape.addresses import web_address
 from gennape.errors import ConfigError, InvalidDataError, ServiceError, WorkspaceError
 from gennape.search_spaces.files.atomic import replacing
 
-#: Told of the bytes present and of all there will be (``None`` when the server does not say).
+#: Called with the bytes so far and the total (``None`` if the server does not say).
 Progress = Callable[[int, int | None], None]
 _CHUNK = 1 << 18
 _RANGE = re.compile(r"bytes (\d+)-\d+/(\d+|\*)")
-#: Read after a connection broke: how often, and how long to wait before each.
+#: Retries after a broken connection: how often, and the pause before each.
 RETRIES, WAIT_S = 3, 1.0
 
 
 class _SafeRedirects(urllib.request.HTTPRedirectHandler):
-    """Follow redirects to web addresses only, and never from an encrypted connection to a plain one."""
+    """Follow redirects only to web addresses, and never from HTTPS to HTTP."""
 
     def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
         _check_url(newurl)
@@ -45,7 +45,7 @@ def _check_url(url: str) -> None:
 
 
 def _opener() -> urllib.request.OpenerDirector:
-    """Web addresses only: the usual opener would also read local files."""
+    """An opener for web addresses only; the default one would also read local files."""
     opener = urllib.request.OpenerDirector()
     handlers = (
         urllib.request.ProxyHandler, urllib.request.HTTPHandler, urllib.request.HTTPSHandler, _SafeRedirects,
@@ -58,7 +58,7 @@ def _opener() -> urllib.request.OpenerDirector:
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """The part that is there already, and beside it what tells whether the server's file is still the same."""
+    """The partial file, and the file beside it that identifies the server's version."""
 
     data: Path
     note: Path
@@ -67,7 +67,7 @@ class _Part:
         return self.data.stat().st_size if self.data.exists() else 0
 
     def resume(self, url: str) -> tuple[int, dict[str, str]]:
-        """How much of ``url`` is there, and the headers to ask for the rest; 0 and none when it is of another file."""
+        """The size of the partial file and the headers to request the rest; 0 and none if it is of another version."""
         try:
             known = json.loads(self.note.read_text())
         except (OSError, ValueError):
@@ -78,7 +78,7 @@ class _Part:
         return self.size(), {"Range": f"bytes={self.size()}-", "If-Range": validator}
 
     def remember(self, url: str, headers: http.client.HTTPMessage) -> None:
-        """Note what the server's file is known by; without that a download starts anew."""
+        """Store the identifier of the server's version. Without one a download cannot be resumed."""
         tag = headers.get("ETag", "")
         validator = tag if tag and not tag.startswith("W/") else headers.get("Last-Modified", "")
         with replacing(self.note) as temporary:
@@ -115,13 +115,13 @@ def check_sha256(path: Path, expected: str) -> None:
 
 
 def fetch(url: str, to: Path, sha256: str | None = None, progress: Progress | None = None) -> bool:
-    """Fetch ``url`` to the file ``to``; False when it is there already with the right SHA-256.
+    """Download ``url`` to the file ``to``. Returns False if it is already there with the right SHA-256.
 
-    What came so far lies in ``<to>.part``; a later call goes on after it if the server's file is still the same. ``to``
-    appears only whole, and only if ``sha256`` fits (a wrong one discards the part). Raises :class:`ConfigError` for an
-    unusable address, an existing ``to`` or a malformed ``sha256``, :class:`ServiceError` when the server fails or the
-    connection breaks for good, :class:`InvalidDataError` for a wrong SHA-256 and :class:`WorkspaceError` when the disk
-    refuses.
+    A partial download is kept in ``<to>.part``; a later call resumes it if the server's file is unchanged. ``to`` is
+    written atomically, and only if ``sha256`` matches (else the partial file is deleted). Raises :class:`ConfigError`
+    for an invalid address, an existing ``to`` or a malformed ``sha256``, :class:`ServiceError` if the server fails or
+    the connection keeps breaking, :class:`InvalidDataError` for a wrong SHA-256 and :class:`WorkspaceError` if the disk
+    cannot be written.
     """
     _check_url(url)
     if sha256 is not None and not re.fullmatch(r"[0-9a-fA-F]{64}", sha256):
@@ -146,7 +146,7 @@ def fetch(url: str, to: Path, sha256: str | None = None, progress: Progress | No
 
 
 def _silent(_done: int, _total: int | None) -> None:
-    """For callers that want no progress."""
+    """Ignore progress."""
 
 
 def _check_part(part: _Part, to: Path, sha256: str) -> None:
@@ -158,7 +158,7 @@ def _check_part(part: _Part, to: Path, sha256: str) -> None:
 
 
 def _fetch_part(url: str, part: _Part, progress: Progress) -> None:
-    """Fetch what is missing; connections that break are taken up again while something came."""
+    """Download the missing bytes; reconnect as long as connections make progress."""
     broken = 0
     while True:
         before = part.size()
@@ -179,7 +179,7 @@ def _fetch_part(url: str, part: _Part, progress: Progress) -> None:
 
 
 def _one_connection(url: str, part: _Part, progress: Progress) -> bool:
-    """Append what one connection brings; whether the file is whole."""
+    """Append the bytes of one connection. Returns whether the file is complete."""
     start, headers = part.resume(url)
     agent = {"User-Agent": "gennape", "Accept-Encoding": "identity"}
     request = urllib.request.Request(url, headers={**agent, **headers})  # noqa: S310 - the scheme was checked
@@ -189,7 +189,7 @@ def _one_connection(url: str, part: _Part, progress: Progress) -> bool:
         if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE and start:
             error.close()
             if error.headers.get("Content-Range") == f"bytes */{start}":
-                return True  # all of it was there
+                return True  # it was already complete
             part.discard()
             return False
         raise

@@ -1,4 +1,4 @@
-"""Labelled architectures from any file that gennape reads: the formats, and how to read one."""
+"""Read labelled architectures from any known format."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from gennape.search_spaces.labels.labelled import (
 
 __all__ = ["READERS", "LabelledArchitectures", "families_of", "label_blocks", "read_labels", "reader_of", "split"]
 
-#: The formats: one line each, the first that recognises a file reads it.
+#: The known formats; the first that recognises a file reads it.
 READERS: tuple[Reader, ...] = (
     table.READER,
     nb101.READER,

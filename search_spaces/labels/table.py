@@ -1,4 +1,4 @@
-"""Bring your own labels: CSV (also compressed) or Parquet with one architecture a row and columns of numbers."""
+"""Labels of your own: CSV (also compressed) or Parquet, with one architecture per row and numeric columns."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ ARCHITECTURE = ("architecture", "arch")
 USUAL = ("acc", "accuracy", "top1", "val108", "c10_test200")
 _CELL = ("hash", "n_vertices", "adj_bits", "ops")
 _TEXT: dict[str, type] = dict.fromkeys((*ARCHITECTURE, "hash", "ops", "src"), str)
-#: What their names end in.
+#: Their suffixes.
 SUFFIXES = (".csv", ".csv.gz", ".csv.bz2", ".parquet")
 
 
@@ -70,7 +70,7 @@ def _parquet_tables(path: Path) -> Iterator[pd.DataFrame]:
         require_regular(path)
         with pq.ParquetFile(path) as file:
             for batch in read_batches(path, file, BLOCK):
-                batch.validate(full=True)  # texts may be none
+                batch.validate(full=True)  # texts may be missing
                 yield batch.to_pandas(ignore_metadata=True)
     except (*UNREADABLE, ValueError, KeyError) as error:
         raise InvalidDataError(f"cannot read {path} as Parquet: {error}") from error
@@ -153,7 +153,7 @@ def _cells(path: Path, table: pd.DataFrame, request: Request) -> Iterator[Labell
     except InvalidDataError:
         if request.rejected is None:
             raise
-    for row in range(len(table)):  # one by one, to leave out just the bad ones
+    for row in range(len(table)):  # one by one, to leave out only the bad ones
         try:
             yield from _cell_block(path, table.iloc[row : row + 1], column)
         except InvalidDataError as error:
