@@ -238,7 +238,7 @@ def test_files_that_hang_or_kill_are_rejected_alone(tmp_path):
 @pytest.mark.usefixtures("ray_here")
 def test_workers_that_cannot_start_end_the_conversion(tmp_path, monkeypatch):
     class Stillborn(conversion_pool.ShardWriter):
-        def __init__(self):
+        def __init__(self, own):
             os._exit(1)
 
     monkeypatch.setattr(conversion_pool, "ShardWriter", Stillborn)
