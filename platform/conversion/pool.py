@@ -7,17 +7,14 @@ import io
 import json
 import resource
 import sys
-from collections import Counter, deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import ray
-from ray.exceptions import NodeDiedError, OutOfMemoryError, RayActorError, RayTaskError, WorkerCrashedError
 
-from gennape.errors import GennapeError, ServiceError, WorkspaceError
-from gennape.platform.cluster.connection import alive_nodes
-from gennape.platform.cluster.own_code import carried
+from gennape.errors import ServiceError, WorkspaceError
+from gennape.platform.cluster.worker_pool import TRIES, Allocation, WorkerPool
 from gennape.platform.conversion.inputs import sha256_of
 from gennape.platform.conversion.parts import read_note
 from gennape.search_spaces.families.registry import REGISTRY
@@ -33,9 +30,6 @@ if TYPE_CHECKING:
 
 #: Notes in the footer of a shard: the conversion that it belongs to as JSON; its rejected rows as CSV without header.
 CONVERSION, REJECTED = "gennape.conversion", "gennape.rejected"
-#: Deaths of workers after which what they were at is rejected, or, while they start, the conversion given up.
-DEATHS = 3
-_DEAD = (RayActorError, WorkerCrashedError, OutOfMemoryError, NodeDiedError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,106 +86,50 @@ def write_jobs(
     """Write shards on ``workers`` actors, each of one CPU; yields each with its worker's peak memory as it is finished.
 
     Every worker has one shard at a time and the driver keeps none, so memory is bounded on both sides. A shard
-    whose worker dies is begun again by another. What kills its worker :data:`DEATHS` times is rejected: the file at
+    whose worker dies is begun again by another. What kills its worker :data:`TRIES` times is rejected: the file at
     work where files are read, else all rows of the shard; lost machines are not counted. A file whose time is up is
     rejected at once. Raises :class:`ServiceError` when one worker after another dies before it has begun.
     """
-    if not jobs:
-        return
-    text = json.dumps(conversion, sort_keys=True)
-    actor_class = ray.remote(num_cpus=1)(ShardWriter)
-    waiting, troubles = deque(jobs), _Troubles()
-    running: dict[Any, tuple[_ConversionWorker, ConversionJob | None]] = {}
-    _start(actor_class, running, workers)
-    try:
-        while waiting or any(job is not None for _, job in running.values()):
-            (done,), _ = ray.wait(list(running), num_returns=1)
-            worker, job = running.pop(done)
-            try:
-                answer = _get(done)
-            except _DEAD as error:
-                troubles.died(worker, job, error)
-                if job is not None:
-                    waiting.appendleft(job)
-                _start(actor_class, running, 1)
-                continue
-            troubles.false_starts = 0
-            if job is None:
-                worker.node = answer
-            else:
-                if not job.path.is_file():
-                    raise WorkspaceError(f"{job.path} was written elsewhere; give a folder that all machines share")
-                yield job, *answer
-            if waiting:
-                job = waiting.popleft()
-                part = job.inputs.part(job.index, job.rows)
-                task = worker.actor.write.remote(part, job.path, job.watch, troubles.skip(job), spectrum, text)
-                running[task] = worker, job
-    finally:
-        for worker, _ in running.values():
-            ray.kill(worker.actor)
+    return _ShardPool(workers, spectrum, json.dumps(conversion, sort_keys=True)).run(jobs)
 
 
-@dataclass(slots=True, eq=False)
-class _ConversionWorker:
-    """An actor, the nodes that there were when it was started, and its own once it is up."""
+class _ShardPool(WorkerPool[ConversionJob, tuple[ConversionJob, Written, int]]):
+    """Writers of shards, and what is left out of shards because it killed them."""
 
-    actor: Any
-    nodes: frozenset[str]
-    node: str = ""
-
-
-class _Troubles:
-    """What killed workers, and what is left out for it; ``false_starts``: deaths at the start since all went well."""
-
-    def __init__(self) -> None:
-        self.false_starts = 0
-        self._deaths: Counter[tuple[int, int | None]] = Counter()
+    def __init__(self, workers: int, spectrum: int, conversion: str) -> None:
+        super().__init__(ShardWriter, Allocation(workers))
+        self._spectrum, self._conversion = spectrum, conversion
+        #: Rows to leave out of each shard, with reasons.
         self._skip: dict[int, dict[int, str]] = {}
 
-    def skip(self, job: ConversionJob) -> dict[int, str]:
-        """Rows to leave out, with reasons."""
-        return self._skip.get(job.index, {})
+    def arguments(self) -> tuple[()]:
+        """None but the search spaces that every worker is given."""
+        return ()
 
-    def died(self, worker: _ConversionWorker, job: ConversionJob | None, error: Exception) -> None:
-        """A worker died: of what it was at, unless its machine went."""
-        if job is not None:
-            if worker.node in alive_nodes():
-                self._blame(job)
-        elif worker.nodes <= alive_nodes():  # else it may have been starting on the one that is gone
-            self.false_starts += 1
-            if self.false_starts == DEATHS:
-                raise ServiceError(f"workers die as they start: {error}; see the logs of Ray") from error
+    def begin(self, actor: Any, task: ConversionJob) -> Any:
+        """Write it, without what is to be left out."""
+        part, skip = task.inputs.part(task.index, task.rows), self._skip.get(task.index, {})
+        return actor.write.remote(part, task.path, task.watch, skip, self._spectrum, self._conversion)
 
-    def _blame(self, job: ConversionJob) -> None:
-        row, late = read_note(job.watch.note)
-        job.watch.note.unlink(missing_ok=True)
-        skip = self._skip.setdefault(job.index, {})
-        if len(skip) == len(job.rows):
-            raise ServiceError(f"a worker died writing {job.path}, which has no graphs; see the logs of Ray")
-        self._deaths[job.index, row] += 1
+    def finished(self, task: ConversionJob, answer: tuple[Written, int]) -> tuple[ConversionJob, Written, int]:
+        """A shard is there."""
+        if not task.path.is_file():
+            raise WorkspaceError(f"{task.path} was written elsewhere; give a folder that all machines share")
+        return task, *answer
+
+    def died(self, task: ConversionJob, error: Exception) -> None:  # noqa: ARG002
+        """Blame the file that was read, or else all rows: they are left out at once or after some deaths."""
+        row, late = read_note(task.watch.note)
+        task.watch.note.unlink(missing_ok=True)
+        skip = self._skip.setdefault(task.index, {})
+        if len(skip) == len(task.rows):
+            raise ServiceError(f"a worker died writing {task.path}, which has no graphs; see the logs of Ray")
+        last = self.was_last_try((task.index, row))
         if late and row is not None:
-            skip[row] = f"TIMEOUT: not read within {job.watch.seconds:g} s"
-        elif self._deaths[job.index, row] >= DEATHS:
-            reason = f"FAILED: the process that converted it died {DEATHS} times"
-            skip |= dict.fromkeys(job.rows if row is None else [row], reason)
-
-
-def _start(actor_class: Any, running: dict[Any, tuple[_ConversionWorker, ConversionJob | None]], count: int) -> None:
-    nodes = alive_nodes()
-    for _ in range(count):
-        actor = actor_class.remote(carried(REGISTRY.registered))
-        running[actor.ready.remote()] = _ConversionWorker(actor, nodes), None
-
-
-def _get(reference: Any) -> Any:
-    """The answer of a worker; our own errors come out as themselves."""
-    try:
-        return ray.get(reference)
-    except RayTaskError as error:
-        if isinstance(error.cause, GennapeError):
-            raise error.cause from None
-        raise
+            skip[row] = f"TIMEOUT: not read within {task.watch.seconds:g} s"
+        elif last:
+            reason = f"FAILED: the process that converted it died {TRIES} times"
+            skip |= dict.fromkeys(task.rows if row is None else [row], reason)
 
 
 def peak_bytes() -> int:

@@ -5,18 +5,16 @@ from __future__ import annotations
 import json
 import platform
 import time
-from collections import Counter, deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import ray
 import torch
-from ray.exceptions import NodeDiedError, OutOfMemoryError, RayActorError, RayTaskError, WorkerCrashedError
+from ray.exceptions import OutOfMemoryError, RayTaskError
 
-from gennape.errors import CheckpointError, GennapeError, InvalidDataError, ServiceError, WorkspaceError
-from gennape.platform.cluster.connection import alive_nodes
-from gennape.platform.cluster.own_code import carried
-from gennape.platform.labelling.rows import read_row, row_path, write_row
+from gennape.errors import CheckpointError, GennapeError, InvalidDataError, WorkspaceError
+from gennape.platform.cluster.worker_pool import TRIES, Allocation, PoolWorker, WorkerPool
+from gennape.platform.labelling.rows import LabellingTask, read_row, row_path, write_row
 from gennape.platform.labelling.training.device_images import put
 from gennape.platform.labelling.training.failures import DeviceMemoryError, DivergedError, memory_named
 from gennape.platform.labelling.training.images import ImageSet, kept_images
@@ -26,19 +24,16 @@ from gennape.platform.workspace.files import atomic_write_bytes
 from gennape.search_spaces.families.registry import REGISTRY, family
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from gennape.platform.labelling.rows import LabellingTask
     from gennape.platform.labelling.training.device_images import DeviceImages
     from gennape.platform.labelling.training.network_training import TrainingResult
     from gennape.platform.labelling.training.recipe import Recipe
     from gennape.search_spaces.families.space import SearchSpace
 
-#: Tries of one training that may end in a lost worker or an unknown error, and of workers as they start.
-TRIES = 3
-_POLL_S = 1.0
-_DEAD = (RayActorError, WorkerCrashedError, OutOfMemoryError, NodeDiedError)
+#: At most so often a worker notes how many epochs are done.
+_NOTE_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,10 +51,9 @@ class LabellingStudy:
 
 
 @dataclass(frozen=True, slots=True)
-class WorkerAllocation:
+class WorkerAllocation(Allocation):
     """``workers`` in all, each on a CPU of its own or, with ``device`` cuda, ``per_gpu`` of them on each GPU."""
 
-    workers: int
     device: str
     per_gpu: int = 1
 
@@ -132,7 +126,7 @@ class Trainer:
 
         def on_epoch(epoch: int, _accuracy: float) -> None:
             nonlocal reported
-            if time.monotonic() - reported > _POLL_S:
+            if time.monotonic() - reported > _NOTE_S:
                 atomic_write_bytes(epochs_path(study.folder, task), str(epoch).encode())
                 reported = time.monotonic()
 
@@ -164,17 +158,7 @@ def epochs_path(folder: Path, task: LabellingTask) -> Path:
 # The driver ----------------------------------------------------------------------------------------------------------
 
 
-@dataclass(slots=True, eq=False)
-class _LabellingWorker:
-    """An actor, the allocation it was started with, the nodes there were then, and its node once it is up."""
-
-    actor: Any
-    allocation: WorkerAllocation
-    nodes: frozenset[str]
-    node: str = ""
-
-
-class Pool:
+class Pool(WorkerPool[LabellingTask, LabellingTask]):
     """Hands trainings out to workers and yields them as their rows are written.
 
     A training whose worker is lost goes on from its checkpoint with another; so does one that met an unknown error. One
@@ -182,115 +166,59 @@ class Pool:
     not suffice, fewer train beside each other from then on; a network that does not fit alone has FAILED.
     """
 
+    allocation: WorkerAllocation
+
     def __init__(self, study: LabellingStudy, allocation: WorkerAllocation, note: Callable[[str], None]) -> None:
-        self._study, self._allocation, self._note = study, allocation, note
-        self._running: dict[Any, tuple[_LabellingWorker, LabellingTask | None]] = {}
-        self._tries: Counter[LabellingTask] = Counter()
-        self._false_starts = 0
-        self._waiting: deque[LabellingTask] = deque()
+        super().__init__(Trainer, allocation)
+        self._study, self._note = study, note
 
-    @property
-    def under_way(self) -> list[LabellingTask]:
-        """Trainings that a worker is at."""
-        return [task for _, task in self._running.values() if task is not None]
+    def arguments(self) -> tuple[LabellingStudy, str]:
+        """The study, and where to train."""
+        return self._study, self.allocation.device
 
-    def run(self, tasks: Sequence[LabellingTask], poll: Callable[[], None]) -> Generator[LabellingTask]:
-        """Yield each training once its row is written; ``poll`` is called every second or so.
+    def begin(self, actor: Any, task: LabellingTask) -> Any:
+        """Train."""
+        return actor.train.remote(task)
 
-        Raises :class:`ServiceError` where workers die as they start, and what they raise of the workspace.
-        """
-        self._waiting.extend(tasks)
-        try:
-            self._hire()
-            while self._waiting or self.under_way:
-                done, _ = ray.wait(list(self._running), num_returns=1, timeout=_POLL_S)
-                poll()
-                for reference in done:
-                    finished = self._answered(reference, *self._running.pop(reference))
-                    if finished is not None:
-                        yield finished
-                self._hire()
-        finally:
-            for worker, _ in self._running.values():
-                ray.kill(worker.actor)
-            self._running.clear()
-
-    def _hire(self) -> None:
-        """As many workers of the present allocation as have something to do."""
-        actor_class: Any = ray.remote(Trainer)
-        nodes = alive_nodes() if self._waiting else frozenset()
-        own = carried(REGISTRY.registered)
-        starting = sum(task is None for _, task in self._running.values())
-        present = sum(worker.allocation == self._allocation for worker, _ in self._running.values())
-        for _ in range(min(self._allocation.workers - present, len(self._waiting) - starting)):
-            actor = actor_class.options(**self._allocation.resources).remote(self._study, self._allocation.device, own)
-            self._running[actor.ready.remote()] = _LabellingWorker(actor, self._allocation, nodes), None
-
-    def _answered(self, reference: Any, worker: _LabellingWorker, task: LabellingTask | None) -> LabellingTask | None:
-        """Handle a worker's result and hand it the next training; returns the training whose row is written."""
-        try:
-            answer = ray.get(reference)
-        except _DEAD as error:
-            return self._lost(worker, task, error)
-        except RayTaskError as error:
-            ray.kill(worker.actor)  # after an error a GPU may be of no more use to its process
-            return self._failed(worker, task, error)
-        if task is None:
-            worker.node, self._false_starts = answer, 0
-        elif not (row := row_path(self._study.folder, task)).is_file():
+    def finished(self, task: LabellingTask, answer: None) -> LabellingTask:  # noqa: ARG002
+        """A row is written."""
+        if not (row := row_path(self._study.folder, task)).is_file():
             raise WorkspaceError(f"{row} was written elsewhere; give a --workspace that all machines share")
-        if self._waiting and worker.allocation == self._allocation:
-            following = self._waiting.popleft()
-            self._running[worker.actor.train.remote(following)] = worker, following
-        else:
-            ray.kill(worker.actor)
         return task
 
-    def _lost(self, worker: _LabellingWorker, task: LabellingTask | None, error: Exception) -> LabellingTask | None:
-        if isinstance(error, OutOfMemoryError):
-            return self._crowded(worker.allocation, task, f"its machine ran out of memory: {error}")
-        if task is None:
-            if not worker.nodes <= alive_nodes():  # it may have been starting on the one that is gone
-                return None
-            self._false_starts += 1
-            if self._false_starts == TRIES:
-                raise ServiceError(f"workers die as they start: {error}; see the logs of Ray") from error
-            return None
-        if worker.node not in alive_nodes():
-            self._waiting.appendleft(task)
-            return None
+    def died(self, task: LabellingTask, error: Exception) -> LabellingTask | None:
+        """Try again, some times."""
         return self._tried(task, f"the process that trained it died {TRIES} times, last by: {error}")
 
-    def _failed(
-        self, worker: _LabellingWorker, task: LabellingTask | None, error: RayTaskError
-    ) -> LabellingTask | None:
+    def lost(self, worker: PoolWorker, task: LabellingTask | None, error: Exception) -> LabellingTask | None:
+        """Where a machine's memory did not suffice, fewer train beside each other."""
+        if isinstance(error, OutOfMemoryError):
+            return self._crowded(worker, task, f"its machine ran out of memory: {error}")
+        return super().lost(worker, task, error)
+
+    def failed(self, worker: PoolWorker, task: LabellingTask | None, error: RayTaskError) -> LabellingTask | None:
+        """Where a GPU's memory did not suffice, fewer train beside each other; an unknown error is tried again."""
         cause = error.cause
         if isinstance(cause, DeviceMemoryError):
-            return self._crowded(worker.allocation, task, str(cause))
+            return self._crowded(worker, task, str(cause))
         if task is None or isinstance(cause, GennapeError):
-            raise cause if isinstance(cause, GennapeError) else error
+            return super().failed(worker, task, error)
         return self._tried(task, f"{type(cause).__name__}: {cause}")
 
-    def _crowded(self, allocation: WorkerAllocation, task: LabellingTask | None, reason: str) -> LabellingTask | None:
-        """Out of memory: halve the trainings per device, unless that was done since."""
-        if allocation.per_device == 1:
-            if task is None:
-                raise DeviceMemoryError(reason)
-            return self._give_up(task, reason)
-        if allocation == self._allocation:
-            self._allocation = allocation.halved()
-            before, now = allocation.per_device, self._allocation.per_device
+    def _crowded(self, worker: PoolWorker, task: LabellingTask | None, reason: str) -> LabellingTask | None:
+        """Out of memory: halve the trainings per device, unless that was done since the worker was started."""
+        if worker.allocation == self.allocation:
+            if (before := self.allocation.per_device) == 1:
+                if task is None:
+                    raise DeviceMemoryError(reason)
+                return self._give_up(task, reason)
+            self.allocation = self.allocation.halved()
+            now = self.allocation.per_device
             self._note(f"out of memory with {before} trainings beside each other, on with {now}")
-        if task is not None:
-            self._waiting.appendleft(task)
         return None
 
     def _tried(self, task: LabellingTask, reason: str) -> LabellingTask | None:
-        self._tries[task] += 1
-        if self._tries[task] == TRIES:
-            return self._give_up(task, reason)
-        self._waiting.appendleft(task)
-        return None
+        return self._give_up(task, reason) if self.was_last_try(task) else None
 
     def _give_up(self, task: LabellingTask, reason: str) -> LabellingTask:
         study = self._study

@@ -31,6 +31,7 @@ from hypothesis import strategies as st
 
 from gennape.errors import ServiceError
 from gennape.platform.cluster.connection import local_ray
+from gennape.platform.cluster.worker_pool import TRIES
 from gennape.platform.conversion import convert as conversion
 from gennape.platform.conversion import pool as conversion_pool
 from gennape.platform.conversion.convert import ConversionConfig, convert
@@ -187,7 +188,7 @@ def test_dead_workers_are_replaced_and_what_kills_them_is_rejected(in_process_re
     inputs = DeadlySample(SAMPLE, tmp_path / "deaths", {1: 2, 3: 99})
     result = convert(inputs, tmp_path / "out", SMALL, 2)
     assert (result.rows, dict(result.rejected)) == (43, {"FAILED": 10})
-    assert len((tmp_path / "deaths" / "3").read_text()) == conversion_pool.DEATHS
+    assert len((tmp_path / "deaths" / "3").read_text()) == TRIES
     found = shards_of(tmp_path / "out")
     differing = [name for name, content in in_process_reference.items() if found[name] != content]
     assert differing == ["part-00003.parquet"]
@@ -238,7 +239,7 @@ def test_files_that_hang_or_kill_are_rejected_alone(tmp_path):
 @pytest.mark.usefixtures("ray_here")
 def test_workers_that_cannot_start_end_the_conversion(tmp_path, monkeypatch):
     class Stillborn(conversion_pool.ShardWriter):
-        def __init__(self, own):
+        def __init__(self, _own):
             os._exit(1)
 
     monkeypatch.setattr(conversion_pool, "ShardWriter", Stillborn)

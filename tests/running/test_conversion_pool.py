@@ -10,9 +10,10 @@ from conversion_cases import SAMPLE
 from ray.exceptions import RayActorError
 
 from gennape.errors import ServiceError
-from gennape.platform.conversion import pool as conversion_pool
+from gennape.platform.cluster import worker_pool
+from gennape.platform.cluster.worker_pool import TRIES
 from gennape.platform.conversion.parts import Watch
-from gennape.platform.conversion.pool import DEATHS, ConversionJob, Written, write_jobs
+from gennape.platform.conversion.pool import ConversionJob, Written, write_jobs
 
 
 @dataclass
@@ -31,10 +32,10 @@ class Cluster:
     gone: set[int] = field(default_factory=set)
     skips: list[dict[int, str]] = field(default_factory=list)
 
-    def remote(self, **_):
-        return lambda _class: SimpleNamespace(remote=self.start)
+    def remote(self, _class):
+        return SimpleNamespace(options=lambda **_: SimpleNamespace(remote=self.start))
 
-    def start(self):
+    def start(self, _own):
         self.started += 1
         number = self.started
         ready = SimpleNamespace(remote=lambda: _Call(self, number, number in self.stillborn, str(number)))
@@ -50,7 +51,8 @@ class Cluster:
     def nodes(self):
         return [{"NodeID": str(number), "Alive": number not in self.gone} for number in range(1, self.started + 1)]
 
-    def wait(self, calls, num_returns):
+    def wait(self, calls, num_returns, timeout):
+        assert timeout > 0
         return calls[:num_returns], calls[num_returns:]
 
     def get(self, call):
@@ -82,9 +84,9 @@ def write(tmp_path, monkeypatch):
     """Write ten shards on two workers of a cluster; returns the indices of those written."""
 
     def on(cluster):
-        monkeypatch.setattr(conversion_pool, "ray", cluster)
+        monkeypatch.setattr(worker_pool, "ray", cluster)
         alive = lambda: frozenset(node["NodeID"] for node in cluster.nodes() if node["Alive"])  # noqa: E731
-        monkeypatch.setattr(conversion_pool, "alive_nodes", alive)
+        monkeypatch.setattr(worker_pool, "alive_nodes", alive)
         watch = Watch(tmp_path / "note", 60)
         jobs = [ConversionJob(SAMPLE, i, range(5 * i, 5 * i + 5), tmp_path / str(i), watch) for i in range(10)]
         return sorted(job.index for job, *_ in write_jobs(jobs, 2, 5, {}))
@@ -107,6 +109,6 @@ def test_lost_machines_are_not_counted(write):
 def test_deaths_on_a_machine_that_stays_are(write):
     cluster = Cluster(fatal={"1"})
     assert write(cluster) == list(range(10))
-    reason = f"FAILED: the process that converted it died {DEATHS} times"
+    reason = f"FAILED: the process that converted it died {TRIES} times"
     assert [skip for skip in cluster.skips if skip] == [dict.fromkeys(range(5, 10), reason)]
-    assert cluster.started == 2 + DEATHS
+    assert cluster.started == 2 + TRIES

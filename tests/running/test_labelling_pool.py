@@ -14,8 +14,10 @@ from hypothesis import strategies as st
 from ray.exceptions import ActorDiedError, OutOfMemoryError, RayTaskError
 
 from gennape.errors import ServiceError, WorkspaceError
+from gennape.platform.cluster import worker_pool
+from gennape.platform.cluster.worker_pool import TRIES
 from gennape.platform.labelling import pool as labelling_pool
-from gennape.platform.labelling.pool import TRIES, LabellingStudy, Pool, WorkerAllocation, checkpoint_path
+from gennape.platform.labelling.pool import LabellingStudy, Pool, WorkerAllocation, checkpoint_path
 from gennape.platform.labelling.rows import DONE, FAILED, LabellingTask, read_row, write_row
 from gennape.platform.labelling.training.failures import DeviceMemoryError
 from gennape.platform.labelling.training.network_training import TrainingResult
@@ -29,7 +31,7 @@ HERE = "here"
 class _Trainer:
     """Stands in for the worker: writes the row, once only."""
 
-    def __init__(self, study, device):
+    def __init__(self, study, device, _own):
         self.study, self.device = study, device
 
     def ready(self):
@@ -103,8 +105,8 @@ def pool_of(monkeypatch, tmp_path_factory):
         for part in ("rows", "checkpoints"):
             (folder / part).mkdir()
         ray = StandIn(random.Random(seed), troubles)  # noqa: S311
-        monkeypatch.setattr(labelling_pool, "ray", ray)
-        monkeypatch.setattr(labelling_pool, "alive_nodes", lambda: frozenset(ray.alive))
+        monkeypatch.setattr(worker_pool, "ray", ray)
+        monkeypatch.setattr(worker_pool, "alive_nodes", lambda: frozenset(ray.alive))
         monkeypatch.setattr(labelling_pool, "Trainer", _Trainer)
         study = LabellingStudy(Recipe(), 0, folder, None, "data", folder)
         notes = []
