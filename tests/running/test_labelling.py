@@ -398,12 +398,13 @@ DRIVER = """
 import sys
 from pathlib import Path
 from gennape.platform.labelling.study import ImageSources, Workers, label
-from gennape.platform.labelling.rows import Task
+from gennape.platform.labelling.rows import LabellingTask
 from gennape.platform.labelling.training.recipe import Recipe
 import json
 out, workspace, train, test, address, tasks, recipe = sys.argv[1:]
-label(Path(out), Path(workspace), [Task(**task) for task in json.loads(tasks)], ImageSources(Path(train), Path(test)),
-      Recipe(**json.loads(recipe)), 7, Workers("cpu", 1, save_after=0.0), address)
+label(Path(out), Path(workspace), [LabellingTask(**task) for task in json.loads(tasks)],
+      ImageSources(Path(train), Path(test)), Recipe(**json.loads(recipe)), 7, Workers("cpu", 1, save_after=0.0),
+      address)
 """
 _TIMEOUT_S = 240
 
