@@ -31,7 +31,7 @@ from gennape.platform.search.driver import run_search
 from gennape.platform.search.failures import FILE
 from gennape.platform.search.log import SHARDS, read_shard
 from gennape.platform.search.searchers.testing import SyntheticPredictor
-from gennape.platform.workspace.files import atomic_write_bytes
+from gennape.search_spaces.files.atomic import atomic_write_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import os
 import signal
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -27,18 +28,24 @@ from gennape.platform.cluster.connection import local_ray
 from gennape.platform.tracking.resend import resend_pending
 from gennape.platform.tracking.store import ENVIRONMENT
 from gennape.platform.tracking.tracker import Tracker, track
-from gennape.platform.workspace.ports import claim_port
 
 HOST, START_S = "127.0.0.1", 180.0
 RATE, VALUES = 12.5, 4  # calls a second, and values of each: 50 values a second
 CHILD = "island-0"
 
 
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
 class Server:
     """An MLflow server of its own in a folder, always at the same address."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.port = folder, claim_port(HOST, 0)
+        self.folder, self.port = folder, _free_port()
         self.address = f"http://{HOST}:{self.port}"
         self.database = folder / "server.db"
         self._process: subprocess.Popen[bytes] | None = None

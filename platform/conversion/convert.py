@@ -18,9 +18,10 @@ from gennape.platform.cluster.connection import local_ray
 from gennape.platform.conversion.inputs import sha256_of
 from gennape.platform.conversion.parts import COLUMNS, Watch
 from gennape.platform.conversion.pool import REJECTED, ConversionJob, Written, write_jobs
-from gennape.platform.workspace.files import atomic_path, make_writable, remove_partial_files
-from gennape.platform.workspace.run_files import read_json, write_json
+from gennape.platform.workspace.files import make_writable
+from gennape.platform.workspace.run_files import read_json
 from gennape.platform.workspace.run_lock import lock_run
+from gennape.search_spaces.files.atomic import atomic_path, remove_partial_files, write_json
 from gennape.search_spaces.graphs.parquet import SCHEMA_VERSION, read_notes
 from gennape.source import commit
 

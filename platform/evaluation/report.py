@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 from gennape.errors import WorkspaceError
 from gennape.platform.evaluation.results import summary_of
 from gennape.platform.evaluation.tables import Table, details, learning_curves, overviews, tables
-from gennape.platform.workspace.files import atomic_write_bytes
 from gennape.predictors.evaluation.methods import SIX_MEMBERS
 from gennape.predictors.evaluation.published_results import PUBLISHED
+from gennape.search_spaces.files.atomic import atomic_write_bytes
 from gennape.search_spaces.files.bounded import read_regular
 
 if TYPE_CHECKING:

@@ -20,8 +20,8 @@ from gennape.platform.labelling.training.failures import DeviceMemoryError, Dive
 from gennape.platform.labelling.training.images import ImageSet, kept_images
 from gennape.platform.labelling.training.network_training import train
 from gennape.platform.labelling.training.recipe import Seed
-from gennape.platform.workspace.files import atomic_write_bytes
 from gennape.search_spaces.families.registry import REGISTRY, family
+from gennape.search_spaces.files.atomic import atomic_write_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

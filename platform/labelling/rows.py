@@ -14,8 +14,8 @@ from matplotlib.ticker import MaxNLocator
 
 from gennape.errors import ConfigError
 from gennape.platform.search.front_page import CLOUD, FRONT, INK
-from gennape.platform.workspace.files import atomic_write_bytes
-from gennape.platform.workspace.run_files import read_json, write_json
+from gennape.platform.workspace.run_files import read_json
+from gennape.search_spaces.files.atomic import atomic_write_bytes, write_json
 from gennape.search_spaces.graphs.canonical import canonical_hashes
 from gennape.search_spaces.graphs.cost import flops
 

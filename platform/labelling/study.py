@@ -19,10 +19,11 @@ from gennape.platform.labelling.training.images import cache_file, read_image_se
 from gennape.platform.labelling.training.network_training import check_network
 from gennape.platform.tracking.journal import new_name
 from gennape.platform.tracking.tracker import track
-from gennape.platform.workspace.files import make_writable, remove_partial_files
-from gennape.platform.workspace.run_files import read_json, write_json
-from gennape.platform.workspace.run_lock import lock_run, work_folder
+from gennape.platform.workspace.files import make_writable, work_folder
+from gennape.platform.workspace.run_files import read_json
+from gennape.platform.workspace.run_lock import lock_run
 from gennape.search_spaces.families.registry import family
+from gennape.search_spaces.files.atomic import remove_partial_files, write_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -17,10 +17,9 @@ from gennape.errors import ConfigError
 from gennape.platform.labelling.sources import front_of, sampled
 from gennape.platform.search.front_page import CLOUD, FRONT, INK
 from gennape.platform.search.runs import config_of, find_run
-from gennape.platform.workspace.files import atomic_write_bytes
-from gennape.platform.workspace.run_files import write_json
 from gennape.predictors.evaluation.verification_metrics import dominates, trained_accuracies, verification_metrics
 from gennape.predictors.model.checkpoint import load_checkpoint
+from gennape.search_spaces.files.atomic import atomic_write_bytes, write_json
 from gennape.search_spaces.graphs.canonical import canonical_hashes
 from gennape.search_spaces.graphs.cost import flops
 from gennape.search_spaces.labels.labels import read_labels

@@ -17,7 +17,7 @@ from gennape.platform.search import objectives
 from gennape.platform.search.evaluations import Evaluations, as_objects, concatenate, none_evaluated, to_table
 from gennape.platform.search.failures import Outcome
 from gennape.platform.search.seen import Measurements, join_measurements, measurements_of, no_measurements
-from gennape.platform.workspace.files import atomic_path, is_partial, remove_partial_files
+from gennape.search_spaces.files.atomic import atomic_path, is_partial, remove_partial_files
 from gennape.search_spaces.files.bounded import open_regular
 from gennape.search_spaces.files.parquet_pages import UNREADABLE
 

@@ -26,8 +26,8 @@ from gennape.platform.search.front_page import (
     label,
 )
 from gennape.platform.search.objectives import MEASURES
-from gennape.platform.workspace.files import atomic_write_bytes
 from gennape.platform.workspace.run_files import DIGESTS, digests_of
+from gennape.search_spaces.files.atomic import atomic_write_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

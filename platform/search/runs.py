@@ -12,17 +12,10 @@ from pydantic import BaseModel
 from gennape import __version__
 from gennape.errors import WorkspaceError
 from gennape.platform.search.config import SearchConfig, search_config
-from gennape.platform.workspace.files import REMEDY
-from gennape.platform.workspace.run_files import (
-    DIGESTS,
-    checked,
-    digests_of,
-    read_as,
-    refuse_edited,
-    warn_of_age,
-    write_json,
-)
-from gennape.platform.workspace.run_lock import RUNS, at_work
+from gennape.platform.workspace.files import REMEDY, RUNS
+from gennape.platform.workspace.run_files import DIGESTS, checked, digests_of, read_as, refuse_edited, warn_of_age
+from gennape.platform.workspace.run_lock import at_work
+from gennape.search_spaces.files.atomic import write_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

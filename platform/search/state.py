@@ -18,7 +18,7 @@ from gennape.platform.search.failures import Outcome
 from gennape.platform.search.front import extend_front, reference_point
 from gennape.platform.search.log import chained, count_shards, read_shard
 from gennape.platform.search.objectives import NAMES
-from gennape.platform.workspace.files import atomic_path, atomic_write_bytes, remove_partial_files
+from gennape.search_spaces.files.atomic import atomic_path, atomic_write_bytes, remove_partial_files
 from gennape.search_spaces.files.bounded import open_regular
 
 if TYPE_CHECKING:

@@ -9,12 +9,12 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
-import secrets
 import sqlite3
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING
 
 from gennape.errors import WorkspaceError
+from gennape.search_spaces.files.atomic import temporary_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -88,7 +88,7 @@ def _tables(connection: sqlite3.Connection) -> set[str]:
 
 def _make(path: Path) -> None:
     """Make a new one, in place of an unfinished one."""
-    temporary = _beside(path)
+    temporary = temporary_name(path)
     _migrate(temporary)
     for end in ("-journal", "-wal", "-shm"):  # of the unfinished one: SQLite would take them for the new one's
         path.with_name(path.name + end).unlink(missing_ok=True)
@@ -97,7 +97,7 @@ def _make(path: Path) -> None:
 
 def _complete(path: Path) -> None:
     """Let MLflow bring a copy to its version, then put it in place of the original, which is kept."""
-    temporary = _beside(path)
+    temporary = temporary_name(path)
     with closing(sqlite3.connect(path)) as source, closing(sqlite3.connect(temporary)) as copy:
         source.backup(copy)
         tables = _tables(copy)
@@ -118,10 +118,6 @@ def _complete(path: Path) -> None:
     os.link(path, kept)
     os.replace(temporary, path)
     log.warning("the MLflow store %s was unfinished and is completed; the former is kept in %s", path, kept)
-
-
-def _beside(path: Path) -> Path:
-    return path.with_name(f".{path.stem}.{secrets.token_hex(4)}{path.suffix}")
 
 
 def _migrate(path: Path) -> None:

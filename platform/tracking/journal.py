@@ -18,9 +18,10 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from gennape.errors import WorkspaceError
+from gennape.platform.workspace.files import RUNS
 from gennape.platform.workspace.hints import command, workspace_option
-from gennape.platform.workspace.run_files import read_json, write_json
-from gennape.platform.workspace.run_lock import RUNS
+from gennape.platform.workspace.run_files import read_json
+from gennape.search_spaces.files.atomic import write_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -20,8 +20,9 @@ from gennape.platform.cluster.connection import local_ray, on_loopback
 from gennape.platform.tracking.journal import new_name
 from gennape.platform.tracking.tracker import track
 from gennape.platform.training.worker import Point, ProgressChannel, meet, work
-from gennape.platform.workspace.run_files import read_json, write_json
+from gennape.platform.workspace.run_files import read_json
 from gennape.platform.workspace.settings import flat
+from gennape.search_spaces.files.atomic import write_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

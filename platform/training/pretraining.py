@@ -19,12 +19,13 @@ import pyarrow as pa
 from gennape.errors import ConfigError, ServiceError
 from gennape.platform.training.driver import Training, WorkersConfig, status_of, train
 from gennape.platform.training.worker import CONFIG, GRAPHS, newest_state, step_of
-from gennape.platform.workspace.files import make_writable, remove_partial_files
-from gennape.platform.workspace.run_files import read_json, write_json
-from gennape.platform.workspace.run_lock import lock_run, work_folder
+from gennape.platform.workspace.files import make_writable, work_folder
+from gennape.platform.workspace.run_files import read_json
+from gennape.platform.workspace.run_lock import lock_run
 from gennape.platform.workspace.settings import differences
 from gennape.predictors.encoder.data_parallel import PretrainData, state_of_encoder
 from gennape.predictors.model.checkpoint import save_encoder
+from gennape.search_spaces.files.atomic import remove_partial_files, write_json
 from gennape.search_spaces.graphs.parquet import write_shards
 
 if TYPE_CHECKING:

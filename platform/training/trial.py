@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gennape.errors import WorkspaceError
-from gennape.platform.workspace.run_files import read_json, write_json
+from gennape.platform.workspace.run_files import read_json
 from gennape.predictors.encoder import pretraining
 from gennape.predictors.encoder.clustered import ClusteringConfig
 from gennape.predictors.encoder.contrastive import GENERAL, GENNAPE
@@ -22,6 +22,7 @@ from gennape.predictors.ensemble.registry import MembersConfig
 from gennape.predictors.metrics import mae, srcc
 from gennape.predictors.model import fitting
 from gennape.predictors.model.checkpoint import load_checkpoint, save_ensemble
+from gennape.search_spaces.files.atomic import write_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping

@@ -21,10 +21,11 @@ from gennape.platform.cluster.connection import local_ray
 from gennape.platform.tracking.journal import new_name
 from gennape.platform.tracking.tracker import track
 from gennape.platform.training.trial import CONFIG, FACTOR, RESULTS, Rows, Settings, TuningStudy, run_trial
-from gennape.platform.workspace.files import make_writable, remove_partial_files
-from gennape.platform.workspace.run_files import read_json, write_json
-from gennape.platform.workspace.run_lock import lock_run, work_folder
+from gennape.platform.workspace.files import make_writable, work_folder
+from gennape.platform.workspace.run_files import read_json
+from gennape.platform.workspace.run_lock import lock_run
 from gennape.platform.workspace.settings import differences, flat
+from gennape.search_spaces.files.atomic import atomic_write_bytes, remove_partial_files, write_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -263,10 +264,4 @@ def _write(out: Path, study: TuningStudy, found: Found) -> None:
     for place, name in ((out.parent, out.name), (report, "settings.json")):
         write_json(place / name, settings)
     for path in (out.with_suffix(".trials.csv"), report / "trials.csv"):
-        _write_text(path, table)
-
-
-def _write_text(path: Path, text: str) -> None:
-    from gennape.platform.workspace.files import atomic_write_bytes  # noqa: PLC0415
-
-    atomic_write_bytes(path, text.encode())
+        atomic_write_bytes(path, table.encode())

@@ -20,9 +20,9 @@ import ray
 import torch
 
 from gennape.errors import GennapeError, WorkspaceError
-from gennape.platform.workspace.files import atomic_write_bytes
 from gennape.predictors.encoder.data_parallel import PretrainData, WorkerPretraining, rank, workers
 from gennape.predictors.encoder.optimisation import CPU
+from gennape.search_spaces.files.atomic import atomic_write_bytes
 from gennape.search_spaces.graphs.parquet import read_graphs
 
 if TYPE_CHECKING:

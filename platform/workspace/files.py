@@ -1,30 +1,27 @@
-"""The workspace, the folder that holds everything gennape writes, and atomic writing of files."""
+"""The folder that holds everything gennape writes, and the folders in it."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import stat
 import tempfile
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from gennape.errors import WorkspaceError
-from gennape.search_spaces.files.atomic import replacing
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 DEFAULT = "gennape-workspace"
 VARIABLE = "GENNAPE_WORKSPACE"
+#: Where a workspace keeps its runs.
+RUNS = "runs"
 #: How to name another workspace.
 REMEDY = f"give another folder with --workspace or ${VARIABLE}"
 #: Names directly inside a workspace.
 _MADE = re.compile(
     r"\.mlflow\.lock|mlflow(-before-\d+)?\.db(-\w+)?|artifacts|runs|tracking|pretraining|tuning|labelling|images"
 )
-_PARTIAL = re.compile(r"\..+\.[0-9a-f]{8}(\.\w+)?")  # the names that atomic.replacing makes
 
 
 def default_workspace() -> Path:
@@ -85,39 +82,7 @@ def make_writable(folder: Path, remedy: str, what: str = "") -> None:
         raise WorkspaceError(f"cannot write to {what}{folder} ({error.strerror or error}); {remedy}") from error
 
 
-@contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
-    """``atomic.replacing`` that also survives a power cut: the content reaches the disk before the name does.
-
-    Raises :class:`WorkspaceError` when the file cannot be written.
-    """
-    with replacing(path) as temporary:
-        yield temporary
-        _flush(temporary)
-
-
-def atomic_write_bytes(path: Path, data: bytes) -> None:
-    """Write a file atomically."""
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(data)
-
-
-def remove_partial_files(folder: Path) -> None:
-    """Delete partial files of killed writers in a folder. No writer may be at work in it."""
-    try:
-        for path in folder.iterdir():
-            if is_partial(path):
-                path.unlink(missing_ok=True)
-    except OSError as error:
-        reason = error.strerror or error
-        raise WorkspaceError(f"cannot tidy up {error.filename or folder}: {reason}; move it away") from error
-
-
-def is_partial(path: Path) -> bool:
-    """Whether a file is being written, or was left unfinished by a killed writer."""
-    return _PARTIAL.fullmatch(path.name) is not None
-
-
-def _flush(path: Path) -> None:
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
+def work_folder(parent: Path, out: Path, name: str) -> Path:
+    """Where under ``parent`` is kept what is under way for the output ``out``: ``name``, and what tells it from others
+    of that name. One for all ways to write the path."""
+    return parent.absolute() / f"{name}-{hashlib.sha256(str(out.resolve()).encode()).hexdigest()[:8]}"

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 from pydantic import TypeAdapter, ValidationError
 
 from gennape.errors import WorkspaceError
-from gennape.platform.workspace.files import atomic_write_bytes
 from gennape.search_spaces.files.bounded import read_regular
 
 if TYPE_CHECKING:
@@ -28,11 +27,6 @@ _RESTORE = "restore it from a copy"
 
 #: Digests of values by field name.
 Digests = dict[str, str]
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write JSON atomically, indented and in stable order."""
-    atomic_write_bytes(path, (json.dumps(value, indent=1, sort_keys=True) + "\n").encode())
 
 
 def read_json(path: Path, remedy: str = _RESTORE) -> Any:

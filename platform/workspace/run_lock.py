@@ -1,9 +1,8 @@
-"""Locks of run folders, which end with their process, and folders for unfinished work."""
+"""Who works in a folder: a lock that goes with its process."""
 
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import os
 import time
 from contextlib import contextmanager
@@ -16,17 +15,9 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import IO
 
-#: The folder of runs in a workspace.
-RUNS = "runs"
 _LOCK = ".lock"
 #: :func:`at_work` also holds the lock for a moment, so locking a run is tried several times.
 _TRIES, _WAIT_S = 5, 0.1
-
-
-def work_folder(parent: Path, out: Path, name: str) -> Path:
-    """The folder under ``parent`` for unfinished work on the output ``out``: ``name`` with a hash of the resolved path,
-    so that all ways to write the path give the same folder."""
-    return parent.absolute() / f"{name}-{hashlib.sha256(str(out.resolve()).encode()).hexdigest()[:8]}"
 
 
 class RunLock:

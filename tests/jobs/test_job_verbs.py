@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 import threading
@@ -17,6 +16,7 @@ import pytest
 import typer
 from hypothesis import given
 from hypothesis import strategies as st
+from ports import free_port
 
 from gennape.errors import ConfigError, ServiceError
 from gennape.jobs.cli import app
@@ -301,18 +301,11 @@ def test_another_ray_in_the_place_of_ones_own_is_thought_of() -> None:
 # Errors ---------------------------------------------------------------------------------------------------------------
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 @pytest.mark.parametrize(
     "arguments", [["status"], ["status", "x"], ["logs", "x"], ["logs", "x", "--follow"], ["stop", "x"]]
 )
 def test_no_cluster_at_the_address_is_one_line(arguments: list[str]) -> None:
-    address = f"http://127.0.0.1:{_free_port()}"
+    address = f"http://127.0.0.1:{free_port()}"
     command = [sys.executable, "-m", "gennape", *arguments, "--address", address]
     ended = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (ended.returncode, ended.stdout) == (1, "")

@@ -30,7 +30,6 @@ from gennape.platform.training.pretraining import (
     pretrain_on_workers,
     training_folder,
 )
-from gennape.platform.workspace.files import atomic_write_bytes
 from gennape.platform.workspace.run_lock import lock_run
 from gennape.predictors.encoder.contrastive import GENERAL, GENNAPE
 from gennape.predictors.encoder.data_parallel import (
@@ -45,6 +44,7 @@ from gennape.predictors.encoder.features import featurize
 from gennape.predictors.encoder.pretraining import PretrainConfig, _shuffled, pretrain
 from gennape.predictors.model.checkpoint import provenance_of
 from gennape.search_spaces.families.registry import family
+from gennape.search_spaces.files.atomic import atomic_write_bytes
 from gennape.search_spaces.graphs.graph import concatenate
 from gennape.search_spaces.graphs.spectrum import laplacian_spectra
 

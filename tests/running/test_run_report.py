@@ -20,7 +20,8 @@ from gennape.platform.search.log import SHARDS, read_log
 from gennape.platform.search.run_report import RunReport, caution, read_front
 from gennape.platform.search.runs import describe_run, find_run, set_status, status_of
 from gennape.platform.search.searchers.testing import SyntheticPredictor
-from gennape.platform.workspace.run_lock import RUNS, lock_run
+from gennape.platform.workspace.files import RUNS
+from gennape.platform.workspace.run_lock import lock_run
 from gennape.search_spaces.families.registry import family
 
 if TYPE_CHECKING:

@@ -8,7 +8,6 @@ import re
 import shlex
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -21,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import typer
+from ports import free_port
 from typer.testing import CliRunner
 
 import gennape
@@ -70,13 +70,6 @@ class Mine(HiAML):
 """
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build_wheel(source_tree(), tmp_path_factory.mktemp("wheel"))
@@ -121,7 +114,7 @@ def test_an_address_that_is_no_dashboard_is_refused(wheel: Path, address: str) -
 
 
 def test_an_unreachable_cluster_is_named(wheel: Path) -> None:
-    address = f"http://127.0.0.1:{_free_port()}"
+    address = f"http://127.0.0.1:{free_port()}"
     with pytest.raises(ServiceError, match=address):
         submit(Submission(address, ["true"], wheel))
 
@@ -135,13 +128,13 @@ def test_verbs_get_the_address_of_their_cluster() -> None:
 @pytest.fixture(scope="module")
 def head() -> Iterator[tuple[str, Path]]:
     """A Ray head of our own, started as a person would: the address of its dashboard, and the folder of its files."""
-    address = f"http://127.0.0.1:{_free_port()}"
+    address = f"http://127.0.0.1:{free_port()}"
     folder = Path(tempfile.mkdtemp(prefix="gn-"))  # short: Ray keeps sockets there
     binaries = str(Path(sys.executable).parent)
     command = [f"{binaries}/ray", "start", "--head", "--block", "--num-cpus=2", "--disable-usage-stats"]
     command += [f"--temp-dir={folder}", "--node-ip-address=127.0.0.1", "--dashboard-host=127.0.0.1"]
-    command += [f"--port={_free_port()}", f"--dashboard-port={address.rpartition(':')[2]}"]
-    command += [f"--ray-client-server-port={_free_port()}", f"--dashboard-agent-listen-port={_free_port()}"]
+    command += [f"--port={free_port()}", f"--dashboard-port={address.rpartition(':')[2]}"]
+    command += [f"--ray-client-server-port={free_port()}", f"--dashboard-agent-listen-port={free_port()}"]
     command += ["--object-store-memory=100000000"]
     environment = {**os.environ, "PATH": f"{binaries}:{os.environ['PATH']}", "RAY_AUTH_MODE": "disabled"}
     with (folder / "log").open("w") as log:
@@ -314,7 +307,7 @@ def test_a_job_that_was_killed_ends_as_in_a_shell(dashboard: str, wheel: Path) -
 def test_the_address_given_is_asked_whatever_ray_reads_from_the_environment(
     dashboard: str, wheel: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    elsewhere = f"http://127.0.0.1:{_free_port()}"
+    elsewhere = f"http://127.0.0.1:{free_port()}"
     monkeypatch.setenv("RAY_ADDRESS", elsewhere)
     assert _run(dashboard, wheel, "true")[0] == 0
     assert os.environ["RAY_ADDRESS"] == elsewhere

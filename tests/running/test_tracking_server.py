@@ -21,6 +21,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import ray
+from ports import free_port
 from typer.testing import CliRunner
 
 from gennape.errors import ConfigError, ServiceError
@@ -35,7 +36,6 @@ from gennape.platform.tracking.store import ENVIRONMENT, Credentials, open_store
 from gennape.platform.tracking.tracker import track
 from gennape.platform.training import tuning
 from gennape.platform.training.trial import Epochs, Settings, TuningStudy
-from gennape.platform.workspace.ports import claim_port
 from gennape.predictors.encoder.encoder import EncoderConfig, GraphEncoder
 from gennape.predictors.model.checkpoint import load_checkpoint, save_encoder, shipped_checkpoint
 from gennape.search_spaces.families.registry import family
@@ -236,7 +236,7 @@ def test_a_registered_checkpoint_is_served_by_mlflow(server: Any, tmp_path: Path
 
 
 def _ask_served(model: str, tracking: str, folder: Path, rows: list[list[str]]) -> list[dict[str, float]]:
-    port = claim_port("127.0.0.1", 0)
+    port = free_port()
     command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", model, "--env-manager", "local"]
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # as where the environment is activated
     environment = {**os.environ, **ENVIRONMENT, "MLFLOW_TRACKING_URI": tracking, "PATH": path}

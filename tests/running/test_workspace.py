@@ -13,10 +13,10 @@ from gennape.platform.labelling.study import study_folder
 from gennape.platform.search.runs import create_run, find_run, set_status, status_of
 from gennape.platform.training.pretraining import training_folder
 from gennape.platform.training.tuning import tuning_folder
-from gennape.platform.workspace.files import atomic_path, atomic_write_bytes, find_workspace, open_workspace
-from gennape.platform.workspace.run_files import read_json, write_json
+from gennape.platform.workspace.files import find_workspace, open_workspace
+from gennape.platform.workspace.run_files import read_json
 from gennape.platform.workspace.run_lock import lock_run
-from gennape.search_spaces.files.atomic import replacing
+from gennape.search_spaces.files.atomic import atomic_path, atomic_write_bytes, replacing, write_json
 
 NOON = datetime(2026, 11, 22, 12, 0, 5)
 
