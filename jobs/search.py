@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gennape.errors import ConfigError
+from gennape.jobs.shared.config_options import field_option, help_of
 from gennape.jobs.shared.interruption import INTERRUPTED_STATUS
 from gennape.jobs.shared.own_code import own_options, searcher_option, space_option
 from gennape.jobs.shared.searching import RunLocation, begin, checkpoint_hash, resume_command, run_to_the_end
 from gennape.jobs.shared.tracked import Address, TrackingUri, refuse_wrong_address, warn_elsewhere
+from gennape.platform.search.settings import SearchConfig
 from gennape.platform.workspace.hints import command, workspace_option
 
 if TYPE_CHECKING:
-    from gennape.platform.search.config import SearchConfig
     from gennape.platform.search.driver import SearchResult
 
 _TABLE_ROWS = 10
@@ -25,47 +26,20 @@ def search(
     *,
     space: Annotated[
         str | None,
-        space_option("Search space: a name, or your own (file.py:Class). Required unless --resume is given."),
+        space_option(f"{help_of(SearchConfig, 'space')} Required unless --resume is given."),
     ] = None,
-    objectives: Annotated[
-        str | None,
-        typer.Option(
-            help="Objectives, comma-separated: accuracy, flops, macs or params, each with :max or :min.",
-            show_default="accuracy:max,flops:min",
-        ),
-    ] = None,
+    objectives: Annotated[str | None, field_option(SearchConfig, "objectives")] = None,
     evaluations: Annotated[
         int | None,
-        typer.Option(
-            min=1,
-            help="Number of unique networks to evaluate. With --resume, a larger number extends the run.",
-            show_default="5000",
-        ),
+        field_option(SearchConfig, "evaluations", more="With --resume, a larger number extends the run."),
     ] = None,
-    islands: Annotated[
-        int | None,
-        typer.Option(min=1, max=1024, help="Number of populations that evolve in parallel.", show_default="2"),
-    ] = None,
-    population: Annotated[
-        int | None, typer.Option(min=2, max=100_000, help="Networks in each island.", show_default="100")
-    ] = None,
-    seed: Annotated[
-        int | None, typer.Option(min=0, help="Random seed. The same seed gives the same front.", show_default="0")
-    ] = None,
-    searcher: Annotated[
-        str | None, searcher_option("Search algorithm: nsga2, random, or your own (file.py:Class).", "nsga2")
-    ] = None,
-    migration_every: Annotated[
-        int | None, typer.Option(min=0, help="Generations between migrations; 0 turns migration off.", show_default="5")
-    ] = None,
+    islands: Annotated[int | None, field_option(SearchConfig, "islands")] = None,
+    population: Annotated[int | None, field_option(SearchConfig, "population")] = None,
+    seed: Annotated[int | None, field_option(SearchConfig, "seed")] = None,
+    searcher: Annotated[str | None, searcher_option(SearchConfig)] = None,
+    migration_every: Annotated[int | None, field_option(SearchConfig, "migration_every")] = None,
     asynchronous: Annotated[
-        bool | None,
-        typer.Option(
-            "--asynchronous/--synchronous",
-            " /--in-step",  # its former name
-            help="Run islands without a barrier between generations.",
-            show_default="False",
-        ),
+        bool | None, field_option(SearchConfig, "asynchronous", "--asynchronous/--synchronous", " /--in-step")
     ] = None,
     checkpoint: Annotated[
         Path | None, typer.Option(help="Folder of a predictor checkpoint.", show_default="the shipped one")

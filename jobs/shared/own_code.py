@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from gennape.errors import ConfigError
+from gennape.jobs.shared.config_options import field_option
 from gennape.search_spaces.files.own_code import is_address, load_class, sources_of
 
 if TYPE_CHECKING:
@@ -28,9 +29,9 @@ def space_option(help_text: str, *names: str, show_default: bool | str = True) -
     return typer.Option(*names, metavar="SPACE", callback=_named(_space), help=help_text, show_default=show_default)
 
 
-def searcher_option(help_text: str, show_default: bool | str = True) -> Any:
-    """The option that names a searcher, in the same way."""
-    return typer.Option(metavar="SEARCHER", callback=_named(_searcher), help=help_text, show_default=show_default)
+def searcher_option(config: type) -> Any:
+    """The option that names a searcher, in the same way: the field ``searcher`` of a configuration."""
+    return field_option(config, "searcher", metavar="SEARCHER", callback=_named(_searcher))
 
 
 def typed(name: str) -> str:

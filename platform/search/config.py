@@ -1,4 +1,4 @@
-"""The settings of a search, validated on creation and stored with the run."""
+"""Settings of a search that are checked: at the border, and against those that are stored with a run."""
 
 from __future__ import annotations
 
@@ -6,43 +6,17 @@ import hashlib
 import json
 from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ValidationError
 
 from gennape.errors import ConfigError
-from gennape.platform.search.objectives import Objective, parse_objectives
 from gennape.platform.search.searchers.registry import searcher
+from gennape.platform.search.settings import SearchConfig
 from gennape.search_spaces.families.registry import family
 
 if TYPE_CHECKING:
     from gennape.search_spaces.families.space import SearchSpace
 
-
-class SearchConfig(BaseModel):
-    """All settings that decide the result of a search. Frozen and JSON-serialisable; made by :func:`search_config`."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-    space: str = Field(description="search space, by name")
-    objectives: str = Field("accuracy:max,flops:min", description="what to optimise, as name:direction,...")
-    evaluations: int = Field(5000, ge=1, description="unique networks to predict, over all islands")
-    islands: int = Field(2, ge=1, le=1024, description="populations that evolve side by side")
-    population: int = Field(100, ge=2, le=100_000, description="networks asked per island and generation")
-    migration_every: int = Field(5, ge=0, description="generations between migrations; 0 for none")
-    migrants: int = Field(5, ge=0, description="elites that move on to the next island at a migration")
-    seed: int = Field(0, ge=0, description="decides every random choice")
-    searcher: str = Field("nsga2", description="search algorithm, by name")
-    space_from: str = Field("", description="what an own search space was given as; for people, never read again")
-    space_sha256: str = Field("", description="hash of the genes of an own search space")
-    searcher_from: str = Field("", description="what an own searcher was given as; for people, never read again")
-    patience: int = Field(25, ge=1, description="generations without any new network after which the search ends")
-    asynchronous: bool = Field(False, description="islands do not wait for each other; see docs/search.md")
-    checkpoint: str | None = Field(None, description="predictor checkpoint; none for the shipped one")
-    checkpoint_sha256: str = Field("", description="hash of the predictor's weights")
-
-    @property
-    def directed(self) -> tuple[Objective, ...]:
-        """The objectives, parsed."""
-        return parse_objectives(self.objectives)
+__all__ = ["SearchConfig", "genes_sha256", "refuse_contradictions", "search_config"]
 
 
 def search_config(**settings: Any) -> SearchConfig:
