@@ -8,14 +8,18 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gennape.errors import ConfigError
+from gennape.jobs.shared.config_options import field_option
 from gennape.jobs.shared.network_files import InputShape, Shape
 from gennape.jobs.shared.options import require_one
 from gennape.jobs.shared.own_code import space_option
 from gennape.jobs.shared.tracked import Address
+from gennape.platform.conversion.config import ConversionConfig
 
 if TYPE_CHECKING:
     from gennape.platform.conversion.convert import ConversionResult
     from gennape.platform.conversion.inputs import Inputs
+
+_USUAL = ConversionConfig()
 
 
 def convert(
@@ -31,18 +35,17 @@ def convert(
     published: Annotated[
         bool, typer.Option("--published", help="Write the published graphs where they differ.")
     ] = False,
-    spectrum: Annotated[int, typer.Option(min=1, help="Number of Laplacian eigenvalues per graph.")] = 21,
+    spectrum: Annotated[int, field_option(ConversionConfig, "spectrum", show_default=True)] = _USUAL.spectrum,
     shard_size: Annotated[
-        int | None, typer.Option(min=1, help="Rows in one file.", show_default="4096 architectures or 256 ONNX files")
+        int | None,
+        field_option(ConversionConfig, "shard_size", show_default="4096 architectures or 256 ONNX files"),
     ] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Worker processes.", show_default="one per CPU")] = None,
     max_mb: Annotated[
         int, typer.Option(min=1, max=2048, help="Size of one ONNX file in MiB, at most. Larger ones are skipped.")
     ] = 2048,
     shape: Shape = None,
-    timeout: Annotated[
-        float, typer.Option(min=0.1, max=86_400, help="Timeout for one ONNX file in seconds, at most a day.")
-    ] = 60.0,
+    timeout: Annotated[float, field_option(ConversionConfig, "timeout_s", show_default=True)] = _USUAL.timeout_s,
     address: Address = None,
 ) -> None:
     """Convert samples, labelled files or ONNX files to a Parquet data set of graphs.
@@ -50,7 +53,6 @@ def convert(
     The data set also holds costs, canonical hashes and Laplacian spectra.
     """
     from gennape.jobs.shared.progress import progress_bar
-    from gennape.platform.conversion.convert import ConversionConfig
     from gennape.platform.conversion.convert import convert as convert_inputs
 
     inputs = _inputs(space, sample, seed, labels, column, onnx, published, max_mb, shape)

@@ -15,6 +15,7 @@ import ray
 import gennape
 from gennape.errors import ConfigError
 from gennape.platform.cluster.connection import local_ray
+from gennape.platform.conversion.config import ConversionConfig
 from gennape.platform.conversion.inputs import sha256_of
 from gennape.platform.conversion.parts import COLUMNS, Watch
 from gennape.platform.conversion.pool import REJECTED, ConversionJob, Written, write_jobs
@@ -31,18 +32,11 @@ if TYPE_CHECKING:
 
     from gennape.platform.conversion.inputs import Inputs
 
+__all__ = ["ConversionConfig", "ConversionResult", "convert"]
+
 #: Files beside the shards: a manifest of the data set and its finished shards, and the rejected rows with reasons.
 #: Readers of Parquet folders ignore names that begin with an underscore.
 MANIFEST, REPORT = "_manifest.json", "_rejected.csv"
-
-
-@dataclass(frozen=True, slots=True)
-class ConversionConfig:
-    """Settings of a conversion. ``timeout_s``: per ONNX file; only it may change when a conversion is continued."""
-
-    spectrum: int = 21
-    shard_size: int = 4096
-    timeout_s: float = 60.0
 
 
 @dataclass(frozen=True, slots=True)
