@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import fields
-from typing import Any, get_type_hints
+from typing import Any
 
 import typer
 from pydantic import BaseModel
-from pydantic.fields import FieldInfo
 
 
 def field_option(
@@ -16,7 +15,7 @@ def field_option(
     """The option that sets a field: its range, help and usual value are the field's.
 
     Args:
-        config: A pydantic model, or a dataclass whose fields are ``Annotated[int, Field(ge=1, description="...")]``.
+        config: A pydantic model, or a dataclass whose fields have ``ge``, ``le`` and ``description`` as metadata.
         name: The field.
         flags: The names of the option; by default that of the parameter.
         more: A sentence that only the command line needs, after the help.
@@ -24,24 +23,27 @@ def field_option(
             parameter's own default, which else is None for an option that is not given.
         other: What else :func:`typer.Option` takes.
     """
-    info = _described(config, name)
-    for part in info.metadata:
-        for limit, bound in (("min", "ge"), ("max", "le")):
-            if hasattr(part, bound):
-                other[limit] = getattr(part, bound)
-    text, shown = f"{info.description} {more}".rstrip(), str(info.default) if show_default is None else show_default
-    told: Any = {"help": text, "show_default": shown, **other}
-    return typer.Option(*flags, **told)
+    told, usual = _described(config, name)
+    shown: Any = {
+        "help": f"{told['description']} {more}".rstrip(),
+        "min": told.get("ge"),
+        "max": told.get("le"),
+        "show_default": str(usual) if show_default is None else show_default,
+        **other,
+    }
+    return typer.Option(*flags, **shown)
 
 
 def help_of(config: Any, name: str) -> str:
     """What a field means, in a sentence or two."""
-    return str(_described(config, name).description)
+    return str(_described(config, name)[0]["description"])
 
 
-def _described(config: Any, name: str) -> FieldInfo:
-    """What pydantic makes of a field."""
+def _described(config: Any, name: str) -> tuple[dict[str, Any], Any]:
+    """What is told of a field: its range and meaning; and its usual value."""
     if issubclass(config, BaseModel):
-        return config.model_fields[name]
-    (default,) = (field.default for field in fields(config) if field.name == name)
-    return FieldInfo.from_annotated_attribute(get_type_hints(config, include_extras=True)[name], default)
+        info = config.model_fields[name]
+        limits = {key: getattr(part, key) for part in info.metadata for key in ("ge", "le") if hasattr(part, key)}
+        return {**limits, "description": info.description}, info.default
+    (field,) = (each for each in fields(config) if each.name == name)
+    return dict(field.metadata), field.default

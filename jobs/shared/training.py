@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from gennape.errors import ConfigError
+from gennape.jobs.shared.config_options import field_option
 from gennape.jobs.shared.input_files import require_file
+from gennape.platform.labelling.training.settings import RecipeSettings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,8 +25,8 @@ TestImages = Annotated[
 ]
 Resize = Annotated[int | None, typer.Option(min=1, help="Resize images to this height and width in pixels.")]
 Trainings = Annotated[int, typer.Option(min=1, help="Trainings of each network, each with its own seed.")]
-Epochs = Annotated[int | None, typer.Option(min=1, help="Epochs of each training.", show_default="30")]
-Batch = Annotated[int | None, typer.Option(min=2, help="Images in one training step.", show_default="512")]
+Epochs = Annotated[int | None, field_option(RecipeSettings, "epochs")]
+Batch = Annotated[int | None, field_option(RecipeSettings, "batch")]
 RecipeFile = Annotated[Path | None, typer.Option(help="JSON file with settings of the training recipe.")]
 Device = Annotated[
     Literal["cpu", "cuda"] | None,

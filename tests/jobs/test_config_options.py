@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from dataclasses import dataclass
-from typing import Annotated, Any
+from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 import typer
@@ -27,8 +27,8 @@ class Model(BaseModel):
 class Plain:
     """The same of a dataclass."""
 
-    name: Annotated[str, Field(description="A name.")]
-    number: Annotated[int, Field(ge=1, le=9, description="A number.")] = 3
+    name: str = field(metadata={"description": "A name."})
+    number: int = field(default=3, metadata={"ge": 1, "le": 9, "description": "A number."})
 
 
 @pytest.mark.parametrize("config", [Model, Plain])

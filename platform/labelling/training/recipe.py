@@ -11,13 +11,14 @@ import numpy as np
 from jaxtyping import Float64, Int64
 
 from gennape.errors import ConfigError
+from gennape.platform.labelling.training.settings import RecipeSettings
 
 #: Raised whenever the same settings come to mean another training.
 VERSION = 1
 
 
 @dataclass(frozen=True, slots=True)
-class Recipe:
+class Recipe(RecipeSettings):
     """One fixed training, the same for all architectures of a study.
 
     Stochastic gradient descent with Nesterov's momentum on cross-entropy with smoothed labels; the learning rate rises
@@ -30,34 +31,6 @@ class Recipe:
 
     Raises :class:`ConfigError` for settings out of range.
     """
-
-    epochs: int = 30
-    batch: int = 512
-    peak_rate: float = 0.4
-    warm_up: float = 0.2
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
-    smoothing: float = 0.1
-    average: float = 0.99
-    crop: int = 4
-    mirror: bool = True
-    cutout: int = 8
-    validation: float = 0.1
-    precision: str = "bf16"
-
-    def __post_init__(self) -> None:
-        """Refuse what cannot be trained by."""
-        ranges = {
-            "epochs": (1, 100_000), "batch": (2, 65536), "peak_rate": (0, 100), "warm_up": (0, 1), "momentum": (0, 1),
-            "weight_decay": (0, 1), "smoothing": (0, 1), "average": (0, 1), "crop": (0, 64), "cutout": (0, 1024),
-            "validation": (0.001, 0.9),
-        }  # fmt: skip
-        for name, (low, high) in ranges.items():
-            value = getattr(self, name)
-            if not low <= value <= high:
-                raise ConfigError(f"{name} of a recipe is {value}; must be from {low} to {high}")
-        if self.precision not in ("bf16", "fp32"):
-            raise ConfigError(f"precision of a recipe is {self.precision!r}; must be bf16 or fp32")
 
     @property
     def sha256(self) -> str:
