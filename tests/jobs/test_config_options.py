@@ -16,7 +16,7 @@ from gennape.jobs.shared.config_options import field_option, help_of
 from gennape.platform.search.settings import SearchConfig
 
 
-class Model(BaseModel):
+class SomeModel(BaseModel):
     """Fields of pydantic."""
 
     number: int = Field(3, ge=1, le=9, description="A number.")
@@ -24,14 +24,14 @@ class Model(BaseModel):
 
 
 @dataclass(frozen=True, slots=True)
-class Plain:
+class SomeDataclass:
     """The same of a dataclass."""
 
     name: str = field(metadata={"description": "A name."})
     number: int = field(default=3, metadata={"ge": 1, "le": 9, "description": "A number."})
 
 
-@pytest.mark.parametrize("config", [Model, Plain])
+@pytest.mark.parametrize("config", [SomeModel, SomeDataclass])
 def test_an_option_says_what_its_field_says(config: type) -> None:
     option = field_option(config, "number", more="Or more.", metavar="N")
     assert (option.min, option.max, option.help, option.show_default) == (1, 9, "A number. Or more.", "3")
