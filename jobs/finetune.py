@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gennape.jobs.shared.own_code import space_option
+from gennape.jobs.shared.own_code import space_option, typed
 from gennape.jobs.shared.tracked import Register, TrackingUri, Workspace, refuse_wrong_address, register_result
 from gennape.platform.workspace.hints import command
 
@@ -77,12 +77,12 @@ def finetune(
     screen.print(f"checkpoint {sha256[:12]} fine-tuned on {len(graphs)} networks of {space}, written to {out}")
     for name, value in found.items():
         screen.print(f"{name:<16}{value:.3f}  {_MEANINGS[name]}")
-    check = command("data", "check", labels, space=space, column=column)
+    check = command("data", "check", labels, space=typed(space), column=column)
     for warning in (*_lessons(found, len(graphs)), *_contradictions(rows, check)):
         typer.echo(f"gennape: warning: {warning}", err=True)
     if register:
         register_result(out, "finetune", workspace, tracking_uri)
-    screen.print(f"next: {command('search', space=space, checkpoint=out)}", soft_wrap=True, markup=False)
+    screen.print(f"next: {command('search', space=typed(space), checkpoint=out)}", soft_wrap=True, markup=False)
 
 
 #: What the figures are.

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from gennape.jobs.shared.own_code import space_option
+from gennape.jobs.shared.own_code import space_option, typed
 from gennape.jobs.shared.settings_file import SettingsFile, run_with
 from gennape.jobs.shared.tracked import Register, TrackingUri, refuse_wrong_address, register_result
 from gennape.platform.workspace.hints import command
@@ -118,7 +118,7 @@ def pretrain(
     if register:
         register_result(out, "pretrain", workspace, tracking_uri)
     first = data[0] if data else "LABELS"
-    again = command("fit", space=(space or ["nb101"])[0], encoder=out, data=first, out="checkpoint")
+    again = command("fit", space=typed((space or ["nb101"])[0]), encoder=out, data=first, out="checkpoint")
     screen = Console(soft_wrap=True, markup=False, highlight=False)
     screen.print(f"encoder {sha256[:12]} of {count} networks written to {out}\nnext: {again}")
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gennape.jobs.shared.own_code import space_option
+from gennape.jobs.shared.own_code import space_option, typed
 from gennape.jobs.shared.tracked import Address, TrackingUri, Workspace, refuse_wrong_address
 from gennape.platform.workspace.hints import command
 
@@ -207,6 +207,6 @@ def _summary(out: Path, space: str, data: Path, found: Found) -> None:
     typer.echo(f"settings  {chosen}\nwritten   {out}\nresults   {out.with_suffix('.trials.csv')}")
     if found.failed:
         typer.echo(f"{len(found.failed)} trials failed, the first: {found.failed[0]}", err=True)
-    of = {"space": space, "data": data, "settings": out}
+    of = {"space": typed(space), "data": data, "settings": out}
     typer.echo(f"next: {command('pretrain', **of, out='encoder')}")
     typer.echo(f"then: {command('fit', **of, encoder='encoder', out='checkpoint')}")

@@ -76,13 +76,13 @@ def refuse_another_space(found: str, run: str, space: str | None) -> None:
 
 def own_settings(space: SearchSpace, searcher: type[Searcher]) -> dict[str, str]:
     """What a run notes of an own space and an own searcher, so that it can say what it needs to go on."""
-    from gennape.platform.search.config import genes_sha256
+    from gennape.platform.search.config import space_sha256
     from gennape.platform.search.searchers.registry import REGISTRY as SEARCHERS
     from gennape.search_spaces.families.registry import REGISTRY as SPACES
 
     noted: dict[str, str] = {}
     if space in SPACES.registered:
-        noted |= {"space_from": _origin(type(space), space.name), "space_sha256": genes_sha256(space)}
+        noted |= {"space_from": _origin(type(space), space.name), "space_sha256": space_sha256(space)}
     if searcher in SEARCHERS.registered:
         noted |= {"searcher_from": _origin(searcher, searcher.name)}
     return noted

@@ -6,17 +6,22 @@ import hashlib
 import json
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from pydantic import ValidationError
 
 from gennape.errors import ConfigError
 from gennape.platform.search.searchers.registry import searcher
 from gennape.platform.search.settings import SearchConfig
 from gennape.search_spaces.families.registry import family
+from gennape.search_spaces.graphs.canonical import canonical_hashes
 
 if TYPE_CHECKING:
     from gennape.search_spaces.families.space import SearchSpace
 
-__all__ = ["SearchConfig", "genes_sha256", "refuse_contradictions", "search_config"]
+#: Networks whose graphs tell whether a search space has changed.
+_PROBES = 8
+
+__all__ = ["SearchConfig", "refuse_contradictions", "search_config", "space_sha256"]
 
 
 def search_config(**settings: Any) -> SearchConfig:
@@ -32,28 +37,30 @@ def search_config(**settings: Any) -> SearchConfig:
     return config.model_copy(update={"objectives": ",".join(map(str, config.directed))})
 
 
-def genes_sha256(space: SearchSpace) -> str:
-    """Hash of the names and values of a space's genes, which give its genomes their meaning."""
-    described = json.dumps([[gene.name, [str(value) for value in gene.values]] for gene in space.genes])
-    return hashlib.sha256(described.encode()).hexdigest()
+def space_sha256(space: SearchSpace) -> str:
+    """Hash of what a space's genomes mean: names and values of its genes, and the graphs of some networks."""
+    genes = [[gene.name, [str(value) for value in gene.values]] for gene in space.genes]
+    graphs = canonical_hashes(space.graphs(space.sample(np.random.default_rng(0), _PROBES)))
+    return hashlib.sha256(json.dumps([genes, graphs]).encode()).hexdigest()
 
 
 def _refuse_unknown(config: SearchConfig) -> None:
     """Raise :class:`ConfigError` for unknown names, and for an own space that has changed since the run began."""
     for kind, find, came in (("space", family, config.space_from), ("searcher", searcher, config.searcher_from)):
-        name = getattr(config, kind)
         try:
-            find(name)
+            find(getattr(config, kind))
         except ConfigError as error:
             if not came:
                 raise
+            own = {"space": config.space_from, "searcher": config.searcher_from}
+            again = " ".join(f"--{option} {address}" for option, address in own.items() if address)
             raise ConfigError(
-                f"the {kind} {name!r} of this search is your own; give it again: --{kind} {came}"
+                f"the {kind} {getattr(config, kind)!r} of this search is your own; give what is your own again: {again}"
             ) from error
-    if config.space_sha256 and genes_sha256(family(config.space)) != config.space_sha256:
+    if config.space_sha256 and space_sha256(family(config.space)) != config.space_sha256:
         raise ConfigError(
-            f"the genes of {config.space!r} are not those that the search began with; put the former class back, or "
-            "start a new search"
+            f"the search space {config.space!r} is not what the search began with: its genes or its graphs have "
+            "changed; put the former class back, or start a new search"
         )
 
 

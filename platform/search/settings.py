@@ -31,7 +31,7 @@ class SearchConfig(BaseModel):
     seed: int = Field(0, ge=0, description="Random seed. The same seed gives the same front.")
     searcher: str = Field("nsga2", description="Search algorithm: nsga2, random, or your own (file.py:Class).")
     space_from: str = Field("", description="What an own search space was given as; for people, never read again.")
-    space_sha256: str = Field("", description="Hash of the genes of an own search space.")
+    space_sha256: str = Field("", description="Hash of the genes and some graphs of an own search space.")
     searcher_from: str = Field("", description="What an own searcher was given as; for people, never read again.")
     patience: int = Field(25, ge=1, description="Generations without any new network after which the search ends.")
     asynchronous: bool = Field(False, description="Run islands without a barrier between generations.")

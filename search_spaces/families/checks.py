@@ -28,6 +28,7 @@ _MAX_WRONG = 3000
 def check_search_space(space: SearchSpace, seed: int = 0, n: int = 64) -> None:
     """Run every check once on ``n`` architectures drawn from ``seed``; raises AssertionError that names what failed."""
     check_samples(space, seed, n)
+    check_canonical(space, seed, n)
     check_variation(space, seed, n)
     check_bad_genomes(space, seed)
     check_bad_architectures(space, seed)
@@ -47,7 +48,43 @@ def check_samples(space: SearchSpace, seed: int, n: int) -> None:
         text = json.dumps(space.encode(genome), allow_nan=False)
         decoded = space.decode(json.loads(text))
         _require(decoded.dtype == np.int64, f"decode gives {decoded.dtype}, must be int64")
-        _require(np.array_equal(decoded, genome), f"{genome} became {decoded} through {text}")
+        if decoded.shape != genome.shape or not np.array_equal(decoded, genome):
+            raise AssertionError(_difference(space, genome, decoded, text))
+
+
+def _difference(space: SearchSpace, genome: Int64[np.ndarray, " g"], decoded: np.ndarray, text: str) -> str:
+    """What decode made of what encode wrote."""
+    if decoded.shape != genome.shape:
+        return f"decode of {text} has shape {list(decoded.shape)}, must be [{len(genome)}]"
+    gene = int(np.flatnonzero(decoded != genome)[0])
+    return (
+        f"decode is not the inverse of encode: gene {space.genes[gene].name!r} was {genome[gene]} and became "
+        f"{decoded[gene]} through {text}"
+    )
+
+
+def check_canonical(space: SearchSpace, seed: int, n: int) -> None:
+    """``canonical`` leaves its argument as it is, changes no canonical genome, and no graph where ``emit`` takes the
+    genome as it was drawn."""
+    raw = space._draw(np.random.default_rng(seed), n)
+    raw = raw[space.feasible(raw)]
+    kept = raw.copy()
+    canonical = space.canonical(raw)
+    _require(np.array_equal(raw, kept), "canonical changes the genomes that it is given; give it a copy")
+    _require(np.array_equal(space.canonical(canonical), canonical), "canonical is not idempotent")
+    changed = np.flatnonzero((raw != canonical).any(1))[:8]
+    for before, after in zip(raw[changed], canonical[changed], strict=True):
+        try:
+            drawn = space.graph(before)
+        except Exception:  # noqa: BLE001, S112 (emit need not take what is not canonical)
+            continue
+        first, second = canonical_hashes(pack([drawn, space.graph(after)]))
+        gene = int(np.flatnonzero(before != after)[0])
+        _require(
+            first == second,
+            f"canonical sets gene {space.genes[gene].name!r} of {before.tolist()} to {after[gene]}, but the graph is "
+            "another one then; only genes that do not matter may be set to 0",
+        )
 
 
 def check_variation(space: SearchSpace, seed: int, n: int) -> None:

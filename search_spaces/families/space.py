@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Int64, Shaped
 
-from gennape.errors import InvalidArchitectureError
+from gennape.errors import InvalidArchitectureError, InvalidGraphError
 from gennape.search_spaces.graphs.builder import GraphBuilder, Value
 from gennape.search_spaces.graphs.graph import ComputationGraph, PackedGraphs, pack
 
@@ -133,7 +133,10 @@ class SearchSpace(ABC):
     def graph(self, genome: Int64[np.ndarray, " g"], published: bool = False) -> ComputationGraph:
         """The computation graph of a valid genome: of the network, or as it was ``published``."""
         b = GraphBuilder(published)
-        b.output(self.emit(b, genome))
+        result = self.emit(b, genome)
+        if not isinstance(result, Value):
+            raise InvalidGraphError(f"{self.name}: emit gives {shown(result)}, must return the value of the last layer")
+        b.output(result)
         return b.build()
 
     def graphs(self, genomes: Int64[np.ndarray, "n g"]) -> PackedGraphs:

@@ -25,6 +25,7 @@ from gennape.search_spaces.families.checks import (
     check_bad_architecture,
     check_bad_architectures,
     check_bad_genomes,
+    check_canonical,
     check_graphs,
     check_module,
     check_samples,
@@ -65,6 +66,12 @@ class SearchSpaceConformance:
     def test_samples(self, space: SearchSpace, seed: int, n: int) -> None:
         """See :func:`check_samples`."""
         check_samples(space, seed, n)
+
+    @_property(examples=15)
+    @given(seed=_SEEDS)
+    def test_canonical(self, space: SearchSpace, seed: int) -> None:
+        """See :func:`check_canonical`."""
+        check_canonical(space, seed, 24)
 
     @_property(examples=15)
     @given(seed=_SEEDS)

@@ -42,6 +42,7 @@ def well_formed(thing: object) -> SearchSpace:
         _refuse_gene(owner, gene)
     try:
         checks.check_samples(space, 0, _SAMPLES)
+        checks.check_canonical(space, 0, _SAMPLES)
         checks.check_bad_genomes(space, 0)
         for value in junk():
             checks.check_bad_architecture(space, value)
@@ -75,7 +76,12 @@ def _made(thing: object) -> SearchSpace:
 
 def _refuse_gene(owner: str, gene: Gene) -> None:
     if not isinstance(gene.values, tuple) or not gene.values:
-        raise ConformanceError(f"{owner}: the gene {gene.name!r} has the values {shown(gene.values)}; give a tuple")
+        raise ConformanceError(
+            f"{owner}: the gene {gene.name!r} has the values {shown(gene.values)}; give a tuple of at least one"
+        )
+    twice = [value for i, value in enumerate(gene.values) if value in gene.values[:i]]
+    if twice:
+        raise ConformanceError(f"{owner}: the gene {gene.name!r} holds {shown(twice[0])} twice; give each value once")
     drawn = np.asarray(gene.drawn)
     if (
         drawn.ndim != 1

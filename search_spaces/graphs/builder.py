@@ -8,7 +8,7 @@ a graph of hundreds of nodes costs as many array copies as it has blocks.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache, wraps
+from functools import lru_cache, update_wrapper
 from typing import Any, Concatenate, ParamSpec
 
 import numpy as np
@@ -410,8 +410,30 @@ def fragment(
         3
     """
 
-    @lru_cache(maxsize=4096)
-    def make(published: bool, *args: Any) -> Fragment:
+    return _Cached(function)  # type: ignore[return-value]
+
+
+class _Cached:
+    """A function of fragments. It is pickled as the function that it was made of, which may be somebody's own."""
+
+    def __init__(self, function: Callable[..., Value]) -> None:
+        update_wrapper(self, function)
+        self._function = function
+        self._make = lru_cache(maxsize=4096)(self._made)
+
+    def __call__(self, builder: GraphBuilder, *args: Any) -> Value:
+        """Add the block to a builder."""
+        key = [_Port(arg[1:]) if type(arg) is Value else arg for arg in args]
+        return builder.append(self._make(builder.published, *key), *[arg for arg in args if type(arg) is Value])
+
+    def __reduce__(self) -> str | tuple[Callable[..., object], tuple[object, ...]]:
+        """By name where every process can import it, else with the function."""
+        function: Any = self._function
+        if function.__module__.partition(".")[0] == __name__.partition(".")[0]:
+            return str(function.__qualname__)
+        return fragment, (function,)
+
+    def _made(self, published: bool, *args: Any) -> Fragment:
         builder = GraphBuilder(published)
         ports = 0
         actual = []
@@ -421,17 +443,10 @@ def fragment(
                 actual.append(Value(-ports, *arg))
             else:
                 actual.append(arg)
-        output = function(builder, *actual)  # type: ignore[call-arg, arg-type]
+        output = self._function(builder, *actual)
         if builder._tied:
             raise InvalidGraphError("layers of a fragment cannot share weights; tie them where the graph is built")
         return Fragment(*builder._join(), output)
-
-    @wraps(function)
-    def wrapper(builder: GraphBuilder, *args: Any) -> Value:
-        key = [_Port(arg[1:]) if type(arg) is Value else arg for arg in args]
-        return builder.append(make(builder.published, *key), *[arg for arg in args if type(arg) is Value])
-
-    return wrapper  # type: ignore[return-value]
 
 
 class _Port(tuple[int, ...]):

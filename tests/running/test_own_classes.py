@@ -32,7 +32,12 @@ TINY = """
 import numpy as np
 from beside import SIZE
 from gennape.search_spaces.families.space import Gene, SearchSpace, index_of, require_keys
-from gennape.search_spaces.graphs.builder import conv_bn_relu
+from gennape.search_spaces.graphs.builder import conv_bn_relu, fragment
+
+
+@fragment
+def block(b, x, width, kernel, stride):
+    return conv_bn_relu(b, x, width, kernel, stride)
 
 
 class Tiny(SearchSpace):
@@ -50,7 +55,7 @@ class Tiny(SearchSpace):
         *kernels, width = self.encode(genome).values()
         x = b.input(3, SIZE, SIZE)
         for stage, kernel in enumerate(kernels):
-            x = conv_bn_relu(b, x, width << stage, kernel, 2 if stage else 1)
+            x = block(b, x, width << stage, kernel, 2 if stage else 1)
         return b.linear(b.mean(x), 10)
 """
 SEARCHER = """
@@ -122,9 +127,10 @@ def test_a_search_of_an_own_space_by_an_own_searcher(folder: Path, monkeypatch: 
     # Somebody else, or the same person tomorrow: the run names its class, and nothing is run unasked.
     forget(monkeypatch)
     for verb in (("search", "--resume", run.name), ("show", "--run", run.name, "--index", 0)):
-        with pytest.raises(ConfigError, match=r"space 'tiny' .* is your own; give it again: --space tiny\.py:Tiny"):
+        again = r"--space tiny\.py:Tiny --searcher mine\.py:Mine"
+        with pytest.raises(ConfigError, match=f"space 'tiny' .* is your own; give what is your own again: {again}"):
             call(*verb)
-    with pytest.raises(ConfigError, match=r"searcher 'mine' .* give it again: --searcher mine\.py:Mine"):
+    with pytest.raises(ConfigError, match=r"searcher 'mine' .* again: --space tiny\.py:Tiny --searcher mine\.py:Mine"):
         call("search", "--resume", run.name, "--space", "tiny.py:Tiny")
     own = ("--space", "tiny.py:Tiny", "--searcher", "mine.py:Mine")
     assert "is finished" in call("search", "--resume", run.name, *own)
@@ -134,11 +140,12 @@ def test_a_search_of_an_own_space_by_an_own_searcher(folder: Path, monkeypatch: 
     with pytest.raises(ConfigError, match=r"is a search of tiny, got --space hiaml; leave --space out"):
         call("show", "--run", run.name, "--index", 0, "--space", "hiaml")
 
-    # The class has changed since.
-    forget(monkeypatch)
-    (folder / "tiny.py").write_text(TINY.replace("(3, 5, 7)", "(1, 3, 5)"))
-    with pytest.raises(ConfigError, match="genes of 'tiny' are not those that the search began with"):
-        call("search", "--resume", run.name, *own, "--evaluations", 100)
+    # The class has changed since: its genes, or its graphs.
+    for before, after in (("(3, 5, 7)", "(1, 3, 5)"), ("b.mean(x), 10", "b.mean(x), 100")):
+        forget(monkeypatch)
+        (folder / "tiny.py").write_text(TINY.replace(before, after))
+        with pytest.raises(ConfigError, match="'tiny' is not what the search began with: its genes or its graphs"):
+            call("search", "--resume", run.name, *own, "--evaluations", 100)
 
 
 @pytest.mark.usefixtures("no_services")
@@ -168,7 +175,7 @@ def test_verbs_that_take_a_space(folder: Path) -> None:
 
 def test_an_ill_made_class_is_refused_before_anything_is_made(folder: Path) -> None:
     (folder / "tiny.py").write_text(TINY.replace("return np.array", "return 1 / 0, np.array"))
-    with pytest.raises(ConformanceError, match=r"Tiny is not a search space yet: ZeroDivisionError.*tiny\.py, line 17"):
+    with pytest.raises(ConformanceError, match=r"Tiny is not a search space yet: ZeroDivisionError.*tiny\.py, line 22"):
         call(*SEARCH, "--space", "tiny.py:Tiny")
     assert not (folder / "gennape-workspace").exists()
 

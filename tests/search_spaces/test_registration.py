@@ -73,6 +73,11 @@ def raises(*_: Any) -> Any:
     raise KeyError("kernel")
 
 
+def in_place(_: Any, genomes: Any) -> Any:
+    genomes[:, 0] = 0
+    return genomes
+
+
 @pytest.mark.parametrize(
     ("thing", "told"),
     [
@@ -85,9 +90,20 @@ def raises(*_: Any) -> Any:
         (changed(genes=[Gene("x", (1, 2))]), "must be a tuple of Gene"),
         (changed(genes=(Gene("x", ()), Gene("y", (1,)))), r"the gene 'x' has the values \(\)"),
         (changed(genes=(Gene("x", (1, 2), (2,)), Gene("y", (1,)))), r"the gene 'x' samples \(2,\)"),
+        (changed(genes=(Gene("x", (1, 2, 1)), Gene("y", (1,)))), "the gene 'x' holds 1 twice"),
+        (changed(emit=lambda *_: None), "small: emit gives None, must return the value of the last layer"),
+        (changed(decode=lambda *_: np.array([0], np.int64)), r"has shape \[1\], must be \[2\]"),
+        (
+            changed(canonical=lambda _self, genomes: genomes * 0),
+            "canonical sets gene 'first' of .* only genes that do not",
+        ),
+        (changed(canonical=in_place), "canonical changes the genomes that it is given"),
         (changed(encode=raises), r"Changed is not a search space yet: KeyError: 'kernel' \(test_registration.py, line"),
         (changed(emit=lambda _self, b, _genome: b.input(3, 8, 8)), "not a search space yet: a network costs nothing"),
-        (changed(decode=lambda *_: np.zeros(2, np.int64)), "not a search space yet: .* became .* through"),
+        (
+            changed(decode=lambda *_: np.zeros(2, np.int64)),
+            "decode is not the inverse of encode: gene .* was 1 and became 0",
+        ),
         (changed(decode=raises), "KeyError: 'kernel'"),
         (changed(__init__=lambda _self, _size: None), r"Changed\(\) raises TypeError: .* register an object"),
     ],

@@ -15,6 +15,7 @@ import numpy as np
 
 from gennape.errors import InvalidDataError
 from gennape.predictors.predictor import Prediction, Predictor
+from gennape.search_spaces.families.nb201 import NasBench201
 from gennape.search_spaces.graphs import cost
 from gennape.search_spaces.graphs.graph import Column
 
@@ -76,15 +77,20 @@ def check_seed_decides(kind: type[Searcher], space: SearchSpace, seed: int) -> N
 
 def check_resume_equals_uninterrupted(kind: type[Searcher], space: SearchSpace, seed: int) -> None:
     """A searcher restored from its state, before the first tell or later, continues bit for bit."""
-    for stop in range(4):
+    for stop in range(5):
         uninterrupted = _new(kind, space, seed)
         _run(uninterrupted, stop)
         state = uninterrupted.state()
         _require(all(a.dtype != object for a in state.values()), "state must be plain arrays: no objects, no pickle")
         resumed = _new(kind, space, seed + 1)
         resumed.restore({key: array.copy() for key, array in state.items()})
-        expected, got = _run(uninterrupted, 3), _run(resumed, 3)
-        _require(np.array_equal(expected, got), f"restored after {stop} generations, it must ask the same genomes")
+        expected, got = _run(uninterrupted, 10), _run(resumed, 10)
+        same = np.array_equal(expected, got)
+        _require(
+            same,
+            f"restored after {stop} generations, it must ask the same genomes; state must hold all that the future "
+            "depends on, and restore call super().restore(state)",
+        )
 
 
 def check_state_is_a_snapshot(kind: type[Searcher], space: SearchSpace, seed: int) -> None:
@@ -124,6 +130,12 @@ def check_non_finite_is_refused(kind: type[Searcher], space: SearchSpace, seed: 
             except InvalidDataError:
                 continue
             raise AssertionError(f"{kind.name}.{take.__name__} must refuse an objective that is {bad}")
+
+
+def check_searcher(kind: type[Searcher], space: SearchSpace | None = None, seed: int = 0) -> None:
+    """Run every check once, on ``space`` or a small one; raises AssertionError that names what failed."""
+    for check in CHECKS:
+        check(kind, NasBench201() if space is None else space, seed)
 
 
 CHECKS: tuple[Check, ...] = (
