@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 #: Verbs about jobs, which run where the cluster is asked from.
 ABOUT_JOBS = ("submit", "status", "logs", "stop")
-#: Verbs that record in MLflow whatever they are told.
+#: Verbs that always record in MLflow.
 TRACKED = ("search", "evaluate", "label", "verify", "tune")
 
 

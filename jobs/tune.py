@@ -151,8 +151,8 @@ def _require_lessons(rows: Rows) -> None:
     require_varied(rows.accuracy, flops(rows.graphs))
     if np.ptp(rows.validation[1]) == 0:
         raise InvalidDataError(
-            f"the {len(rows.validation[1])} rows to judge by are all of one accuracy, which no order can agree with; "
-            "give more labels"
+            f"the {len(rows.validation[1])} rows to validate on are all of one accuracy, so no rank correlation "
+            "exists; give more labels"
         )
 
 
@@ -179,7 +179,7 @@ def _held_out(
     if len(left.genomes) < 2:
         number = len(validation.genomes) - len(left.genomes)
         raise ConfigError(
-            f"{len(left.genomes)} rows to judge by, {number} others are of networks that are trained on; give more "
+            f"{len(left.genomes)} rows to validate on, {number} others are of networks that are trained on; give more "
             "labels, of other networks, or lower --minimum-accuracy"
         )
     return left

@@ -89,7 +89,7 @@ def verify(
     study = {"run": run, "points": points, "trainings": trainings, "seed": seed, "recipe": settings.sha256}
     files = write_verification(out, rows, result, study)
     parameters = {name: str(value) for name, value in study.items()}
-    _say(rows, result, out)  # before MLflow is told, which may not answer
+    _say(rows, result, out)  # before logging to MLflow, which may not answer
     finished_run(folder, f"verify-{chosen.space.name}", parameters, metrics_of(result), files, tracking_uri)
 
 

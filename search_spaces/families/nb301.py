@@ -90,7 +90,7 @@ class NasBench301(SearchSpace):
         """Reads what ``encode`` writes, DARTS' ``Genotype(...)`` string and the benchmark's configuration.
 
         ``normal_concat`` and ``reduce_concat`` may be given and must be all nodes. The two pairs of a node may stand in
-        either order. A configuration is told by its keys, of which those that are not of the cells are ignored.
+        either order. A configuration is recognised by its keys; keys that are not of the cells are ignored.
         """
         if isinstance(architecture, str):
             architecture = read_genotype(architecture)

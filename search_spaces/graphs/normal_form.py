@@ -337,7 +337,7 @@ def _tells(nodes: Int32[np.ndarray, "n a"]) -> Bool[np.ndarray, " n"]:
 
 
 def _lost_biases(
-    graphs: PackedGraphs, links: Links, bare: Bool[np.ndarray, " n"], told: Bool[np.ndarray, " n"]
+    graphs: PackedGraphs, links: Links, bare: Bool[np.ndarray, " n"], known: Bool[np.ndarray, " n"]
 ) -> Bool[np.ndarray, " n"]:
     """Layers whose folded normalisation left no bias: exporters omit a bias of zeros, as before training.
 
@@ -347,7 +347,7 @@ def _lost_biases(
     if not bare.any():
         return bare
     owner = graphs.graph_index
-    stripped = np.bincount(owner[told], minlength=len(graphs)) == 0
+    stripped = np.bincount(owner[known], minlength=len(graphs)) == 0
     lost = bare & stripped[owner]
     if not lost.any():
         return lost

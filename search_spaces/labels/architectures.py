@@ -40,9 +40,9 @@ def holds_architectures(path: Path) -> bool:
 def read_architectures(path: Path, space: SearchSpace, rejected: Rejected | None = None) -> Iterator[FoundArchitecture]:
     """The architectures of ``space`` in a table (CSV, also compressed, or Parquet) or a JSON list, row by row.
 
-    A table has a column ``architecture`` or ``arch``, or holds cells of NAS-Bench-101 as bits. ``rejected`` is told of
-    each row that the family does not have; without it the first such row raises :class:`InvalidDataError`, as does a
-    file that cannot be read or has no such column.
+    A table has a column ``architecture`` or ``arch``, or holds cells of NAS-Bench-101 as bits. ``rejected`` is called
+    with each row that the family does not have; without it the first such row raises :class:`InvalidDataError`, as does
+    a file that cannot be read or has no such column.
     """
     listed = _of_json(path) if path.name.lower().endswith(".json") else _of_tables(path, space, rejected)
     for where, written, known in listed:

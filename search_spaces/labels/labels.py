@@ -61,8 +61,8 @@ def label_blocks(
 ) -> Iterator[LabelledArchitectures]:
     """Labelled rows of ``space`` in blocks of some thousand, so that large files need little memory.
 
-    ``column`` is the label, by default the format's usual accuracy (in percent). ``rejected`` is told of each bad row;
-    without it the first bad row raises :class:`InvalidDataError` with its place and the reason.
+    ``column`` is the label, by default the format's usual accuracy (in percent). ``rejected`` is called with each bad
+    row; without it the first bad row raises :class:`InvalidDataError` with its place and the reason.
     """
     reader = reader_of(path)
     if not isinstance(space, reader.families or SearchSpace):

@@ -128,7 +128,7 @@ def test_no_validation_row_is_trained_on_by_whatever_name(labels):
 
 
 def test_too_few_networks_that_are_not_trained_on_are_refused(labels):
-    with pytest.raises(ConfigError, match=r"0 rows to judge by, \d+ others are of networks that are trained on"):
+    with pytest.raises(ConfigError, match=r"0 rows to validate on, \d+ others are of networks that are trained on"):
         verb._rows(labels, "hiaml", labels, "hiaml", 1000, 0.0, 0)
 
 
@@ -139,7 +139,7 @@ def test_labels_that_are_all_equal_are_refused_before_ray_is_started(labels, tmp
     equal.to_csv(tmp_path / "equal.csv", index=False)
     for data, more, message in (
         (tmp_path / "equal.csv", (), "differ in accuracy and FLOPs, got .* of the same accuracy"),
-        (labels, ("--judge", tmp_path / "equal.csv", "--rows", 40), "rows to judge by are all of one accuracy"),
+        (labels, ("--judge", tmp_path / "equal.csv", "--rows", 40), "rows to validate on are all of one accuracy"),
     ):
         of = ("tune", "--family", "hiaml", "--data", data, "--out", tmp_path / "tuned.json", *more)
         words = [str(word) for word in (*of, "--workspace", tmp_path / "runs")]
@@ -337,7 +337,7 @@ def test_a_file_may_name_an_option_by_any_of_its_names(tmp_path):
     [
         (("--vary", "width"), "--vary takes config, hidden"),
         (("--judge-family", "nb201"), "--judge-space needs --judge"),
-        (("--minimum-accuracy", 94.9), r"rows to (train on|judge by)"),
+        (("--minimum-accuracy", 94.9), r"rows to (train on|validate on)"),
     ],
 )
 def test_what_does_not_fit_together_is_refused(labels, tmp_path, arguments, message):

@@ -94,7 +94,7 @@ async def _watching(service: HttpService) -> AsyncIterator[None]:
 
 async def _watch(service: HttpService) -> None:
     """Keep ``/health`` up to date when there are no requests for predictions."""
-    probe, told = probe_graphs(), False
+    probe, reported = probe_graphs(), False
     while True:
         try:
             async with asyncio.timeout(PROBE_TIMEOUT_S):
@@ -106,7 +106,7 @@ async def _watch(service: HttpService) -> None:
             service.healthy = False
         except Exception as error:  # if the watch ended, the last state would stay
             service.healthy = False
-            if not told:
+            if not reported:
                 logging.getLogger(__name__).error("the probe of the predictor failed", exc_info=error)
-            told = True
+            reported = True
         await asyncio.sleep(PROBE_EVERY_S)
