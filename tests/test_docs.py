@@ -172,7 +172,7 @@ def test_commands_in_running_text_exist(page: Path) -> None:
     for code in re.findall(r"`gennape ([^`\n]+)`", page.read_text()):
         verb, *arguments = shlex.split(code)
         assert verb in CLI.commands, code
-        known = {name for parameter in CLI.commands[verb].params for name in parameter.opts}
+        known = {name for one in CLI.commands[verb].params for name in (*one.opts, *one.secondary_opts)}
         assert {a for a in arguments if a.startswith("--")} <= known, code
 
 
