@@ -2,10 +2,10 @@
 
 All commands of ``gennape`` are parsed by the real command line: verbs, options and values. What is cheap is run as
 written. What is heavy is run on little data, here (the main job with an export, ``@pytest.mark.cluster``; pretrain, fit
-and evaluate) or elsewhere: serving in tests/running/test_serving.py, MLflow's pages in
-tests/running/test_tracking_ui.py, labelling in tests/jobs/test_label_verb.py (all but its search) and
-tests/jobs/test_verify_verb.py, submission to a head in tests/running/test_submit.py, the cluster's description in
-tests/running/test_cluster_yaml.py.
+and evaluate) or elsewhere: serving in tests/platform/serving/test_serving.py, MLflow's pages in
+tests/platform/tracking/test_tracking_ui.py, labelling in tests/jobs/test_label_verb.py (all but its search) and
+tests/jobs/test_verify_verb.py, submission to a head in tests/platform/cluster/test_submit.py, the cluster's description
+in tests/platform/cluster/test_cluster_yaml.py.
 """
 
 from __future__ import annotations
@@ -66,12 +66,12 @@ OTHERS = {
     "git clone": ".ci/run",
     "python benchmarks/graph_building.py": "tests/test_docs.py",
     "python -m build --wheel": "tests/test_layout.py",
-    "curl": "tests/running/test_serving_http.py",
-    "ray start --head": "tests/running/test_submit.py",
-    "ray get-auth-token": "tests/running/test_cluster_yaml.py",
-    "ray up": "tests/running/test_cluster_yaml.py",
-    "ray dashboard": "tests/running/test_cluster_yaml.py",
-    "ray down": "tests/running/test_cluster_yaml.py",
+    "curl": "tests/platform/serving/test_serving_http.py",
+    "ray start --head": "tests/platform/cluster/test_submit.py",
+    "ray get-auth-token": "tests/platform/cluster/test_cluster_yaml.py",
+    "ray up": "tests/platform/cluster/test_cluster_yaml.py",
+    "ray dashboard": "tests/platform/cluster/test_cluster_yaml.py",
+    "ray down": "tests/platform/cluster/test_cluster_yaml.py",
 }
 
 

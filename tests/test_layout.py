@@ -68,7 +68,7 @@ def room_files() -> set[str]:
     return {f"gennape/{path.relative_to(ROOT)}" for path in paths if "__pycache__" not in path.parts}
 
 
-# `import platform` from every entry point; tests/running does the same for a Ray worker and a submitted job ----------
+# `import platform` from every entry point; tests/platform/cluster does it in a Ray worker and a submitted job ---------
 
 
 def test_standard_platform_in_this_process() -> None:
@@ -120,14 +120,21 @@ def test_rooms_are_namespace_packages() -> None:
     """An ``__init__.py`` would make ``platform/`` a package that hides Python's, as soon as the root is on the path."""
     assert not [room for room in ROOMS if (ROOT / room / "__init__.py").exists()]
     assert not list((ROOT / "tests").rglob("__init__.py"))
-    assert not (ROOT / "tests" / "platform").exists()
+
+
+def test_tests_of_a_room_hide_nothing(pytestconfig: pytest.Config, tmp_path: Path) -> None:
+    """``tests/platform`` mirrors ``platform/``: were ``tests`` on the path, Python's would still be found."""
+    assert pytestconfig.getini("pythonpath") == [ROOT / "tests" / "support"]
+    assert not {str(ROOT / "tests"), str(ROOT / "tests" / "platform")} & set(sys.path)
+    assert not [path for path in (ROOT / "tests" / "support").iterdir() if path.is_dir() and path.name in ROOMS]
+    python("-c", PROBE, str(STANDARD), cwd=tmp_path, path=ROOT / "tests")
 
 
 def test_rooms_are_linked_into_the_package() -> None:
     assert {room: os.readlink(ROOT / "gennape" / room) for room in ROOMS} == {room: f"../{room}" for room in ROOMS}
 
 
-@pytest.mark.parametrize("folder", ["", "tests", "benchmarks", *ROOMS])
+@pytest.mark.parametrize("folder", ["", "tests", "tests/fuzzing", "tests/support", "benchmarks", *ROOMS])
 def test_no_module_hides_one_of_the_standard_library(folder: str) -> None:
     """Each folder is first on the path when a script in it is started."""
     found = [path for path in (ROOT / folder).iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()]
