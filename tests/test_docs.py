@@ -316,6 +316,7 @@ def write_labels(path: Path, name: str, n: int) -> None:
     pd.DataFrame({"architecture": architectures, "acc": rng.uniform(75, 78, n)}).to_csv(path, index=False)
 
 
+@pytest.mark.cluster
 def test_pretrain_fit_and_evaluate_guides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "labels").mkdir()

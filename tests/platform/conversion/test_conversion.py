@@ -314,6 +314,7 @@ def test_files_over_the_limit_are_rejected(tmp_path):
 
 
 @pytest.mark.cluster
+@pytest.mark.drill
 def test_the_benchmark_runs():
     command = [sys.executable, "benchmarks/conversion.py", "--graphs", "60", "--shard-size", "20"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)

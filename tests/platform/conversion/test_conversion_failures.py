@@ -26,6 +26,7 @@ from conversion_cases import (
     shards_of,
     write_in_process,
 )
+from example_counts import examples
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -80,14 +81,20 @@ def test_where_nothing_is_left_to_do_no_worker_is_asked_for():
 # Interruptions -------------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(stops=st.lists(st.integers(0, 5), max_size=4), damaged=st.sets(st.integers(0, 5), max_size=3))
-def test_any_interruptions_give_the_same_bytes(in_process, tmp_path_factory, stops, damaged):
-    whole, cut = tmp_path_factory.mktemp("whole"), tmp_path_factory.mktemp("cut")
+@pytest.fixture
+def undisturbed(in_process, tmp_path_factory):  # noqa: ARG001
+    """A whole conversion, which every example is compared with."""
+    whole = tmp_path_factory.mktemp("whole")
     result = convert(SAMPLE, whole, SMALL)
     assert (result.rows, result.shards, result.kept) == (53, 6, 0)
     assert rows_of(whole) == (list(range(53)), [])
+    return whole
 
+
+@settings(max_examples=examples(15), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(stops=st.lists(st.integers(0, 5), max_size=4), damaged=st.sets(st.integers(0, 5), max_size=3))
+def test_any_interruptions_give_the_same_bytes(in_process, undisturbed, tmp_path_factory, stops, damaged):
+    whole, cut = undisturbed, tmp_path_factory.mktemp("cut")
     for shards in stops:
 
         def follow(done, _rejected, left=[shards + 1]):  # noqa: B006

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 import pytest
+from example_counts import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -44,7 +45,7 @@ def _same(one: SearchResult, other: SearchResult) -> None:
     assert one.hypervolume == other.hypervolume
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=examples(8), deadline=None)
 @given(
     budgets=st.lists(st.integers(1, 260), min_size=2, max_size=3, unique=True).map(sorted),
     islands=st.integers(1, 3),

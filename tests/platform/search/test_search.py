@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+from example_counts import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -83,7 +84,7 @@ def stop_after(generations):
     return follow
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=examples(8), deadline=None)
 @given(st.integers(1, 130), st.integers(1, 4), st.integers(8, 25), st.sampled_from(["nsga2", "random"]))
 def test_exactly_the_evaluations_asked_for(tmp_path_factory, evaluations, islands, population, searcher):
     config = small(evaluations=evaluations, islands=islands, population=population, searcher=searcher)

@@ -6,6 +6,7 @@ import heapq
 
 import numpy as np
 import pytest
+from example_counts import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -77,7 +78,7 @@ def check(config, folder, result):
     assert set(result.front["hash"]) == set(front_of(log, config.directed).hashes.tolist())
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=examples(12), deadline=None)
 @given(st.integers(0, 999), st.integers(1, 5), st.integers(1, 200), st.sampled_from([0.0, 0.3]))
 def test_every_order_of_arrival_records_each_network_once(tmp_path_factory, seed, islands, evaluations, lost):
     config, folder = asynchronous(islands=islands, evaluations=evaluations), tmp_path_factory.mktemp("run")

@@ -21,6 +21,7 @@ def benchmark(name):
 
 
 @pytest.mark.cluster
+@pytest.mark.drill
 def test_a_killed_driver_node_and_replica_cost_no_evaluation_and_change_nothing():
     command = [sys.executable, "benchmarks/fault_drill_search.py"]
     command += ["--kills", "3", "--seed", "0", "--islands", "2", "--evaluations", "240"]
@@ -34,6 +35,7 @@ def test_a_killed_driver_node_and_replica_cost_no_evaluation_and_change_nothing(
     )
 
 
+@pytest.mark.drill
 def test_islands_are_simulated_and_the_drivers_memory_does_not_grow(capsys):
     islands = benchmark("islands")
     small = ["--population", "10", "--latency", "0.01"]

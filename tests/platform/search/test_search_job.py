@@ -346,9 +346,9 @@ def driver_at_work(cut, *arguments):
 @pytest.mark.parametrize(
     ("how", "status"),
     [
-        (signal.SIGINT, 130),
+        pytest.param(signal.SIGINT, 130, marks=pytest.mark.drill),
         (signal.SIGTERM, 143),  # to the whole group, as `timeout` and shells send it
-        (signal.SIGKILL, -signal.SIGKILL),
+        pytest.param(signal.SIGKILL, -signal.SIGKILL, marks=pytest.mark.drill),
     ],
 )
 def test_a_driver_ended_in_mid_search_is_continued_to_the_same_front(tmp_path, how, status):

@@ -206,6 +206,7 @@ def test_strangers_are_not_served_without_a_token(tmp_path: Path) -> None:
 
 
 @pytest.mark.cluster
+@pytest.mark.drill
 def test_far_too_many_requests_are_refused_and_the_service_goes_on() -> None:
     command = [
         sys.executable,

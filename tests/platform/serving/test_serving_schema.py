@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from example_counts import examples
 from http_cases import service_of
 from hypothesis import HealthCheck, given, seed, settings
 
@@ -29,7 +30,7 @@ def test_whatever_is_asked_the_answer_is_as_promised(path: str, method: str) -> 
     ]
 
     @seed(0)
-    @settings(max_examples=30, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=examples(30), deadline=None, database=None, suppress_health_check=list(HealthCheck))
     @given(case=schema[path][method].as_strategy())
     def ask(case: schemathesis.Case) -> None:
         case.call_and_validate(headers=authorised, excluded_checks=not_asked)

@@ -234,15 +234,8 @@ def test_a_trial_gives_the_same_result_again(labels):
 # With Ray Tune -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.cluster
-def test_a_killed_tuning_goes_on_and_its_settings_are_read(tmp_path, monkeypatch):
-    """The commands of the guide. The driver is killed once it has a result; what was measured is not measured again."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("GENNAPE_WORKSPACE", raising=False)
-    write_labels(tmp_path / "nb101.csv.gz", "nb101", 160)
-    guide = [shlex.split(line)[1:] for line in GUIDE.read_text().split("```bash\n")[1].split("```")[0].splitlines()]
-    out, folder = tmp_path / "tuned.json", tuning_folder(tmp_path / "tuned.json", tmp_path / "ws")
-    arguments = [*guide[0], "--workspace", "ws", *SMALL]
+def kept_of_a_killed(arguments, folder):
+    """The driver is killed once it has a result; the results by then."""
     command = [sys.executable, "-m", "gennape", *arguments]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as driver:
         try:
@@ -259,12 +252,28 @@ def test_a_killed_tuning_goes_on_and_its_settings_are_read(tmp_path, monkeypatch
                     os.kill(child.pid, signal.SIGKILL)
     kept = {path.name: path.read_bytes() for path in (folder / RESULTS).glob("[0-9]*.json")}
     assert kept
-    assert not out.exists()
-    with pytest.raises(ConfigError, match=r"begun: epochs\.fit was 2, now 5\. Repeat"):
-        invoke(*arguments, "--epochs", 5)
+    return kept
+
+
+@pytest.mark.cluster
+@pytest.mark.parametrize("killed", [False, pytest.param(True, marks=pytest.mark.drill)], ids=["whole", "killed"])
+def test_a_tuning_goes_on_after_a_kill_and_its_settings_are_read(tmp_path, monkeypatch, killed):
+    """The commands of the guide. What was measured before the driver was killed is not measured again."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("GENNAPE_WORKSPACE", raising=False)
+    write_labels(tmp_path / "nb101.csv.gz", "nb101", 160)
+    guide = [shlex.split(line)[1:] for line in GUIDE.read_text().split("```bash\n")[1].split("```")[0].splitlines()]
+    out, folder = tmp_path / "tuned.json", tuning_folder(tmp_path / "tuned.json", tmp_path / "ws")
+    arguments = [*guide[0], "--workspace", "ws", *SMALL]
+    kept = {}
+    if killed:
+        kept = kept_of_a_killed(arguments, folder)
+        assert not out.exists()
+        with pytest.raises(ConfigError, match=r"begun: epochs\.fit was 2, now 5\. Repeat"):
+            invoke(*arguments, "--epochs", 5)
 
     result = invoke(*arguments)
-    assert f"{len(kept)} of them before" in result.output
+    assert not killed or f"{len(kept)} of them before" in result.output
     assert {name: (folder / RESULTS / name).read_bytes() for name in kept} == kept
     with (tmp_path / "tuned.trials.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))

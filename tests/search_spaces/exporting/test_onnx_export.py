@@ -9,6 +9,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from example_counts import examples
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from gennape.search_spaces.graphs.graph import ComputationGraph
 
 SEEDS = st.integers(0, 2**32 - 1)
-EACH = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+EACH = settings(max_examples=examples(40), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def _module(graph: ComputationGraph) -> GraphModule:

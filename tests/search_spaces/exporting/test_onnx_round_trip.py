@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from example_counts import examples
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from space_checks import graph_hash
@@ -23,7 +24,7 @@ from gennape.search_spaces.importing.imported import without_dead_ends
 from gennape.search_spaces.importing.onnx import import_onnx, read_onnx
 
 SEEDS = st.integers(0, 2**32 - 1)
-EACH = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+EACH = settings(max_examples=examples(60), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 RandomGraph = Callable[[int], ComputationGraph]
 
 

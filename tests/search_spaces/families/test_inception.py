@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from example_counts import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from space_checks import assert_feasible_is_what_decode_accepts
@@ -190,7 +191,7 @@ def test_number_of_blocks() -> None:
     assert f"{blocks:.2e}" == "1.45e+13"  # the families' specification, section 8.1
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(seed=st.integers(0, 2**32 - 1))
 def test_feasible_is_what_decode_accepts(seed: int) -> None:
     assert_feasible_is_what_decode_accepts(SPACE, seed, changed=0.02)

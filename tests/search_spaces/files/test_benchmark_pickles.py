@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from example_counts import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -75,7 +76,7 @@ def same(a: Any, b: Any) -> bool:
 
 
 @given(VALUES, st.sampled_from(PROTOCOLS))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 def test_agrees_with_python_on_plain_data(value: Any, protocol: int) -> None:
     data = pickle.dumps(value, protocol=protocol)
     assert same(read(data), pickle.loads(data))  # noqa: S301 - written above
@@ -228,7 +229,7 @@ def test_a_damaged_pickle_is_an_error_or_data(value: Any, protocol: int, draw: s
 
 
 @given(st.binary(max_size=200))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 def test_any_bytes_are_an_error_or_data(data: bytes) -> None:
     with suppress(InvalidDataError):
         read(data)

@@ -6,6 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from example_counts import examples
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -43,7 +44,7 @@ def graphs() -> PackedGraphs:
     return space.graphs(space.sample(np.random.default_rng(0), 5))
 
 
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(20), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(seeds=st.lists(st.integers(0, 10_000), max_size=6))
 def test_round_trip(seeds: list[int], random_graph: Callable[[int], ComputationGraph], tmp_path: Path) -> None:
     packed = pack([random_graph(seed) for seed in seeds])

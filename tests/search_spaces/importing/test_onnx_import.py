@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from example_counts import examples
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
@@ -298,7 +299,7 @@ def small_model() -> bytes:
     return model_of(*nodes, **BN, w=(3, 3, 3, 3), b=(3,), t=np.array([0, 3, -1]), v=(3, 4)).SerializeToString()
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(300), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_damage_is_an_error_with_a_name(data: st.DataObject, small_model: bytes, tmp_path: Path) -> None:
     damaged = bytearray(

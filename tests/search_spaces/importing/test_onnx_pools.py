@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from example_counts import examples
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from onnx_models import model_of, node
@@ -46,7 +47,7 @@ def test_padding_that_is_written_out_is_that_of_same() -> None:
     assert assert_as_onnxruntime(written, image((13, 13)))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(data=st.data())
 def test_every_pool_gives_the_numbers_of_onnxruntime(data: st.DataObject) -> None:
     op, size = data.draw(st.sampled_from(POOLS)), data.draw(st.tuples(st.integers(3, 9), st.integers(3, 9)))

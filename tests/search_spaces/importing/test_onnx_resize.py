@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from example_counts import examples
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from onnx_models import model_of, node
@@ -55,7 +56,7 @@ def test_what_pytorch_exports_is_executed() -> None:
     assert assert_as_onnxruntime(model, image((4, 5)), tolerance=1e-4)
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=examples(120), deadline=None)
 @given(data=st.data())
 def test_every_resize_gives_the_numbers_of_onnxruntime(data: st.DataObject) -> None:
     size = data.draw(st.tuples(st.integers(1, 8), st.integers(1, 8)))

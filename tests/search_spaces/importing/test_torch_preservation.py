@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 import pytest
 import torch
+from example_counts import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
@@ -362,7 +363,7 @@ class _Drawn(nn.Module):
         return x.undefined if self.fails else x
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(
     st.lists(st.integers(0, 3), min_size=1, max_size=6),
     st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), max_size=2),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 import torch
+from example_counts import examples
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from space_checks import graph_hash
@@ -31,10 +32,11 @@ if TYPE_CHECKING:
 SEEDS = st.integers(0, 2**32 - 1)
 
 
+@pytest.mark.parametrize("count", [1, pytest.param(3, marks=pytest.mark.drill)])
 @pytest.mark.parametrize("space", FAMILIES, ids=lambda space: space.name)
-def test_families_come_back(space: SearchSpace) -> None:
+def test_families_come_back(space: SearchSpace, count: int) -> None:
     """Family, module, trace: the same canonical graph."""
-    graphs = [space.graph(genome) for genome in space.sample(np.random.default_rng(5), 3)]
+    graphs = [space.graph(genome) for genome in space.sample(np.random.default_rng(5), count)]
     back = []
     for graph in graphs:
         with torch.device("meta"):
@@ -76,7 +78,7 @@ def _plain(graph: ComputationGraph) -> ComputationGraph:
     return without_dead_ends(ComputationGraph(nodes[kept], scalars[kept], position[edges]))[0]
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=examples(80), deadline=None)
 @given(seed=SEEDS)
 @example(seed=590021)  # a slice of a slice
 @example(seed=1956781473)  # a fixed factor of one number
@@ -87,7 +89,7 @@ def test_random_networks_come_back(seed: int, random_graph: Callable[[int], Comp
     assert graph_hash(from_torch(module, module.image_shape)) == graph_hash(graph)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=examples(80), deadline=None)
 @given(seed=SEEDS)
 @example(seed=575704705)  # a fixed tensor that is joined
 @example(seed=4042678450)  # rows of one pixel, padded
@@ -139,7 +141,7 @@ def _factors(size: int, rng: np.random.Generator) -> list[int]:
     return [*sizes, size]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(seed=SEEDS)
 def test_random_movements_compute_the_same(seed: int) -> None:
     module = _Movements(seed).double().eval()
