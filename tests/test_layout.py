@@ -194,24 +194,30 @@ def sources() -> list[Path]:
     return sorted(path.relative_to(ROOT) for path in paths)
 
 
-def test_no_class_name_is_used_twice() -> None:
-    """Private classes of a test do not count: nothing else names them."""
-    found: dict[str, list[str]] = defaultdict(list)
+@pytest.fixture(scope="module")
+def named() -> dict[type[ast.AST], list[tuple[Path, str, int]]]:
+    """Classes and old bounds of all files, which take seconds to parse: the file, the name, and the line."""
+    found: dict[type[ast.AST], list[tuple[Path, str, int]]] = {ast.ClassDef: [], ast.Name: []}
     for path in sources():
         for node in ast.walk(ast.parse((ROOT / path).read_text())):
-            if isinstance(node, ast.ClassDef) and not (path.parts[0] == "tests" and node.name.startswith("_")):
-                found[node.name].append(f"{path}:{node.lineno}")
+            if isinstance(node, ast.ClassDef):
+                found[ast.ClassDef].append((path, node.name, node.lineno))
+            elif isinstance(node, ast.Name) and re.fullmatch(r"_?(MOST|LEAST|LONGEST)(_[A-Z_]+)?", node.id):
+                found[ast.Name].append((path, node.id, node.lineno))
+    return found
+
+
+def test_no_class_name_is_used_twice(named: dict[type[ast.AST], list[tuple[Path, str, int]]]) -> None:
+    """Private classes of a test do not count: nothing else names them."""
+    found: dict[str, list[str]] = defaultdict(list)
+    for path, name, line in named[ast.ClassDef]:
+        if not (path.parts[0] == "tests" and name.startswith("_")):
+            found[name].append(f"{path}:{line}")
     assert {name: places for name, places in found.items() if len(places) > 1} == {}
 
 
-def test_bounds_are_called_max_and_min() -> None:
-    found = {
-        f"{path}: {node.id}"
-        for path in sources()
-        for node in ast.walk(ast.parse((ROOT / path).read_text()))
-        if isinstance(node, ast.Name) and re.fullmatch(r"_?(MOST|LEAST|LONGEST)(_[A-Z_]+)?", node.id)
-    }
-    assert not found
+def test_bounds_are_called_max_and_min(named: dict[type[ast.AST], list[tuple[Path, str, int]]]) -> None:
+    assert not {f"{path}: {name}" for path, name, _ in named[ast.Name]}
 
 
 # Import arrows -------------------------------------------------------------------------------------------------------
@@ -256,7 +262,7 @@ def test_imports_follow_the_arrows() -> None:
 
 
 def test_tests_that_take_turns_are_known_to_the_runner(request: pytest.FixtureRequest) -> None:
-    """With several processes a test's name ends with its turn; where it does not, clusters start beside each other."""
+    """With several processes a test's name ends with its file; where it does not, files are torn apart."""
     assert request.node.get_closest_marker("xdist_group").args == ("tests/test_layout.py",)
     if "PYTEST_XDIST_WORKER" in os.environ:
         assert request.node.nodeid.endswith("@tests/test_layout.py")

@@ -1,6 +1,7 @@
 """Models of timm: their cost against PyTorch's own counter, and what their graphs compute against the models.
 
-More models than here are tried by ``python benchmarks/importing.py``, whose table is in docs/import.md.
+Of each kind one is traced in every run of the tests, and more as drills. Still more are tried by ``python
+benchmarks/importing.py``, whose table is in docs/import.md.
 """
 
 from __future__ import annotations
@@ -22,14 +23,14 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("timm") is None, reason="timm is not installed (extra: test)")
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        *("resnet18", "regnety_002", "mobilenetv3_large_100", "efficientnet_b0", "ghostnet_100", "densenet121"),
-        *("inception_v3", "hrnet_w18_small", "nfnet_l0", "convnext_tiny", "pvt_v2_b0"),
-        *("vit_tiny_patch16_224", "deit_tiny_distilled_patch16_224", "beit_base_patch16_224", "levit_128s"),
-    ],
+MODELS = ("resnet18", "mobilenetv3_large_100", "nfnet_l0", "pvt_v2_b0", "vit_tiny_patch16_224", "levit_128s")
+MORE = (
+    *("regnety_002", "efficientnet_b0", "ghostnet_100", "densenet121", "inception_v3", "hrnet_w18_small"),
+    *("convnext_tiny", "deit_tiny_distilled_patch16_224", "beit_base_patch16_224"),
 )
+
+
+@pytest.mark.parametrize("name", [*MODELS, *(pytest.param(name, marks=pytest.mark.drill) for name in MORE)])
 def test_networks_that_the_vocabulary_tells(name: str) -> None:
     model = importing().model(name)
     traced = trace(model.module, model.image)
