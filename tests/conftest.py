@@ -1,14 +1,15 @@
 """Shapes and types of every annotated function of the two lower rooms are checked while the tests run.
 
-With ``pytest -n 2`` the tests that start clusters take turns in one process, and the others run in the other, file by
-file, so that what the tests of a file share is made once. Each process and what it starts computes in one thread: two
-that compute in two threads each wait for each other, and take up to twenty times as long.
+``pytest -n 2`` deals out tests file by file, so that what the tests of a file share is made once. Each process and what
+it starts computes in one thread: two that compute in two threads each wait for each other, and take up to twenty times
+as long.
 """
 
 import os
 import signal
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -28,8 +29,36 @@ install_import_hook(["gennape.search_spaces", "gennape.predictors"], "typechecki
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Say which tests take turns; pytest-xdist reads it where ``--dist loadgroup`` is given."""
     for item in items:
-        turn = "cluster" if item.get_closest_marker("cluster") else item.nodeid.partition("::")[0]
-        item.add_marker(pytest.mark.xdist_group(turn))
+        item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
+
+
+_shared_ray = ExitStack()  # of this process; empty where none was started
+
+
+@pytest.fixture(scope="module")
+def ray_cluster() -> None:
+    """A local Ray with two CPUs: the first module that asks starts it, others of this process go on with it.
+
+    ``local_ray()`` uses a Ray that is there and leaves it running. Whoever kills nodes or looks at how Ray starts takes
+    ``no_ray`` and has one of its own. Actors and tracked runs are told apart by the workspaces that they belong to.
+    """
+    import ray
+
+    from gennape.platform.cluster.connection import local_ray
+
+    if not ray.is_initialized():
+        _shared_ray.enter_context(local_ray(num_cpus=2))
+
+
+@pytest.fixture(scope="module")
+def no_ray() -> None:
+    """No Ray runs in this process."""
+    _shared_ray.close()
+
+
+def pytest_sessionfinish() -> None:
+    """Before the processes of the last Ray are looked for as left behind."""
+    _shared_ray.close()
 
 
 @pytest.fixture

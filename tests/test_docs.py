@@ -317,6 +317,7 @@ def write_labels(path: Path, name: str, n: int) -> None:
 
 
 @pytest.mark.cluster
+@pytest.mark.usefixtures("ray_cluster")
 def test_pretrain_fit_and_evaluate_guides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "labels").mkdir()
@@ -349,6 +350,7 @@ def test_finetune_guide(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 
 
 @pytest.mark.cluster
+@pytest.mark.usefixtures("ray_cluster")
 def test_python_of_the_readme(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """On fewer evaluations, and a network of the space in place of the one that was exported before."""
     monkeypatch.chdir(tmp_path)

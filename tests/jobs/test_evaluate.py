@@ -49,6 +49,7 @@ def by(report: dict[str, Any], **wanted: object) -> list[dict[str, Any]]:
 
 
 @pytest.mark.cluster
+@pytest.mark.usefixtures("ray_cluster")
 def test_every_subset_setting_method_and_seed_is_reported(tmp_path: Path, workspace: Path) -> None:
     file = write_resnets(tmp_path / "data", 30)
     (tmp_path / "data" / "other.csv").write_text("not known, so not read")
@@ -76,6 +77,7 @@ def test_every_subset_setting_method_and_seed_is_reported(tmp_path: Path, worksp
 
 
 @pytest.mark.cluster
+@pytest.mark.usefixtures("ray_cluster")
 def test_latencies_are_reported_beside_accuracies(tmp_path: Path, workspace: Path) -> None:
     write_resnets(tmp_path / "data", 20)
     space = family("ofa_mbv3")
@@ -108,6 +110,7 @@ def test_latencies_are_reported_beside_accuracies(tmp_path: Path, workspace: Pat
 
 
 @pytest.mark.cluster
+@pytest.mark.usefixtures("ray_cluster")
 def test_learning_curves_follow_the_protocol(tmp_path: Path, workspace: Path) -> None:
     write_resnets(tmp_path / "data", 20)
     settings = ("--labels", 5, "--seeds", 2, "--no-members", "--curve", "9, 3,5,40", "--workspace", workspace)
@@ -135,6 +138,7 @@ def test_curves_of_no_numbers_are_refused_at_once(tmp_path: Path, curve: str) ->
 
 
 @pytest.mark.cluster
+@pytest.mark.usefixtures("ray_cluster")
 def test_few_rows_are_measured_zero_shot_only(tmp_path: Path, workspace: Path) -> None:
     write_resnets(tmp_path / "data", 4)
     evaluate("--data", tmp_path / "data", "--out", tmp_path / "out", "--workspace", workspace)

@@ -148,6 +148,7 @@ def test_what_is_wrong_is_said_before_anything_starts(tmp_path):
 
 
 @pytest.mark.cluster
+@pytest.mark.usefixtures("ray_cluster")
 @pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated")  # MLflow's own, of its tables
 def test_guide_from_images_to_a_predictor_that_learnt_from_them(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

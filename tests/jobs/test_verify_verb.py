@@ -107,6 +107,7 @@ def test_networks_whose_training_failed_are_left_out_of_the_verdict(capsys):
 
 
 @pytest.mark.cluster
+@pytest.mark.usefixtures("ray_cluster")
 @pytest.mark.usefixtures("searched")
 @pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated")  # MLflow's own, of its tables
 def test_guide_from_a_front_to_its_verdict(tmp_path, monkeypatch):

@@ -52,6 +52,7 @@ def test_an_address_of_no_port_is_left_to_ray() -> None:
 
 
 @pytest.mark.cluster
+@pytest.mark.usefixtures("ray_cluster")
 def test_a_ray_is_known_as_one() -> None:
     import ray
 

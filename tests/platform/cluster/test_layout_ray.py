@@ -23,6 +23,7 @@ def _where() -> tuple[str, str]:
 
 
 @pytest.mark.cluster
+@pytest.mark.usefixtures("ray_cluster")
 def test_a_worker_imports_the_standard_platform() -> None:
     with local_ray(None, num_cpus=1):
         file, told = ray.get(ray.remote(_where).remote())

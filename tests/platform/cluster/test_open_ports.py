@@ -104,6 +104,7 @@ def test_workers_of_one_machine_meet_without_an_open_port(tmp_path):
 
 
 @pytest.mark.cluster
+@pytest.mark.usefixtures("no_ray")
 def test_a_local_ray_is_private_whatever_the_environment_says(monkeypatch, tmp_path):
     """Ray's module is imported by then, as in every verb that serves; the variables would open all of it."""
     import ray

@@ -54,7 +54,7 @@ def in_process(monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def ray_here():
+def ray_here(no_ray):  # noqa: ARG001
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("OMP_NUM_THREADS", raising=False)  # which Ray would hand on, in place of its own choice
         with local_ray(num_cpus=2):

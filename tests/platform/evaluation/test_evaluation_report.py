@@ -326,6 +326,7 @@ def test_markdown_is_made_of_tables(evaluation: Evaluation) -> None:
 
 
 @pytest.mark.cluster
+@pytest.mark.usefixtures("ray_cluster")
 def test_a_run_holds_figures_and_files(evaluation: Evaluation, tmp_path: Path) -> None:
     from gennape.platform.evaluation.tracking import evaluation_run
     from gennape.platform.tracking.tracker import open_store

@@ -193,6 +193,7 @@ def test_own_classes_travel_with_a_job(folder: Path) -> None:
 
 
 @pytest.mark.cluster
+@pytest.mark.usefixtures("ray_cluster")
 def test_other_processes_are_given_own_classes(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Actors find what this process finds, though they have neither the files nor the folder that these lie in."""
     call("show", "--space", "tiny.py", "--sample", 2)

@@ -296,6 +296,7 @@ def test_asynchronous_islands_are_a_setting_of_the_run(tmp_path, monkeypatch):
 
 
 @pytest.mark.cluster
+@pytest.mark.usefixtures("ray_cluster")
 def test_actors_find_what_islands_of_one_process_find_even_when_one_is_killed(tmp_path):
     import ray
 

@@ -22,7 +22,6 @@ from ray import serve
 from serving_cases import DEADLY, GRAVE, REFUSED, SLOW, graphs_of, load_counter, write_counter
 
 from gennape.errors import CheckpointError, InvalidGraphError, ServiceError
-from gennape.platform.cluster.connection import local_ray
 from gennape.platform.serving.deployment import EnsembleHandle, ServingConfig, serve_ensemble, update_ensemble
 from gennape.platform.serving.http.app import example
 from gennape.predictors.model.checkpoint import load_checkpoint
@@ -36,6 +35,7 @@ if TYPE_CHECKING:
 TOKEN = "0123456789abcdef"  # noqa: S105 (nobody else's)
 
 
+@pytest.mark.usefixtures("no_ray")
 def test_port_in_use_is_refused_before_anything_starts() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -47,6 +47,7 @@ def test_port_in_use_is_refused_before_anything_starts() -> None:
     assert not ray.is_initialized()
 
 
+@pytest.mark.usefixtures("no_ray")
 def test_bad_checkpoint_is_refused_before_anything_starts(tmp_path: Path) -> None:
     config = ServingConfig(tmp_path / "absent" / "checkpoint")
     with pytest.raises(CheckpointError), serve_ensemble(config, load_counter):
@@ -54,6 +55,7 @@ def test_bad_checkpoint_is_refused_before_anything_starts(tmp_path: Path) -> Non
     assert not ray.is_initialized()
 
 
+@pytest.mark.usefixtures("no_ray")
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "example.org"])  # noqa: S104 (what is refused)
 def test_no_stranger_is_served_without_a_token_and_nothing_starts(host: str) -> None:
     config = ServingConfig(http_port=0, host=host)
@@ -63,15 +65,14 @@ def test_no_stranger_is_served_without_a_token_and_nothing_starts(host: str) -> 
 
 
 @pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EnsembleHandle]:
+def served(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[EnsembleHandle]:  # noqa: ARG001
     folder = tmp_path_factory.mktemp("served")
     checkpoint = write_counter(folder / "checkpoint", "c", **{GRAVE: folder / "grave"})
     config = ServingConfig(checkpoint, http_port=0, max_batch_graphs=256, batch_wait_s=0.05, timeout_s=60)
-    with local_ray(None, num_cpus=2):
-        with serve_ensemble(config, load_counter) as handle:
-            yield handle
-        with pytest.raises(ServiceError, match="not being served"):
-            handle.predict(graphs_of(2))
+    with serve_ensemble(config, load_counter) as handle:
+        yield handle
+    with pytest.raises(ServiceError, match="not being served"):
+        handle.predict(graphs_of(2))
 
 
 def _ask(url: str, body: str, method: str = "POST", path: str = "/predict", token: str = "") -> tuple[int, Any]:

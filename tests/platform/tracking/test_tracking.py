@@ -14,14 +14,12 @@ import ray
 
 import gennape
 from gennape.errors import WorkspaceError
-from gennape.platform.cluster.connection import local_ray
 from gennape.platform.tracking.journal import Journal, JournalRecord, write_record
 from gennape.platform.tracking.resend import resend_pending
 from gennape.platform.tracking.store import open_store, provenance, store_uri
 from gennape.platform.tracking.tracker import track
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from mlflow.entities import Run
@@ -36,9 +34,8 @@ def _little_patience(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="module")
-def workspace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    with local_ray(None, num_cpus=2):
-        yield tmp_path_factory.mktemp("a workspace #1")
+def workspace(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Path:  # noqa: ARG001
+    return tmp_path_factory.mktemp("a workspace #1")
 
 
 def _run(workspace: Path, run_id: str) -> Run:

@@ -27,7 +27,6 @@ from typer.testing import CliRunner
 from gennape.errors import ConfigError, ServiceError
 from gennape.jobs.cli import app
 from gennape.jobs.shared.tracked import register_result
-from gennape.platform.cluster.connection import local_ray
 from gennape.platform.serving.http.app import example
 from gennape.platform.tracking.model import CheckpointModel, _load_pyfunc
 from gennape.platform.tracking.registration import register_checkpoint
@@ -64,14 +63,17 @@ def outage() -> ModuleType:
 
 
 @pytest.fixture(scope="module")
-def server(outage: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+def server(
+    outage: ModuleType,
+    ray_cluster: None,  # noqa: ARG001
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Any]:
     """Not started: that is what the first test is about."""
-    with local_ray(None, num_cpus=2):
-        it = outage.Server(tmp_path_factory.mktemp("server"))
-        try:
-            yield it
-        finally:
-            it.kill()
+    it = outage.Server(tmp_path_factory.mktemp("server"))
+    try:
+        yield it
+    finally:
+        it.kill()
 
 
 @pytest.fixture(autouse=True)

@@ -66,6 +66,7 @@ class Browser:
 
 
 @pytest.mark.cluster
+@pytest.mark.usefixtures("ray_cluster")
 def test_opened_before_any_run_it_shows_later_ones(tmp_path: Path) -> None:
     (tmp_path / "files").mkdir()
     (tmp_path / "files" / "front.csv").write_text("index,accuracy\n")

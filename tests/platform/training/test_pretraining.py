@@ -19,7 +19,6 @@ from typer.testing import CliRunner
 
 from gennape.errors import CheckpointError, ConfigError, ServiceError
 from gennape.jobs.cli import app
-from gennape.platform.cluster.connection import local_ray
 from gennape.platform.tracking.tracker import open_store
 from gennape.platform.training import driver as pretraining_driver
 from gennape.platform.training import pretraining
@@ -201,17 +200,11 @@ def test_the_order_is_of_seed_and_step_alone(graphs, batch, seed, data):
 
 EVERY = 10
 ARGUMENTS = (
-    "--family hiaml --sample 320 --epochs 36 --batch 32 --hidden 8 --layers 1 --embedding 4 --seed 3 "
+    "--family hiaml --sample 320 --epochs 12 --batch 32 --hidden 8 --layers 1 --embedding 4 --seed 3 "
     f"--checkpoint-every {EVERY} --workers"
 ).split()
-STEPS = 36 * 9  # some of the sample are equal
+STEPS = 12 * 9  # some of the sample are equal
 TIMEOUT_S = 240
-
-
-@pytest.fixture(scope="module")
-def ray_here():
-    with local_ray(num_cpus=2):
-        yield
 
 
 @pytest.fixture(scope="module")
@@ -220,7 +213,7 @@ def workspace(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def undisturbed(ray_here, workspace, tmp_path_factory):  # noqa: ARG001
+def undisturbed(ray_cluster, workspace, tmp_path_factory):  # noqa: ARG001
     out = tmp_path_factory.mktemp("out") / "undisturbed"
     call(out, workspace, 2)
     return out
@@ -264,8 +257,8 @@ def test_a_pretraining_that_was_begun_otherwise_is_refused(tmp_path, monkeypatch
     out, workspace = tmp_path / "out", tmp_path / "workspace"
     with pytest.raises(ServiceError, match="training ended before its last step; repeat the command"):
         call(out, workspace, 2)
-    with pytest.raises(ConfigError, match=r"under way: pretrain\.epochs was 36, now 37\. Repeat"):
-        call(out, workspace, 2, "--epochs", 37)
+    with pytest.raises(ConfigError, match=r"under way: pretrain\.epochs was 12, now 13\. Repeat"):
+        call(out, workspace, 2, "--epochs", 13)
     assert newest_state(training_folder(out, workspace)) is None
     assert not out.exists()
 

@@ -256,6 +256,7 @@ def kept_of_a_killed(arguments, folder):
 
 
 @pytest.mark.cluster
+@pytest.mark.usefixtures("ray_cluster")
 @pytest.mark.parametrize("killed", [False, pytest.param(True, marks=pytest.mark.drill)], ids=["whole", "killed"])
 def test_a_tuning_goes_on_after_a_kill_and_its_settings_are_read(tmp_path, monkeypatch, killed):
     """The commands of the guide. What was measured before the driver was killed is not measured again."""
