@@ -45,7 +45,7 @@ def test_options_of_a_search_are_its_settings() -> None:
     options = {option.name: option for option in verbs.commands["search"].params}
     shared = set(options) & set(SearchConfig.model_fields) - {"checkpoint"}
     assert shared >= {"space", "objectives", "evaluations", "islands", "population", "seed", "searcher", "asynchronous"}
-    assert options["asynchronous"].secondary_opts == ["--in-step"]
+    assert options["asynchronous"].secondary_opts == ["--synchronous", "--in-step"]
     for name in shared:
         assert options[name].help.startswith(str(SearchConfig.model_fields[name].description))
 
