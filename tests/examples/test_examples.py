@@ -62,7 +62,7 @@ def test_few_labels(run) -> None:
 def test_own_family(run, own_folder: Path) -> None:
     shown = run("own_family.py", "--evaluations", "40")
     assert shown.startswith("SearchResult(")
-    assert "kernel 3" in shown
+    assert "kernel 0" in shown
     (folder,) = (own_folder / "gennape-workspace" / "runs").iterdir()
     assert folder.name.startswith("plain-")
 
