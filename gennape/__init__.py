@@ -41,10 +41,10 @@ if TYPE_CHECKING:
     from gennape.search_spaces.families.registry import family as family
     from gennape.search_spaces.families.space import Gene as Gene
     from gennape.search_spaces.families.space import SearchSpace as SearchSpace
+    from gennape.search_spaces.graphs.blocks import conv_bn as conv_bn
+    from gennape.search_spaces.graphs.blocks import conv_bn_relu as conv_bn_relu
+    from gennape.search_spaces.graphs.blocks import fragment as fragment
     from gennape.search_spaces.graphs.builder import GraphBuilder as GraphBuilder
-    from gennape.search_spaces.graphs.builder import conv_bn as conv_bn
-    from gennape.search_spaces.graphs.builder import conv_bn_relu as conv_bn_relu
-    from gennape.search_spaces.graphs.builder import fragment as fragment
     from gennape.search_spaces.graphs.geometric import from_batch as from_batch
     from gennape.search_spaces.graphs.geometric import from_data as from_data
     from gennape.search_spaces.graphs.geometric import to_batch as to_batch
@@ -67,13 +67,13 @@ _HOMES = {
     "Searcher": "platform.search.searchers.base",
     "SearchResult": "platform.search.driver",
     "SearchSpace": "search_spaces.families.space",
-    "conv_bn": "search_spaces.graphs.builder",
-    "conv_bn_relu": "search_spaces.graphs.builder",
+    "conv_bn": "search_spaces.graphs.blocks",
+    "conv_bn_relu": "search_spaces.graphs.blocks",
     "evaluate": "jobs.shared.evaluating",
     "families": "search_spaces.families.registry",
     "family": "search_spaces.families.registry",
     "flops": "networks",
-    "fragment": "search_spaces.graphs.builder",
+    "fragment": "search_spaces.graphs.blocks",
     "from_batch": "search_spaces.graphs.geometric",
     "from_data": "search_spaces.graphs.geometric",
     "from_onnx": "networks",

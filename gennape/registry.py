@@ -6,11 +6,13 @@ registered. All of them are found by their ``name``.
 
 from __future__ import annotations
 
+import re
+import reprlib
 import warnings
 from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
-from gennape.errors import ConfigError, GennapeError
+from gennape.errors import ConfigError, ConformanceError, GennapeError
 from gennape.search_spaces.files.nearby import did_you_mean
 
 if TYPE_CHECKING:
@@ -27,6 +29,18 @@ class Named(Protocol):
 
 
 T = TypeVar("T", bound=Named)
+#: A key of files, of folders and of the command line.
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
+
+
+def require_name(thing: object, owner: type, example: str) -> None:
+    """Raise :class:`ConformanceError` unless an own thing of the class ``owner`` has a name that can be a key."""
+    name = getattr(thing, "name", None)
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise ConformanceError(
+            f"{owner.__name__}.name is {reprlib.repr(name)}; must be a text of letters, digits, _ and -, at most 64, "
+            f"that begins with a letter, as in {example!r}"
+        )
 
 
 class Registry(Generic[T]):

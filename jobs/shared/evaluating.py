@@ -87,7 +87,7 @@ def evaluate(
         ConfigError: A search space is unknown, or a setting contradicts another.
         CheckpointError: The checkpoint cannot be read.
 
-    Source: the protocol of GENNAPE (Mills et al., AAAI 2023), section 5.
+    Source: the protocol of GENNAPE (Mills et al., AAAI 2023).
 
     Example:
         >>> import gennape as gp

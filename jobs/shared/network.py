@@ -51,7 +51,8 @@ def chosen_network(
     """
     named = {"run": run, "index": index, "space": space, "architecture": architecture, "onnx": onnx}
     given = {name: str(value) for name, value in named.items() if value is not None}
-    options = tuple(word for name, value in given.items() for word in (f"--{name}", typed(value)))
+    again = given if space is None else given | {"space": typed(space)}
+    options = tuple(word for name, value in again.items() for word in (f"--{name}", value))
     if shape is not None and onnx is None:
         raise ConfigError("--shape is for the input of an ONNX file; leave it out, or name such a file")
     if run is not None and index is not None and set(given) <= {"run", "index", "space"}:

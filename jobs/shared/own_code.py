@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,49 +12,63 @@ import typer
 
 from gennape.errors import ConfigError
 from gennape.jobs.shared.config_options import field_option
-from gennape.search_spaces.files.own_code import is_address, load_class, sources_of
+from gennape.search_spaces.files.own_code import is_address, load_class, parts_of, sources_of
 
 if TYPE_CHECKING:
     from gennape.platform.search.config import SearchConfig
     from gennape.platform.search.searchers.base import Searcher
     from gennape.search_spaces.families.space import SearchSpace
 
-#: What each own class was named by, for commands that are to be typed again.
-_TYPED: dict[str, str] = {}
-_KINDS: dict[str, type] = {}
+
+@dataclass(frozen=True, slots=True)
+class _Own:
+    """An own class, and the address that it was named by, for commands that are to be typed again."""
+
+    address: str
+    kind: type
+
+
+#: By name; a space and a searcher may have the same.
+_SPACES: dict[str, _Own] = {}
+_SEARCHERS: dict[str, _Own] = {}
 
 
 def space_option(help_text: str, *names: str, show_default: bool | str = True) -> Any:
     """The option that names a search space; with an own class of a file or module, ``file.py:Class``, registered."""
     names = names or ("--space", "--family")
-    return typer.Option(*names, metavar="SPACE", callback=_named(_space), help=help_text, show_default=show_default)
+    return typer.Option(
+        *names, metavar="SPACE", callback=_named(_space, _SPACES), help=help_text, show_default=show_default
+    )
 
 
 def searcher_option(config: type) -> Any:
     """The option that names a searcher, in the same way: the field ``searcher`` of a configuration."""
-    return field_option(config, "searcher", metavar="SEARCHER", callback=_named(_searcher))
+    return field_option(config, "searcher", metavar="SEARCHER", callback=_named(_searcher, _SEARCHERS))
 
 
-def typed(name: str) -> str:
-    """How a space or searcher has to be named on the command line: as it was."""
-    return _TYPED.get(name, name)
+def typed(space: str) -> str:
+    """How a search space has to be named on the command line: as it was."""
+    return _SPACES[space].address if space in _SPACES else space
 
 
 def own_sources(words: Sequence[str]) -> list[Path]:
     """The files and packages behind the own classes that a command names; its options have been read before."""
-    named = {name for name, address in _TYPED.items() if any(address in _values(word) for word in words)}
-    modules = {sys.modules[_KINDS[name].__module__] for name in named}
-    return sorted({path for module in modules for path in sources_of(module)})
+    named = {own.kind for own in _all() if any(own.address in _values(word) for word in words)}
+    return sorted({path for kind in named for path in sources_of(sys.modules[kind.__module__])})
 
 
 def there(words: Sequence[str]) -> list[str]:
     """The words of a command where its own files lie in the folder that it starts in."""
     moved = {}
-    for address in _TYPED.values():
-        where, colon, name = address.rpartition(":") if ":" in address else (address, "", "")
+    for own in _all():
+        where, name = parts_of(own.address)
         if where.endswith(".py"):
-            moved[address] = f"{Path(where).name}{colon}{name}"
+            moved[own.address] = f"{Path(where).name}:{name}" if name else Path(where).name
     return [_moved(word, moved) for word in words]
+
+
+def _all() -> list[_Own]:
+    return [*_SPACES.values(), *_SEARCHERS.values()]
 
 
 def _values(word: str) -> tuple[str, str]:
@@ -82,23 +97,23 @@ def own_settings(space: SearchSpace, searcher: type[Searcher]) -> dict[str, str]
 
     noted: dict[str, str] = {}
     if space in SPACES.registered:
-        noted |= {"space_from": _origin(type(space), space.name), "space_sha256": space_sha256(space)}
+        noted |= {"space_from": _origin(_SPACES, type(space), space.name), "space_sha256": space_sha256(space)}
     if searcher in SEARCHERS.registered:
-        noted |= {"searcher_from": _origin(searcher, searcher.name)}
+        noted |= {"searcher_from": _origin(_SEARCHERS, searcher, searcher.name)}
     return noted
 
 
 def own_options(config: SearchConfig) -> dict[str, str]:
     """The options by which a run is given its own space and searcher again."""
-    given = {"--space": config.space, "--searcher": config.searcher}
-    return {option: _TYPED[name] for option, name in given.items() if name in _TYPED}
+    given = {"--space": _SPACES.get(config.space), "--searcher": _SEARCHERS.get(config.searcher)}
+    return {option: own.address for option, own in given.items() if own is not None}
 
 
-def _origin(kind: type, name: str) -> str:
-    return _TYPED.get(name, f"{kind.__module__}:{kind.__qualname__}")
+def _origin(known: Mapping[str, _Own], kind: type, name: str) -> str:
+    return known[name].address if name in known else f"{kind.__module__}:{kind.__qualname__}"
 
 
-def _named(register: Callable[[str], str]) -> Callable[[Any], Any]:
+def _named(register: Callable[[str], tuple[str, type]], known: dict[str, _Own]) -> Callable[[Any], Any]:
     """A callback of the command line: addresses become names, of one value or of several."""
 
     def resolve(value: Any) -> Any:
@@ -106,29 +121,24 @@ def _named(register: Callable[[str], str]) -> Callable[[Any], Any]:
             return [resolve(one) for one in value]
         if not isinstance(value, str) or not is_address(value):
             return value
-        name = register(value)
-        _TYPED[name] = value
+        name, kind = register(value)
+        known[name] = _Own(value, kind)
         return name
 
     return resolve
 
 
-def _space(address: str) -> str:
+def _space(address: str) -> tuple[str, type]:
     from gennape.search_spaces.families.registry import register_space
     from gennape.search_spaces.families.space import SearchSpace
 
     kind = load_class(address, SearchSpace, "search space")
-    return _noted(register_space(kind).name, kind)
+    return register_space(kind).name, kind
 
 
-def _searcher(address: str) -> str:
+def _searcher(address: str) -> tuple[str, type]:
     from gennape.platform.search.searchers.base import Searcher
     from gennape.platform.search.searchers.registry import register_searcher
 
     kind = load_class(address, Searcher, "searcher")
-    return _noted(register_searcher(kind).name, kind)
-
-
-def _noted(name: str, kind: type) -> str:
-    _KINDS[name] = kind
-    return name
+    return register_searcher(kind).name, kind

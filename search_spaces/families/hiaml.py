@@ -9,7 +9,8 @@ from jaxtyping import Int64
 
 from gennape.errors import InvalidArchitectureError
 from gennape.search_spaces.families.space import Architecture, Gene, SearchSpace, index_of, shown
-from gennape.search_spaces.graphs.builder import GraphBuilder, Value, fragment
+from gennape.search_spaces.graphs.blocks import fragment
+from gennape.search_spaces.graphs.builder import GraphBuilder, Value
 
 STAGES = ((64, 1), (128, 2), (128, 1), (256, 2))  # output channels and stride of each stage's first block
 

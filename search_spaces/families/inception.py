@@ -11,7 +11,8 @@ from jaxtyping import Bool, Int64
 from gennape.errors import InvalidArchitectureError
 from gennape.search_spaces.families import op_lists
 from gennape.search_spaces.families.space import Architecture, Gene, SearchSpace, index_of, require_keys, shown
-from gennape.search_spaces.graphs.builder import GraphBuilder, Value, fragment
+from gennape.search_spaces.graphs.blocks import fragment
+from gennape.search_spaces.graphs.builder import GraphBuilder, Value
 
 # Input channels, output channels, stride of each stage's first block.
 STAGES = ((32, 32, 1), (32, 64, 2), (64, 128, 2), (128, 256, 2))

@@ -11,7 +11,8 @@ from jaxtyping import Bool, Int64
 
 from gennape.errors import InvalidArchitectureError
 from gennape.search_spaces.families.space import Architecture, Gene, SearchSpace, shown
-from gennape.search_spaces.graphs.builder import GraphBuilder, Value, conv_bn_relu, fragment
+from gennape.search_spaces.graphs.blocks import conv_bn_relu, fragment
+from gennape.search_spaces.graphs.builder import GraphBuilder, Value
 
 OPERATIONS = ("conv3x3-bn-relu", "conv1x1-bn-relu", "maxpool3x3")
 MAX_VERTICES = 7

@@ -11,7 +11,8 @@ from jaxtyping import Int64
 
 from gennape.errors import ConfigError, InvalidArchitectureError
 from gennape.search_spaces.families.space import Architecture, Gene, SearchSpace, index_of, require_keys, shown
-from gennape.search_spaces.graphs.builder import GraphBuilder, Value, fragment
+from gennape.search_spaces.graphs.blocks import fragment
+from gennape.search_spaces.graphs.builder import GraphBuilder, Value
 
 OPERATIONS = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
 #: The edges (source, target) in genome order, which is also the order of the benchmark's strings.

@@ -12,7 +12,8 @@ from jaxtyping import Int64
 
 from gennape.errors import ConfigError, InvalidArchitectureError
 from gennape.search_spaces.families.space import Architecture, Gene, SearchSpace, index_of, shown
-from gennape.search_spaces.graphs.builder import GraphBuilder, Value, fragment
+from gennape.search_spaces.graphs.blocks import fragment
+from gennape.search_spaces.graphs.builder import GraphBuilder, Value
 from gennape.search_spaces.graphs.ops import Op
 
 OPERATIONS = (

@@ -6,7 +6,8 @@ import numpy as np
 from jaxtyping import Int64
 
 from gennape.search_spaces.families.ofa_units import RESOLUTIONS, OfaUnits, unit_genes, unit_layers
-from gennape.search_spaces.graphs.builder import GraphBuilder, Value, fragment, make_divisible
+from gennape.search_spaces.graphs.blocks import fragment, make_divisible
+from gennape.search_spaces.graphs.builder import GraphBuilder, Value
 
 # Output channels, stride, squeeze-excitation, hard-swish of each unit.
 UNITS = ((32, 2, False, False), (48, 2, True, False), (96, 2, False, True), (136, 1, True, True), (192, 2, True, True))

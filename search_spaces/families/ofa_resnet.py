@@ -10,7 +10,8 @@ from jaxtyping import Int64
 from gennape.errors import InvalidArchitectureError
 from gennape.search_spaces.families.ofa_units import RESOLUTION_GENE, RESOLUTIONS, ofa_resolution
 from gennape.search_spaces.families.space import Architecture, Gene, SearchSpace, index_of, require_keys, shown
-from gennape.search_spaces.graphs.builder import GraphBuilder, Value, conv_bn, conv_bn_relu, fragment, make_divisible
+from gennape.search_spaces.graphs.blocks import conv_bn, conv_bn_relu, fragment, make_divisible
+from gennape.search_spaces.graphs.builder import GraphBuilder, Value
 
 EXPANSIONS = (0.2, 0.25, 0.35)
 MULTIPLIERS = (0.65, 0.8, 1.0)

@@ -9,7 +9,8 @@ import numpy as np
 from jaxtyping import Int64
 
 from gennape.search_spaces.families.ofa_units import RESOLUTIONS, OfaUnits, unit_genes, unit_layers
-from gennape.search_spaces.graphs.builder import GraphBuilder, Value, fragment
+from gennape.search_spaces.graphs.blocks import fragment
+from gennape.search_spaces.graphs.builder import GraphBuilder, Value
 
 EPS = 1e-3
 # Output channels and stride of each unit.

@@ -13,7 +13,8 @@ from jaxtyping import Bool, Int64
 from gennape.errors import InvalidArchitectureError
 from gennape.search_spaces.families import op_lists
 from gennape.search_spaces.families.space import Architecture, Gene, SearchSpace, require_keys, shown
-from gennape.search_spaces.graphs.builder import GraphBuilder, Value, fragment
+from gennape.search_spaces.graphs.blocks import fragment
+from gennape.search_spaces.graphs.builder import GraphBuilder, Value
 
 LENGTHS = (2, 3, 4)
 # The two blocks of a path that reduce; the first n(n - 1)/2 pairs fit into a path of n blocks.

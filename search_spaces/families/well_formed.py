@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import re
-
 import numpy as np
 
 from gennape.errors import ConformanceError, GennapeError
+from gennape.registry import require_name
 from gennape.search_spaces.families import checks
 from gennape.search_spaces.families.malformed import junk
 from gennape.search_spaces.families.space import Gene, SearchSpace, shown
 from gennape.search_spaces.files.own_code import place_of
 
-#: A key of files, of folders and of the command line.
-_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
 #: Architectures that are tried; the conformance suite tries many more.
 _SAMPLES, _BUILT = 16, 4
 _GIVES = "a search space gives name, genes and emit; see docs/families.md"
@@ -30,11 +27,7 @@ def well_formed(thing: object) -> SearchSpace:
     """
     space = _made(thing)
     owner = type(space).__name__
-    name = getattr(space, "name", None)
-    if not isinstance(name, str) or not _NAME.fullmatch(name):
-        raise ConformanceError(
-            f"{owner}.name is {shown(name)}; must be a text of letters, digits, _ and -, at most 64, as in 'tinynet'"
-        )
+    require_name(space, type(space), "tinynet")
     genes = getattr(space, "genes", None)
     if not isinstance(genes, tuple) or not genes or not all(isinstance(gene, Gene) for gene in genes):
         raise ConformanceError(f"{owner}.genes is {shown(genes)}; must be a tuple of Gene, at least one")

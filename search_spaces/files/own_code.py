@@ -32,6 +32,12 @@ def is_address(text: str) -> bool:
     return ":" in text or text.endswith(".py")
 
 
+def parts_of(address: str) -> tuple[str, str]:
+    """The file or module of an address, and the class, empty where the address leaves it out."""
+    where, colon, name = address.rpartition(":")
+    return (where, name) if colon else (address, "")
+
+
 def load_class(address: str, base: type, kind: str) -> type:
     """The class at an address: a subclass of ``base``, which is called a ``kind`` in messages.
 
@@ -44,7 +50,7 @@ def load_class(address: str, base: type, kind: str) -> type:
     Raises:
         ConfigError: There is no such file, module or class, running it fails, or the class derives from something else.
     """
-    where, _, name = address.rpartition(":") if ":" in address else (address, "", "")
+    where, name = parts_of(address)
     if not where:
         raise ConfigError(f"{address!r} names no file or module before the colon; write file.py:Class or module:Class")
     module = _module_of_file(Path(where)) if where.endswith(".py") else _module_named(where)

@@ -1,15 +1,12 @@
-"""Emit computation graphs from a family's description, a few cached pieces at a time.
+"""Emit computation graphs from a family's description.
 
 A family calls ``b.conv(x, ...)``, ``b.relu(x)`` and so on. Sub-networks that recur (a block at some width and
-resolution) are decorated with :func:`fragment`: their rows are made once and afterwards appended as arrays, so that
-a graph of hundreds of nodes costs as many array copies as it has blocks.
+resolution) are decorated with :func:`.blocks.fragment`: their rows are made once and afterwards appended as arrays.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import lru_cache, update_wrapper
-from typing import Any, Concatenate, ParamSpec
+from functools import lru_cache
 
 import numpy as np
 from jaxtyping import Float64, Int32
@@ -21,9 +18,7 @@ from gennape.search_spaces.graphs.operations import Fragment, Pair, Shape, Value
 from gennape.search_spaces.graphs.ops import Op
 from gennape.search_spaces.graphs.weight_sharing import tied
 
-__all__ = ["Fragment", "GraphBuilder", "Value", "conv_bn", "conv_bn_relu", "fragment", "make_divisible"]
-
-P = ParamSpec("P")
+__all__ = ["Fragment", "GraphBuilder", "Value"]
 
 
 class GraphBuilder:
@@ -97,6 +92,12 @@ class GraphBuilder:
         if len(port):
             edges[outside, 0] = np.array(self._inputs, np.int32)[port]
         return np.concatenate([part.nodes for part in parts]), np.concatenate([part.scalars for part in parts]), edges
+
+    def part(self, output: Value) -> Fragment:
+        """What was added so far, as a part of other graphs that gives ``output``; see :func:`.blocks.fragment`."""
+        if self._tied:
+            raise InvalidGraphError("layers of a fragment cannot share weights; tie them where the graph is built")
+        return Fragment(*self._join(), output)
 
     def build(self) -> ComputationGraph:
         """The finished graph."""
@@ -386,135 +387,8 @@ class GraphBuilder:
         return self.append(part, *xs)
 
 
-def fragment(
-    function: Callable[Concatenate[GraphBuilder, P], Value],
-) -> Callable[Concatenate[GraphBuilder, P], Value]:
-    """Decorate a function that adds a block to a builder: the block is built once for each shape of its inputs.
-
-    Building a network of such blocks costs a few array copies.
-
-    Args:
-        function: Takes the builder, values, and other arguments, which must be hashable and positional; it must depend
-            on nothing else.
-
-    Returns:
-        The function, with a cache.
-
-    Example:
-        >>> import gennape as gp
-        >>> @gp.fragment
-        ... def residual(b, x, kernel):
-        ...     return b.relu(b.add(x, gp.conv_bn(b, x, x.c, kernel)))
-        >>> b = gp.GraphBuilder()
-        >>> residual(b, b.input(3, 32, 32), 3).c
-        3
-    """
-
-    return _Cached(function)  # type: ignore[return-value]
-
-
-class _Cached:
-    """A function of fragments. It is pickled as the function that it was made of, which may be somebody's own."""
-
-    def __init__(self, function: Callable[..., Value]) -> None:
-        update_wrapper(self, function)
-        self._function = function
-        self._make = lru_cache(maxsize=4096)(self._made)
-
-    def __call__(self, builder: GraphBuilder, *args: Any) -> Value:
-        """Add the block to a builder."""
-        key = [_Port(arg[1:]) if type(arg) is Value else arg for arg in args]
-        return builder.append(self._make(builder.published, *key), *[arg for arg in args if type(arg) is Value])
-
-    def __reduce__(self) -> str | tuple[Callable[..., object], tuple[object, ...]]:
-        """By name where every process can import it, else with the function."""
-        function: Any = self._function
-        if function.__module__.partition(".")[0] == __name__.partition(".")[0]:
-            return str(function.__qualname__)
-        return fragment, (function,)
-
-    def _made(self, published: bool, *args: Any) -> Fragment:
-        builder = GraphBuilder(published)
-        ports = 0
-        actual = []
-        for arg in args:
-            if type(arg) is _Port:
-                ports += 1
-                actual.append(Value(-ports, *arg))
-            else:
-                actual.append(arg)
-        output = self._function(builder, *actual)
-        if builder._tied:
-            raise InvalidGraphError("layers of a fragment cannot share weights; tie them where the graph is built")
-        return Fragment(*builder._join(), output)
-
-
-class _Port(tuple[int, ...]):
-    """The shape of a value in a cache key, apart from tuples that are plain arguments."""
-
-    __slots__ = ()
-
-
 @lru_cache(maxsize=4096)
 def _hardswish(shape: Shape) -> Fragment:
     builder = GraphBuilder()
     x = Value(-1, *shape)
-    gated = builder.mul(x, builder.hardsigmoid(x))
-    return Fragment(*builder._join(), gated)
-
-
-def conv_bn(
-    b: GraphBuilder, x: Value, c_out: int, kernel: int | tuple[int, int] = 1, stride: int | tuple[int, int] = 1
-) -> Value:
-    """Convolution without bias, then batch normalisation.
-
-    Args:
-        b: The builder.
-        x: What the convolution takes.
-        c_out: Its channels.
-        kernel: Its kernel: height and width, or one number for both.
-        stride: Its stride, alike; padding keeps the size divided by it.
-
-    Returns:
-        The normalised map.
-
-    Example:
-        >>> import gennape as gp
-        >>> b = gp.GraphBuilder()
-        >>> x = gp.conv_bn(b, b.input(3, 32, 32), 16, 3, stride=2)
-        >>> x.c, x.h, x.w
-        (16, 16, 16)
-    """
-    return b.batchnorm(b.conv(x, c_out, kernel, stride))
-
-
-@fragment
-def conv_bn_relu(
-    b: GraphBuilder, x: Value, c_out: int, kernel: int | tuple[int, int] = 1, stride: int | tuple[int, int] = 1
-) -> Value:
-    """Convolution without bias, batch normalisation, ReLU.
-
-    Args:
-        b: The builder.
-        x: What the convolution takes.
-        c_out: Its channels.
-        kernel: Its kernel: height and width, or one number for both.
-        stride: Its stride, alike; padding keeps the size divided by it.
-
-    Returns:
-        The activated map.
-
-    Example:
-        >>> import gennape as gp
-        >>> b = gp.GraphBuilder()
-        >>> _ = b.output(b.linear(b.mean(gp.conv_bn_relu(b, b.input(3, 32, 32), 16, 3)), 10))
-        >>> gp.params(b.build())
-        634
-    """
-    return b.relu(b.batchnorm(b.conv(x, c_out, kernel, stride)))
-
-
-def make_divisible(value: int | float) -> int:
-    """Nearest multiple of 8, at least 8 and never below 90 % of ``value`` (the MobileNet rule)."""
-    rounded = max(8, int(value + 4) // 8 * 8)
-    return rounded + 8 if rounded < 0.9 * value else rounded
+    return builder.part(builder.mul(x, builder.hardsigmoid(x)))

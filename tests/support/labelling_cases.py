@@ -13,7 +13,8 @@ from PIL import Image
 from gennape.platform.labelling.training.device_images import put
 from gennape.platform.labelling.training.images import Images, ImageSet
 from gennape.platform.labelling.training.recipe import Recipe
-from gennape.search_spaces.graphs.builder import GraphBuilder, conv_bn_relu
+from gennape.search_spaces.graphs.blocks import conv_bn_relu
+from gennape.search_spaces.graphs.builder import GraphBuilder
 
 CPU = torch.device("cpu")
 SIZE = (8, 8)

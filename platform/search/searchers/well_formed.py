@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import re
-
 from gennape.errors import ConformanceError
 from gennape.platform.search.searchers.base import Searcher
 from gennape.platform.search.searchers.testing import CHECKS
+from gennape.registry import require_name
 from gennape.search_spaces.families.nb201 import NasBench201
 from gennape.search_spaces.files.own_code import place_of
-
-_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
 
 
 def well_formed(thing: object) -> type[Searcher]:
@@ -24,11 +21,7 @@ def well_formed(thing: object) -> type[Searcher]:
         raise ConformanceError(
             f"{thing.__name__} leaves out {', '.join(missing)}; a searcher gives name, ask and tell, see docs/search.md"
         )
-    name = getattr(thing, "name", None)
-    if not isinstance(name, str) or not _NAME.fullmatch(name):
-        raise ConformanceError(
-            f"{thing.__name__}.name is {name!r}; must be a text of letters, digits, _ and -, as in 'hill-climbing'"
-        )
+    require_name(thing, thing, "hill-climbing")
     for check in CHECKS:
         try:
             check(thing, NasBench201(), 0)

@@ -11,11 +11,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import typer
 from typer.testing import CliRunner
 
 from gennape.errors import ConfigError, ConformanceError, GennapeError
 from gennape.jobs.cli import app
 from gennape.jobs.shared import own_code
+from gennape.jobs.submit import refuse_unparsable
 from gennape.platform.cluster.connection import local_ray
 from gennape.platform.conversion.convert import ConversionConfig, convert
 from gennape.platform.conversion.inputs import FamilySample
@@ -32,7 +34,7 @@ TINY = """
 import numpy as np
 from beside import SIZE
 from gennape.search_spaces.families.space import Gene, SearchSpace, index_of, require_keys
-from gennape.search_spaces.graphs.builder import conv_bn_relu, fragment
+from gennape.search_spaces.graphs.blocks import conv_bn_relu, fragment
 
 
 @fragment
@@ -63,7 +65,7 @@ from gennape.platform.search.searchers.nsga2 import NSGA2
 
 
 class Mine(NSGA2):
-    name = "mine"
+    name = "tiny"  # as the space is called
 """
 ARCHITECTURE = json.dumps({**{f"kernel {i}": 3 for i in range(4)}, "width": 16})
 
@@ -83,8 +85,8 @@ def forget(monkeypatch: pytest.MonkeyPatch) -> None:
     """What another process would not know."""
     for registry in (SPACES, SEARCHERS):
         monkeypatch.setattr(registry, "_own", {})
-    for kept in ("_TYPED", "_KINDS"):
-        monkeypatch.setattr(own_code, kept, {})
+    for kept in ("_SPACES", "_SEARCHERS"):
+        getattr(own_code, kept).clear()
     for name in [name for name in sys.modules if name.startswith("gennape_own_")]:
         monkeypatch.delitem(sys.modules, name)
 
@@ -120,7 +122,7 @@ def test_a_search_of_an_own_space_by_an_own_searcher(folder: Path, monkeypatch: 
     assert f"gennape export --run {run.name} --index" in said
     assert "--space tiny.py:Tiny" in said
     stored = json.loads((run / "config.json").read_text())["search"]
-    named = {"space": "tiny", "space_from": "tiny.py:Tiny", "searcher": "mine", "searcher_from": "mine.py:Mine"}
+    named = {"space": "tiny", "space_from": "tiny.py:Tiny", "searcher": "tiny", "searcher_from": "mine.py:Mine"}
     assert stored.items() >= named.items()
     assert call(*SEARCH, "--space", "tiny.py", "--seed", 0).count("the front") >= 1
 
@@ -130,7 +132,7 @@ def test_a_search_of_an_own_space_by_an_own_searcher(folder: Path, monkeypatch: 
         again = r"--space tiny\.py:Tiny --searcher mine\.py:Mine"
         with pytest.raises(ConfigError, match=f"space 'tiny' .* is your own; give what is your own again: {again}"):
             call(*verb)
-    with pytest.raises(ConfigError, match=r"searcher 'mine' .* again: --space tiny\.py:Tiny --searcher mine\.py:Mine"):
+    with pytest.raises(ConfigError, match=r"searcher 'tiny' .* again: --space tiny\.py:Tiny --searcher mine\.py:Mine"):
         call("search", "--resume", run.name, "--space", "tiny.py:Tiny")
     own = ("--space", "tiny.py:Tiny", "--searcher", "mine.py:Mine")
     assert "is finished" in call("search", "--resume", run.name, *own)
@@ -153,8 +155,8 @@ def test_verbs_that_take_a_space(folder: Path) -> None:
     call(*SEARCH, "--space", "tiny.py:Tiny", "--searcher", "mine.py:Mine")
     (run,) = list_runs(folder / "gennape-workspace")
     own = ("--space", "tiny.py:Tiny")
-    shown = call("show", "--run", run.name, "--index", 0, *own)
-    assert f"gennape show --run {run.name} --index 0 --space tiny.py:Tiny --to graph.svg" in shown
+    shown = call("show", "--run", "tiny", "--index", 0, *own)  # the run by a beginning that is the space's name
+    assert "gennape show --run tiny --index 0 --space tiny.py:Tiny --to graph.svg" in shown
     assert "tiny:" in call("export", "--run", run.name, "--index", 0, *own, "--to", "front.onnx")
     call("export", *own, "--architecture", ARCHITECTURE, "--to", "network.py")
     assert (folder / "network.py").stat().st_size > 0
@@ -185,8 +187,7 @@ def test_own_classes_travel_with_a_job(folder: Path) -> None:
     for name in ("tiny.py", "beside.py"):
         (folder / name).rename(folder / "spaces" / name)
     words = ["search", "--space=spaces/tiny.py:Tiny", "--searcher", "mine:Mine"]
-    named = own_code._named(own_code._space)("spaces/tiny.py:Tiny"), own_code._named(own_code._searcher)("mine:Mine")
-    assert named == ("tiny", "mine")
+    refuse_unparsable(words, typer.main.get_command(app).commands)  # which reads the options, as submit does
     assert own_code.there(words) == ["search", "--space=tiny.py:Tiny", "--searcher", "mine:Mine"]
     spaces = folder / "spaces"
     assert set(own_code.own_sources(words)) == {spaces / "beside.py", spaces / "tiny.py", folder / "mine.py"}

@@ -7,7 +7,8 @@ import torch
 
 from gennape.predictors.encoder.features import N_FEATURES, NUMERIC, featurize
 from gennape.search_spaces.families.registry import FAMILIES
-from gennape.search_spaces.graphs.builder import GraphBuilder, conv_bn_relu
+from gennape.search_spaces.graphs.blocks import conv_bn_relu
+from gennape.search_spaces.graphs.builder import GraphBuilder
 from gennape.search_spaces.graphs.graph import concatenate, pack
 from gennape.search_spaces.graphs.ops import Op
 

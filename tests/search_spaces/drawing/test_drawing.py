@@ -25,7 +25,8 @@ from gennape.search_spaces.drawing.summary import quantity, summary
 from gennape.search_spaces.drawing.svg import COLOURS, svg
 from gennape.search_spaces.families.registry import FAMILIES, family
 from gennape.search_spaces.families.space import SearchSpace
-from gennape.search_spaces.graphs.builder import GraphBuilder, conv_bn_relu
+from gennape.search_spaces.graphs.blocks import conv_bn_relu
+from gennape.search_spaces.graphs.builder import GraphBuilder
 from gennape.search_spaces.graphs.canonical import canonical_hashes
 from gennape.search_spaces.graphs.cost import macs, params
 from gennape.search_spaces.graphs.graph import Column, ComputationGraph, pack

@@ -14,7 +14,7 @@ from gennape.search_spaces.families import registry
 from gennape.search_spaces.families.registry import FAMILIES, families, family, register_space
 from gennape.search_spaces.families.space import Gene, SearchSpace
 from gennape.search_spaces.families.well_formed import well_formed
-from gennape.search_spaces.graphs.builder import conv_bn_relu
+from gennape.search_spaces.graphs.blocks import conv_bn_relu
 
 
 class Small(SearchSpace):
