@@ -12,6 +12,7 @@ from importlib.util import spec_from_loader
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
     from importlib.machinery import ModuleSpec
     from types import ModuleType
 
@@ -62,3 +63,15 @@ def install() -> None:
     """Ask for former paths after everything else."""
     if not any(isinstance(finder, MovedFinder) for finder in sys.meta_path):
         sys.meta_path.append(MovedFinder())
+
+
+def former_names(module: str, now: str, names: Collection[str]) -> Callable[[str], Any]:
+    """The ``__getattr__`` of a module whose documented ``names`` are in the module ``now``; each gives a warning."""
+
+    def get(name: str) -> Any:
+        if name not in names:
+            raise AttributeError(f"module {module!r} has no attribute {name!r}")
+        warnings.warn(f"{module}.{name} is now {now}.{name}", DeprecationWarning, stacklevel=2)
+        return getattr(import_module(now), name)
+
+    return get

@@ -157,6 +157,14 @@ def test_modules_are_found_by_their_former_paths(before: str) -> None:
         import_module(f"{name}_of_nobody")
 
 
+def test_blocks_are_found_where_the_documentation_named_them() -> None:
+    builder = import_module("gennape.search_spaces.graphs.builder")
+    with pytest.warns(DeprecationWarning, match="is now gennape.search_spaces.graphs.blocks.conv_bn_relu"):
+        assert builder.conv_bn_relu is gp.conv_bn_relu
+    with pytest.raises(AttributeError, match="has no attribute 'conv'"):
+        _ = builder.conv
+
+
 @pytest.mark.parametrize(
     "package",
     ["search_spaces.labels", "predictors.proxies", "platform.serving", "platform.search", "platform.cluster"],

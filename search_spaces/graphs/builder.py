@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Float64, Int32
 
 from gennape.errors import InvalidGraphError
+from gennape.moved import former_names
 from gennape.search_spaces.graphs import operations as ops
 from gennape.search_spaces.graphs.graph import MAX_NODES, N_COLUMNS, ComputationGraph
 from gennape.search_spaces.graphs.operations import Fragment, Pair, Shape, Value
@@ -19,6 +20,11 @@ from gennape.search_spaces.graphs.ops import Op
 from gennape.search_spaces.graphs.weight_sharing import tied
 
 __all__ = ["Fragment", "GraphBuilder", "Value"]
+
+#: The documentation named these here.
+__getattr__ = former_names(
+    __name__, "gennape.search_spaces.graphs.blocks", ("conv_bn", "conv_bn_relu", "fragment", "make_divisible")
+)
 
 
 class GraphBuilder:
