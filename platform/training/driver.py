@@ -19,9 +19,10 @@ from gennape.errors import ConfigError, GennapeError, ServiceError
 from gennape.platform.cluster.connection import local_ray, on_loopback
 from gennape.platform.tracking.journal import new_name
 from gennape.platform.tracking.tracker import track
-from gennape.platform.training.worker import Point, ProgressChannel, meet, work
+from gennape.platform.training.worker import Point, ProgressChannel, work
 from gennape.platform.workspace.run_files import read_json
 from gennape.platform.workspace.settings import flat
+from gennape.predictors.encoder.data_parallel import join_group
 from gennape.search_spaces.files.atomic import write_json
 
 if TYPE_CHECKING:
@@ -184,7 +185,7 @@ def _torch_config(meeting: Path | None) -> Any:
             ray.get(
                 [
                     worker_group.execute_single_async(
-                        rank, meet, backend, str(file), rank, size, backend_config.timeout_s
+                        rank, join_group, backend, str(file), rank, size, backend_config.timeout_s
                     )  # by position: Ray has arguments of its own
                     for rank in range(size)
                 ]

@@ -5,12 +5,9 @@ A checkpoint is of all workers, which are equal but for their rank; the first wr
 
 from __future__ import annotations
 
-import os
-import sys
 import time
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -79,15 +76,6 @@ def newest_state(folder: Path) -> Path | None:
 def step_of(state: Path | None) -> int:
     """The steps done at a checkpoint; 0 without one."""
     return 0 if state is None else int(state.stem.partition("-")[2])
-
-
-def meet(backend: str, file: str, rank: int, size: int, timeout: float) -> None:
-    """Join the group of the workers on this machine, by a file, and talk over loopback: no other machine reaches it."""
-    loopback = "lo0" if sys.platform == "darwin" else "lo"
-    os.environ.update({"GLOO_SOCKET_IFNAME": loopback, "NCCL_SOCKET_IFNAME": loopback})
-    torch.distributed.init_process_group(
-        backend, f"file://{file}", rank=rank, world_size=size, timeout=timedelta(seconds=timeout)
-    )
 
 
 def work(task: dict[str, Any]) -> None:

@@ -9,13 +9,17 @@ from __future__ import annotations
 
 import copy
 import json
+import os
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+import torch.distributed.nn
 from jaxtyping import Float, Int64, Shaped
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
@@ -31,6 +35,20 @@ from gennape.search_spaces.graphs.graph import PackedGraphs
 
 _NORM_BOUND = 5.0  # of gradients, as in optimisation.optimiser_step
 _TRAINING = "training"  # the entry of a state's metadata
+
+
+def join_group(backend: str, file: str, rank: int, size: int, timeout: float) -> None:
+    """Join the group of the workers on this machine, by a file, and talk over loopback: no other machine reaches it.
+
+    ``torch.distributed.nn`` must be imported before, as it is above: its functions keep the group that is there when it
+    is imported as their default, for ever. The threads of that group would then outlive ``destroy_process_group``, and
+    now and then end the process with SIGABRT when they let go of a tensor while Python shuts down.
+    """
+    loopback = "lo0" if sys.platform == "darwin" else "lo"
+    os.environ.update({"GLOO_SOCKET_IFNAME": loopback, "NCCL_SOCKET_IFNAME": loopback})
+    distributed.init_process_group(
+        backend, f"file://{file}", rank=rank, world_size=size, timeout=timedelta(seconds=timeout)
+    )
 
 
 def workers() -> int:

@@ -73,13 +73,13 @@ def test_a_socket_on_every_interface_is_seen():
         assert not found[here.getsockname()[1]]
 
 
-def _meet(rank, folder):
+def _join(rank, folder):
     import torch
 
-    from gennape.platform.training.worker import meet
+    from gennape.predictors.encoder.data_parallel import join_group
 
     torch.set_num_threads(1)
-    meet("gloo", str(folder / "meeting"), rank, 2, 120.0)
+    join_group("gloo", str(folder / "meeting"), rank, 2, 120.0)
     total = torch.tensor([1.0 + rank])
     torch.distributed.all_reduce(total)
     found = PORTS.listening(os.getpid())
@@ -88,11 +88,11 @@ def _meet(rank, folder):
     (folder / str(rank)).write_text(f"{total.item()} {len(found)} {sum(listening.open for listening in found)}")
 
 
-def test_workers_of_one_machine_meet_without_an_open_port(tmp_path):
+def test_workers_of_one_machine_join_without_an_open_port(tmp_path):
     """PyTorch's usual store of a group listens on every interface."""
     import torch
 
-    torch.multiprocessing.spawn(_meet, (tmp_path,), nprocs=2)
+    torch.multiprocessing.spawn(_join, (tmp_path,), nprocs=2)
     for rank in (0, 1):
         total, listening, open_to_others = (tmp_path / str(rank)).read_text().split()
         assert float(total) == 3.0

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import re
-import socket
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
@@ -36,6 +35,7 @@ from gennape.predictors.encoder.data_parallel import (
     GlobalBatchNorm,
     PretrainData,
     WorkerPretraining,
+    join_group,
     state_of_encoder,
 )
 from gennape.predictors.encoder.encoder import EncoderConfig
@@ -70,10 +70,10 @@ CONFIGS = {
 NO_DROPOUT = EncoderConfig(hidden=8, layers=2, embedding=6, dropout=0.0)
 
 
-def work(rank, port, folder):
+def work(rank, folder):
     """Both configurations, then the normalisation of unevenly many rows."""
     torch.set_num_threads(1)
-    distributed.init_process_group("gloo", f"tcp://127.0.0.1:{port}", rank=rank, world_size=WORKERS)
+    join_group("gloo", str(folder / "meeting"), rank, WORKERS, 120.0)
     for name, config in CONFIGS.items():
         torch.save(followed(config), folder / f"{name}-{rank}.pt")
     torch.save(normalised(GlobalBatchNorm(3), [slice(5), slice(5, None)][rank]), folder / f"norm-{rank}.pt")
@@ -107,10 +107,7 @@ def normalised(norm, mine):
 @pytest.fixture(scope="module")
 def two_workers(tmp_path_factory):
     folder = tmp_path_factory.mktemp("two")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    torch.multiprocessing.spawn(work, (port, folder), nprocs=WORKERS)
+    torch.multiprocessing.spawn(work, (folder,), nprocs=WORKERS)
     return lambda name: [torch.load(folder / f"{name}-{rank}.pt", weights_only=True) for rank in range(WORKERS)]
 
 
