@@ -15,14 +15,14 @@ from pathlib import Path
 import pytest
 from example_counts import NIGHTLY
 from hypothesis import settings
-from jaxtyping import install_import_hook
+from typechecking import check_shapes
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when PyTorch and NumPy are imported
 for _number, _usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
     if signal.getsignal(_number) is signal.SIG_IGN:  # as nohup and a shell's & start it: commands would inherit that
         signal.signal(_number, _usual)
 settings.register_profile(NIGHTLY, settings.get_profile(settings.get_current_profile_name()))
-install_import_hook(["gennape.search_spaces", "gennape.predictors"], "typechecking.checked")
+check_shapes("gennape.search_spaces", "gennape.predictors")
 
 
 @pytest.hookimpl(tryfirst=True)
