@@ -67,6 +67,7 @@ def test_the_suites_need_no_more_than_their_extra() -> None:
     assert {Requirement(text).name for text in EXTRAS["testing"]} <= {Requirement(text).name for text in EXTRAS["test"]}
 
 
+@pytest.mark.cluster
 @pytest.mark.parametrize(
     ("file", "line", "told"),
     [

@@ -233,6 +233,7 @@ def test_programs_run(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         load(code, tmp_path)
 
 
+@pytest.mark.cluster
 def test_benchmark_runs() -> None:
     command = [sys.executable, "benchmarks/graph_building.py", "--graphs", "5", "--rounds", "1"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
@@ -316,6 +317,7 @@ def write_labels(path: Path, name: str, n: int) -> None:
     pd.DataFrame({"architecture": architectures, "acc": rng.uniform(75, 78, n)}).to_csv(path, index=False)
 
 
+@pytest.mark.drill
 @pytest.mark.cluster
 @pytest.mark.usefixtures("ray_cluster")
 def test_pretrain_fit_and_evaluate_guides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -337,6 +339,7 @@ def test_pretrain_fit_and_evaluate_guides(tmp_path: Path, monkeypatch: pytest.Mo
     assert "nb101" in (tmp_path / "report" / "report.md").read_text()
 
 
+@pytest.mark.cluster
 def test_finetune_guide(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The command that teaches; what its checkpoint does in a search is that of any other."""
     monkeypatch.chdir(tmp_path)

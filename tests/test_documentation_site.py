@@ -37,6 +37,7 @@ def test_figures_are_those_of_their_program() -> None:
         assert (DOCS / "figures" / f"{name}.svg").read_text() == draw().svg(), "run python docs/figures/draw.py"
 
 
+@pytest.mark.cluster
 def test_the_site_fetches_nothing_from_other_hosts(tmp_path: Path) -> None:
     if importlib.util.find_spec("mkdocs") is None or importlib.util.find_spec("mkdocstrings") is None:
         pytest.skip("the extra docs is not installed")

@@ -77,21 +77,25 @@ def test_standard_platform_in_this_process() -> None:
     assert Path(platform.__file__) == STANDARD
 
 
+@pytest.mark.cluster
 def test_standard_platform_at_the_root() -> None:
     assert python("-c", PROBE, str(STANDARD), cwd=ROOT).strip() == str(ROOT / "gennape" / "__init__.py")
 
 
+@pytest.mark.cluster
 @pytest.mark.parametrize("start", [["-m", "pytest"], [str(SCRIPTS / "pytest")]], ids=["module", "script"])
 def test_standard_platform_under_pytest(start: list[str]) -> None:
     this = f"{Path(__file__).relative_to(ROOT)}::{test_standard_platform_in_this_process.__name__}"
     assert "1 passed" in python(*start, "-q", "-p", "no:cacheprovider", this, cwd=ROOT)
 
 
+@pytest.mark.cluster
 def test_standard_platform_beside_the_wheel(installed: Path, tmp_path: Path) -> None:
     found = python("-c", PROBE, str(STANDARD), cwd=tmp_path, path=installed)
     assert found.strip() == str(installed / "gennape" / "__init__.py")
 
 
+@pytest.mark.cluster
 def test_standard_platform_with_the_editable_install(tmp_path: Path) -> None:
     origin = json.loads(importlib.metadata.distribution("gennape").read_text("direct_url.json") or "{}")
     if not origin.get("dir_info", {}).get("editable"):
@@ -99,6 +103,7 @@ def test_standard_platform_with_the_editable_install(tmp_path: Path) -> None:
     assert python("-c", PROBE, str(STANDARD), cwd=tmp_path).strip() == str(ROOT / "gennape" / "__init__.py")
 
 
+@pytest.mark.cluster
 @pytest.mark.parametrize("room", ROOMS)
 def test_standard_platform_from_a_script_of_a_room(room: str, tmp_path: Path) -> None:
     """Python puts the folder of a script first on its path; here, a copy of the room with a script in it."""
@@ -108,6 +113,7 @@ def test_standard_platform_from_a_script_of_a_room(room: str, tmp_path: Path) ->
     python(str(script), str(STANDARD), cwd=ROOT)
 
 
+@pytest.mark.cluster
 def test_command_line_starts_as_a_script_and_as_a_module() -> None:
     python("jobs/cli.py", cwd=ROOT)
     assert "search" in python("-m", "gennape", "--help", cwd=ROOT)
@@ -122,6 +128,7 @@ def test_rooms_are_namespace_packages() -> None:
     assert not list((ROOT / "tests").rglob("__init__.py"))
 
 
+@pytest.mark.cluster
 def test_tests_of_a_room_hide_nothing(pytestconfig: pytest.Config, tmp_path: Path) -> None:
     """``tests/platform`` mirrors ``platform/``: were ``tests`` on the path, Python's would still be found."""
     assert pytestconfig.getini("pythonpath") == [ROOT / "tests" / "support"]
@@ -163,6 +170,7 @@ def test_sdist_holds_the_rooms_and_the_tests(built: Path) -> None:
     assert {"pyproject.toml", "README.md", "LICENSE", "cluster.yaml", "tests/test_layout.py"} <= names
 
 
+@pytest.mark.cluster
 def test_shipped_checkpoint_travels_in_the_wheel(installed: Path, tmp_path: Path) -> None:
     shipped = ROOT / "predictors" / "checkpoints"
     size = sum(path.stat().st_size for path in shipped.rglob("*") if path.is_file())
@@ -230,6 +238,7 @@ def lint_imports(tree: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=tree, env=environment, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.cluster
 @pytest.mark.parametrize(
     ("room", "line"),
     [

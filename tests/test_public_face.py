@@ -66,6 +66,7 @@ def test_importing_it_is_quick() -> None:
     assert min(after for _, after in tries) - min(before for before, _ in tries) < 0.2
 
 
+@pytest.mark.cluster
 def test_examples_run(own_folder: Path) -> None:
     """Those of every public name; that of ``search`` starts Ray, and runs in the program of the guide below."""
     runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS)

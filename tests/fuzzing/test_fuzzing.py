@@ -63,6 +63,7 @@ def test_findings_stay_fixed(path: Path, tmp_path: Path) -> None:
     assert error is None or len(str(error)) > 20
 
 
+@pytest.mark.cluster
 def test_findings_need_neither_time_nor_memory(tmp_path: Path) -> None:
     """In a process of its own, where memory has an end and a crash is no end of the tests."""
     done = subprocess.run(

@@ -25,6 +25,7 @@ def test_first_screen_shows_the_next_command() -> None:
     assert "gennape search --space ofa_mbv3" in " ".join((shown.stdout + shown.stderr).split())
 
 
+@pytest.mark.cluster
 def test_an_expected_error_is_one_message_and_status_1(tmp_path: Path) -> None:
     ended = _run("search", "--space", "resnext", "--workspace", str(tmp_path / "w"))
     assert ended.returncode == 1
@@ -34,6 +35,7 @@ def test_an_expected_error_is_one_message_and_status_1(tmp_path: Path) -> None:
     assert "Traceback" not in ended.stderr
 
 
+@pytest.mark.cluster
 @pytest.mark.parametrize("verb", [["show", "--run", "latest", "--index", "0"], ["ui"], ["serve", "--port", "0"]])
 def test_a_folder_that_was_removed_below_the_shell_is_named(tmp_path: Path, verb: list[str]) -> None:
     (tmp_path / "gone").mkdir()
@@ -49,6 +51,7 @@ def test_a_folder_that_was_removed_below_the_shell_is_named(tmp_path: Path, verb
     assert ended.stderr == "gennape: error: the folder that this runs in was removed; cd to one that exists\n"
 
 
+@pytest.mark.cluster
 def test_version_and_short_help() -> None:
     assert _run("--version").stdout == f"gennape {gennape.__version__}\n"
     assert _run("-h").stdout == _run("--help").stdout
@@ -75,6 +78,7 @@ def test_help_says_what_every_option_is(verb: str) -> None:
         assert not text.startswith(("Of ", "What ", "That ", "Such ")) or text.startswith("What to do"), text
 
 
+@pytest.mark.cluster
 def test_a_family_that_is_nearly_right_is_guessed(tmp_path: Path) -> None:
     ended = _run("search", "--space", "ofa_mobv3", "--workspace", str(tmp_path / "w"))
     assert ended.stderr.endswith("; did you mean ofa_mbv3?\n")
@@ -101,6 +105,7 @@ def test_an_interruption_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (ended.exit_code, ended.stderr) == (130, "gennape: interrupted\n")
 
 
+@pytest.mark.cluster
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device that Linux has")
 @pytest.mark.parametrize("arguments", [["data"], ["--help"], ["--version"]])
 def test_a_full_disk_under_the_output_is_one_message(arguments: list[str]) -> None:

@@ -50,6 +50,7 @@ def test_options_of_a_search_are_its_settings() -> None:
         assert options[name].help.startswith(str(SearchConfig.model_fields[name].description))
 
 
+@pytest.mark.cluster
 def test_configurations_that_options_come_from_are_light() -> None:
     """All verbs are read for the help of any."""
     program = (

@@ -68,6 +68,7 @@ def start() -> Iterator[Callable[..., tuple[subprocess.Popen[str], str]]]:
         yield start
 
 
+@pytest.mark.cluster
 @pytest.mark.parametrize(
     ("signals", "status"),
     [
@@ -92,6 +93,7 @@ def test_a_verb_drains_whatever_ends_it(start: Start, signals: list[signal.Signa
     assert said == "gennape: interrupted\n"
 
 
+@pytest.mark.cluster
 def test_what_does_not_drain_is_ended_with_its_children(start: Start) -> None:
     process, line = start(HANGS, "gennape.jobs.shared.interruption.DRAIN_S = 1.0")
     child = psutil.Process(int(line.split()[1]))
@@ -105,6 +107,7 @@ def test_what_does_not_drain_is_ended_with_its_children(start: Start) -> None:
     assert not child.is_running() or child.status() == psutil.STATUS_ZOMBIE
 
 
+@pytest.mark.cluster
 def test_a_signal_that_is_ignored_from_birth_stays_so(start: Start) -> None:
     """As `nohup` has it."""
     process, _ = start(DRAINS.replace("60", "1"), "signal.signal(signal.SIGHUP, signal.SIG_IGN)")
@@ -113,6 +116,7 @@ def test_a_signal_that_is_ignored_from_birth_stays_so(start: Start) -> None:
     assert (process.returncode, out, said) == (0, "draining\ndrained\n", "")
 
 
+@pytest.mark.cluster
 def test_after_the_verb_a_signal_ends_the_process_at_once(start: Start) -> None:
     late = "import atexit; atexit.register(lambda: (print('late', flush=True), time.sleep(60)))"
     process, line = start("pass", late)

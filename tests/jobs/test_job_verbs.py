@@ -301,6 +301,7 @@ def test_another_ray_in_the_place_of_ones_own_is_thought_of() -> None:
 # Errors ---------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.cluster
 @pytest.mark.parametrize(
     "arguments", [["status"], ["status", "x"], ["logs", "x"], ["logs", "x", "--follow"], ["stop", "x"]]
 )

@@ -51,6 +51,7 @@ def test_labels_that_teach_little_are_told(found: dict[str, float], n: int, told
     assert (lessons == []) if told is None else (len(lessons) == 1 and told in lessons[0])
 
 
+@pytest.mark.cluster
 def test_four_labels_at_chance_warn_and_are_recorded(tmp_path: Path) -> None:
     labels = write(tmp_path / "few.csv", [70.0, 60.0, 71.0, 59.0])
     result = run("finetune", "--space", "nb201", "--labels", labels, "--out", tmp_path / "tuned")
@@ -64,6 +65,7 @@ def test_four_labels_at_chance_warn_and_are_recorded(tmp_path: Path) -> None:
     assert f"zero_shot_srcc  {expected:.3f}" in result.stdout
 
 
+@pytest.mark.cluster
 def test_contradicting_labels_are_told(tmp_path: Path) -> None:
     """Network 0 is labelled 60 and 75 %; different ones lie 60 to 63 %, that is within some 3 % of standard deviation
     (the mean of network 0, 67.5, being one of them)."""

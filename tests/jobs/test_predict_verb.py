@@ -204,6 +204,7 @@ def test_a_fine_tuned_checkpoint_tells_deviations_and_warns_elsewhere(
     assert "networks of no known family" in unknown.stderr
 
 
+@pytest.mark.cluster
 def test_needs_no_ray(tmp_path: Path) -> None:
     program = (
         "import sys\nfrom gennape.jobs.cli import app\n"

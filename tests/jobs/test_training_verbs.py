@@ -57,6 +57,7 @@ def _fit(encoder: Path, labels: Path, out: Path, *more: object) -> str:
     return _run("fit", "--encoder", encoder, "--data", labels, "--out", out, *settings, *more)
 
 
+@pytest.mark.cluster
 def test_pretrain_then_fit_makes_a_checkpoint_that_predicts(encoder: Path, labels: Path, tmp_path: Path) -> None:
     _fit(encoder, labels, tmp_path / "made")
     record = provenance_of(tmp_path / "made")
@@ -74,6 +75,7 @@ def provenance_hash(encoder: Path) -> str:
     return load_encoder(encoder)[1]
 
 
+@pytest.mark.cluster
 def test_the_same_seed_makes_the_same_bytes(encoder: Path, labels: Path, tmp_path: Path) -> None:
     for name, seed in (("a", 5), ("b", 5), ("c", 6)):
         _fit(encoder, labels, tmp_path / name, "--seed", seed)
@@ -81,6 +83,7 @@ def test_the_same_seed_makes_the_same_bytes(encoder: Path, labels: Path, tmp_pat
     assert a == b != c
 
 
+@pytest.mark.cluster
 def test_a_fitted_checkpoint_is_fine_tuned(encoder: Path, labels: Path, tmp_path: Path) -> None:
     _fit(encoder, labels, tmp_path / "made")
     few = _labelled(tmp_path / "few.csv", "hiaml", 30, 1)
@@ -170,6 +173,7 @@ def test_rows_below_the_least_accuracy_are_counted_where_too_few_are_left(encode
         _fit(encoder, few, tmp_path / "out", "--minimum-accuracy", 99)
 
 
+@pytest.mark.cluster
 def test_figures_of_too_few_rows_are_left_out(encoder: Path, labels: Path, tmp_path: Path) -> None:
     rows = read_labels(labels, family("nb101"))
     least = float(rows.accuracy[split(rows) != 0].max()) + 1e-6
@@ -244,6 +248,7 @@ def _pretrain(out: Path, *more: object) -> dict[str, Any]:
     return json.loads((out / "checkpoint.json").read_text())["provenance"]
 
 
+@pytest.mark.cluster
 def test_pretrain_mixes_families_with_and_without_data(labels: Path, tmp_path: Path) -> None:
     """The file is the first family's; the record says how many networks of each family there were, and whence."""
     families = ("--family", "nb101", "--family", "hiaml", "--data", labels, "--sample", 40)
@@ -281,6 +286,7 @@ def test_pretrain_refuses_what_does_not_fit_together(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.cluster
 def test_the_device_is_recorded_and_one_that_is_missing_refused(
     encoder: Path, labels: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

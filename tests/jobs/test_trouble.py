@@ -167,6 +167,7 @@ def test_images_are_regular_files_of_bounded_size(tmp_path: Path) -> None:
         read_images(tmp_path / "images.parquet")
 
 
+@pytest.mark.cluster
 def test_names_that_are_no_text_are_printed_and_refused_in_a_sentence(tmp_path: Path) -> None:
     name = os.fsencode(tmp_path) + b"/caf\xe9.onnx"
     with open(name, "wb") as file:

@@ -88,6 +88,7 @@ def _join(rank, folder):
     (folder / str(rank)).write_text(f"{total.item()} {len(found)} {sum(listening.open for listening in found)}")
 
 
+@pytest.mark.cluster
 def test_workers_of_one_machine_join_without_an_open_port(tmp_path):
     """PyTorch's usual store of a group listens on every interface."""
     import torch
@@ -268,6 +269,7 @@ def tree(process):
     return [root, *root.children()]
 
 
+@pytest.mark.cluster
 @pytest.mark.usefixtures("parent")
 def test_processes_of_a_session_end_with_it_and_no_others():
     with session_folder() as folder:
@@ -285,6 +287,7 @@ def test_processes_of_a_session_end_with_it_and_no_others():
     assert VARIABLE not in os.environ
 
 
+@pytest.mark.cluster
 def test_what_a_killed_command_started_ends_at_the_next_start(parent):
     dead = parent / f"{PREFIX}dead"
     (dead / "r").mkdir(parents=True)

@@ -75,6 +75,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build_wheel(source_tree(), tmp_path_factory.mktemp("wheel"))
 
 
+@pytest.mark.cluster
 def test_the_wheel_is_built_from_this_source(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
@@ -101,6 +102,7 @@ def test_another_wheel_is_refused(tmp_path: Path) -> None:
         unpack_wheel(other, tmp_path / "out")
 
 
+@pytest.mark.cluster
 def test_a_source_that_does_not_build_says_why(tmp_path: Path) -> None:
     (tmp_path / "pyproject.toml").write_text("[build-system]\nrequires = []\nbuild-backend = 'absent'\n")
     with pytest.raises(ConfigError, match="pass --wheel"):

@@ -121,6 +121,7 @@ def test_shards_of_one_seed_differ_and_of_another_too():
 # Refusals ------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.cluster
 @pytest.mark.parametrize(
     ("other", "config", "what"),
     [
@@ -150,6 +151,7 @@ def test_another_version_is_refused(tmp_path, monkeypatch):
         convert(SAMPLE, tmp_path, SMALL)
 
 
+@pytest.mark.cluster
 def test_folders_that_are_not_ours_are_left_alone(in_process, tmp_path):
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.tex").write_text("x")
@@ -258,6 +260,7 @@ def export(path, space, seed):
     return graph
 
 
+@pytest.mark.cluster
 @pytest.mark.usefixtures("in_process")
 def test_real_onnx_files(tmp_path):
     (tmp_path / "in").mkdir()

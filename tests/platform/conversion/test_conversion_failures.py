@@ -91,6 +91,7 @@ def undisturbed(in_process, tmp_path_factory):  # noqa: ARG001
     return whole
 
 
+@pytest.mark.cluster
 @settings(max_examples=examples(15), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(stops=st.lists(st.integers(0, 5), max_size=4), damaged=st.sets(st.integers(0, 5), max_size=3))
 def test_any_interruptions_give_the_same_bytes(in_process, undisturbed, tmp_path_factory, stops, damaged):

@@ -344,6 +344,7 @@ def test_recipes_are_read_from_settings():
             recipe_from(wrong)
 
 
+@pytest.mark.cluster
 def test_training_needs_neither_ray_nor_pydantic():
     code = (
         "import sys, gennape.platform.labelling.training.network_training, gennape.platform.labelling.training.images\n"

@@ -150,6 +150,7 @@ def test_a_search_of_an_own_space_by_an_own_searcher(folder: Path, monkeypatch: 
             call("search", "--resume", run.name, *own, "--evaluations", 100)
 
 
+@pytest.mark.cluster
 @pytest.mark.usefixtures("no_services")
 def test_verbs_that_take_a_space(folder: Path) -> None:
     call(*SEARCH, "--space", "tiny.py:Tiny", "--searcher", "mine.py:Mine")

@@ -196,6 +196,7 @@ def test_signals_that_another_thread_is_given_are_heard(monkeypatch: pytest.Monk
     assert len(updates) == 1
 
 
+@pytest.mark.cluster
 def test_strangers_are_not_served_without_a_token(tmp_path: Path) -> None:
     environment = {name: value for name, value in os.environ.items() if name != "GENNAPE_TOKEN"}
     command = [sys.executable, "-m", "gennape", "serve", "--host", "0.0.0.0"]  # noqa: S104 (what is refused)

@@ -179,6 +179,7 @@ def test_a_lost_replica_is_replaced_and_the_call_repeated(served: EnsembleHandle
     assert served.predict(graphs_of(DEADLY)).accuracy.tolist() == [DEADLY]
 
 
+@pytest.mark.drill
 @pytest.mark.cluster
 def test_replicas_grow_under_load_and_not_beyond_their_bound(served: EnsembleHandle) -> None:
     before = set(serve.status().applications)

@@ -53,11 +53,13 @@ def _sql(path: Path, *statements: str) -> list[tuple[object, ...]]:
     return rows
 
 
+@pytest.mark.cluster
 @pytest.mark.parametrize("counts", [(4,), pytest.param((2, 4, 8), marks=pytest.mark.drill)], ids=str)
 def test_processes_open_one_new_workspace_at_once(tmp_path: Path, counts: tuple[int, ...]) -> None:
     _openers("together", tmp_path, *counts)
 
 
+@pytest.mark.cluster
 @pytest.mark.parametrize(("times", "seed"), [(1, 1), pytest.param(4, 0, marks=pytest.mark.drill)])
 def test_a_process_killed_while_it_makes_the_store_leaves_nothing_in_the_way(
     tmp_path: Path, times: int, seed: int

@@ -165,6 +165,7 @@ def _finish_many(workspace: Path, verb: str) -> None:
         _finished(workspace, f"{verb}-{number}")
 
 
+@pytest.mark.cluster
 def test_runs_that_end_beside_each_other_do_not_disturb_each_other(tmp_path: Path) -> None:
     """Each removes the folder that they share, whenever it is empty."""
     with ProcessPoolExecutor(2) as processes:

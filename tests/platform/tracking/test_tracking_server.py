@@ -89,6 +89,7 @@ def _until(condition: Any) -> None:
         time.sleep(0.05)
 
 
+@pytest.mark.drill
 def test_a_server_that_is_away_at_first_between_and_at_last_loses_and_doubles_nothing(
     outage: ModuleType, server: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

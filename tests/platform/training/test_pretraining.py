@@ -111,6 +111,7 @@ def two_workers(tmp_path_factory):
     return lambda name: [torch.load(folder / f"{name}-{rank}.pt", weights_only=True) for rank in range(WORKERS)]
 
 
+@pytest.mark.cluster
 @pytest.mark.parametrize("name", CONFIGS)
 def test_two_workers_train_the_weights_of_one(two_workers, name):
     """A bias before a normalisation by the batch has no gradient but rounding, which Adam makes large: it, and the

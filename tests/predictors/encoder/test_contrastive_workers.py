@@ -99,6 +99,7 @@ def _threads_of_groups() -> str:
     return " ".join(name for name in names if "gloo" in name)
 
 
+@pytest.mark.cluster
 def test_two_workers_make_the_loss_and_gradients_of_one(tmp_path: Path) -> None:
     """A few hundred sums of rounded doubles: relative errors of 1e-16 x some thousand stay below 1e-12."""
     torch.multiprocessing.spawn(_work, (tmp_path,), nprocs=WORKERS)

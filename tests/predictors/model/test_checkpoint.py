@@ -238,6 +238,7 @@ def test_only_what_was_taught_and_comes_from_the_base_is_saved_as_tuned(
     assert not (tmp_path / "tuned").exists()
 
 
+@pytest.mark.cluster
 def test_predicting_imports_neither_torch_geometric_nor_the_compiler() -> None:
     """They take a second and more until the first answer; few graphs and many are pooled in different ways."""
     program = (

@@ -230,6 +230,7 @@ def test_examples_run() -> None:
     assert runner.summarize(verbose=False).failed == 0
 
 
+@pytest.mark.cluster
 def test_torch_geometric_is_imported_where_it_is_used() -> None:
     code = (
         "import sys, gennape as gp, numpy as np\n"
