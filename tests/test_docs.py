@@ -233,6 +233,35 @@ def test_programs_run(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         load(code, tmp_path)
 
 
+#: Modules behind the public face that guides and examples name. Take a name away when the face offers what is used.
+BEHIND_THE_FACE = {
+    "gennape.errors",
+    "gennape.platform.cluster.connection",
+    "gennape.platform.search.config",
+    "gennape.platform.search.driver",
+    "gennape.platform.search.islands",
+    "gennape.platform.search.searchers.testing",
+    "gennape.platform.serving.deployment",
+    "gennape.platform.serving.http.schemas",
+    "gennape.platform.tracking.registration",
+    "gennape.predictors.model.checkpoint",
+    "gennape.predictors.proxies.proxies",
+    "gennape.search_spaces.drawing.files",
+    "gennape.search_spaces.drawing.folding",
+    "gennape.search_spaces.families.space",
+    "gennape.search_spaces.graphs.builder",
+    "gennape.search_spaces.graphs.parquet",
+    "gennape.search_spaces.labels.labels",
+}
+
+
+def test_guides_and_examples_use_the_public_face() -> None:
+    texts = [code for page in PAGES for kind in ("python", "text") for code in blocks(page, kind)]
+    texts += [path.read_text() for path in sorted((ROOT / "examples").glob("*.py"))]
+    found = {name for text in texts for name in re.findall(r"^(?:from|import) (gennape\.[\w.]+)", text, re.MULTILINE)}
+    assert found == BEHIND_THE_FACE
+
+
 @pytest.mark.cluster
 def test_benchmark_runs() -> None:
     command = [sys.executable, "benchmarks/graph_building.py", "--graphs", "5", "--rounds", "1"]
