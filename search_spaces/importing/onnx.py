@@ -58,8 +58,7 @@ def import_onnx(
     inputs = sum(len(node.inputs) for node in network.nodes)
     if max_inputs is not None and inputs > max_inputs:
         raise InvalidGraphError(
-            f"the operators of the model have {inputs} inputs in total, at most {max_inputs} are allowed; "
-            "split the network"
+            f"the operators of the model take {inputs} inputs, more than the {max_inputs} allowed; divide the network"
         )
     return _imported(network)
 

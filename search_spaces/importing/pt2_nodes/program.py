@@ -183,7 +183,7 @@ def _whole(sizes: list[Any]) -> list[Any]:
 
 def _calls(nodes: list[dict[str, Any]], known: Container[Any]) -> list[_Call]:
     if len(nodes) > MAX_NODES:
-        raise InvalidGraphError(f"the program makes {len(nodes)} calls, more than {MAX_NODES}; split the network")
+        raise InvalidGraphError(f"the program makes {len(nodes)} calls, more than {MAX_NODES}; divide the network")
     calls, problems = [], []
     for node in nodes:
         target = str(node["target"])

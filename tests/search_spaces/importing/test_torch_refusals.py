@@ -127,7 +127,7 @@ def test_all_problems_are_told_at_once_with_their_places() -> None:
         (lambda x: (x.view(1, 8, 36).relu_(), x)[1], "changed in place"),
         (lambda x: (x, x.relu()), r"a tuple of a tensor \[1, 8, 6, 6\], a tensor"),
         (lambda x: {"out": x, "aux": x}, r"a dictionary of out \(a tensor \[1, 8, 6, 6\]\), aux"),
-        (lambda _x: None, "gives a NoneType"),
+        (lambda _x: None, "returns a NoneType"),
         (lambda _x: torch.ones(1, 3), "does not depend on the image"),
         (lambda x: F.max_pool2d(x, 2, return_indices=True)[0], "indices"),
         (lambda x: torch.sum(x, 1, out=torch.empty(0)), "out="),
