@@ -74,14 +74,14 @@ def test_all_that_is_not_known_is_listed_at_once() -> None:
     with pytest.raises(InvalidGraphError) as caught:
         from_onnx(model)
     lines = str(caught.value).splitlines()
-    assert "4 of its parts are not known" in lines[0]
+    assert "4 of its parts are not supported" in lines[0]
     assert [line.split(":")[0].strip() for line in lines[1:5]] == [
         "node 'memory' (LSTM)",
         "node 'own' (com.example.Fancy)",
         "node 'again' (Loop)",
         "node 'wrong' (Conv)",
     ]
-    assert "[4, 5, 1, 1] in 1 groups does not fit 3 channels" in lines[4]
+    assert "[4, 5, 1, 1] in 1 groups does not match 3 channels" in lines[4]
 
 
 def test_nodes_that_are_not_in_order_are_put_in_order() -> None:
