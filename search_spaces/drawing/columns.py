@@ -1,4 +1,4 @@
-"""How far down every layer lies, and tall drawings cut into columns that stand side by side."""
+"""Vertical positions of layers; tall drawings are split into columns side by side."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from gennape.search_spaces.drawing.layers import Layers
 
 #: Pixels between layers.
 LAYER_GAP = 26.0
-#: Pixels between lines that go from one column to the next, and between columns.
+#: Pixels between edges from one column to the next, and between columns.
 LANE_GAP, COLUMN_GAP = 12.0, 30.0
-#: A drawing taller than this is cut into columns; together they aim at this width by height.
+#: Taller drawings are split into columns, aiming at this ratio of width to height.
 _TALLEST, _ASPECT = 1500.0, 1.5
-#: What each edge from one column to the next costs; that columns are of unequal height costs a few.
+#: Cost of each edge from one column to the next, compared with that of unequal heights.
 _CROSSING_COST = 0.4
 
 
 @dataclass(frozen=True, slots=True)
 class Needs:
-    """What layers need besides their boxes: ``room`` below each, ``margin`` on the right of each.
+    """Space that layers need besides their boxes: ``room`` below each, ``margin`` on the right of each.
 
-    ``together``: first and last layers of what must stay in one column.
+    ``together``: first and last layers of the frames, which must stay in one column.
     """
 
     room: list[float]
@@ -35,11 +35,11 @@ class Needs:
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """Which layers stand in which column, and where.
+    """The column of each layer, and positions on the page.
 
-    ``column`` of each layer; ``top`` and ``bottom`` of each layer's band; ``x`` of the middle of every vertex;
-    ``right`` end of each column; ``lanes`` between a column and the next: the vertices whose edges go over, from left
-    to right.
+    ``column`` of each layer; ``top`` and ``bottom`` of each layer's band; ``x`` of the centre of every vertex;
+    ``right`` end of each column; ``lanes`` between a column and the next: the vertices whose edges cross over, from
+    left to right.
     """
 
     column: list[int]
@@ -53,9 +53,9 @@ class Columns:
 
 
 def place_down(layers: Layers, x: Sequence[float], half: Floats, heights: Sequence[float], needs: Needs) -> Columns:
-    """Bands of the layers, in as many columns as make a picture that is not much taller than wide.
+    """Bands of the layers, in enough columns for a picture that is not much taller than wide.
 
-    ``x`` and ``half`` as in :func:`place_across`, ``heights`` of the boxes.
+    ``x`` and ``half`` as in :func:`place_across`; ``heights`` of the boxes.
     """
     depth = len(layers.order)
     tall = [max((heights[v] for v in row if v < layers.n_boxes), default=0.0) for row in layers.order]
@@ -68,7 +68,7 @@ def place_down(layers: Layers, x: Sequence[float], half: Floats, heights: Sequen
     breaks = _breaks(starts, [len(row) for row in crossing], count, needs.together)
     spans = list(zip([0, *breaks], [*breaks, depth], strict=True))
     lanes = [sorted(crossing[b - 1], key=lambda v: x[v]) for b in breaks]
-    # Lines from one column to the next pass below the one and above the other.
+    # Edges from one column to the next pass below the one and above the other.
     head = (max(map(len, lanes)) + 1) * LANE_GAP if lanes else 0.0
     column = [k for k, (first, last) in enumerate(spans) for _ in range(first, last)]
     top = [float(starts[i] - starts[spans[column[i]][0]]) + head for i in range(depth)]
@@ -78,7 +78,7 @@ def place_down(layers: Layers, x: Sequence[float], half: Floats, heights: Sequen
 
 
 def _steepness(layers: Layers, x: Sequence[float], i: int) -> float:
-    """More room below a layer whose edges go far to the side."""
+    """Extra room below a layer whose edges go far to the side."""
     far = max((abs(x[v] - x[child]) for v in layers.order[i] for child in layers.below[v]), default=0.0)
     return min(50.0, 0.08 * max(0.0, far - 60.0))
 
@@ -91,7 +91,7 @@ def _side_by_side(
     spans: list[tuple[int, int]],
     n_lanes: list[int],
 ) -> tuple[list[float], list[float]]:
-    """x of every vertex with the columns beside each other, and the right end of each column."""
+    """x of every vertex with the columns side by side, and the right end of each column."""
     placed = list(x)
     right: list[float] = []
     edge = 0.0
@@ -106,7 +106,7 @@ def _side_by_side(
 
 
 def _without_gaps(spots: list[tuple[float, float]]) -> list[float]:
-    """Middles, given with half widths, moved to the left over strips that none covers; the leftmost begins at 0."""
+    """Move (centre, half width) spots to the left to close empty strips; the leftmost starts at 0. Returns centres."""
     starts = sorted((middle - half, middle + half) for middle, half in spots)
     removed = starts[0][0]
     covered = starts[0][0]
@@ -124,16 +124,16 @@ def _without_gaps(spots: list[tuple[float, float]]) -> list[float]:
 
 
 def _count(height: float, width: float) -> int:
-    """How many columns bring a strip near the aspect of a page."""
+    """The number of columns that brings a strip near the aspect ratio of a page."""
     return 1 if height <= _TALLEST else max(2, round(float(np.sqrt(_ASPECT * height / width))))
 
 
 def _breaks(
     starts: Float64[np.ndarray, " d1"], crossing: list[int], count: int, together: Sequence[tuple[int, int]]
 ) -> list[int]:
-    """First layers of all columns but the first: of even height, cut where few edges pass and not within a frame.
+    """First layers of all columns but the first, for similar heights and few crossing edges, never within a frame.
 
-    Dynamic programming over (columns, layers); fewer columns where so many are not possible.
+    Dynamic programming over (columns, layers); returns fewer columns if ``count`` is not possible.
     """
     depth = len(crossing)
     wanted = float(starts[-1]) / count

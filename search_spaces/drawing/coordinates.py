@@ -1,4 +1,4 @@
-"""How far to the side every vertex of a layered drawing lies: straight chains and no overlaps."""
+"""Horizontal positions of the vertices of a layered drawing: straight chains and no overlaps."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from gennape.search_spaces.drawing.layers import Layers
 
 Floats = Float64[np.ndarray, " v"]
 
-#: Pixels between boxes of a layer, and half of what a passing edge takes.
+#: Pixels between boxes of a layer, and half the width of a passing edge.
 BOX_GAP = 22.0
 BEND_HALF = 7.0
 _SETTLING_SWEEPS = 6
 
 
 def place_across(layers: Layers, half: Floats) -> list[float]:
-    """x of the middle of every vertex, the spine at 0; ``half`` is how far a vertex reaches to either side.
+    """x of the centre of every vertex, with the spine at 0; ``half`` is half the width of each vertex.
 
-    Vertices that follow each other without crossing share one x; such blocks lie as near to the spine as they fit,
-    then move outwards to where their edges become straight.
+    Chains of vertices without crossings form blocks with one x. Blocks are first placed as near to the spine as they
+    fit, then moved outwards to straighten their edges.
     """
     block_of, blocks = _blocks(layers)
     spine = block_of[layers.spine[0]] if layers.spine else -1
@@ -38,7 +38,7 @@ def place_across(layers: Layers, half: Floats) -> list[float]:
 
 
 def _blocks(layers: Layers) -> tuple[list[int], list[list[int]]]:
-    """Chains of vertices that are to stand straight: the spine first, then long edges and chains, then what is left."""
+    """Chains of vertices to draw straight: the spine first, then long edges and chains, then the rest."""
     n = len(layers.layer)
     place = [0] * n
     for row in layers.order:
@@ -52,7 +52,7 @@ def _blocks(layers: Layers) -> tuple[list[int], list[list[int]]]:
         if a >= layers.n_boxes and b >= layers.n_boxes:
             return (1, 0)
         if (a >= layers.n_boxes) != (b >= layers.n_boxes):
-            return None  # a box is not to be held far out by the long edge that leaves it
+            return None  # a long edge must not pull its box far out
         alone = len(layers.below[a]) == 1 and len(layers.above[b]) == 1
         return (2 if alone else 3, abs(place[a] - place[b]))
 
@@ -90,7 +90,7 @@ Gaps = list[dict[int, float]]
 
 
 def _constraints(layers: Layers, block_of: list[int], n: int, half: Floats) -> tuple[Gaps, Gaps]:
-    """For each block its neighbours on the left and on the right, and how far their middles must be apart."""
+    """Left and right neighbours of each block, with the least distance between their centres."""
     left: Gaps = [{} for _ in range(n)]
     right: Gaps = [{} for _ in range(n)]
     reach = half.tolist()
@@ -104,7 +104,7 @@ def _constraints(layers: Layers, block_of: list[int], n: int, half: Floats) -> t
 
 
 def _left_to_right(left: Gaps, right: Gaps) -> list[int]:
-    """Blocks so that each comes after all on its left."""
+    """Blocks in an order in which each comes after all on its left."""
     waiting = [len(neighbours) for neighbours in left]
     queue = [b for b, count in enumerate(waiting) if count == 0]
     for b in queue:
@@ -129,7 +129,7 @@ def _reached(start: int, towards: Gaps) -> set[int]:
 def _settle(
     x: list[float], layers: Layers, block_of: list[int], order: list[int], gaps: tuple[Gaps, Gaps], spine: int
 ) -> None:
-    """Move blocks to the weighted median of what their edges lead to, as far as their neighbours allow."""
+    """Move blocks to the weighted median of their linked blocks, as far as their neighbours allow."""
     links = _links(layers, block_of, len(x))
     left, right = gaps
     for sweep in range(_SETTLING_SWEEPS):
@@ -144,7 +144,7 @@ def _settle(
 
 
 def _links(layers: Layers, block_of: list[int], n: int) -> list[list[tuple[int, int]]]:
-    """For each block the blocks that its edges lead to, with weights: boxes stay near boxes, bends below their box."""
+    """Linked blocks of each block, with weights that keep boxes near boxes and bends below their box."""
     links: list[list[tuple[int, int]]] = [[] for _ in range(n)]
     for v, children in enumerate(layers.below):
         for child in children:

@@ -1,4 +1,4 @@
-"""What a picture of a network shows: boxes with their texts, and which box feeds which. Nothing of where they lie."""
+"""Diagrams of networks: boxes with their texts, and the edges between them, without positions."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from gennape.search_spaces.graphs.cost import node_macs, node_params
 from gennape.search_spaces.graphs.graph import Column, ComputationGraph, pack
 from gennape.search_spaces.graphs.ops import Op
 
-#: How operations are written where their own name in lower case would not do.
+#: Names of operations in pictures, if they differ from the name in lower case.
 NAMES = {
     Op.BATCHNORM: "bn",
     Op.MAXPOOL: "max pool",
@@ -49,7 +49,7 @@ KINDS: dict[str, tuple[Op, ...]] = {
     "other": (Op.UNKNOWN, Op.OTHER),
 }
 KIND_OF = {op: kind for kind, ops in KINDS.items() for op in ops}
-#: Columns that a tooltip tells in words of their own, or never.
+#: Columns that a tooltip shows in its own words, or not at all.
 _TOLD = frozenset(Column) & {
     *(Column.OP, Column.C_IN, Column.H_IN, Column.W_IN, Column.C_OUT, Column.H_OUT, Column.W_OUT),
     *(Column.KERNEL_H, Column.KERNEL_W, Column.STRIDE_H, Column.STRIDE_W, Column.PAD_H, Column.PAD_W),
@@ -60,7 +60,7 @@ _PAIRS = (
     *(("kernel", Column.KERNEL_H), ("stride", Column.STRIDE_H)),
     *(("padding", Column.PAD_H), ("dilation", Column.DILATION_H)),
 )
-#: Of kernels and shapes.
+#: Separator in kernels and shapes.
 TIMES = "\N{MULTIPLICATION SIGN}"
 
 Edges = Int64[np.ndarray, "e 2"]
@@ -68,7 +68,7 @@ Edges = Int64[np.ndarray, "e 2"]
 
 @dataclass(frozen=True, slots=True)
 class Box:
-    """One rectangle: ``lines`` are its text, ``nodes`` what it stands for, ``tooltip`` all that is known of them."""
+    """One rectangle: ``lines`` are its text, ``nodes`` those it represents, ``tooltip`` all their attributes."""
 
     lines: tuple[str, ...]
     kind: str
@@ -80,7 +80,7 @@ class Box:
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """Boxes ``boxes`` stand for ``times`` copies of themselves, one after another."""
+    """The boxes ``boxes`` represent ``times`` copies of themselves in sequence."""
 
     boxes: tuple[int, ...]
     times: int
@@ -88,7 +88,7 @@ class Frame:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Diagram:
-    """Boxes, edges [e, 2] between their positions (no pair twice), and frames of what repeats."""
+    """Boxes, edges [e, 2] between their indices (each once), and frames around repetitions."""
 
     boxes: tuple[Box, ...]
     edges: Edges
@@ -116,19 +116,19 @@ def node_box(row: list[int], node: int, tooltip: str) -> Box:
 
 
 def merged_box(boxes: list[Box], main: int, lines: tuple[str, ...]) -> Box:
-    """One box for several that follow each other; ``main`` of them lends its colour."""
+    """One box for several in sequence, with the colour of the one at ``main``."""
     nodes = tuple(node for box in boxes for node in box.nodes)
     tooltip = "\n".join(box.tooltip for box in boxes)
     return replace(boxes[main], lines=lines, nodes=nodes, tooltip=tooltip, shape=boxes[-1].shape, takes=boxes[0].takes)
 
 
 def op_name(op: int) -> str:
-    """How an operation is written in pictures."""
+    """The name of an operation in pictures."""
     return NAMES.get(Op(op), Op(op).name.lower())
 
 
 def label(row: list[int]) -> str:
-    """One line on a node: operation, kernel, stride, dilation, groups, and the channels that it chooses."""
+    """One line for a node: operation, kernel, stride, dilation, groups, and output channels if they are free."""
     op = Op(row[Column.OP])
     parts = [op_name(op)]
     kernel, stride = (row[Column.KERNEL_H], row[Column.KERNEL_W]), (row[Column.STRIDE_H], row[Column.STRIDE_W])
@@ -146,12 +146,12 @@ def label(row: list[int]) -> str:
 
 
 def by(sizes: Iterable[int]) -> str:
-    """Sizes with a sign of multiplication between them."""
+    """Sizes with multiplication signs between them."""
     return TIMES.join(map(str, sizes))
 
 
 def node_tooltips(graph: ComputationGraph) -> list[str]:
-    """For every node one line with all its attributes."""
+    """One line per node with all its attributes."""
     packed = pack([graph])
     rows = zip(
         *(graph.nodes.tolist(), graph.scalars.tolist(), node_macs(packed).tolist(), node_params(packed).tolist()),

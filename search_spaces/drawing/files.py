@@ -1,4 +1,4 @@
-"""Pictures as files: the suffix decides the format."""
+"""Write pictures to files; the suffix sets the format."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from gennape.search_spaces.files.atomic import replacing
 
 
 def draw(diagram: Diagram, title: str, to: Path) -> None:
-    """Write a picture in the format that the suffix of ``to`` names, replacing an existing file.
+    """Write a picture in the format of the suffix of ``to``, replacing an existing file.
 
-    Raises :class:`ConfigError` for an unknown suffix, :class:`WorkspaceError` where ``to`` cannot be written.
+    Raises :class:`ConfigError` for an unknown suffix, :class:`WorkspaceError` if ``to`` cannot be written.
     """
     check_suffix(to, WRITERS)
     with replacing(to) as temporary:
@@ -25,7 +25,7 @@ def draw(diagram: Diagram, title: str, to: Path) -> None:
 
 
 def check_suffix(to: Path, known: Iterable[str]) -> None:
-    """Raise :class:`ConfigError` that lists the ``known`` suffixes where that of ``to`` is none of them."""
+    """Raise :class:`ConfigError` with the ``known`` suffixes unless ``to`` has one of them."""
     if to.suffix.lower() not in known:
         raise ConfigError(f"cannot draw to {to.name!r}: its suffix must be one of {', '.join(known)}")
 
@@ -39,7 +39,7 @@ def _write_painted(diagram: Diagram, title: str, path: Path) -> None:
 
 
 def _write_dot(diagram: Diagram, title: str, path: Path) -> None:
-    """Graphviz's language; JSON escapes what its strings must."""
+    """Graphviz's language; its strings are escaped like JSON's."""
     lines = [f"digraph {json.dumps(title)} {{", 'node [shape=box style="rounded,filled" fontname="Helvetica"]']
     for i, box in enumerate(diagram.boxes):
         fill, ink = COLOURS[box.kind]
@@ -49,7 +49,7 @@ def _write_dot(diagram: Diagram, title: str, path: Path) -> None:
     path.write_text("\n".join([*lines, "}", ""]), "utf-8")
 
 
-#: By suffix. Each writes to the path that it is given.
+#: Writers of pictures, by suffix.
 WRITERS: dict[str, Callable[[Diagram, str, Path], None]] = {
     ".svg": _write_svg,
     ".png": _write_painted,

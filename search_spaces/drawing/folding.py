@@ -1,4 +1,4 @@
-"""Fewer boxes for the same network: chains become one box, gates one box, repetitions one copy in a frame."""
+"""Draw a network with fewer boxes: chains and gates become one box, repetitions one copy in a frame."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from gennape.search_spaces.drawing.layers import cut_layers, layers_of
 from gennape.search_spaces.graphs.graph import Column, ComputationGraph
 from gennape.search_spaces.graphs.ops import MERGES, Op
 
-#: What joins the box before it; a padding joins the box after it.
+#: Operations that join the box before them, and those that join the box after them.
 _TRAILING = frozenset({*ACTIVATIONS, *NORMALISATIONS, Op.IDENTITY, Op.ZERO})
 _LEADING = _TRAILING | {Op.PAD}
 _ENDS = frozenset({Op.INPUT, Op.OUTPUT})
@@ -36,19 +36,19 @@ _MAX_LINE = 30  # characters
 
 @dataclass(slots=True)
 class _Unit:
-    """Nodes that are drawn together whatever follows."""
+    """Nodes that are always drawn in one box."""
 
     nodes: list[int]
-    op: Op  # what it is, a gated activation being a swish
+    op: Op  # a gated activation counts as swish
     name: str  # short
-    text: str  # with kernel and so on
+    text: str  # with kernel, stride and others
     trailing: bool
     leading: bool
     alone: bool = False
 
 
 def folded_diagram(graph: ComputationGraph) -> Diagram:
-    """Few boxes: convolution, normalisation and activation in one; gates in one; repetitions in a frame."""
+    """Few boxes: a convolution with its normalisation and activation in one, gates in one, repetitions in a frame."""
     rows = graph.nodes.tolist()
     n = len(rows)
     inputs: list[list[int]] = [[] for _ in range(n)]
@@ -70,7 +70,7 @@ def folded_diagram(graph: ComputationGraph) -> Diagram:
 
 
 def _units(rows: list[list[int]], inputs: list[list[int]], fan_out: list[int]) -> tuple[list[_Unit], list[int]]:
-    """Every node as a unit of its own, but a gate (h-swish, squeeze-excite) with its product as one."""
+    """Units of single nodes, and of gates (h-swish, squeeze-excite) with their product."""
     gates = {node: gate for node in range(len(rows)) if (gate := _gate(node, rows, inputs, fan_out))}
     inside = {member: node for node, gate in gates.items() for member in gate[0]}
     units: list[_Unit] = []
@@ -95,7 +95,7 @@ def _units(rows: list[list[int]], inputs: list[list[int]], fan_out: list[int]) -
 def _gate(
     node: int, rows: list[list[int]], inputs: list[list[int]], fan_out: list[int]
 ) -> tuple[list[int], str, str] | None:
-    """Where ``node`` is x times a chain of operations on x that we have a name for: the chain, the name, the text."""
+    """Chain, name and text of a known gate, if ``node`` is x times a chain of operations on x; else None."""
     if rows[node][Column.OP] != Op.MUL or len(inputs[node]) != 2:
         return None
     for x, gate in (inputs[node], inputs[node][::-1]):
@@ -119,7 +119,7 @@ def _gate(
 
 
 def _groups(units: list[_Unit], edges: set[tuple[int, int]]) -> tuple[list[list[int]], list[int]]:
-    """Units that share a box: at most one that is not light, what is light before it and all that is light after."""
+    """Units that share a box: one main operation with the light ones before and after it."""
     before: list[list[int]] = [[] for _ in units]
     fan_out = [0] * len(units)
     for source, target in edges:
@@ -144,12 +144,12 @@ def _groups(units: list[_Unit], edges: set[tuple[int, int]]) -> tuple[list[list[
 
 
 def _may_join(group: list[_Unit], unit: _Unit) -> bool:
-    """Whether ``unit``, which alone follows ``group``, is drawn in its box."""
+    """Whether ``unit``, the only successor of ``group``, is drawn in its box."""
     if unit.alone or group[0].alone:
         return False
     if all(member.leading for member in group):
         return True
-    # A normalisation of a sum or of joined channels belongs to what follows it.
+    # A normalisation after a sum or concatenation belongs to the box below.
     starts = group[-1].op in MERGES and unit.op in NORMALISATIONS
     return unit.trailing and group[-1].op is not Op.PAD and not starts
 
@@ -167,7 +167,7 @@ def _group_box(units: list[_Unit], rows: list[list[int]], tooltips: list[str]) -
 
 
 def _wrap(names: list[str]) -> list[str]:
-    """Names joined by arrows on as few lines as fit."""
+    """Names joined by arrows, on as few lines as possible."""
     lines: list[str] = []
     for name in names:
         if lines and len(lines[-1]) + len(name) + 3 <= _MAX_LINE:
@@ -181,7 +181,7 @@ def _wrap(names: list[str]) -> list[str]:
 
 
 def _collapse_repeats(diagram: Diagram, keys: Sequence[Hashable]) -> Diagram:
-    """Draw one copy of equal segments in a row, a segment being what lies between two boxes that all paths pass."""
+    """Draw one copy of equal consecutive segments; a segment ends at a box that all paths pass through."""
     layer = layers_of(len(diagram.boxes), diagram.edges)
     cuts = cut_layers(layer, diagram.edges)
     segments: list[list[int]] = [[] for _ in cuts]
@@ -202,7 +202,7 @@ def _collapse_repeats(diagram: Diagram, keys: Sequence[Hashable]) -> Diagram:
 
 
 def _signatures(diagram: Diagram, segments: list[list[int]], keys: Sequence[Hashable]) -> list[Hashable]:
-    """Equal for segments of equal boxes that are joined alike."""
+    """Keys that are equal for segments with equal boxes and edges."""
     inputs: list[list[int]] = [[] for _ in diagram.boxes]
     for source, target in diagram.edges.tolist():
         inputs[target].append(source)
@@ -215,7 +215,7 @@ def _signatures(diagram: Diagram, segments: list[list[int]], keys: Sequence[Hash
 
 
 def _runs(signatures: list[Hashable], sizes: list[int]) -> list[tuple[int, int, int]]:
-    """(start, period, times) of what repeats, from the top, each time what saves most boxes, two at least."""
+    """(start, period, times) of repetitions, from the top, chosen to save the most boxes, at least two."""
     runs = []
     start = 0
     while start < len(signatures):
@@ -238,7 +238,7 @@ def _runs(signatures: list[Hashable], sizes: list[int]) -> list[tuple[int, int, 
 
 
 def _without(diagram: Diagram, removed: dict[int, int], frames: list[Frame]) -> Diagram:
-    """The diagram with removed boxes merged into those drawn for them; edges into a copy vanish."""
+    """The diagram with copies merged into the boxes that are drawn for them; edges into a copy are dropped."""
     copies: dict[int, list[int]] = {}
     for copy, original in removed.items():
         copies.setdefault(original, []).append(copy)

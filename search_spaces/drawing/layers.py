@@ -1,4 +1,4 @@
-"""Layers of a drawing: which box stands above which, and in what order from left to right."""
+"""Assign boxes of a drawing to layers, and order each layer from left to right."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _SWEEPS = 12
 
 @dataclass(frozen=True, slots=True)
 class Layers:
-    """Vertices in layers: the boxes ``0..n-1``, then bends, where an edge passes a layer on its way down.
+    """Vertices in layers: the boxes ``0..n-1``, then bends, where an edge passes a layer.
 
     All edges of one box share their bends, as they carry the same value. ``order`` lists each layer from left to
-    right; ``below`` and ``above`` join vertices of neighbouring layers; ``owner`` is the box whose value a vertex
+    right; ``below`` and ``above`` link vertices of neighbouring layers; ``owner`` is the box whose value a vertex
     carries; ``spine`` is a longest chain of boxes, one in each layer.
     """
 
@@ -32,9 +32,9 @@ class Layers:
 
 
 def layers_of(n: int, edges: Edges) -> list[int]:
-    """For each box its layer, 0 at the top: as high as what feeds it allows, lower where that shortens its edges.
+    """The layer of each box, 0 at the top: as high as its inputs allow, lower if that shortens its edges.
 
-    The edges must hold no cycle.
+    The edges must be acyclic.
     """
     above, below = _neighbours(n, edges)
     layer = [0] * n
@@ -53,7 +53,7 @@ def layers_of(n: int, edges: Edges) -> list[int]:
 
 
 def cut_layers(layer: list[int], edges: Edges) -> list[int]:
-    """Layers that hold one box and no passing edge, from the top: every path goes through that box."""
+    """Layers with one box and no passing edge, from the top: every path goes through that box."""
     depth = max(layer, default=-1) + 1
     crowd = np.bincount(np.asarray(layer, np.int64), minlength=depth) if depth else np.zeros(0, np.int64)
     passing = np.zeros(depth + 1, np.int64)
@@ -84,7 +84,7 @@ def _neighbours(n: int, edges: Edges) -> tuple[list[list[int]], list[list[int]]]
 
 
 def _bends(layer: list[int], edges: Edges) -> tuple[list[int], Int64[np.ndarray, "s 2"]]:
-    """Append a bend to ``layer`` wherever an edge passes a layer; returns the owners and the edges by steps of one."""
+    """Append a bend to ``layer`` wherever an edge passes a layer; returns the owners, and edges split at bends."""
     owner = list(range(len(layer)))
     lane: dict[tuple[int, int], int] = {}  # (box, layer) -> vertex
     segments = set()
@@ -103,7 +103,7 @@ def _bends(layer: list[int], edges: Edges) -> tuple[list[int], Int64[np.ndarray,
 
 
 def _heights(n: int, layer: list[int], below: list[list[int]]) -> list[int]:
-    """For each vertex the most boxes on a path from it downwards."""
+    """The most boxes on a path from each vertex downwards."""
     height = [0] * len(layer)
     for v in sorted(range(len(layer)), key=lambda v: -layer[v]):
         height[v] = (v < n) + max((height[child] for child in below[v]), default=0)
@@ -111,7 +111,7 @@ def _heights(n: int, layer: list[int], below: list[list[int]]) -> list[int]:
 
 
 def _first_order(tops: list[int], layer: list[int], below: list[list[int]], height: list[int]) -> list[list[int]]:
-    """Depth first; of several children the one with most below it lies in the middle, of two on the left."""
+    """A depth-first order; the child with most below it is in the middle, or on the left of two."""
     order: list[list[int]] = [[] for _ in range(max(layer, default=-1) + 1)]
     seen = [False] * len(layer)
     stack = sorted(tops, key=lambda v: height[v])
@@ -128,7 +128,7 @@ def _first_order(tops: list[int], layer: list[int], below: list[list[int]], heig
 
 
 def _sweep(order: list[list[int]], above: list[list[int]], below: list[list[int]]) -> list[list[int]]:
-    """Order each layer by the mean place of its neighbours, down and up in turns; keep what crosses least."""
+    """Order each layer by the mean position of its neighbours, down and up in turns; keep the fewest crossings."""
     place = [0] * sum(map(len, order))
     for row in order:
         _number(row, place)
@@ -172,7 +172,7 @@ def _crossings(order: list[list[int]], below: list[list[int]], place: list[int])
 
 
 def _spine(order: list[list[int]], below: list[list[int]], height: list[int]) -> list[int]:
-    """A longest chain of boxes from the top layer to the lowest."""
+    """A longest chain of boxes from the top layer to the bottom."""
     if not order:
         return []
     spine = [max(order[0], key=lambda v: height[v])]

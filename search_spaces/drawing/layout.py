@@ -1,4 +1,4 @@
-"""A network as shapes on a page: what the writers of the picture formats draw, and they decide nothing."""
+"""Lay out a network as shapes on a page, which the writers of all picture formats draw as they are."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from gennape.search_spaces.drawing.layers import Layers, arrange
 #: Sizes of text in pixels: first line of a box, its other lines, shapes on edges, legend, repetitions, title.
 FIRST_LINE, OTHER_LINE, EDGE_TEXT, LEGEND_TEXT, TIMES_TEXT, TITLE = 12.0, 10.0, 9.5, 11.0, 17.0, 15.0
 _LINE_STEP = 12.5
-#: Up to so many boxes, every edge tells its shape, not only where it changes.
+#: Up to this many boxes, all edges have a shape label, not only those where the shape changes.
 _FEW_BOXES = 24
 _PAGE_MARGIN = 26.0
 _MIN_BOX, _MIN_PAGE = 88.0, 560.0
 _FRAME_MARGIN, _FRAME_TEXT = 8.0, 34.0
 _LABEL_ROOM = 13.0
 _CORNER = 6.0
-#: Advance of characters in a wide font (DejaVu Sans), in ems: text fits in others, too.
+#: Advance of characters in a wide font (DejaVu Sans), in ems, so that text fits in other fonts too.
 _ADVANCES = {"ijl' ·,.:;|": 0.32, "ftr-/()": 0.41, f"mwMW→{TIMES}": 0.98}
 _ADVANCE = {c: width for chars, width in _ADVANCES.items() for c in chars}
 
@@ -69,12 +69,12 @@ class Picture:
 
 
 def text_width(text: str, size: float) -> float:
-    """At least the width of ``text`` in pixels in usual fonts."""
+    """An upper bound of the width of ``text`` in pixels in usual fonts."""
     return size * sum(_ADVANCE.get(c, 0.66 if c.islower() or c.isdigit() else 0.78) for c in text)
 
 
 def box_size(box: Box) -> tuple[float, float]:
-    """Width and height of a box that holds its text."""
+    """Width and height of a box with its text."""
     widths = [text_width(line, OTHER_LINE if i else FIRST_LINE) for i, line in enumerate(box.lines)]
     return max(_MIN_BOX, max(widths) + 18), 26.0 + _LINE_STEP * (len(box.lines) - 1)
 
@@ -86,7 +86,7 @@ def box_texts(lines: tuple[str, ...], area: Rectangle) -> list[Text]:
 
 
 def lay_out(diagram: Diagram, title: str) -> Picture:
-    """Place everything: boxes in layers from top to bottom, edges as curves beside boxes, never through them."""
+    """Place all parts: boxes in layers from top to bottom, edges as curves that never cross boxes."""
     n = len(diagram.boxes)
     layers = arrange(n, diagram.edges)
     sizes = [box_size(box) for box in diagram.boxes]
@@ -122,7 +122,7 @@ def _rows(layers: Layers, boxes: Sequence[int]) -> tuple[int, int]:
 
 
 def _drops(layers: Layers, texts: list[str]) -> list[float]:
-    """For each layer how far its edges go straight down, so as to pass the texts between them."""
+    """How far the edges of each layer go straight down to pass the labels between them."""
     drop = [0.0] * len(layers.order)
     for v, text in enumerate(texts):
         if text:
@@ -142,7 +142,7 @@ def _needs(drop: list[float], frames: list[tuple[int, int]]) -> Needs:
 
 
 def _legend(diagram: Diagram, width: float) -> tuple[list[tuple[Rectangle, str, Text]], float]:
-    """Swatches with their text in rows that fit ``width``; and where the drawing may begin."""
+    """Swatches with their text in rows that fit ``width``, and the y at which the drawing starts."""
     count: Counter[str] = Counter(box.kind for box in diagram.boxes)
     entries = []
     x, y = _PAGE_MARGIN, _PAGE_MARGIN + 26
@@ -159,7 +159,7 @@ def _legend(diagram: Diagram, width: float) -> tuple[list[tuple[Rectangle, str, 
 
 @dataclass(frozen=True, slots=True)
 class _Page:
-    """Places on the page: ``x`` of every vertex (``side``: before there were columns), bands below ``header``."""
+    """Positions on the page: ``x`` of every vertex (``side``: without columns), bands below ``header``."""
 
     layers: Layers
     columns: Columns
@@ -180,11 +180,11 @@ class _Page:
         return (self.top(v) + self.bottom(v) - self.heights[v]) / 2
 
     def label(self, v: int, text: str) -> Text:
-        """The shape of a box's result, below it, beside its edges, which go straight down so far."""
+        """The shape of a box's result, below it, beside the straight part of its edges."""
         return Text(self.x[v] + 5, self.box_top(v) + self.heights[v] + 11, "start", text)
 
     def frame(self, rows: tuple[int, int], times: int, half: Floats) -> tuple[Rectangle, Text]:
-        """What surrounds the layers ``rows``, and how often they repeat."""
+        """The frame around the layers ``rows``, and the text with the number of repetitions."""
         inside = [v for row in self.layers.order[rows[0] : rows[1] + 1] for v in row]
         x0 = min(self.x[v] - half[v] for v in inside) - _FRAME_MARGIN
         x1 = max(self.x[v] + half[v] for v in inside) + _FRAME_MARGIN
@@ -195,7 +195,7 @@ class _Page:
     # Edges -----------------------------------------------------------------------------------------------------------
 
     def routes(self, areas: list[Rectangle]) -> tuple[list[list[Command]], list[Point]]:
-        """For every box with edges its path; and the tips of all arrows."""
+        """The path of every box with edges, and the tips of all arrows."""
         ports = self.ports(areas)
         lanes = {v: (k, len(lane), i) for k, lane in enumerate(self.columns.lanes) for i, v in enumerate(lane)}
         paths, arrows = [], []
@@ -222,7 +222,7 @@ class _Page:
         return paths, arrows
 
     def ports(self, areas: list[Rectangle]) -> dict[tuple[int, int], float]:
-        """Where on its target's upper side an edge arrives: the straightest in the middle, others beside it."""
+        """x of each edge at the top of its target: the straightest edge in the middle, others beside it."""
         found = {}
         for v, sources in enumerate(self.layers.above):
             if v >= self.layers.n_boxes:
@@ -242,7 +242,7 @@ class _Page:
         ports: dict[tuple[int, int], float],
         lane: tuple[int, int, int] | None,
     ) -> None:
-        """Go on from the lower side of ``v`` to the lower side of a bend, or to the upper side of a box."""
+        """Draw from the bottom of ``v`` to the bottom of a bend, or to the top of a box."""
         x0, y0, x1, y1 = self.x[v], self.bottom(v), ports[v, child], self.top(child)
         end = self.box_top(child) if child < self.layers.n_boxes else self.bottom(child)
         if lane is not None:
@@ -262,7 +262,7 @@ class _Page:
 
 
 def _line(commands: list[Command], x: float, y: float) -> None:
-    """A straight line on; one that goes straight on from another becomes one with it."""
+    """Add a straight line; one that continues a vertical line replaces it."""
     name, numbers = commands[-1]
     if numbers[-2:] == (x, y):
         return
@@ -272,7 +272,7 @@ def _line(commands: list[Command], x: float, y: float) -> None:
 
 
 def _corners(commands: list[Command], points: list[Point]) -> None:
-    """Straight lines through ``points`` with rounded corners."""
+    """Add straight lines through ``points`` with rounded corners."""
     for before, at, after in zip(points[:-2], points[1:-1], points[2:], strict=True):
         into, out = _towards(at, before), _towards(at, after)
         _line(commands, *into)

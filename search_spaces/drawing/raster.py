@@ -1,4 +1,4 @@
-"""Pictures as PNG and PDF, painted by matplotlib."""
+"""Write pictures as PNG and PDF with matplotlib."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ from gennape.search_spaces.drawing.layout import (
 )
 from gennape.search_spaces.drawing.svg import ARROW, COLOURS, EDGE, FRAME, FRAME_LINE, INK, PAPER
 
-#: Of a PNG: pixels that one pixel of the drawing becomes across, the longest side, and the most pixels.
+#: Limits of a PNG: its scale, longest side, and most pixels.
 _SCALE, _MAX_SIDE, _MAX_PIXELS = 2.0, 20_000, 4e7
 _CODES = {"M": Curve.MOVETO, "L": Curve.LINETO, "Q": Curve.CURVE3, "C": Curve.CURVE4}
 _ALIGN = {"start": "left", "middle": "center", "end": "right"}
 
 
 def paint(picture: Picture, path: Path) -> None:
-    """Write a picture to ``path``: PNG or PDF, by its suffix. A PNG has two pixels across for one, or fewer."""
-    # One unit of the axes is one pixel of the drawing, 72 of them an inch, so that sizes of text are in points.
+    """Write a picture to ``path``: PNG or PDF, by its suffix. A PNG is scaled by two, or less if it is large."""
+    # One unit of the axes is one pixel at 72 dpi, so that text sizes are in points.
     figure = Figure(figsize=(picture.width / 72, picture.height / 72), facecolor=PAPER)
     axes = figure.add_axes((0, 0, 1, 1), xlim=(0, picture.width), ylim=(picture.height, 0))
     axes.set_axis_off()
@@ -47,10 +47,10 @@ def paint(picture: Picture, path: Path) -> None:
 
 
 def save(figure: Figure, path: Path, dpi: float) -> None:
-    """Write a figure in the format of the suffix of ``path``, the same bytes for the same figure."""
+    """Write a figure in the format of the suffix of ``path``; the same figure yields the same bytes."""
     suffix = path.suffix.lower()
     undated = {".png": "Software", ".pdf": "CreationDate", ".svg": "Date"}[suffix]
-    # Most of the time of a large PNG goes into packing it: the fourth level costs a fraction of the sixth.
+    # Compression dominates the time of a large PNG: level 4 costs a fraction of level 6.
     packing: dict[str, Any] = {"pil_kwargs": {"compress_level": 4}} if suffix == ".png" else {}
     with rc_context({"svg.hashsalt": "gennape", "svg.fonttype": "none"}):
         figure.savefig(path, dpi=dpi, facecolor=PAPER, metadata={undated: None}, **packing)

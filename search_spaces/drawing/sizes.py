@@ -1,4 +1,4 @@
-"""How large the networks of a family are: parameters against multiply-accumulates of a sample, as a plot."""
+"""Plot parameters against multiply-accumulates of sampled networks of a family."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from gennape.search_spaces.files.atomic import replacing
 from gennape.search_spaces.graphs.cost import macs, params
 
 SIZES_SUFFIXES = (".svg", ".png", ".pdf")
-#: Colours and markers of families in turn, after Okabe and Ito (2008); markers tell those that share a colour.
+#: Colours and markers of families in turn, after Okabe and Ito (2008); markers separate those that share a colour.
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#3b4754")
 _MARKERS = ("o", "^", "s", "D", "v", "P", "X", "*")
 _BINS = 40
@@ -61,7 +61,7 @@ def describe_sizes(sizes: Sizes) -> str:
 def draw_sizes(families: Sequence[Sizes], to: Path) -> None:
     """Plot every network of ``families``, with a histogram of each cost along the margins; medians are ringed.
 
-    Raises :class:`ConfigError` for an unknown suffix, :class:`WorkspaceError` where ``to`` cannot be written.
+    Raises :class:`ConfigError` for an unknown suffix, :class:`WorkspaceError` if ``to`` cannot be written.
     """
     check_suffix(to, SIZES_SUFFIXES)
     figure = Figure(figsize=(8.5, 6.6 + 0.22 * len(families)), layout="constrained")
@@ -100,7 +100,7 @@ def _both(families: Sequence[Sizes]) -> list[Float64[np.ndarray, " m"]]:
 
 
 def _wide(values: Float64[np.ndarray, " m"]) -> bool:
-    """Whether values span so much that equal steps should be equal ratios."""
+    """Whether values span a range that needs a logarithmic axis."""
     return bool(values.min() > 0 and values.max() > 5 * values.min())
 
 

@@ -1,4 +1,4 @@
-"""A network in a few lines of text: size, cost, and its operations with their share."""
+"""Summarise a network in a few lines of text: size, cost, and the share of each operation."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from gennape.search_spaces.graphs.ops import Op
 
 
 def summary(graph: ComputationGraph) -> str:
-    """Nodes, shapes, MACs, FLOPs and parameters of a graph, and a table of its operations, costly ones first."""
+    """Nodes, shapes, MACs, FLOPs and parameters of a graph, and a table of its operations, the costliest first."""
     packed = pack([graph])
     n_macs, n_params = node_macs(packed), own_params(packed)
     lines = [

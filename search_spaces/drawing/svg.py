@@ -1,4 +1,4 @@
-"""Pictures as SVG: text stays text, and every box tells what it stands for when pointed at."""
+"""Write pictures as SVG: text stays text, and every box has a tooltip with its nodes."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from gennape.search_spaces.drawing.layout import (
     box_texts,
 )
 
-#: Fill and text of each kind: after Okabe and Ito (2008), told apart with any colour vision; text keeps a contrast
-#: of 4.5 to 1 at least.
+#: Fill and text colour of each kind, after Okabe and Ito (2008): distinct with any colour vision, with a text contrast
+#: of at least 4.5 to 1.
 COLOURS = {
     "convolution": ("#0072b2", "#ffffff"),
     "depthwise convolution": ("#56b4e9", "#10202c"),
@@ -53,7 +53,7 @@ _CLASS = {kind: f"k{i}" for i, kind in enumerate(COLOURS)}
 
 
 def svg(picture: Picture) -> str:
-    """The picture as SVG: boxes are groups of class ``box`` with a tooltip each."""
+    """The picture as SVG; each box is a group of class ``box`` with a tooltip."""
     width, height = f"{picture.width:.0f}", f"{picture.height:.0f}"
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" viewBox="0 0 {width} {height}">',
@@ -99,5 +99,5 @@ def _svg_text(text: Text, style: str | None) -> str:
 
 
 def _escaped(text: str) -> str:
-    """Text of XML, without the control characters that it cannot hold."""
+    """Text escaped for XML, with unprintable characters replaced."""
     return escape("".join(c if c.isprintable() or c == "\n" else "\ufffd" for c in text))

@@ -1,4 +1,4 @@
-"""Take a network home: ONNX, an exported PyTorch program, or a Python file that defines it."""
+"""Export a network as ONNX, as a PyTorch program, or as a Python file that defines it."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ _OPSETS = range(13, 24)
 def to_onnx(graph: ComputationGraph, module: nn.Module, path: Path, opset: int = 18) -> None:
     """Write ``graph`` with the weights of ``module`` as ONNX: ``image`` in, ``result`` out, any batch size.
 
-    ``module`` is what :func:`compile_graph` made of ``graph`` (float32 or float64); the file describes it at inference.
-    Raises :class:`ConfigError` for an opset outside 13..23 or another number type, :class:`InvalidGraphError` for a
-    graph that cannot be executed, :class:`WorkspaceError` where ``path`` cannot be written.
+    ``module`` is the result of :func:`compile_graph` for ``graph`` (float32 or float64), exported for inference.
+    Raises :class:`ConfigError` for an opset outside 13..23 or another dtype, :class:`InvalidGraphError` for a graph
+    that cannot be executed, :class:`WorkspaceError` if ``path`` cannot be written.
     """
     if opset not in _OPSETS:
         raise ConfigError(f"opset is {opset}, must be {_OPSETS[0]}..{_OPSETS[-1]}")
@@ -46,9 +46,9 @@ def to_onnx(graph: ComputationGraph, module: nn.Module, path: Path, opset: int =
 
 
 def to_pt2(graph: ComputationGraph, module: nn.Module, path: Path) -> None:
-    """Write ``module`` in inference mode as a program that ``torch.export.load`` reads; it takes any batch size.
+    """Write ``module`` in inference mode as a program for ``torch.export.load``; it takes any batch size.
 
-    Raises :class:`WorkspaceError` where ``path`` cannot be written.
+    Raises :class:`WorkspaceError` if ``path`` cannot be written.
     """
     row = graph.nodes[graph.nodes[:, Column.OP] == Op.INPUT][0]
     dtype = next((p.dtype for p in module.parameters()), torch.float32)
@@ -69,13 +69,12 @@ def _refuse_unexecutable(graph: ComputationGraph) -> None:
     )
     if refused:
         raise InvalidGraphError(
-            f"nodes {refused} are described by cost and shape alone and cannot be exported; export the network from "
-            "where it was imported"
+            f"nodes {refused} are described by cost and shape alone and cannot be exported; export the original network"
         )
 
 
 def _first_names(module: nn.Module) -> dict[str, str]:
-    """For each tensor of the module the first name that it has there."""
+    """The first name of each tensor, by all its names in the module."""
     named = [
         *module.named_parameters(remove_duplicate=False),
         *module.named_buffers(remove_duplicate=False),

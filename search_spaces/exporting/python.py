@@ -1,4 +1,4 @@
-"""Write a network as a readable Python file that needs PyTorch alone."""
+"""Write a network as a readable Python file that needs only PyTorch."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ _NAMES = ("x", "y", "z", "u", "v", "w")
 
 
 def to_python(graph: ComputationGraph, path: Path) -> None:
-    """Write a module that defines ``class Network(torch.nn.Module)``: the network of ``graph``, without weights.
+    """Write a Python module with ``class Network(torch.nn.Module)``: the network of ``graph``, without weights.
 
-    It takes the ``state_dict`` of :func:`compile_graph`'s module and then gives the same outputs.
-    Raises :class:`WorkspaceError` where ``path`` cannot be written.
+    With the ``state_dict`` of :func:`compile_graph`'s module it computes the same outputs.
+    Raises :class:`WorkspaceError` if ``path`` cannot be written.
     """
     source = "".join(_source(execution_plan(graph)))
     with replacing(path) as temporary:
@@ -65,7 +65,7 @@ def _source(plan: list[PlanStep]) -> Iterator[str]:
 
 
 def _layers(layers: list[PlanStep]) -> Iterator[str]:
-    """A line for each layer, and for each parameter that it takes from another one."""
+    """A line for each layer, and for each parameter that it shares with an earlier one."""
     first_uses: dict[int, PlanStep] = {}
     for step in layers:
         first = first_uses.setdefault(step.row[Column.TIED] or -1 - step.node, step)
@@ -96,7 +96,7 @@ def _apply(step: PlanStep, x: str) -> str:
 
 
 def _statements(plan: list[PlanStep]) -> list[list[PlanStep]]:
-    """Steps that make one line: a layer with the normalisation and the activation that alone take its value."""
+    """Group steps into lines: a layer with the normalisation and activation that are the only users of its value."""
     statements: list[list[PlanStep]] = []
     for step in plan:
         before = statements[-1][-1] if statements else step
@@ -109,7 +109,7 @@ def _statements(plan: list[PlanStep]) -> list[list[PlanStep]]:
 
 
 def _variables(statements: list[list[PlanStep]]) -> dict[int, str]:
-    """A variable for each line's value; one that is no longer needed gives its name, and memory, to the next."""
+    """A variable name for each line's value; names of values no longer needed are reused, which frees memory."""
     names: dict[int, str] = {}
     free = list(_NAMES)
     for statement in statements:
@@ -261,7 +261,7 @@ _LAYER: dict[Op, Callable[[PlanStep], str]] = {
     Op.LEAKYRELU: _leakyrelu,
     Op.EXTEND: _learnt,
 }
-#: How a layer is applied, where that is not a call.
+#: The expression of a layer that is not applied by a call.
 _APPLY: dict[Op, Callable[[PlanStep, str], str]] = {
     Op.SCALE: lambda step, x: f"{x} * {_held(step)}",
     Op.SHIFT: lambda step, x: f"({x} + {_held(step)})",

@@ -1,4 +1,4 @@
-"""What an importer gives: the graph, and what of the network the vocabulary could not tell."""
+"""The result of an import: the graph, and the operations that its vocabulary lacks."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from gennape.search_spaces.graphs.graph import ComputationGraph
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Imported:
-    """A network that came in from PyTorch or ONNX.
+    """A network imported from PyTorch or ONNX.
 
-    ``others`` counts by name the operations outside the vocabulary, which the graph prices but cannot execute.
+    ``others`` counts, by name, operations outside the vocabulary. The graph has their costs but cannot execute them.
     """
 
     graph: ComputationGraph
@@ -22,7 +22,7 @@ class Imported:
 
 
 def without_dead_ends(graph: ComputationGraph) -> tuple[ComputationGraph, Int64[np.ndarray, " k"]]:
-    """The graph, whose last node is its output, without nodes that do not reach it; and which nodes were kept."""
+    """Drop nodes that do not reach the output, the last node. Returns the graph and the indices of kept nodes."""
     sources: list[list[int]] = [[] for _ in range(graph.n_nodes)]
     for source, target in graph.edges.tolist():
         sources[target].append(source)

@@ -1,4 +1,4 @@
-"""Bring a network in from ONNX: its structure becomes a computation graph, its weights stay in the file."""
+"""Import a network from ONNX: its structure becomes a computation graph, its weights stay in the file."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ from gennape.search_spaces.importing.onnx_nodes.sharing import Origin, with_shar
 from gennape.search_spaces.importing.passes import tidied
 from gennape.search_spaces.importing.tracing.traced_value import TracedValue, default_groups, grouped, settle, sizes
 
-#: Most problems that an error lists, longest time that an import takes, and largest cost of a node.
+#: Most problems that an error lists, most seconds of an import, and largest cost of a node.
 _MAX_LISTED, _MAX_SECONDS, _MAX_COST = 200, 60.0, 2.0**53
-#: Most bytes of computed constants whose numbers are kept.
+#: Most bytes of folded constants that are kept.
 _MAX_CONSTANTS = 64 * 2**20
 
 
@@ -40,12 +40,12 @@ def read_onnx(
 ) -> ComputationGraph:
     """The network in the ONNX file at ``path``, of opset 11 to 28.
 
-    Only the structure is read, never weights or external data, so that memory does not grow with them. A free first
-    dimension of the input is a batch and set to 1; for other free dimensions give the input's ``shape``.
+    Only the structure is read, never weights or external data, so memory does not grow with them. A free first
+    dimension of the input is the batch and set to 1; for other free dimensions give the input's ``shape``.
 
-    Raises :class:`InvalidDataError` for a file that cannot be read or is larger than ``max_bytes`` or not ONNX, and
-    :class:`InvalidGraphError` that lists every node that a computation graph cannot express, or where all operators
-    together take more than ``max_inputs``, which is what an import takes its time for.
+    Raises :class:`InvalidDataError` if the file cannot be read, is larger than ``max_bytes`` or is not ONNX. Raises
+    :class:`InvalidGraphError` with a list of all nodes that a computation graph cannot express, or if the operators
+    have more than ``max_inputs`` inputs in total, which determine the time of an import.
     """
     return import_onnx(path, max_bytes, shape, max_inputs).graph
 
@@ -53,25 +53,24 @@ def read_onnx(
 def import_onnx(
     path: Path, max_bytes: int = MAX_BYTES, shape: tuple[int, ...] | None = None, max_inputs: int | None = None
 ) -> Imported:
-    """As :func:`read_onnx`, with a count of the operations outside the vocabulary."""
+    """Like :func:`read_onnx`, with a count of the operations outside the vocabulary."""
     network = network_of(read_model(path, max_bytes), shape)
     inputs = sum(len(node.inputs) for node in network.nodes)
     if max_inputs is not None and inputs > max_inputs:
         raise InvalidGraphError(
-            f"the operators of the model take {inputs} inputs, more than the {max_inputs} that are taken here; "
-            "divide the network"
+            f"the operators of the model take {inputs} inputs, more than the {max_inputs} allowed; divide the network"
         )
     return _imported(network)
 
 
 def from_onnx(model: onnx.ModelProto, shape: tuple[int, ...] | None = None) -> Imported:
-    """As :func:`import_onnx`, of a model in memory, which stays as it is."""
+    """Like :func:`import_onnx`, for a model in memory, which is not changed."""
     return _imported(network_of(without_weights(model), shape))
 
 
 @dataclass(slots=True)
 class _Draft:
-    """A file's operators on their way into a graph: what passes read of them besides, and add to."""
+    """The state that passes share: a file's operators, constants, problems and dtypes."""
 
     nodes: list[OnnxNode]
     constants: dict[str, Constant]
@@ -82,19 +81,19 @@ class _Draft:
 
 
 def _undo_runtime(draft: _Draft) -> list[OnnxNode]:
-    """Operators of a runtime's own become those of ONNX that it made them of."""
+    """Turn a runtime's fused operators back into standard ONNX operators."""
     return as_onnx(draft.nodes, draft.constants)
 
 
 def _with_types(draft: _Draft) -> list[OnnxNode]:
-    """Casts that matter stay, by the number types of all values."""
+    """Infer the dtypes of all values; keep only casts that change results."""
     (name, _), network = draft.network.input, draft.network
     draft.types = number_types(draft.nodes, {name: network.type, **{k: x.type for k, x in draft.constants.items()}})
     return casts(draft.nodes, draft.types)
 
 
 def _without_constants(draft: _Draft) -> list[OnnxNode]:
-    """The nodes that depend on the image; the others are computed into the constants."""
+    """Constant folding: compute nodes that do not depend on the image, and return the others."""
     rest, held = [], 0
     for node in draft.nodes:
         fixed = not node.domain and is_evaluated(node.op) and all(not x or x in draft.constants for x in node.inputs)
@@ -105,7 +104,7 @@ def _without_constants(draft: _Draft) -> list[OnnxNode]:
             _check_time(draft.deadline, node)
             made = evaluate(node, [draft.constants.get(x) for x in node.inputs], draft.network.opset)
             held += sum(x.values.nbytes for x in made if x.values is not None)
-            if held > _MAX_CONSTANTS:  # of what follows only the shapes are kept
+            if held > _MAX_CONSTANTS:  # from here on only shapes are kept
                 made = [replace(x, values=None) for x in made]
             draft.constants.update((name, x) for name, x in zip(node.outputs, made, strict=False) if name)
         except InvalidGraphError as error:
@@ -114,16 +113,16 @@ def _without_constants(draft: _Draft) -> list[OnnxNode]:
 
 
 def _with_patterns(draft: _Draft) -> list[OnnxNode]:
-    """What exporters take apart is put together."""
+    """Fuse operators that exporters decomposed."""
     return fuse(draft.nodes, draft.constants, draft.network.output)
 
 
 def _needed(draft: _Draft) -> list[OnnxNode]:
-    """What the output does not depend on is left out."""
+    """Remove nodes that the output does not depend on."""
     return needed(draft.nodes, draft.network.output)
 
 
-#: What happens to a file's operators before they are read, in this order; :data:`.passes.PASSES` follow on the graph.
+#: Passes over a file's operators, in order, before the graph is built; :data:`.passes.PASSES` then change the graph.
 NODE_PASSES: tuple[Callable[[_Draft], list[OnnxNode]], ...] = (
     _undo_runtime,
     _with_types,
@@ -146,7 +145,7 @@ def _imported(network: OnnxNetwork) -> Imported:
     origins: list[Origin] = []
     for node in draft.nodes:
         _check_time(draft.deadline, node)
-        # What takes the result of a problem is no problem of its own, unless nothing could take it.
+        # A node is not reported because its input failed; only if its operator is unknown.
         lost = any(x and x not in values for x in node.inputs)
         try:
             first, taken = builder.size, _prepared(call, node, values)
@@ -172,17 +171,17 @@ def _check_time(deadline: float, node: OnnxNode) -> None:
 
 
 def _prepared(call: Call, node: OnnxNode, values: dict[str, Result]) -> Call:
-    """The call of an operator on what was made before."""
+    """The call of an operator, with the values of its inputs."""
     taken = [values.get(name) for name in node.inputs]
     sequences = [x for x in taken if isinstance(x, Sequence)]
     if sequences and node.op != "SequenceAt":
-        raise InvalidGraphError("it takes a sequence, must take its parts")
+        raise InvalidGraphError("its input is a sequence; pass the elements instead")
     xs = tuple(None if isinstance(x, Sequence) else x for x in taken)
     return replace(call, node=node, xs=xs, sequence=sequences[0] if sequences else None)
 
 
 def _check_cost(graph: ComputationGraph) -> None:
-    """Refuse sizes whose products no counter of costs can hold."""
+    """Refuse sizes whose products overflow the cost counters."""
     nodes = np.maximum(graph.nodes, 1).astype(np.float64)
     made = [Column.C_IN, Column.C_OUT, Column.KERNEL_H, Column.KERNEL_W, Column.H_OUT, Column.W_OUT]
     taken = [Column.C_IN, Column.H_IN, Column.W_IN, Column.W_OUT]
@@ -196,7 +195,7 @@ def _check_cost(graph: ComputationGraph) -> None:
 def _counted(graph: ComputationGraph, names: set[str]) -> dict[str, int]:
     """How often each operation outside the vocabulary is in the graph."""
     kinds = Counter(graph.nodes[graph.nodes[:, Column.OP] == Op.OTHER, Column.KIND].tolist())
-    # The last two are not operators: they arrange a tensor's dimensions for the operator that takes it.
+    # The last two are not operators: the import adds them to arrange a tensor's dimensions for the next operator.
     named = {name: kinds[other_kind(name)] for name in sorted(names | {"rearrange", "expand"})}
     return {name: count for name, count in named.items() if count}
 
@@ -208,7 +207,7 @@ def _is_known(node: OnnxNode) -> bool:
 
 
 def _results(call: Call) -> list[Result]:
-    """What the operator makes, as nodes or as constants."""
+    """The operator's outputs, as nodes or as constants."""
     node = call.node
     if all(not isinstance(x, TracedValue) for x in call.xs) and is_evaluated(node.op) and not node.domain:
         return [*evaluate(node, call.constants, call.opset)]
@@ -218,14 +217,14 @@ def _results(call: Call) -> list[Result]:
     made = operator(call)
     results = made if isinstance(made, list) else [made]
     if len(results) < node.n_taken:
-        raise InvalidGraphError(f"its output {node.n_taken} is taken, of which only the first {len(results)} is known")
+        raise InvalidGraphError(f"its output {node.n_taken} is used; only the first {len(results)} can be imported")
     return results
 
 
 def _refused(problems: list[str]) -> InvalidGraphError:
     listed = problems[:_MAX_LISTED] + [f"and {len(problems) - _MAX_LISTED} more"] * (len(problems) > _MAX_LISTED)
     return InvalidGraphError(
-        f"the model cannot be told as a computation graph, {len(problems)} of its parts are not known:\n  "
+        f"the model cannot be expressed as a computation graph, {len(problems)} of its parts are not supported:\n  "
         + "\n  ".join(listed)
-        + "\nreplace them in the network, or fold what is constant when exporting"
+        + "\nreplace them in the network, or fold constants when exporting"
     )

@@ -1,7 +1,6 @@
-"""What both importers do to a graph that came in, so that one network is one graph however it was written.
+"""Passes that both importers apply, so that a network becomes the same graph however it was written.
 
-Each pass changes rows and edges and leaves the nodes in their places; those that nothing takes any more are then left
-out together.
+Each pass changes rows and edges but keeps the order of nodes; nodes that are no longer used are removed at the end.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from gennape.search_spaces.graphs.operations import other_kind
 from gennape.search_spaces.graphs.ops import Op
 from gennape.search_spaces.importing.imported import without_dead_ends
 
-#: Operations on every number alone, in whatever order the axes lie.
+#: Elementwise operations, which work in any layout.
 _ANY_LAYOUT = (
     *(Op.RELU, Op.RELU6, Op.SIGMOID, Op.TANH, Op.SWISH, Op.GELU, Op.HARDSIGMOID, Op.LEAKYRELU),
     *(Op.IDENTITY, Op.SCALE, Op.SHIFT, Op.PAD, Op.OTHER),
@@ -33,18 +32,18 @@ _IN = slice(Column.C_IN, Column.W_IN + 1)
 
 
 def tidied(graph: ComputationGraph) -> tuple[ComputationGraph, Int64[np.ndarray, " k"]]:
-    """The graph, whose last node is its output, after all passes; and which of its nodes were kept."""
+    """Apply all passes; the last node is the output. Returns the graph and the indices of kept nodes."""
     for one_pass in PASSES:
         graph = one_pass(graph)
     return without_dead_ends(graph)
 
 
 def with_channels_first(graph: ComputationGraph) -> ComputationGraph:
-    """An image that is given with its channels last, and turned before the first layer, is one of channels first.
+    """Turn an image with channels last, which the network permutes before its first layer, into channels first.
 
-    How the caller lays out an image is no part of the network. A permutation of height and width is a part of it, and
-    so is one that turns columns to channels, where the image has channels first by its sizes: channels are few, at most
-    four or fewer than pixels in a row, or the one size that differs.
+    The layout of the image is not part of the network. A permutation of height and width is, and so is one that turns
+    columns into channels of an image whose sizes say channels first. Channels are few: at most four, fewer than pixels
+    in a row, or the one size that differs.
     """
     (image,) = np.flatnonzero(graph.nodes[:, Column.OP] == Op.INPUT).tolist()
     first, second, last = graph.nodes[image, _OUT].tolist()
@@ -69,7 +68,7 @@ def with_channels_first(graph: ComputationGraph) -> ComputationGraph:
 
 
 def _before_the_turn(graph: ComputationGraph, image: int) -> tuple[list[int], list[int]] | None:
-    """The image and what works on it in any layout, and the turns that alone take these; None where others do."""
+    """The image with the nodes that work in any layout, and the permutations that follow; None if others follow."""
     consumers: list[list[int]] = [[] for _ in graph.nodes]
     inputs = np.bincount(graph.edges[:, 1], minlength=graph.n_nodes)
     for source, target in graph.edges.tolist():
@@ -89,7 +88,7 @@ def _before_the_turn(graph: ComputationGraph, image: int) -> tuple[list[int], li
 
 
 def _is_turn(row: Int32[np.ndarray, " a"]) -> bool:
-    """Whether a node puts the last axis in front; of a single channel a reshape does so."""
+    """Whether a node moves the last axis to the front; for a single channel, a reshape does so."""
     taken, made = row[_IN].tolist(), row[_OUT].tolist()
     if row[Column.OP] == Op.RESHAPE:
         return bool(taken[2] == 1 and made == [taken[axis] for axis in _CHANNELS_FIRST])
@@ -97,14 +96,14 @@ def _is_turn(row: Int32[np.ndarray, " a"]) -> bool:
 
 
 def _keeps_axes(row: Int32[np.ndarray, " a"]) -> bool:
-    """Whether a node of one input works alike along all axes."""
+    """Whether a node with one input treats all axes alike."""
     if row[Column.OP] == Op.PAD:
         return bool(row[Column.KIND] == 0)
     return bool((row[_IN] == row[_OUT]).all())
 
 
 def with_result_as_made(graph: ComputationGraph) -> ComputationGraph:
-    """The result is what the last operation makes, however it is then permuted, viewed, squeezed or flattened."""
+    """Drop permutations, views, squeezes and flattening after the last operation."""
     nodes, edges = graph.nodes.copy(), graph.edges.copy()
     output = graph.n_nodes - 1
     (into,) = np.flatnonzero(edges[:, 1] == output)
@@ -119,11 +118,11 @@ def with_result_as_made(graph: ComputationGraph) -> ComputationGraph:
 
 
 def with_whole_slices(graph: ComputationGraph) -> ComputationGraph:
-    """A slice of a slice, as exporters write one for each axis, is one."""
+    """Merge slices of slices into one; exporters write one per axis."""
     nodes, edges = graph.nodes.copy(), graph.edges.copy()
     slices = np.flatnonzero(nodes[:, Column.OP] == Op.SLICE)
     into = {int(edges[edge, 1]): int(edge) for edge in np.flatnonzero(np.isin(edges[:, 1], slices))}
-    for node in slices.tolist():  # in order of execution, so that what it takes is merged already
+    for node in slices.tolist():  # in order of execution, so that its input is merged already
         first = int(edges[into[node], 0])
         if first not in into:
             continue
@@ -136,7 +135,7 @@ def with_whole_slices(graph: ComputationGraph) -> ComputationGraph:
     return replace(graph, nodes=nodes, edges=edges)
 
 
-#: In order.
+#: All passes, in order.
 PASSES: tuple[Callable[[ComputationGraph], ComputationGraph], ...] = (
     with_channels_first,
     with_whole_slices,

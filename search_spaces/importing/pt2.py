@@ -1,4 +1,4 @@
-"""Bring a network in from a program that ``torch.export`` saved: its structure, without its weights."""
+"""Import a network from a program that ``torch.export`` saved: its structure, without its weights."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ def read_pt2(path: Path, shape: tuple[int, ...] | None = None) -> ComputationGra
 
 
 def import_pt2(path: Path, shape: tuple[int, ...] | None = None) -> Traced:
-    """The network in a file of ``torch.export.save``, as :func:`torch_import.trace` gives it; ``.graph`` is the graph.
+    """The network in a file of ``torch.export.save``, in the form that :func:`torch_import.trace` returns.
 
-    Nothing of the file is executed or unpickled, and weights are passed over. A free first dimension of the input is a
-    batch and set to 1; where its other dimensions are free, too, ``shape`` says what they are: (1, 3, 224, 224).
+    Nothing in the file is executed or unpickled, and weights are skipped. A free first dimension of the input is the
+    batch and set to 1. If other dimensions are free, ``shape`` sets them: (1, 3, 224, 224).
 
-    Raises :class:`InvalidDataError` for a file that cannot be read or is no program, :class:`OpenShapeError` where
-    ``shape`` is missing, and :class:`InvalidGraphError` that lists every call that no node can stand for.
+    Raises :class:`InvalidDataError` if the file cannot be read or is no program, :class:`OpenShapeError` if ``shape``
+    is needed and missing, and :class:`InvalidGraphError` with a list of all calls that no node can express.
     """
     program = Program(read_archive(path), HANDLERS.keys() | SUBSTITUTES.keys())
     return trace_without_numbers(program, program.example(shape))

@@ -1,4 +1,4 @@
-"""Any PyTorch module as a computation graph, by running it once on tensors that have shapes but no numbers."""
+"""Trace a PyTorch module into a computation graph by running it once on meta tensors."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ from gennape.search_spaces.importing.tracing.surroundings import plain
 from gennape.search_spaces.importing.tracing.tables import Handler, Substitute
 from gennape.search_spaces.importing.tracing.traced_value import settle
 
-#: What each PyTorch function is as nodes.
+#: Handlers that turn calls of PyTorch functions into nodes.
 HANDLERS: dict[Any, Handler] = {
     **functions.HANDLERS,
     **pools.HANDLERS,
@@ -52,7 +52,7 @@ HANDLERS: dict[Any, Handler] = {
     **arithmetic.HANDLERS,
     **products.HANDLERS,
 }
-#: Functions that are recorded as what they are made of.
+#: Functions that are replaced by simpler ones before recording.
 SUBSTITUTES: dict[Any, Substitute] = {
     **functions.SUBSTITUTES,
     **shapes.SUBSTITUTES,
@@ -65,13 +65,13 @@ SUBSTITUTES: dict[Any, Substitute] = {
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Traced(Imported):
-    """A network that came in from PyTorch.
+    """A network traced from PyTorch.
 
-    ``weights`` gives for a node the names, in the module, of the tensors that its layer holds, in the layer's order:
-    weight and bias; of a batch normalisation also running mean and variance. None stands for one that is computed of
-    others. ``shared`` counts the uses of parameters used more than once: the graph has a layer for each use, and these
-    are tied, so that their parameters count once. ``took_numbers`` is True where the module asks for the numbers in a
-    tensor: what was recorded is then what it does with the example.
+    ``weights`` maps a node to the names, in the module, of its layer's tensors: weight and bias, for a batch
+    normalisation also running mean and variance. None stands for a tensor that is computed from others. ``shared``
+    counts the uses of parameters used more than once: the graph has a layer for each use, and these are tied, so that
+    their parameters count once. ``took_numbers`` is True if the module reads the values in a tensor: the trace then
+    holds for the example only.
     """
 
     weights: dict[int, tuple[str | None, ...]] = field(default_factory=dict)
@@ -80,18 +80,18 @@ class Traced(Imported):
 
 
 Example = Tensor | tuple[int, int, int]
-#: Most numbers of an image that is given by its sizes.
+#: Most elements of an image that is given by its sizes.
 _MAX_NUMBERS = 2**40
 
 
 def from_torch(module: nn.Module | ExportedProgram, example: Example | None = None) -> ComputationGraph:
     """Read a PyTorch network as a computation graph, in evaluation mode.
 
-    The module runs once, on an image without numbers. It is left as it was, and its weights are neither copied nor
-    moved. `gennape.search_spaces.importing.torch.trace` also tells which weights belong to which node.
+    The module runs once, on a meta tensor. It is left unchanged, and its weights are neither copied nor moved.
+    `gennape.search_spaces.importing.torch.trace` also returns which weights belong to which node.
 
     Args:
-        module: An ``nn.Module``, or what ``torch.export.export`` gives.
+        module: An ``nn.Module``, or the result of ``torch.export.export``.
         example: One image, [1, c, h, w] or [c, h, w], or only its (channels, height, width). An exported program with
             fixed sizes needs none.
 
@@ -100,8 +100,8 @@ def from_torch(module: nn.Module | ExportedProgram, example: Example | None = No
 
     Raises:
         InvalidDataError: The example is no image.
-        InvalidGraphError: The module fails on it, does not return one tensor, or calls functions that no operation
-            stands for. All of these are listed, each with the path of the module that calls it.
+        InvalidGraphError: The module fails on it, does not return one tensor, or calls unsupported functions. All of
+            these are listed, each with the path of the module that calls it.
 
     Example:
         >>> import gennape as gp
@@ -116,20 +116,20 @@ def from_torch(module: nn.Module | ExportedProgram, example: Example | None = No
 
 
 def trace(module: Any, example: Example | None = None) -> Traced:
-    """Record what ``module``, an ``nn.Module`` or an exported program, does in evaluation mode with one image.
+    """Trace ``module``, an ``nn.Module`` or an exported program, in evaluation mode on one image.
 
     ``example`` is the image, [1, c, h, w] or [c, h, w], or only its channels, height and width; an exported program
-    whose input has fixed sizes needs none. Weights are neither copied nor moved, and the module is left as it was. A
-    module that asks for the numbers in a tensor is run on its own device, with the example's or zeros.
+    whose input has fixed sizes needs none. Weights are neither copied nor moved, and the module is left unchanged. A
+    module that reads the values in a tensor runs on its own device, on the example or on zeros.
 
-    Raises :class:`InvalidDataError` for an example that is no image, and :class:`InvalidGraphError` where the module
-    fails on it, gives something else than one tensor, or calls functions that no node can stand for: all of these are
-    listed, each with the path of the module that calls it.
+    Raises :class:`InvalidDataError` if the example is no image, and :class:`InvalidGraphError` if the module fails on
+    it, does not return one tensor, or calls unsupported functions. All of these are listed, each with the path of the
+    module that calls it.
     """
     if isinstance(module, ExportedProgram):
         example = _example_of(module) if example is None else example
         module = module.module(check_guards=False)
-    module = getattr(module, "_orig_mod", module)  # what torch.compile was given
+    module = getattr(module, "_orig_mod", module)  # the module before torch.compile
     _refuse(module)
     image = _image(module, example)
     try:
@@ -137,7 +137,7 @@ def trace(module: Any, example: Example | None = None) -> Traced:
     except _ForwardError as error:
         if any(x.is_meta for x in _held(module)):
             raise InvalidGraphError(
-                f"{error}; the module is on the meta device: if it needs numbers, make it on the CPU"
+                f"{error}; the module is on the meta device: if it reads values, create it on the CPU"
             ) from error.__cause__
     try:
         return _run(module, image, meta=False)
@@ -146,7 +146,7 @@ def trace(module: Any, example: Example | None = None) -> Traced:
 
 
 def trace_without_numbers(module: nn.Module, image: Tensor) -> Traced:
-    """As :func:`trace`, of a module made for this one run, which never computes with numbers."""
+    """Like :func:`trace`, for a module made for this one run that never reads values."""
     try:
         return _run(module, image, meta=True, passing=True)
     except _ForwardError as error:
@@ -159,11 +159,11 @@ def _example_of(program: ExportedProgram) -> tuple[int, int, int]:
     given = [node.meta.get("val") for node in program.graph.nodes if node.op == "placeholder" and node.name in names]
     shapes = [tuple(x.shape) for x in given if isinstance(x, Tensor)]
     if len(shapes) != 1 or len(shapes[0]) != 4:
-        raise InvalidGraphError(f"the program takes inputs of shapes {shapes}, must take one image")
+        raise InvalidGraphError(f"the program has inputs of shapes {shapes}, must have one image")
     batch, *sizes = shapes[0]
     if type(batch) is int and batch != 1:
         raise InvalidGraphError(
-            f"the program takes a batch of {batch} images; export it with a batch of one, or a free one"
+            f"the program takes a batch of {batch} images; export it with batch size one, or a dynamic one"
         )
     if not all(type(size) is int for size in sizes):
         raise InvalidDataError("the program leaves its input's size open; give an example: (channels, height, width)")
@@ -175,25 +175,25 @@ class _ForwardError(InvalidGraphError):
 
 
 def _image(module: nn.Module, example: Any) -> Tensor:
-    """The example as one image [1, c, h, w], on the device and of the type of the module's parameters."""
+    """The example as one detached image [1, c, h, w]; sizes become a meta tensor with the parameters' dtype."""
     if not isinstance(example, Tensor):
         sizes = list(example) if isinstance(example, tuple | list) else []
         if len(sizes) != 3 or not all(isinstance(n, int) and n > 0 for n in sizes):
-            raise InvalidDataError(f"an example is an image, or its channels, height and width; got {_got(example)}")
+            raise InvalidDataError(f"an example is an image, or (channels, height, width); got {_got(example)}")
         if math.prod(sizes) > _MAX_NUMBERS:
-            raise InvalidDataError(f"an example has at most {_MAX_NUMBERS} numbers; got {_got(example)}")
+            raise InvalidDataError(f"an example has at most {_MAX_NUMBERS} elements; got {_got(example)}")
         dtype = next((p.dtype for p in module.parameters() if p.is_floating_point()), None)
         return torch.empty(1, *sizes, dtype=dtype, device="meta")
     image = example[None] if example.dim() == 3 else example
     if image.dim() != 4 or image.shape[0] != 1 or image.numel() == 0:
         raise InvalidDataError(
-            f"an example is one image, [1, channels, height, width]; got {list(example.shape)}: of a batch give one"
+            f"an example is one image, [1, channels, height, width]; got {list(example.shape)}: pick one of a batch"
         )
     return image.detach()
 
 
 def _got(example: Any) -> str:
-    """An example that is none; of an array its shape, as its numbers say nothing."""
+    """Describe an example that is not a tensor; an array by its shape."""
     shape = getattr(example, "shape", None)
     return (
         f"{example!r:.200}" if shape is None else f"a {type(example).__name__} of shape {list(shape)}: make it a tensor"
@@ -201,20 +201,20 @@ def _got(example: Any) -> str:
 
 
 def _refuse(module: Any) -> None:
-    """Raise for what is no module, and for modules that cannot be followed whatever they do."""
+    """Raise for objects that are no module, and for scripted and lazy modules, which cannot be traced."""
     if not isinstance(module, nn.Module):
         raise InvalidGraphError(
-            f"a trace takes an nn.Module or an exported program, got {module!r:.200}; make a function the forward "
-            "method of a module that holds the weights it uses"
+            f"a trace takes an nn.Module or an exported program, got {module!r:.200}; wrap a function in a module, as "
+            "its forward method"
         )
     scripted = [name or "the module" for name, part in module.named_modules() if isinstance(part, ScriptModule)]
     if scripted:
         raise InvalidGraphError(
-            f"scripted modules do not show what they do: {', '.join(scripted[:8])}; give what was scripted"
+            f"scripted modules cannot be traced: {', '.join(scripted[:8])}; give the modules before scripting"
         )
     lazy = [name for name, tensor in (*module.named_parameters(), *module.named_buffers()) if is_lazy(tensor)]
     if lazy:
-        raise InvalidGraphError(f"lazy modules have no weights yet: {', '.join(lazy[:8])}; run the module once before")
+        raise InvalidGraphError(f"lazy modules have no weights yet: {', '.join(lazy[:8])}; run the module once first")
 
 
 def _held(module: nn.Module) -> Iterator[Tensor]:
@@ -224,9 +224,9 @@ def _held(module: nn.Module) -> Iterator[Tensor]:
 
 @plain()
 def _run(module: nn.Module, image: Tensor, meta: bool, passing: bool = False) -> Traced:
-    """One forward pass under a recorder, on the meta device or where the module's weights are.
+    """One forward pass under a recorder, on the meta device or on that of the module's weights.
 
-    With ``passing`` nobody uses the module afterwards, and nothing of it is restored.
+    With ``passing`` the module is not used afterwards, and its state is not restored.
     """
     r = Recorder(module, HANDLERS, SUBSTITUTES, meta)
     for name, parameter in module.named_parameters():
@@ -238,20 +238,20 @@ def _run(module: nn.Module, image: Tensor, meta: bool, passing: bool = False) ->
     x = torch.empty_like(image, device="meta") if meta else _numbers(module, image)
     r.image(x)
     with torch.no_grad(), nullcontext() if passing else preserved(module, numbers=not meta):
-        for part in module.modules():  # not by ``eval``, which may be overridden
+        for part in module.modules():  # ``eval`` may be overridden
             part.training = False
         out = _call(r, module, x)
         return _finish(r, out, took_numbers=not meta)
 
 
 def _numbers(module: nn.Module, image: Tensor) -> Tensor:
-    """The image, or zeros for it, as a tensor of its own where the module's weights are."""
+    """A copy of the image on the device of the module's weights; zeros if it is a meta tensor."""
     device = next((x.device for x in _held(module)), torch.device("cpu"))
     return torch.zeros_like(image, device=device) if image.is_meta else image.to(device, copy=True)
 
 
 def _attributes(module: nn.Module) -> Iterator[Tensor]:
-    """Tensors that modules hold without having registered them."""
+    """Tensors that modules hold as plain attributes, not as parameters or buffers."""
     for part in module.modules():
         for name, value in part.__dict__.items():
             if name in ("_parameters", "_buffers"):
@@ -263,7 +263,7 @@ def _attributes(module: nn.Module) -> Iterator[Tensor]:
 
 
 def _call(r: Recorder, module: nn.Module, x: Tensor) -> Any:
-    """The module's result; raises :class:`_ForwardError` naming the place where it fails."""
+    """The module's result; raises :class:`_ForwardError` with the place where it fails."""
     try:
         with torch.device("meta") if r.meta else nullcontext(), r:
             return module(x)
@@ -281,16 +281,16 @@ def _call(r: Recorder, module: nn.Module, x: Tensor) -> Any:
 def _finish(r: Recorder, out: Any, took_numbers: bool) -> Traced:
     if not isinstance(out, Tensor):
         raise InvalidGraphError(
-            f"the network must give one tensor, but gives {_describe(out)}; wrap it in a module that picks one"
+            f"the network must return one tensor, but returns {_describe(out)}; wrap it in a module that picks one"
         )
     if out.numel() == 0:
         raise InvalidGraphError(f"the network's result is empty: it has the shape {list(out.shape)}")
     if r.is_traced(out) and r.is_stale(out):
-        r.problem("a part of the network's result was changed in place")
+        r.problem("part of the network's result was changed in place")
     if r.problems:
         listed = "\n".join(f"  {problem}" for problem in r.problems)
         raise InvalidGraphError(
-            f"{len(r.problems)} parts of the network cannot be told as a graph:\n{listed}\n"
+            f"{len(r.problems)} parts of the network cannot be expressed as a graph:\n{listed}\n"
             "Write them with other functions, or add a handler to HANDLERS of gennape.search_spaces.importing.torch"
         )
     if not r.is_traced(out):

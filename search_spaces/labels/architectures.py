@@ -1,4 +1,4 @@
-"""Architectures of a family from a file: a table with a column of them, or a JSON list. No labels are needed."""
+"""Read architectures of a family, without labels, from a table or a JSON list."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _MAX_JSON = 2**28  # bytes of a JSON list
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FoundArchitecture:
-    """One row: its place in the file, the architecture as written there, and its canonical ``genome`` [g]."""
+    """One row: its position in the file, the architecture as written there, and its canonical ``genome`` [g]."""
 
     where: str
     text: str
@@ -33,7 +33,7 @@ class FoundArchitecture:
 
 
 def holds_architectures(path: Path) -> bool:
-    """Whether the suffix, in whatever case, is that of a file of architectures."""
+    """Whether the suffix, in any case, is that of a file of architectures."""
     return path.name.lower().endswith(ARCHITECTURE_SUFFIXES)
 
 
@@ -41,8 +41,8 @@ def read_architectures(path: Path, space: SearchSpace, rejected: Rejected | None
     """The architectures of ``space`` in a table (CSV, also compressed, or Parquet) or a JSON list, row by row.
 
     A table has a column ``architecture`` or ``arch``, or holds cells of NAS-Bench-101 as bits. ``rejected`` is called
-    with each row that the family does not have; without it the first such row raises :class:`InvalidDataError`, as does
-    a file that cannot be read or has no such column.
+    with each row that is not in the family; without it the first such row raises :class:`InvalidDataError`, as does a
+    file that cannot be read or lacks the column.
     """
     listed = _of_json(path) if path.name.lower().endswith(".json") else _of_tables(path, space, rejected)
     for where, written, known in listed:
@@ -60,7 +60,7 @@ def _reject(message: str, rejected: Rejected | None) -> None:
     rejected(message)
 
 
-#: The place of a row, the architecture as written, and its genome where that is known already.
+#: The position of a row, the architecture as written, and its genome if it is already known.
 _Listed = Iterator[tuple[str, Any, Int64[np.ndarray, " g"] | None]]
 
 
@@ -106,7 +106,7 @@ def _cells(path: Path, table: pd.DataFrame, space: SearchSpace, rejected: Reject
 def _good_cells(
     path: Path, table: pd.DataFrame, rejected: Rejected
 ) -> list[tuple[pd.Index[int], Int64[np.ndarray, "n g"]]]:
-    """Row by row, without those that are no cells."""
+    """The genomes of valid rows; the others are rejected one by one."""
     good = []
     for row in range(len(table)):
         one = table.iloc[row : row + 1]

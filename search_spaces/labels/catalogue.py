@@ -14,8 +14,8 @@ UNKNOWN = "unknown"
 class Source:
     """One published file.
 
-    ``url`` is the file itself, empty if it is behind a web page; ``page`` is the project's page that offers it;
-    ``sha256`` as the project publishes it, else empty.
+    ``url`` is the file itself, empty if it is only available through a web page; ``page`` is the project's page;
+    ``sha256`` is the hash that the project publishes, else empty.
     """
 
     key: str
@@ -126,7 +126,7 @@ SOURCES: tuple[Source, ...] = (
 
 
 def source(key: str) -> Source:
-    """The file of a key; raises :class:`ConfigError` that lists the keys."""
+    """The file of a key; raises :class:`ConfigError` with a list of keys if it is unknown."""
     for known in SOURCES:
         if known.key == key:
             return known

@@ -1,4 +1,4 @@
-"""Contradictory labels: those of one architecture that differ as much as labels of different ones."""
+"""Find contradictory labels: labels of one architecture that differ as much as those of different ones."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from jaxtyping import Int64
 from gennape.search_spaces.labels.labelled import LabelledArchitectures
 from gennape.search_spaces.labels.table import USUAL
 
-#: Percent: trainings of one network differ by so much, and by no more than the second, whatever they are compared with.
+#: Differences, in percent, that repeated trainings of a network explain: always the first, at most the second.
 _NOISE, _MAX_NOISE = 1.0, 10.0
 
 
@@ -61,8 +61,8 @@ class LabelSpread:
         return len(self._genomes)
 
     def contradictions(self) -> list[Contradiction]:
-        """The architectures whose labels are further apart than trainings differ and than architectures do (their
-        standard deviation), the worst first."""
+        """Architectures whose labels differ by more than repeated trainings and than the standard deviation over
+        architectures, the worst first."""
         means = np.array([total / count for count, total, _, _ in self._labels.values()])
         usual = float(means.std()) if len(means) else 0.0
         most = max(usual, _NOISE) if self._percent else usual

@@ -1,4 +1,4 @@
-"""Read CSV files in blocks of rows; errors say what is wrong and how to fix it."""
+"""Read CSV files in blocks of rows, with errors that say how to fix them."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ _SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}
 #: Messages of pandas, and what they mean for the author of the file.
 _REASONS = (
     (r"Expected (\d+) fields in line (\d+), saw (\d+)", r"line \2 has \3 fields, the others \1; put texts in quotes"),
-    (r"EOF inside string starting at row (\d+)", r"row \1 opens a quote that nothing closes; close it"),
-    (r"No columns to parse from file", r"it holds nothing but empty lines; name the columns in the first"),
+    (r"EOF inside string starting at row (\d+)", r"row \1 opens a quote that is never closed; close it"),
+    (r"No columns to parse from file", r"it has only empty lines; name the columns in the first"),
 )
 
 
 def csv_tables(path: Path, texts: dict[str, type], block: int) -> Iterator[pd.DataFrame]:
-    """The rows in blocks of ``block``; the columns ``texts`` as text.
+    """The rows in blocks of ``block``; columns in ``texts`` are read as text.
 
-    Raises :class:`InvalidDataError` for a file that cannot be read.
+    Raises :class:`InvalidDataError` if the file cannot be read.
     """
     try:
         _require_header(path)
@@ -38,7 +38,7 @@ def csv_tables(path: Path, texts: dict[str, type], block: int) -> Iterator[pd.Da
             for table in pd.read_csv(rows, dtype=texts, chunksize=block, low_memory=False):
                 limit.most = limit.count + _MAX_BLOCK
                 if not isinstance(table.index, pd.RangeIndex):
-                    raise ValueError("rows have more fields than the header; put what holds commas in quotes")
+                    raise ValueError("rows have more fields than the header; put fields with commas in quotes")
                 yield table
     except UnicodeDecodeError as error:
         byte = error.object[error.start]
@@ -56,10 +56,10 @@ def _require_header(path: Path) -> None:
     names = [name for name in first.iloc[0] if isinstance(name, str)]
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
-        raise ValueError(f"the column {twice[0]!r} stands there more than once; keep one, or rename the others")
+        raise ValueError(f"the column {twice[0]!r} occurs more than once; keep one, or rename the others")
     other = next((words for sign, words in _SEPARATORS.items() if len(names) == 1 and sign in names[0]), None)
     if other is not None:
-        raise ValueError(f"its columns are parted by {other}; save it with commas")
+        raise ValueError(f"its columns are separated by {other}; save it with commas")
 
 
 def _reason(said: str) -> str:

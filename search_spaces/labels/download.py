@@ -36,7 +36,7 @@ class _SafeRedirects(urllib.request.HTTPRedirectHandler):
     def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
         _check_url(newurl)
         if urlsplit(req.full_url).scheme == "https" and urlsplit(newurl).scheme != "https":
-            raise ServiceError(f"{req.full_url} leads to {newurl}, which is not encrypted; not followed")
+            raise ServiceError(f"{req.full_url} leads to {newurl}, which is not encrypted; it was not followed")
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
@@ -172,9 +172,7 @@ def _fetch_part(url: str, part: _Part, progress: Progress) -> None:
             reason = str(getattr(error, "reason", error)) or type(error).__name__
         broken = 0 if part.size() > before else broken + 1
         if broken >= RETRIES:
-            raise ServiceError(
-                f"{url}: {reason} after {part.size()} bytes; run the same command again to go on from there"
-            )
+            raise ServiceError(f"{url}: {reason} after {part.size()} bytes; run the same command again to go on")
         time.sleep(WAIT_S * broken)
 
 
@@ -202,7 +200,9 @@ def _receive(url: str, answer: Any, part: _Part, start: int, progress: Progress)
         raise ServiceError(f"{url} answers with a web page, not a file; open it in a browser and save the file by hand")
     partial = _RANGE.fullmatch(answer.headers.get("Content-Range", "")) if answer.status == 206 else None
     if answer.status == 206 and (partial is None or int(partial[1]) != start):
-        raise ServiceError(f"{url}: asked for the bytes from {start} on, the server sent others; remove {part.data}")
+        raise ServiceError(
+            f"{url}: asked for the bytes from {start} on, but the server sent others; remove {part.data}"
+        )
     done = start if partial else 0
     length = answer.headers.get("Content-Length", "")
     total = done + int(length) if length.isdigit() else None

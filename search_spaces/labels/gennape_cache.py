@@ -1,7 +1,7 @@
-"""The caches that GENNAPE published (Mills et al., 2023): ``gpi_<family>_comp_graph_cache.pkl``.
+"""Read the caches that GENNAPE published (Mills et al., 2023): ``gpi_<family>_comp_graph_cache.pkl``.
 
 Each is a pickled list of dictionaries: ``compute graph``, ``acc`` (a fraction), ``flops``, ``n_params`` and ``original
-config``, from which the architecture is read here; the graph itself, an object of a class of GENNAPE's, is passed over
+config``, from which the architecture is read. The graph, an object of a GENNAPE class, is skipped
 (https://github.com/Ascend-Research/GENNAPE, ``model_src/predictor/gpi_family_data_manager.py``).
 """
 
@@ -37,21 +37,21 @@ _GENOTYPE = "model_src.darts.model_darts.Genotype"
 RECORDS = frozenset({f"{_GRAPH}.{name}" for name in ("ComputeGraph", "RegularNode", "WeightedNode")} | {_GENOTYPE})
 _GENOTYPE_FIELDS = ("normal", "normal_concat", "reduce", "reduce_concat")
 _USUAL = ("acc",)
-#: Values in one configuration, shared ones counted as often as they occur.
+#: Most values in one configuration, with shared ones counted each time.
 _MAX_VALUES = 4096
 
 Config = Callable[[Any], Any]
 
 
 def _pass_over(_: object) -> None:
-    """What a graph is replaced by: 50,000 of them would need some ten gigabytes."""
+    """Replace a graph by None: 50,000 graphs would need about ten gigabytes."""
 
 
 RULES = Rules({}, records=RECORDS, shrink={"compute graph": _pass_over})
 
 
 def plain(config: object) -> Any:
-    """A configuration as JSON has it: tuples, ranges and arrays as lists, genotypes as objects."""
+    """A configuration as plain JSON values: tuples, ranges and arrays become lists, genotypes objects."""
     left = [_MAX_VALUES]
 
     def convert(value: Any) -> Any:
@@ -69,13 +69,13 @@ def plain(config: object) -> Any:
             return {str(key): convert(part) for key, part in value.items()}
         if value is None or isinstance(value, bool | int | float | str):
             return value
-        what = "a part that was passed over" if value is FORGOTTEN else f"a {type(value).__name__}"
+        what = "a part that was skipped" if value is FORGOTTEN else f"a {type(value).__name__}"
         raise InvalidDataError(f"{what} in a configuration")
 
     return convert(config)
 
 
-# From the plain configuration to what the family decodes; None where it is another family's ---------------------------
+# From the plain configuration to the family's architecture; None if it belongs to another family ----------------------
 
 
 def _pair(config: Any) -> list[Any]:
@@ -90,7 +90,7 @@ def _cell(config: Any) -> Any:
 
 
 def _units(prefix: str) -> Config:
-    """Both OFA families of units are in one cache; their layers' names tell them apart."""
+    """Two OFA families share one cache; the prefix of their layers' names separates them."""
 
     def convert(config: Any) -> Any:
         _, units = _pair(config)
@@ -122,12 +122,12 @@ _CONFIGS: Mapping[type[SearchSpace], Config] = {
 
 
 def recognises(path: Path) -> bool:
-    """By the suffix."""
+    """Whether the suffix is that of a pickle."""
     return path.is_file() and path.name.endswith((".pkl", ".pickle"))
 
 
 def blocks(path: Path, request: Request) -> Iterator[LabelledArchitectures]:
-    """Blocks of the rows of the asked family; entries without a usable configuration are rejected by their number."""
+    """Blocks of rows of the requested family; entries without a usable configuration are rejected by number."""
     with open_bounded(path) as stream:
         entries = read_pickle(stream, str(path), RULES)
     if not isinstance(entries, list) or not all(isinstance(e, dict) and "original config" in e for e in entries):
@@ -150,7 +150,7 @@ def _rows(entries: list[dict[str, Any]], path: Path, request: Request) -> Iterat
 
 
 def _values(entry: Mapping[str, Any]) -> dict[str, Any]:
-    """Accuracy in percent and the costs, as they are: NAS-Bench-201's ``flops`` were scaled to 0..1 when published."""
+    """Accuracy in percent, and costs as published: NAS-Bench-201's ``flops`` are scaled to 0..1."""
     found = {name: entry[name] for name in ("acc", "flops", "n_params") if name in entry}
     if isinstance(accuracy := found.get("acc"), int | float):
         found["acc"] = 100 * accuracy

@@ -1,7 +1,7 @@
-"""HiAML, Inception and Two-Path as GENNAPE published them: ``gpi_test_hiaml_cifar10_labelled_cg_data.json`` and others.
+"""Read GENNAPE's HiAML, Inception and Two-Path files, such as ``gpi_test_hiaml_cifar10_labelled_cg_data.json``.
 
-One object of ``{key: {"net_config", "max_perf", "perfs", "cg"}}``; ``max_perf`` and ``perfs`` are accuracies in
-percent, ``cg`` the graph, which is passed over.
+A file is one object ``{key: {"net_config", "max_perf", "perfs", "cg"}}``; ``max_perf`` and ``perfs`` are accuracies in
+percent, ``cg`` is the graph, which is skipped.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from gennape.search_spaces.labels.labelled import (
 
 _USUAL = ("acc",)
 _CHUNK = 1 << 20
-#: Largest entry; the published ones have some hundred kilobytes.
+#: Largest entry; published ones have a few hundred kilobytes.
 _MAX_BYTES = 1 << 26
 _DECODER = json.JSONDecoder()
 _SPACE = re.compile(r"\s*")
@@ -39,14 +39,14 @@ _START = re.compile(rb"\s*\{\s*\"(?:[^\"\\]|\\.){0,4096}\"\s*:\s*\{")
 
 
 class _Text:
-    """The text of a file, of which only the part being read is held."""
+    """The text of a file, with only the current part in memory."""
 
     def __init__(self, stream: io.BufferedReader, where: str) -> None:
         self.lines = io.TextIOWrapper(stream, encoding="utf-8")
         self.where, self.text, self.at, self.passed = where, "", 0, 0
 
     def more(self, wanted: int) -> bool:
-        """Hold at least ``wanted`` further characters; False at the end of the file."""
+        """Read up to ``wanted`` further characters; returns False at the end of the file."""
         self.passed += self.at
         self.text, self.at = self.text[self.at :], 0
         grown = self.lines.read(wanted)
@@ -54,7 +54,7 @@ class _Text:
         return bool(grown)
 
     def sign(self) -> str:
-        """The next character that is no space, which is passed; empty at the end."""
+        """Consume and return the next character that is no space; empty at the end."""
         while True:
             match = _SPACE.match(self.text, self.at)
             self.at = match.end() if match else self.at
@@ -67,7 +67,7 @@ class _Text:
     def value(self) -> Any:
         """The next JSON value."""
         if not self.sign():
-            raise self.refuse("ends before its end")
+            raise self.refuse("the file ends too early")
         self.at -= 1
         while True:
             try:
@@ -78,7 +78,7 @@ class _Text:
                     raise self.refuse(f"cannot be read as JSON: {error}") from error
                 continue
             length = end - self.at
-            if end == len(self.text) and self.more(_CHUNK):  # a number could go on
+            if end == len(self.text) and self.more(_CHUNK):  # a number may continue
                 continue
             self.at += length
             return value
@@ -88,7 +88,7 @@ class _Text:
 
 
 def members(stream: io.BufferedReader, where: str) -> Iterator[tuple[str, Any]]:
-    """The members of a JSON object, one at a time; raises :class:`InvalidDataError` with the place of what is wrong."""
+    """The members of a JSON object, one at a time; raises :class:`InvalidDataError` with the position of an error."""
     text = _Text(stream, where)
     try:
         if text.sign() != "{":
@@ -109,7 +109,7 @@ def members(stream: io.BufferedReader, where: str) -> Iterator[tuple[str, Any]]:
 
 
 def recognises(path: Path) -> bool:
-    """A JSON file that is an object of objects."""
+    """Whether this is a JSON file with an object of objects."""
     if not path.is_file() or not path.name.endswith((".json", ".json.gz")):
         return False
     with open_bounded(path) as stream:
@@ -117,7 +117,7 @@ def recognises(path: Path) -> bool:
 
 
 def blocks(path: Path, request: Request) -> Iterator[LabelledArchitectures]:
-    """Blocks of entries; one without configuration or accuracy is rejected by its key."""
+    """Blocks of entries; those without configuration or accuracy are rejected by key."""
     column = choose_column(path, request.column, _USUAL, ("acc", "acc_mean"))
     with open_bounded(path) as stream:
         yield from gather(_rows(members(stream, str(path)), path, request), column, request)

@@ -1,4 +1,4 @@
-"""Labelled architectures: what every reader of labels yields, and how single rows become it."""
+"""Labelled architectures, which all readers of labels yield, and how they are built from rows."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from gennape.errors import InvalidArchitectureError, InvalidDataError
 from gennape.search_spaces.families.nb101 import NasBench101, graph_hash
 from gennape.search_spaces.families.space import SearchSpace, shown
 
-#: Rows that readers yield at a time.
+#: Rows in a block.
 BLOCK = 4096
 
 
@@ -28,10 +28,10 @@ BLOCK = 4096
 class LabelledArchitectures:
     """Rows of one family.
 
-    ``genomes`` [n, g]; ``accuracy`` [n] in percent, or, where another column was asked for, that in its own unit;
-    ``identity``, a hash that equal architectures share; ``sampled`` [n], whether the row belongs to a sample that
-    ignores accuracy, and ``picked`` [n], whether an optimiser chose it for its accuracy (some rows are both);
-    ``table``, all columns of the rows; ``column``, the one that ``accuracy`` holds.
+    ``genomes`` [n, g]; ``accuracy`` [n] in percent, or another column in its own unit; ``identity``, a hash that equal
+    architectures share; ``sampled`` [n], whether the row was sampled independently of accuracy, and ``picked`` [n],
+    whether an optimiser chose it for its accuracy (some rows are both); ``table``, all columns of the rows;
+    ``column``, the one that ``accuracy`` holds.
     """
 
     genomes: Int64[np.ndarray, "n g"]
@@ -58,9 +58,9 @@ class LabelledArchitectures:
 
 @dataclass(frozen=True, slots=True)
 class LabelledRow:
-    """One row as a reader finds it: its place in the file, the architecture as ``decode`` takes it, its numbers.
+    """One row of a file: its position, the architecture in the form that ``decode`` takes, and its values.
 
-    A column that was not measured is absent from ``values``. Without ``identity`` the architecture's own is taken.
+    Columns that were not measured are absent from ``values``. Without ``identity`` it is computed from the genome.
     """
 
     where: str
@@ -71,20 +71,20 @@ class LabelledRow:
     picked: bool = False
 
 
-#: Told of every row that cannot be read, with its place and the reason; without one the first such row is an error.
+#: Called with position and reason of every row that cannot be read; None makes the first such row an error.
 Rejected = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What to read: family, column that is the label (``None``: the format's usual one), and who hears of bad rows."""
+    """The family and label column to read (``None``: the format's usual one), and the callback for bad rows."""
 
     space: SearchSpace
     column: str | None = None
     rejected: Rejected | None = None
 
     def reject(self, message: str) -> None:
-        """Report a bad row, or raise it as :class:`InvalidDataError` when nobody listens."""
+        """Report a bad row to ``rejected``, or raise :class:`InvalidDataError` without one."""
         if self.rejected is None:
             raise InvalidDataError(message)
         self.rejected(message)
@@ -92,7 +92,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Reader:
-    """A format of labelled files. ``families``: classes of the only ones it can hold, any when empty."""
+    """A format of labelled files. ``families``: classes of the families it can hold; empty means any."""
 
     name: str
     reads: str
@@ -104,8 +104,8 @@ class Reader:
 def split(labels: LabelledArchitectures) -> Int64[np.ndarray, " n"]:
     """0 for training, 1 for validation (5 %), 2 for test (10 %), -1 for rows to leave out.
 
-    By the architecture's hash, so that the split is the same for ever and equal architectures never part. Only sampled
-    rows take part, and rows that were also picked for their accuracy are never validated or tested on.
+    The split depends on the architecture's hash alone, so it never changes and keeps equal architectures together.
+    Only sampled rows are used, and rows that were also picked for their accuracy are only trained on.
     """
     bucket = np.array([int(identity[:8], 16) % 100 for identity in labels.identity], np.int64)
     part = np.where(bucket < 10, 2, np.where(bucket < 15, 1, 0))
@@ -113,9 +113,9 @@ def split(labels: LabelledArchitectures) -> Int64[np.ndarray, " n"]:
 
 
 def choose_column(where: object, wanted: str | None, usual: Iterable[str], known: Iterable[str]) -> str:
-    """The column of labels: the one wanted, else the first usual one there is.
+    """The column of labels: ``wanted``, or the first usual one that exists.
 
-    Raises :class:`InvalidDataError` that lists ``known`` when there is no such column.
+    Raises :class:`InvalidDataError` with a list of ``known`` columns if there is none.
     """
     present, names = list(known), list(usual)
     for name in names if wanted is None else [wanted]:
@@ -125,12 +125,12 @@ def choose_column(where: object, wanted: str | None, usual: Iterable[str], known
         f"no usual column of accuracies ({', '.join(names)})" if wanted is None else f"no column of numbers {wanted!r}"
     )
     choose = f"name one of {present} by --column; for a verb without, rename it to {names[0]!r}"
-    remedy = choose if present else "there is no column of numbers at all; add the accuracies"
+    remedy = choose if present else "the file has no column of numbers; add the accuracies"
     raise InvalidDataError(f"{where}: {problem}; {remedy}")
 
 
 def gather(rows: Iterable[LabelledRow], column: str, request: Request) -> Iterator[LabelledArchitectures]:
-    """Blocks of labelled architectures of single rows; rows without ``column`` are left out, bad ones rejected."""
+    """Collect rows into blocks; rows without ``column`` are left out, bad ones rejected."""
     kept: list[tuple[LabelledRow, Int64[np.ndarray, " g"]]] = []
     for row in rows:
         if column not in row.values:
@@ -152,7 +152,7 @@ def gather(rows: Iterable[LabelledRow], column: str, request: Request) -> Iterat
 def gather_like_first(
     path: Path, rows: Iterator[LabelledRow], usual: Iterable[str], request: Request
 ) -> Iterator[LabelledArchitectures]:
-    """As :func:`gather`, the columns being those of the first row; later rows that lack the label are left out."""
+    """Like :func:`gather`, with the columns of the first row; later rows without the label are left out."""
     first = next(rows, None)
     if first is not None:
         column = choose_column(path, request.column, usual, first.values)
@@ -171,13 +171,13 @@ def readable_rows(loads: Iterable[Callable[[], LabelledRow]], request: Request) 
 
 
 def is_finite(value: object) -> bool:
-    """Whether this is a number that a float can hold."""
+    """Whether this is a finite number within the range of floats."""
     number: Any = value if isinstance(value, int | float | np.integer | np.floating) else math.nan
     return bool(abs(number) <= sys.float_info.max)
 
 
 def _check_values(row: LabelledRow, column: str) -> None:
-    """Refuse a label that is no number, and text that no table can hold."""
+    """Refuse labels that are no finite numbers, and text that cannot be encoded."""
     value = row.values[column]
     if isinstance(value, bool) or not is_finite(value):
         raise InvalidDataError(f"{column} is {str(value)[:60]!r}; must be a finite number")
@@ -185,7 +185,7 @@ def _check_values(row: LabelledRow, column: str) -> None:
         try:
             (text if isinstance(text, str) else "").encode()
         except UnicodeEncodeError:
-            raise InvalidDataError(f"{name} is {shown(text)}, which is no text") from None
+            raise InvalidDataError(f"{name} is {shown(text)}, which is no valid text") from None
 
 
 def _block(
@@ -203,7 +203,7 @@ def _block(
     )
 
 
-#: Families whose benchmark has a hash of its own, so that every file of it splits alike.
+#: Families whose benchmark defines a hash; using it, all files of the benchmark have the same split.
 _IDENTITIES: Mapping[str, Callable[[Any], str]] = {NasBench101.name: graph_hash}
 
 
@@ -214,7 +214,7 @@ def identity_of(space: SearchSpace, genome: Int64[np.ndarray, " g"]) -> str:
 
 
 def concatenate(blocks: Iterable[LabelledArchitectures], path: Path) -> LabelledArchitectures:
-    """One of many; raises :class:`InvalidDataError` when there is no row."""
+    """Join blocks into one; raises :class:`InvalidDataError` if there are none."""
     parts = list(blocks)
     if not parts:
         raise InvalidDataError(f"{path}: holds no labelled architecture of this family")
@@ -230,7 +230,7 @@ def concatenate(blocks: Iterable[LabelledArchitectures], path: Path) -> Labelled
 
 
 def architecture_of(text: object) -> Any:
-    """An architecture as written in a table: JSON, or else the benchmark's own string as it stands."""
+    """An architecture as written in a table: parsed JSON, or else the benchmark's string unchanged."""
     if not isinstance(text, str):
         return text
     try:

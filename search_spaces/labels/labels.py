@@ -33,11 +33,11 @@ READERS: tuple[Reader, ...] = (
 
 
 def reader_of(path: Path) -> Reader:
-    """The format of a file or folder; raises :class:`InvalidDataError` that lists the known ones."""
+    """The format of a file or folder; raises :class:`InvalidDataError` with the known ones if it is another."""
     if not path.exists():
         said = missing(path)
         raise InvalidDataError(
-            said if said.endswith("?") else f"{said}; `gennape data` says where labelled files come from"
+            said if said.endswith("?") else f"{said}; `gennape data` lists sources of labelled files"
         )
     if path.is_file() and path.stat().st_size == 0:
         raise InvalidDataError(f"cannot read {path}: it is empty; write or fetch it again")
@@ -48,7 +48,7 @@ def reader_of(path: Path) -> Reader:
         except OSError as error:
             raise InvalidDataError(f"cannot read {path}: {error.strerror or error}") from error
     known = "; ".join(f"{reader.name}: {reader.reads}" for reader in READERS)
-    raise InvalidDataError(f"{path} has none of the formats that are read: {known}")
+    raise InvalidDataError(f"{path} has none of the known formats: {known}")
 
 
 def families_of(reader: Reader) -> list[SearchSpace]:
@@ -59,10 +59,10 @@ def families_of(reader: Reader) -> list[SearchSpace]:
 def label_blocks(
     path: Path, space: SearchSpace, column: str | None = None, rejected: Rejected | None = None
 ) -> Iterator[LabelledArchitectures]:
-    """Labelled rows of ``space`` in blocks of some thousand, so that large files need little memory.
+    """Labelled rows of ``space`` in blocks of a few thousand, so that large files need little memory.
 
     ``column`` is the label, by default the format's usual accuracy (in percent). ``rejected`` is called with each bad
-    row; without it the first bad row raises :class:`InvalidDataError` with its place and the reason.
+    row; without it the first bad row raises :class:`InvalidDataError` with its position and the reason.
     """
     reader = reader_of(path)
     if not isinstance(space, reader.families or SearchSpace):
@@ -91,7 +91,7 @@ def read_labels(
 
     Raises:
         InvalidDataError: The file is missing or empty, has none of the known formats, holds another search space, or,
-            where ``rejected`` is None, has a row that cannot be read.
+            if ``rejected`` is None, has a row that cannot be read.
 
     Example:
         >>> import gennape as gp

@@ -1,13 +1,13 @@
-"""NAS-Bench-201 and the topology space of NATS-Bench: their released files (Dong and Yang, 2020; Dong et al., 2021).
+"""Read files of NAS-Bench-201 and the topology space of NATS-Bench (Dong and Yang, 2020; Dong et al., 2021).
 
-* ``NATS-tss-v1_0-3ffb9-simple``, a folder or its ``.tar``: a ``000123.pickle.pbz2`` an architecture;
+* ``NATS-tss-v1_0-3ffb9-simple``, a folder or its ``.tar``: one ``000123.pickle.pbz2`` per architecture;
 * ``NATS-tss-v1_0-3ffb9.pickle.pbz2``: all of them in one file;
 * ``NAS-Bench-201-v1_1-096897.pth`` and ``-v1_0-e61699.pth``: the same, written by ``torch.save``.
 
-An architecture's value is a dictionary by training recipe, ``"12"`` and ``"200"`` epochs (``less`` and ``full`` in
-``.pth`` files), of ``arch_str`` and ``all_results``; these are by (data set, seed), accuracies in percent by
-``<set>@<epoch>`` in ``eval_acc1es``, ``params`` in millions, ``flop`` in millions of multiply-adds, ``latency`` in
-seconds (https://github.com/D-X-Y/NATS-Bench, ``nats_bench/api_utils.py``).
+An architecture is a dictionary from the training recipe, ``"12"`` or ``"200"`` epochs (``less`` and ``full`` in
+``.pth`` files), to ``arch_str`` and ``all_results``. Results by (data set, seed) have ``eval_acc1es`` (accuracies in
+percent by ``<set>@<epoch>``), ``params`` in millions, ``flop`` in millions of multiply-adds, and ``latency`` in seconds
+(https://github.com/D-X-Y/NATS-Bench, ``nats_bench/api_utils.py``).
 """
 
 from __future__ import annotations
@@ -38,24 +38,24 @@ from gennape.search_spaces.labels.labelled import (
 )
 
 _ONE = re.compile(r"[0-9]{6}\.pickle\.pbz2")
-#: By the classes of the family's dataset, the label that is usual for it.
+#: Usual labels by the number of classes of the family's data set.
 _USUAL = {10: ("c10_test200", "c10_test12"), 100: ("c100_test200", "c100_test12"), 120: ("im16_test200", "im16_test12")}
 _DATASETS = {"cifar10-valid": "c10valid", "cifar10": "c10", "cifar100": "c100", "ImageNet16-120": "im16"}
 _EPOCHS = {"12": "12", "200": "200", "less": "12", "full": "200"}
-#: Sets of images. CIFAR-10's whole test set is its test set; of the others the proposed half is.
+#: Sets of images. CIFAR-10 is tested on its whole test set, the others on the proposed half.
 _SETS = {"x-valid": "val", "x-test": "test"}
 _WHOLE_SETS = {"c10": "test", "c10valid": "test", "c100": "valtest", "im16": "valtest"}
 
 
 def summary(all_results: Any) -> dict[str, dict[str, list[float]]]:
-    """Of the runs of one architecture and recipe: by data set, the figures after the last epoch, a value a run.
+    """Figures after the last epoch by data set, one value per run, of one architecture and recipe.
 
-    It stands in place of ``all_results`` as soon as that is read: whole files would need tens of gigabytes.
+    It replaces ``all_results`` while reading, as whole files would need tens of gigabytes.
     """
     found: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     for key, run in _mapping(all_results).items():
         if not isinstance(key, tuple) or len(key) != 2 or key[0] not in _DATASETS:
-            raise InvalidDataError(f"results by {str(key)[:60]!r}, must be by data set and seed")
+            raise InvalidDataError(f"results have the key {str(key)[:60]!r}, must be (data set, seed)")
         dataset, run = _DATASETS[key[0]], _mapping(run)  # noqa: PLW2901 - checked to be a mapping
         last = _integer(run.get("epochs")) - 1
         for name, accuracy in _mapping(run.get("eval_acc1es") or {}).items():
@@ -76,18 +76,18 @@ RULES = Rules({}, shrink={"all_results": summary})
 
 def _mapping(value: object) -> Mapping[Any, Any]:
     if not isinstance(value, dict):
-        raise InvalidDataError(f"a {type(value).__name__} where results should be; not a file of NAS-Bench-201")
+        raise InvalidDataError(f"results are a {type(value).__name__}, must be a dict; not a file of NAS-Bench-201")
     return value
 
 
 def _integer(value: object) -> int:
     if type(value) is not int:
-        raise InvalidDataError(f"a {type(value).__name__} where a count should be; not a file of NAS-Bench-201")
+        raise InvalidDataError(f"a count is a {type(value).__name__}, must be an int; not a file of NAS-Bench-201")
     return value
 
 
 def _number(value: object) -> float:
-    """A number; not a number where there is none, which is then left out."""
+    """A finite number, or nan for anything else, which is then left out."""
     return float(value) if isinstance(value, int | float) and abs(value) < sys.float_info.max else math.nan
 
 
@@ -110,12 +110,12 @@ def architecture_row(recipes: object, where: str) -> LabelledRow:
                 if measured:
                     values[_column(dataset, figure, epochs)] = sum(measured) / len(measured)
     if not isinstance(text, str):
-        raise InvalidDataError(f"{where}: an architecture without its string")
+        raise InvalidDataError(f"{where}: the architecture lacks its arch_str")
     return LabelledRow(where, text, values)
 
 
 def _column(dataset: str, figure: str, epochs: str) -> str:
-    """Accuracies depend on the recipe; costs do not, nor parameters, but for the classifier, on the data set."""
+    """The column of a figure: accuracies depend on the recipe; costs and parameters do not."""
     if figure in ("params", "macs"):
         return figure if dataset == "c10" else f"{dataset}_{figure}"
     return f"{dataset}_{figure}" if figure == "latency" else f"{dataset}_{figure}{epochs}"
@@ -128,7 +128,7 @@ Load = Callable[[], object]
 
 
 def _folder(path: Path) -> Iterator[tuple[str, Load]]:
-    """The files of a folder, one an architecture."""
+    """The files of a folder, one per architecture."""
     for file in sorted(path.iterdir()):
         if _ONE.fullmatch(file.name):
             yield str(file), partial(_read, file)
@@ -140,7 +140,7 @@ def _read(path: Path) -> object:
 
 
 def _tar(path: Path) -> Iterator[tuple[str, Load]]:
-    """The same from the archive, which is read in its order and unpacked nowhere."""
+    """The files of an archive, read in order without unpacking it."""
     try:
         with tarfile.open(path, "r|") as archive:
             for member in archive:
@@ -148,7 +148,7 @@ def _tar(path: Path) -> Iterator[tuple[str, Load]]:
                 if content is not None:
                     yield (where := f"{path}/{member.name}"), partial(_read_member, content, where, member.size)
     except BROKEN as error:
-        raise InvalidDataError(f"{path}: not a whole archive: {error}; fetch it again") from error
+        raise InvalidDataError(f"{path}: the archive is incomplete: {error}; fetch it again") from error
 
 
 def _read_member(content: Readable, where: str, size: int) -> object:
@@ -170,7 +170,7 @@ def _whole(path: Path) -> Iterator[tuple[str, Load]]:
 
 
 def _is_tar(path: Path) -> bool:
-    """By the name and the mark; Python's own test would unpack a compressed archive to look at it."""
+    """Whether name and magic number are those of a tar; ``tarfile.is_tarfile`` would decompress archives to check."""
     if not path.is_file() or not path.name.endswith(".tar"):
         return False
     with path.open("rb") as file:
@@ -181,14 +181,14 @@ _FORMS = ((Path.is_dir, _folder), (_is_tar, _tar), (Path.is_file, _whole))
 
 
 def recognises(path: Path) -> bool:
-    """A folder of numbered files, or a file of the released names' endings."""
+    """Whether this is a folder of numbered files, or a file with the suffix of a released one."""
     if path.is_dir():
         return any(_ONE.fullmatch(file.name) for file in path.iterdir())
     return (path.is_file() and path.name.endswith((".pickle.pbz2", ".pth"))) or _is_tar(path)
 
 
 def blocks(path: Path, request: Request) -> Iterator[LabelledArchitectures]:
-    """Blocks of architectures; a damaged one is rejected."""
+    """Blocks of architectures; damaged ones are rejected."""
     form = next(form for fits, form in _FORMS if fits(path))
     usual = _USUAL[request.space.classes] if isinstance(request.space, NasBench201) else ()
     loads = (partial(_row, load, where) for where, load in form(path))

@@ -1,7 +1,7 @@
-"""The training results that NAS-Bench-301's surrogates were fitted on (Zela et al., 2022), a JSON file a run.
+"""Read the training results that NAS-Bench-301's surrogates were fitted on (Zela et al., 2022), one JSON file per run.
 
-``nb_301_v13_lc_iclr_final.zip`` and what it unpacks to: ``<optimiser>/results_<n>.json`` with the architecture in
-``optimized_hyperparamater_config`` (so spelled), ``info[0]`` with ``val_accuracy`` in percent, ``test_accuracy``,
+``nb_301_v13_lc_iclr_final.zip`` or its contents: ``<optimiser>/results_<n>.json`` with the architecture in
+``optimized_hyperparamater_config`` (sic), ``info[0]`` with ``val_accuracy`` in percent, ``test_accuracy``,
 ``runtime`` in seconds and, in some releases, ``learning_curves`` (https://github.com/automl/nasbench301,
 ``surrogate_models/utils.py``).
 """
@@ -30,7 +30,7 @@ from gennape.search_spaces.labels.labelled import (
 
 _RUN = re.compile(r"results_[^/]*\.json")
 _USUAL = ("val_accuracy", "test_accuracy")
-#: Folders of runs that an optimiser chose for their accuracy; others (``rs``) hold random architectures.
+#: Folders of architectures that an optimiser chose for their accuracy; others (``rs``) hold random ones.
 OPTIMISERS = frozenset({"bananas", "combo", "darts", "de", "drnas", "gdas", "pc_darts", "random_ws", "re", "tpe"})
 _CURVE = "Train/val_accuracy"
 #: Largest file of one run.
@@ -38,7 +38,7 @@ _MAX_BYTES = 1 << 26
 
 
 def run_row(text: bytes, where: str, folder: str) -> LabelledRow:
-    """The row of one run; raises :class:`InvalidDataError` when it is none."""
+    """The row of one run; raises :class:`InvalidDataError` if it is invalid."""
     try:
         run = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -69,7 +69,7 @@ def _measured(run: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, An
 
 
 def _files(path: Path) -> Iterator[tuple[str, str, bytes]]:
-    """The runs of a folder and those below it, or of a file: place, folder, content."""
+    """(position, folder, content) of the runs in a folder and its subfolders, or in a file."""
     for file in sorted(path.rglob("results_*.json")) if path.is_dir() else [path]:
         with open_bounded(file, _MAX_BYTES) as stream:
             data = stream.read()
@@ -77,35 +77,35 @@ def _files(path: Path) -> Iterator[tuple[str, str, bytes]]:
 
 
 def _members(path: Path) -> Iterator[tuple[str, str, bytes]]:
-    """The runs in the archive, which is unpacked nowhere."""
+    """The runs in an archive, read without unpacking it."""
     try:
         require_regular(path)
         with zipfile.ZipFile(path) as archive:
             if sum(member.compress_size for member in archive.infolist()) > path.stat().st_size:
-                raise InvalidDataError(f"{path}: its files lie over each other; fetch it again")
+                raise InvalidDataError(f"{path}: its files overlap; fetch it again")
             for member in archive.infolist():
                 name = PurePath(member.filename)
                 if not _RUN.fullmatch(name.name):
                     continue
                 if member.file_size > _MAX_BYTES:
-                    raise InvalidDataError(f"{path}/{name}: {member.file_size} bytes, more than a run has; not read")
+                    raise InvalidDataError(f"{path}/{name}: {member.file_size} bytes, too many for one run; not read")
                 where = f"{path}/{name}"
                 with archive.open(member) as content:
                     data = bounded(content, where, _MAX_BYTES).read()
                 yield where, name.parent.name, data
     except BROKEN as error:
-        raise InvalidDataError(f"{path}: not a whole archive: {error}; fetch it again") from error
+        raise InvalidDataError(f"{path}: the archive is incomplete: {error}; fetch it again") from error
 
 
 def recognises(path: Path) -> bool:
-    """A folder with runs in it, an archive, or one run."""
+    """Whether this is a folder with runs, an archive, or one run."""
     if path.is_dir():
         return next(path.rglob("results_*.json"), None) is not None
     return path.is_file() and (path.suffix == ".zip" or _RUN.fullmatch(path.name) is not None)
 
 
 def blocks(path: Path, request: Request) -> Iterator[LabelledArchitectures]:
-    """Blocks of runs; a run that lacks the label is left out, a damaged one rejected."""
+    """Blocks of runs; those without the label are left out, damaged ones rejected."""
     found = _members(path) if path.suffix == ".zip" else _files(path)
     loads = (partial(run_row, content, where, folder) for where, folder, content in found)
     yield from gather_like_first(path, readable_rows(loads, request), _USUAL, request)

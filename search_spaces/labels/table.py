@@ -1,4 +1,4 @@
-"""Labels of your own: CSV (also compressed) or Parquet, with one architecture per row and numeric columns."""
+"""Read your own labels: CSV (also compressed) or Parquet, with one architecture per row and numeric columns."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ from gennape.search_spaces.labels.labelled import (
 
 #: Columns that hold the architecture, in order of preference.
 ARCHITECTURE = ("architecture", "arch")
-#: Columns that are the label when none is named.
+#: Default columns of the label, in order of preference.
 USUAL = ("acc", "accuracy", "top1", "val108", "c10_test200")
 _CELL = ("hash", "n_vertices", "adj_bits", "ops")
 _TEXT: dict[str, type] = dict.fromkeys((*ARCHITECTURE, "hash", "ops", "src"), str)
-#: Their suffixes.
+#: Suffixes of tables.
 SUFFIXES = (".csv", ".csv.gz", ".csv.bz2", ".parquet")
 
 
 def recognises(path: Path) -> bool:
-    """By the suffix."""
+    """Whether the suffix is that of a table."""
     return path.is_file() and path.name.lower().endswith(SUFFIXES)
 
 
@@ -58,7 +58,7 @@ def blocks(path: Path, request: Request) -> Iterator[LabelledArchitectures]:
 
 
 def tables(path: Path) -> Iterator[pd.DataFrame]:
-    """The rows of a table in blocks; raises :class:`InvalidDataError` for a file that cannot be read."""
+    """The rows of a table in blocks; raises :class:`InvalidDataError` if the file cannot be read."""
     if path.name.lower().endswith(".parquet"):
         yield from _parquet_tables(path)
         return
@@ -70,13 +70,13 @@ def _parquet_tables(path: Path) -> Iterator[pd.DataFrame]:
         require_regular(path)
         with pq.ParquetFile(path) as file:
             for batch in read_batches(path, file, BLOCK):
-                batch.validate(full=True)  # texts may be missing
+                batch.validate(full=True)  # buffers of text may be missing
                 yield batch.to_pandas(ignore_metadata=True)
     except (*UNREADABLE, ValueError, KeyError) as error:
         raise InvalidDataError(f"cannot read {path} as Parquet: {error}") from error
 
 
-# One architecture a row -----------------------------------------------------------------------------------------------
+# One architecture per row ---------------------------------------------------------------------------------------------
 
 
 def _architectures(path: Path, table: pd.DataFrame, request: Request) -> Iterator[LabelledArchitectures]:
@@ -96,7 +96,7 @@ def _architectures(path: Path, table: pd.DataFrame, request: Request) -> Iterato
 
 
 def label_column(path: Path, table: pd.DataFrame, wanted: str | None) -> str:
-    """The column of labels; raises :class:`InvalidDataError` that lists the columns of numbers."""
+    """The column of labels; raises :class:`InvalidDataError` with the numeric columns if there is none."""
     if wanted is not None and wanted in table.columns:
         return wanted
     known = [str(name) for name in table.columns if name in USUAL or pd.api.types.is_numeric_dtype(table[name])]
@@ -104,7 +104,7 @@ def label_column(path: Path, table: pd.DataFrame, wanted: str | None) -> str:
 
 
 def _as_number(value: Any) -> Any:
-    """A number written as text as such; anything else as it is, to be refused with its row."""
+    """The value as a float, if it is one; anything else unchanged, to be rejected with its row."""
     try:
         return float(value)
     except (TypeError, ValueError):
@@ -112,7 +112,7 @@ def _as_number(value: Any) -> Any:
 
 
 def _in_percent(path: Path, table: pd.DataFrame, column: str, request: Request) -> pd.DataFrame:
-    """The rows whose accuracies are percent; a column of fractions would pass for one of useless networks."""
+    """The rows with accuracies in percent; a column of fractions is refused, as it would look like useless networks."""
     if column not in USUAL:
         return table
     accuracy = pd.to_numeric(table[column], errors="coerce").to_numpy(np.float64, na_value=np.nan)
@@ -134,15 +134,15 @@ def _in_percent(path: Path, table: pd.DataFrame, column: str, request: Request) 
 
 
 def is_of_cells(table: pd.DataFrame, space: SearchSpace) -> bool:
-    """Whether the rows are cells of NAS-Bench-101 as bits, and ``space`` is their family."""
+    """Whether the rows are NAS-Bench-101 cells as bits, and ``space`` is their family."""
     return space.name == NasBench101.name and "adj_bits" in table.columns
 
 
 def _cells(path: Path, table: pd.DataFrame, request: Request) -> Iterator[LabelledArchitectures]:
-    """Rows of ``n_vertices``, ``adj_bits`` (bit x + y(y-1)/2 is the edge x -> y) and ``ops`` (a digit an inner vertex).
+    """Rows of ``n_vertices``, ``adj_bits`` (bit x + y(y-1)/2: the edge x -> y) and ``ops`` (a digit per inner vertex).
 
-    Accuracies are fractions there and empty where not measured; ``src`` says which samples a row is in: T uniform, E
-    and P picked by optimisers.
+    Accuracies are fractions, and empty if not measured; ``src`` lists the samples of a row: T uniform, E and P picked
+    by optimisers.
     """
     _require_cell_columns(path, table)
     column = label_column(path, table, request.column)
@@ -153,7 +153,7 @@ def _cells(path: Path, table: pd.DataFrame, request: Request) -> Iterator[Labell
     except InvalidDataError:
         if request.rejected is None:
             raise
-    for row in range(len(table)):  # one by one, to leave out only the bad ones
+    for row in range(len(table)):  # one by one, to reject only bad rows
         try:
             yield from _cell_block(path, table.iloc[row : row + 1], column)
         except InvalidDataError as error:
@@ -161,7 +161,7 @@ def _cells(path: Path, table: pd.DataFrame, request: Request) -> Iterator[Labell
 
 
 def _cell_block(path: Path, table: pd.DataFrame, column: str) -> list[LabelledArchitectures]:
-    """The rows as one block; none when there are none."""
+    """The rows as one block, or no block without rows."""
     if len(table) == 0:
         return []
     scale = 100 if column.startswith(("val", "test", "train")) and "time" not in column else 1
@@ -174,7 +174,7 @@ def _cell_block(path: Path, table: pd.DataFrame, column: str) -> list[LabelledAr
 
 
 def cell_genomes(path: Path, table: pd.DataFrame) -> Int64[np.ndarray, "n g"]:
-    """The genomes of cells as bits; raises :class:`InvalidDataError` with the first row that is none."""
+    """The genomes of cells as bits; raises :class:`InvalidDataError` with the first invalid row."""
     _require_cell_columns(path, table)
     return _genomes_of_cells(path, _with_texts(table))
 
@@ -185,7 +185,7 @@ def _require_cell_columns(path: Path, table: pd.DataFrame) -> None:
 
 
 def _with_texts(table: pd.DataFrame) -> pd.DataFrame:
-    """The table with text, maybe empty, wherever a cell's columns are to hold text."""
+    """The table with its text columns as text; other values become empty."""
     table = table.copy()
     for name in {"hash", "ops", "src"} & set(table.columns):
         texts = [value if isinstance(value, str) else "" for value in table[name]]
@@ -198,7 +198,7 @@ def _genomes_of_cells(path: Path, table: pd.DataFrame) -> Int64[np.ndarray, "n g
     _refuse_row(path, table, "hash", ~table["hash"].str.fullmatch(r"[0-9a-f]{8,}"), "must be hexadecimal")
     vertices, numbers = (_numbers(path, table, name) for name in ("n_vertices", "adj_bits"))
     _refuse_row(path, table, "adj_bits", (numbers < 0) | (numbers % 1 != 0) | (numbers > 2**53), "must be an integer")
-    _refuse_row(path, table, "ops", table["ops"].str.len() != vertices - 2, "its digits do not fit its n_vertices")
+    _refuse_row(path, table, "ops", table["ops"].str.len() != vertices - 2, "its digits do not match its n_vertices")
     inner = MAX_VERTICES - 2
     bits = numbers.astype(np.int64)[:, None] >> np.arange(N_EDGES) & 1
     last = (bits * np.array([y for _, y in PAIRS])).max(1, initial=0)
@@ -223,7 +223,7 @@ def _check_cells(path: Path, table: pd.DataFrame, genomes: Int64[np.ndarray, "n 
 
 
 def _numbers(path: Path, table: pd.DataFrame, column: str) -> Float64[np.ndarray, " n"]:
-    """A column that must hold finite numbers."""
+    """A column as finite numbers; the first other value is refused."""
     numbers = pd.to_numeric(pd.Series(list(table[column])), errors="coerce").to_numpy(np.float64, na_value=np.nan)
     _refuse_row(path, table, column, ~np.isfinite(numbers), "must be a finite number")
     return numbers

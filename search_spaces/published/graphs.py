@@ -1,8 +1,8 @@
-"""Published graphs: what GENNAPE's TensorFlow graph builder makes of a network (Mills et al., AAAI-23).
+"""Published graphs: the form in which GENNAPE's TensorFlow graph builder writes networks (Mills et al., AAAI-23).
 
-Give it graphs of ``space.graph(genome, published=True)``: these already hold the operations that the published networks
-have. Here follow the rules of the published builder, alike for all families: what vanishes, what is called by another
-name, and which sizes a node is given. Sizes are counts of channels and pixels; only :func:`features` normalises.
+The input is ``space.graph(genome, published=True)``, which has the operations of the published networks. This module
+applies the rules of the published builder, equal for all families: which nodes vanish, which are renamed, and which
+sizes a node has. Sizes are counts of channels and pixels; only :func:`features` normalises them.
 """
 
 from __future__ import annotations
@@ -17,24 +17,24 @@ from gennape.errors import InvalidGraphError
 from gennape.search_spaces.graphs.graph import Column, ComputationGraph, PackedGraphs, offsets_of, pack
 from gennape.search_spaces.graphs.ops import VOCABULARY_SIZE, WEIGHTED, Op
 
-#: Names of the operations; their positions are what :attr:`PublishedGraph.op` holds.
+#: Names of the operations; :attr:`PublishedGraph.op` holds positions in this tuple.
 VOCABULARY: tuple[str, ...] = (
     *("<oov>", "input", "output", "conv", "depthwise", "batchnorm", "relu", "relu6", "matmul", "add", "mul", "concat"),
     *("maxpool", "avgpool", "sigmoid", "tanh", "swish", "gelu", "paddings", "mean", "spacetobatchnd", "batchtospacend"),
     *("spacetodepthnd", "depthtospacend", "global", "identity", "zero", *(f"reserved{i}" for i in range(1, 6))),
 )
-#: Divisors of heights and widths, and of channels, in the published features; kernels are below ``MAX_KERNEL`` + 1.
+#: Divisors of heights and widths, and of channels, in the published features, and the largest kernel.
 MAX_SIZE, MAX_CHANNELS, MAX_KERNEL = 256, 512, 7
 
-#: Operations that the builder does not keep: their names hold none of the words it looks for, or they sum or multiply
-#: with constants, which have no parents.
+#: Operations that the builder drops: their names contain none of its keywords, or they are sums or products with
+#: constants, which have no parents.
 VANISHING = (Op.SLICE, Op.RESHAPE, Op.PERMUTE, Op.RESIZE, Op.SOFTMAX, Op.SCALE, Op.SHIFT)
-#: Operations that it knows under the name of another.
+#: Operations that it writes under another name.
 RENAMED = {Op.HARDSIGMOID: Op.RELU6, Op.LEAKYRELU: Op.RELU, Op.CONVTRANSPOSE: Op.CONV}
 
 _STRIDED = (Op.CONV, Op.DEPTHWISE, Op.CONVTRANSPOSE, Op.MAXPOOL, Op.AVGPOOL)
 _SIZES = (Column.H_IN, Column.H_OUT, Column.W_IN, Column.W_OUT, Column.C_IN, Column.C_OUT)
-# Columns of the table of nodes that the functions below pass on.
+# Columns of the node table that the functions below share.
 _OP, _WEIGHTED, _BIAS = 0, 1, 14
 _RESOLUTION, _SHAPE, _STRIDES = slice(2, 8), slice(8, 12), slice(12, 14)
 
@@ -45,14 +45,14 @@ _CODES[[int(op) for op in RENAMED]] = [int(op) for op in RENAMED.values()]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PublishedGraph:
-    """One graph as published: nodes with weights first, then the others, each in the order of the graph it is made of.
+    """One graph as published: nodes with weights first, then the others, both in the order of the original graph.
 
     ``op``         int64 [n]: positions in :data:`VOCABULARY`.
     ``weighted``   bool [n]: whether the node holds the weights of a matrix product.
     ``resolution`` int64 [n, 6]: height in and out, width in and out, channels in and out.
-    ``shape``      int64 [n, 4]: of a weight: input channels, output channels, kernel height and width (0 for a fully
+    ``shape``      int64 [n, 4]: input channels, output channels, kernel height and width of a weight (0 for a fully
     connected layer); a depthwise one has ``[channels, 1, height, width]``; without weights all 0.
-    ``strides``    int64 [n, 2]: of convolutions and pools, vertical and horizontal; of others 0.
+    ``strides``    int64 [n, 2]: vertical and horizontal, of convolutions and pools; 0 for others.
     ``bias``       bool [n]: whether a learnt bias is added.
     ``edges``      int64 [e, 2]: (producer, consumer), each once, in ascending order.
     """
@@ -68,13 +68,13 @@ class PublishedGraph:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PublishedFeatures:
-    """What the published predictors are fed.
+    """Inputs of the published predictors.
 
-    ``op``         int64 [n]: index into the embedding of operations; ``weighted`` bool [n] says of which of the two.
+    ``op``         int64 [n]: index into an embedding of operations; ``weighted`` bool [n] selects one of the two.
     ``resolution`` float32 [n, 6]: as in :class:`PublishedGraph`, divided by :data:`MAX_SIZE` and :data:`MAX_CHANNELS`.
     ``kernel``     int64 [n, 2]: indices into the embedding of kernel sizes, for nodes with weights.
-    ``bias``       float32 [n, 2]: (1, 0) without and (0, 1) with a bias, for nodes with weights; of others 0.
-    ``edge_index`` int64 [2, e]: producers above consumers.
+    ``bias``       float32 [n, 2]: (1, 0) without and (0, 1) with a bias, for nodes with weights; 0 for others.
+    ``edge_index`` int64 [2, e]: producers, then consumers.
     """
 
     op: Int64[np.ndarray, " n"]
@@ -93,14 +93,14 @@ def published_graph(graph: ComputationGraph) -> PublishedGraph:
 def published_graphs(graphs: PackedGraphs) -> list[PublishedGraph]:
     """The published form of every graph (families specification, sections 11.2 to 11.4).
 
-    Raises :class:`InvalidGraphError` naming the first operation that the published vocabulary cannot tell.
+    Raises :class:`InvalidGraphError` naming the first operation that the published vocabulary lacks.
     """
     stand_in = _stand_ins(graphs)
     kept = stand_in == np.arange(len(stand_in))
     nodes = _describe(graphs, kept)
     into_kept = graphs.edges[kept[graphs.edges[:, 1]]]
     edges = np.stack([stand_in[into_kept[:, 0]], into_kept[:, 1]], axis=1)
-    # Three places per node, so that what surrounds a dilated convolution finds room beside it.
+    # Three positions per node leave room for the nodes around a dilated convolution.
     place, owner = 3 * np.arange(len(nodes)) + 1, graphs.graph_index
     dilated = np.flatnonzero(_is_dilated(graphs))
     if len(dilated):
@@ -117,10 +117,10 @@ def published_graphs(graphs: PackedGraphs) -> list[PublishedGraph]:
 
 
 def features(graph: PublishedGraph, max_size: int = MAX_SIZE) -> PublishedFeatures:
-    """The published features (section 11.3). Values above 1 are meant to occur.
+    """The published features (section 11.3). Values above 1 do occur.
 
     ``max_size`` divides heights and widths: 256 for every family as published, or 32 (CIFAR-10) and 224 (ImageNet).
-    Raises :class:`InvalidGraphError` for a kernel that the published embedding has no row for.
+    Raises :class:`InvalidGraphError` for a kernel larger than the published embedding allows.
     """
     kernel = graph.shape[:, 2:]
     if kernel.max(initial=0) > MAX_KERNEL:
@@ -132,10 +132,10 @@ def features(graph: PublishedGraph, max_size: int = MAX_SIZE) -> PublishedFeatur
 
 
 def to_state_dict(graph: PublishedGraph, name: str) -> dict[str, Any]:
-    """The graph under the keys that published JSON files use (section 11.4), of plain numbers, lists and strings.
+    """The graph with the keys of published JSON files (section 11.4), as plain numbers, lists and strings.
 
-    Identities of nodes are their indices, labels the names of their operations, and ``metadata`` holds ``use_bias``:
-    the published files fill these in with names of TensorFlow, which nothing reads.
+    ``str_id`` is the index of a node, ``label`` the name of its operation, and ``metadata`` holds ``use_bias``; the
+    published files have names from TensorFlow there, which are never read.
     """
     first = int(np.flatnonzero(graph.op == Op.INPUT)[0])
     height, _, width, _, channels, _ = graph.resolution[first].tolist()
@@ -171,9 +171,9 @@ def _node_dict(graph: PublishedGraph, index: int) -> dict[str, Any]:
 
 
 def _stand_ins(graphs: PackedGraphs) -> Int64[np.ndarray, " n"]:
-    """For every node the one whose result it passes on: itself, or the one parent of a node that vanishes.
+    """For every node the one that replaces it: itself, or the only parent of a node that vanishes.
 
-    A sum or product vanishes when but one distinct parent is left (x + x); this may leave another one with one parent.
+    A sum or product vanishes if only one distinct parent is left (x + x), which may make another one vanish.
     """
     op = graphs.nodes[:, Column.OP]
     stand_in = np.arange(len(op))
@@ -183,7 +183,7 @@ def _stand_ins(graphs: PackedGraphs) -> Int64[np.ndarray, " n"]:
         return stand_in
     starts = np.flatnonzero(np.diff(target, prepend=-1))
     node = target[starts]
-    while True:  # ends, as graphs are acyclic: every round settles at least one node more
+    while True:  # ends, as graphs are acyclic: every round settles at least one more node
         parents = stand_in[source]
         lowest = np.minimum.reduceat(parents, starts)
         passed = np.where(lowest == np.maximum.reduceat(parents, starts), lowest, node)
@@ -203,7 +203,7 @@ def _describe(graphs: PackedGraphs, kept: Bool[np.ndarray, " n"]) -> Int64[np.nd
             f"published graphs have no operation for {name}; it occurs {int((op == op[unknown][0]).sum())} times"
         )
     resolution = rows[:, _SIZES]
-    # The builder takes sizes in (every second column) from the first input; that of a product is the gate, our last.
+    # The builder takes input sizes (every second column) from the first input: for a product the gate, our last one.
     source, target = graphs.edges[op[graphs.edges[:, 1]] == Op.MUL].T
     resolution[target, ::2] = rows[source][:, (Column.H_OUT, Column.W_OUT, Column.C_OUT)]
     weighted = np.isin(op, WEIGHTED)
@@ -228,10 +228,10 @@ def _dilate(
     nodes: Int64[np.ndarray, "n k"],
     edges: Int64[np.ndarray, "e 2"],
 ) -> tuple[Int64[np.ndarray, "m k"], Int64[np.ndarray, "f 2"]]:
-    """Surround dilated convolutions as TensorFlow does: their pixels go into as many smaller images, and back.
+    """Surround dilated convolutions as TensorFlow does, by moving pixels into a batch of smaller images and back.
 
-    The convolution runs, undilated and unpadded, on images that hold their share of the padding. The nodes before are
-    put after all others, and the nodes after follow these.
+    The convolution runs, undilated and unpadded, on images that include their share of the padding. The nodes before
+    it are appended to the table, followed by the nodes after it.
     """
     row = graphs.nodes[at].astype(np.int64)
     size, padding = row[:, (Column.H_IN, Column.W_IN)], row[:, (Column.PAD_H, Column.PAD_W)]

@@ -1,7 +1,6 @@
-"""Check published graphs against rows that the published builder wrote: see ``conformance`` for the files.
+"""Check published graphs against rows that the published builder wrote; see ``conformance`` for the files.
 
-Rows count nodes, edges and operations; some list their nodes and edges too, which must then be those of the graph up to
-the order of nodes.
+Rows count nodes, edges and operations. Some also list nodes and edges, which must match the graph up to node order.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ def is_published_row(content: Mapping[str, Any]) -> bool:
 
 
 def check_published(graph: ComputationGraph, content: Mapping[str, Any]) -> list[str]:
-    """What differs between ``space.graph(genome, published=True)`` and a row; empty where all agrees."""
+    """Differences between ``space.graph(genome, published=True)`` and a row; empty if there are none."""
     if wrong := [key for key, kind in _COUNTED.items() if not isinstance(content.get(key), kind)]:
         return [f"{key} is {content.get(key)!r}, not {_COUNTED[key].__name__}" for key in wrong]
     published = published_graph(graph)
@@ -50,16 +49,16 @@ def _structure(graph: PublishedGraph, nodes: list[Node], content: Mapping[str, A
     except (KeyError, TypeError, ValueError) as error:
         return [f"nodes or edges cannot be read: {error!r}"]
     if not ends <= set(range(len(expected))):
-        return [f"edges name nodes beyond the {len(expected)} listed"]
+        return [f"edges refer to nodes beyond the {len(expected)} listed"]
     if missing := Counter(expected) - Counter(nodes):
-        return [f"{count} nodes {node} are expected but not there" for node, count in missing.items()]
+        return [f"{count} nodes {node} are expected but missing" for node, count in missing.items()]
     if not alike(nodes, graph.edges.tolist(), expected, edges):
-        return ["the nodes are the expected, but not the edges between them"]
+        return ["the nodes are as expected, but the edges differ"]
     return []
 
 
 def node_list(graph: PublishedGraph) -> list[Node]:
-    """Nodes as published: operation, weighted, resolution, shape, strides, use of a bias."""
+    """Nodes as published: operation, weighted, resolution, shape, strides, bias."""
     columns = (graph.op, graph.weighted, graph.resolution, graph.shape, graph.strides, graph.bias)
     return [
         (
@@ -96,13 +95,13 @@ def _counts(graph: PublishedGraph, nodes: list[Node]) -> dict[str, Any]:
 
 
 def alike(nodes: list[Node], edges: Edges, other: list[Node], other_edges: Edges) -> bool:
-    """Whether colour refinement cannot tell two attributed graphs apart."""
+    """Whether colour refinement cannot distinguish two attributed graphs."""
     names: dict[Any, int] = {}
     return _colours(nodes, edges, names) == _colours(other, other_edges, names)
 
 
 def _colours(nodes: list[Node], edges: Edges, names: dict[Any, int]) -> list[Counter[int]]:
-    """How often each colour occurs in each round of colouring nodes by their neighbours' colours."""
+    """Colour counts of each refinement round, in which nodes are coloured by their neighbours' colours."""
     before: list[list[int]] = [[] for _ in nodes]
     after: list[list[int]] = [[] for _ in nodes]
     for source, target in edges:

@@ -35,5 +35,5 @@ def test_labelled_files_too(tmp_path: Path) -> None:
         reader_of(tmp_path / "label.csv")
     with pytest.raises(InvalidDataError, match="it is empty"):
         reader_of(tmp_path / "labels.csv")
-    with pytest.raises(InvalidDataError, match="`gennape data` says where"):
+    with pytest.raises(InvalidDataError, match="`gennape data` lists sources"):
         reader_of(tmp_path / "something else")

@@ -1,4 +1,4 @@
-"""The ONNX operators of every operation: what :mod:`onnx_export` writes."""
+"""The ONNX operators of every operation."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def _layernorm(e: Emitter, step: PlanStep, xs: list[str]) -> str:
 
     def norm(x: str, name: str) -> str:
         shape = step.row[Column.C_OUT : Column.C_OUT + 1] if axis == -1 else step.row[Column.C_OUT : Column.W_OUT + 1]
-        # The operator has a scale in any case.
+        # The operator requires a scale.
         ones = [] if learnt else [e.constant(f"{name}_ones", np.ones(shape))]
         if e.opset >= 17 and not ones:
             return e.emit("LayerNormalization", [x, *learnt], name, axis=axis, epsilon=step.scalar)
@@ -67,7 +67,7 @@ def _layernorm(e: Emitter, step: PlanStep, xs: list[str]) -> str:
 
 
 def _normalised(e: Emitter, step: PlanStep, x: str, name: str, learnt: list[str], axes: list[int]) -> str:
-    """Layer normalisation without the operator: opsets before 17, or nothing learnt."""
+    """Layer normalisation without the operator, for opsets before 17 or without learnt tensors."""
     taken = [e.whole(f"last{len(axes)}", axes)] if e.opset >= 18 else []
     attributes = {} if taken else {"axes": axes}
     mean = e.emit("ReduceMean", [x, *taken], f"{name}_mean", **attributes)
@@ -82,7 +82,7 @@ def _normalised(e: Emitter, step: PlanStep, x: str, name: str, learnt: list[str]
 
 
 def _groupnorm(e: Emitter, step: PlanStep, xs: list[str]) -> str:
-    """Instance normalisation of reshaped groups: before opset 21 there is no operator that scales each channel."""
+    """Group normalisation by reshaped instance normalisation: before opset 21 no operator scales single channels."""
     groups, name = step.row[Column.GROUPS], step.name
     neutral = [e.filled(f"{name}_ones", groups, 1.0), e.filled(f"{name}_zeros", groups, 0.0)]
     grouped = e.emit("Reshape", [xs[0], e.whole(f"groups{groups}", [0, groups, -1])], f"{name}_groups")
@@ -120,14 +120,14 @@ def _leakyrelu(e: Emitter, step: PlanStep, xs: list[str]) -> str:
 
 
 def _pool(e: Emitter, step: PlanStep, xs: list[str]) -> str:
-    """A pool with the padding that its windows reach, so that no rounding rule of the reader matters."""
+    """A pool with explicit padding for all its windows, so that rounding rules of the reader do not matter."""
     row, (ph, pw), (h, w) = step.row, step.pair(Column.PAD_H), step.pair(Column.H_OUT)
     if step.op is Op.AVGPOOL and row[Column.COUNT_PAD]:
         rounded = [-(-_span(row, i) // row[Column.STRIDE_H + i]) + 1 for i in range(2)]
         if not row[Column.CEIL_MODE] or rounded == [h, w]:
             flags = {"ceil_mode": row[Column.CEIL_MODE], "count_include_pad": 1}
             return e.emit("AveragePool", xs, step.name, **_window(step), pads=[ph, pw, ph, pw], **flags)
-        # One axis rounds up, the other drops a window: zeros that count become part of the map.
+        # One axis rounds up, the other drops a window: the padding, which counts, becomes part of the map.
         pads = e.whole(f"{step.name}_pads", [0, 0, ph, pw, 0, 0, ph, pw])
         xs, ph, pw = [e.emit("Pad", [xs[0], pads], f"{step.name}_padded")], 0, 0
     beyond = [max(0, (n - 1) * row[Column.STRIDE_H + i] - _span(row, i)) for i, n in enumerate((h, w))]
@@ -136,12 +136,12 @@ def _pool(e: Emitter, step: PlanStep, xs: list[str]) -> str:
 
 
 def _span(row: tuple[int, ...], axis: int) -> int:
-    """How far the first window can move along height (0) or width (1)."""
+    """How far a window can move along height (0) or width (1)."""
     return row[Column.H_IN + axis] + 2 * row[Column.PAD_H + axis] - row[Column.KERNEL_H + axis]
 
 
 def _gelu(e: Emitter, step: PlanStep, xs: list[str]) -> str:
-    """x · (1 + curve) / 2, where before opset 20 there is no operator."""
+    """The operator, or before opset 20 x · (1 + curve) / 2."""
     x, name, tanh = xs[0], step.name, step.row[Column.KIND]
     if e.opset >= 20:
         return e.emit("Gelu", xs, name, approximate="tanh" if tanh else "none")
@@ -186,7 +186,7 @@ def _plain(op: str, **attributes: Any) -> Callable[[Emitter, PlanStep, list[str]
     return lambda e, step, xs: e.emit(op, xs, step.name, **attributes)
 
 
-#: The ONNX nodes of an operation: (emitter, step, names of inputs) -> name of the result.
+#: Functions that emit the ONNX nodes of an operation: (emitter, step, names of inputs) -> name of the result.
 EMIT: dict[Op, Callable[[Emitter, PlanStep, list[str]], str]] = {
     Op.INPUT: lambda _e, _step, _xs: "image",
     Op.OUTPUT: lambda e, _step, xs: e.emit("Identity", xs, "result"),

@@ -1,4 +1,4 @@
-"""Collects the operators and tensors of an ONNX graph that is being written."""
+"""Collect the nodes and constants of an ONNX graph that is being written."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ class Emitter:
         return output
 
     def constant(self, name: str, values: Any, dtype: Any = None) -> str:
-        """Add a tensor, by default of the network's number type; equal names are the same tensor.
+        """Add a tensor, by default of the network's dtype, and return its name; equal names are the same tensor.
 
-        Returns its name. A tensor that several layers share is written once, unless they need it in other shapes.
+        A tensor that several layers share is written once, unless they need it in different shapes.
         """
         first = self._first_names.get(name, name)
         tensor = numpy_helper.from_array(np.asarray(values, dtype or self.dtype), name)
@@ -46,27 +46,27 @@ class Emitter:
         return name
 
     def whole(self, name: str, values: Any) -> str:
-        """Add a tensor of whole numbers: sizes, places, axes."""
+        """Add an integer tensor: sizes, positions, axes."""
         return self.constant(name, values, np.int64)
 
     def weights(self, step: PlanStep, *parts: str) -> list[str]:
-        """Tensors of the step's layer, those that it has."""
+        """Add the given tensors of the step's layer, as far as it has them."""
         named = [(f"{step.name}.{part}", self.state.get(f"{step.name}.{part}")) for part in parts]
         return [self.constant(name, values) for name, values in named if values is not None]
 
     def filled(self, name: str, size: int, value: float) -> str:
-        """A tensor that is not learnt: ``size`` times the same value."""
+        """Add a vector of ``size`` equal values that is not learnt."""
         value_tensor = numpy_helper.from_array(np.array([value], self.dtype))
         return self.emit("ConstantOfShape", [self.whole(f"size{size}", [size])], name, value=value_tensor)
 
     def fold(self, op: str, inputs: list[str], output: str) -> str:
-        """A two-input operation over any number of inputs, from the left."""
+        """Apply a binary operation to any number of inputs, from the left."""
         total = inputs[0]
         for i, value in enumerate(inputs[1:], 2):
             total = self.emit(op, [total, value], output if i == len(inputs) else f"{output}_part{i}")
         return total if len(inputs) > 1 else self.emit("Identity", inputs, output)
 
     def by_pixel(self, step: PlanStep, x: str, inner: Callable[[str, str], str]) -> str:
-        """An operation on the last axis, applied to the channels."""
+        """Apply an operation on the last axis to the channels."""
         moved = self.emit("Transpose", [x], f"{step.name}_pixels", perm=_PIXELS_LAST)
         return self.emit("Transpose", [inner(moved, f"{step.name}_inner")], step.name, perm=_CHANNELS_FIRST)

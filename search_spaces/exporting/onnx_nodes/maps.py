@@ -24,7 +24,7 @@ def cut(e: Emitter, step: PlanStep, xs: list[str]) -> str:
 
 
 def pad(e: Emitter, step: PlanStep, xs: list[str]) -> str:
-    """Channels, rows and columns around a map."""
+    """Padding of channels, rows and columns."""
     row, mode = step.row, PAD_MODES[step.row[Column.KIND]]
     before = row[Column.OFFSET_C : Column.OFFSET_W + 1]
     after = [row[Column.C_OUT + i] - row[Column.C_IN + i] - before[i] for i in range(3)]
@@ -37,7 +37,7 @@ def pad(e: Emitter, step: PlanStep, xs: list[str]) -> str:
 
 
 def _wrapped(e: Emitter, step: PlanStep, x: str, before: tuple[int, ...], after: list[int]) -> str:
-    """Circular padding as pieces of the map put before and behind it: the mode is new in opset 19."""
+    """Circular padding by concatenating slices of the map: the mode exists only from opset 19 on."""
     for axis in (0, 1, 2) if before[0] or after[0] else (1, 2):
         size, name = step.row[Column.C_IN + axis], f"{step.name}_axis{axis}"
         pieces = [(size - before[axis], size), (0, size), (0, after[axis])]
@@ -49,7 +49,7 @@ def _wrapped(e: Emitter, step: PlanStep, x: str, before: tuple[int, ...], after:
     return x
 
 
-#: Attributes of Resize that make it PyTorch's interpolation.
+#: Attributes of Resize for PyTorch's interpolations.
 _RESIZE: dict[str, dict[str, Any]] = {
     "nearest": {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"},
     "nearest-exact": {
@@ -79,14 +79,14 @@ def resize(e: Emitter, step: PlanStep, xs: list[str]) -> str:
 
 
 def _area(e: Emitter, step: PlanStep, x: str) -> str:
-    """Means of areas as products with two fixed matrices: no operator of ONNX does it."""
+    """Area interpolation as products with two constant matrices; ONNX has no operator for it."""
     rows, columns = (_shares(step.row[Column.H_IN + i], step.row[Column.H_OUT + i]) for i in range(2))
     half = e.emit("MatMul", [x, e.constant(f"{step.name}_columns", columns.T)], f"{step.name}_half")
     return e.emit("MatMul", [e.constant(f"{step.name}_rows", rows), half], step.name)
 
 
 def _shares(size: int, out: int) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """The share that each of ``size`` numbers has in each of ``out`` means."""
+    """The weights of ``size`` pixels in each of ``out`` means."""
     shares = np.zeros((out, size))
     for i in range(out):
         first, last = i * size // out, -(-(i + 1) * size // out)
@@ -95,13 +95,13 @@ def _shares(size: int, out: int) -> np.ndarray[Any, np.dtype[np.float64]]:
 
 
 def reshape(e: Emitter, step: PlanStep, xs: list[str]) -> str:
-    """The same numbers in another shape."""
+    """A reshape that keeps the batch."""
     shape = e.whole(f"{step.name}_shape", [0, *step.row[Column.C_OUT : Column.W_OUT + 1]])
     return e.emit("Reshape", [*xs, shape], step.name)
 
 
 def space_to_depth(e: Emitter, step: PlanStep, xs: list[str]) -> str:
-    """The operator of ONNX puts blocks outermost in the channels, PyTorch and the graph put channels outermost."""
+    """Space to depth; ONNX's operator puts blocks outermost in the channels, PyTorch and graphs innermost."""
     (c, h, w), block = step.row[Column.C_IN : Column.W_IN + 1], step.row[Column.KERNEL_H]
     split = e.whole(f"{step.name}_split", [0, c, h // block, block, w // block, block])
     blocks = e.emit("Reshape", [*xs, split], f"{step.name}_blocks")

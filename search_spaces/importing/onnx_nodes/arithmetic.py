@@ -1,4 +1,4 @@
-"""Sums and products of ONNX: what they are as nodes, by the rules of :mod:`tracing.arithmetic`."""
+"""Handlers of ONNX sums and products, with the rules of :mod:`tracing.arithmetic`."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ Shape = tuple[int, ...]
 
 
 def broadcast(call: Call) -> Shape:
-    """The shape that the inputs have together."""
+    """The broadcast shape of the inputs."""
     shapes = [x.shape for x in call.xs if x is not None]
     try:
         return np.broadcast_shapes(*shapes)
     except ValueError as error:
-        raise InvalidGraphError(f"its inputs {[list(shape) for shape in shapes][:5]} do not fit each other") from error
+        raise InvalidGraphError(f"its inputs {[list(shape) for shape in shapes][:5]} cannot be broadcast") from error
 
 
 def pointwise(name: str) -> Handler:
-    """An operation on numbers of the same place that the vocabulary has no code for."""
+    """The handler of an elementwise operation without a code in the vocabulary."""
 
     def handler(call: Call) -> TracedValue:
         traced = [x for x in call.xs if isinstance(x, TracedValue)]
@@ -46,22 +46,22 @@ def pointwise(name: str) -> Handler:
 
 
 def two(call: Call) -> tuple[Input, Input]:
-    """The inputs of an operator that has two."""
+    """The inputs of a binary operator."""
     if len(call.xs) != 2 or None in call.xs:
         raise InvalidGraphError(f"it has {len(call)} inputs, must have 2")
     return call.xs[0], call.xs[1]
 
 
 def _number(x: Input) -> float | None:
-    """The value of an operand that is one number of the file."""
+    """The value of a scalar constant, else None."""
     number = scalar(x) if isinstance(x, Constant) else None
     if number is not None and not math.isfinite(number):
-        raise InvalidGraphError(f"it takes the constant {number}, which no layer can hold")
+        raise InvalidGraphError(f"its operand is the constant {number}, must be finite")
     return number
 
 
 def _unbounded(name: str, handler: Callable[[Call], TracedValue]) -> Handler:
-    """A handler where sums and products do not run over the end of their type, as those of few bits may."""
+    """A handler for types that do not overflow; for short integer types, an operation outside the vocabulary."""
 
     def either(call: Call) -> Result | list[Result]:
         if call.type() in RANGES and RANGES[call.type()][1] < 2**31 - 1:
@@ -80,13 +80,13 @@ def _sub(call: Call) -> TracedValue:
 
 
 def sum_of(call: Call, x: Input, y: Input, shape: Shape, b: float = 1.0, a: float = 1.0) -> TracedValue:
-    """a · x + b · y, of which one may be a constant."""
+    """a · x + b · y, where one operand may be a constant."""
     if isinstance(x, TracedValue) and isinstance(y, TracedValue):
         return _merge(call, shape, times(call, x, a, x.shape), times(call, y, b, y.shape), call.b.add)
     if not isinstance(x, TracedValue):
         x, y, a, b = y, x, b, a
     if not isinstance(x, TracedValue):
-        raise InvalidGraphError("none of its inputs is computed of the image")
+        raise InvalidGraphError("none of its inputs depends on the image")
     value, number = times(call, x, a, x.shape), _number(y)
     if number is None:
         return _with_constant(call, shape, value, y, "add", call.b.shift)
@@ -97,7 +97,7 @@ def sum_of(call: Call, x: Input, y: Input, shape: Shape, b: float = 1.0, a: floa
 
 
 def times(call: Call, x: TracedValue, factor: float, shape: Shape) -> TracedValue:
-    """The value times a constant, with dimensions of size 1 in front up to those of ``shape``."""
+    """The value times a constant, with leading dimensions of size 1 up to the rank of ``shape``."""
     if factor != 1:
         x = settle(call.b, x)
         made = call.b.zero(x.value) if factor == 0 else call.b.scale(x.value, (), factor)
@@ -107,7 +107,7 @@ def times(call: Call, x: TracedValue, factor: float, shape: Shape) -> TracedValu
 
 
 def _spread(x: TracedValue, shape: Shape) -> TracedValue:
-    """The value with the dimensions of size 1 that a constant may have added in front."""
+    """The value with leading dimensions of size 1, which broadcasting a constant may have added."""
     return TracedValue(x.value, ((),) * (len(shape) - len(x.dims)) + x.dims)
 
 
@@ -117,12 +117,12 @@ def _mul(call: Call) -> TracedValue:
 
 
 def product(call: Call, x: Input, y: Input, shape: Shape) -> TracedValue:
-    """x · y, of which one may be a constant."""
+    """x · y, where one operand may be a constant."""
     if isinstance(x, TracedValue) and isinstance(y, TracedValue):
         return _merge(call, shape, x, y, call.b.mul)
     x, y = (x, y) if isinstance(x, TracedValue) else (y, x)
     if not isinstance(x, TracedValue):
-        raise InvalidGraphError("none of its inputs is computed of the image")
+        raise InvalidGraphError("none of its inputs depends on the image")
     number = _number(y)
     if number is None:
         return _with_constant(call, shape, x, y, "mul", call.b.scale)
@@ -131,7 +131,7 @@ def product(call: Call, x: Input, y: Input, shape: Shape) -> TracedValue:
 
 def _div(call: Call) -> TracedValue:
     x, y = two(call)
-    if call.type() in RANGES:  # whole numbers are divided towards zero
+    if call.type() in RANGES:  # integer division rounds towards zero
         return pointwise("floor_divide")(call)  # type: ignore[return-value]
     number = _number(y)
     if number and isinstance(x, TracedValue):
@@ -144,7 +144,7 @@ def _div(call: Call) -> TracedValue:
 
 
 def divided(call: Call, x: Input, y: TracedValue, shape: Shape) -> TracedValue:
-    """x times y to the power of -1."""
+    """x · y⁻¹."""
     below = settle(call.b, unrepeated(y, x) if isinstance(x, TracedValue) else y)
     inverse = TracedValue(call.b.power(below.value, -1.0), below.dims)
     if isinstance(x, TracedValue):
@@ -174,11 +174,11 @@ def _neg(call: Call) -> TracedValue:
 def _with_constant(
     call: Call, shape: Shape, x: Input, constant: Input, name: str, learnt: Callable[..., Value]
 ) -> TracedValue:
-    """A sum or product with a tensor of the file; one that spans part of an axis is repeated."""
+    """A sum or product with a tensor of the file."""
     if not isinstance(x, TracedValue) or not isinstance(constant, Constant):
-        raise InvalidGraphError("one of its inputs must be computed")
+        raise InvalidGraphError("one of its inputs must depend on the image")
     if constant.values is None and prod(constant.shape) == 1:
-        raise InvalidGraphError("it takes one number that is not in the file; store it in the file")
+        raise InvalidGraphError("its scalar operand is not in the file; store it in the file")
     x = settle(call.b, x)
     offset, spans = len(x.dims) - len(constant.shape), set()
     for dim, size in enumerate(constant.shape):
@@ -196,13 +196,13 @@ def _with_constant(
 def _merge(
     call: Call, shape: Shape, x: TracedValue, y: TracedValue, operation: Callable[[Value, Value], Value]
 ) -> TracedValue:
-    """A sum or product of two values, the smaller one spread over the other."""
+    """A sum or product of two values, the smaller one broadcast."""
     first, second, base = together(call.b, x, y, shape)
     return _spread(TracedValue(operation(first, second), base.dims), shape)
 
 
 def _fold(handler: Callable[[Call], TracedValue]) -> Callable[[Call], TracedValue]:
-    """An operation of two inputs over any number of them, from the left."""
+    """Apply a binary operation to any number of inputs, from the left."""
 
     def folded(call: Call) -> TracedValue:
         if len(call.xs) < 2:
@@ -211,7 +211,7 @@ def _fold(handler: Callable[[Call], TracedValue]) -> Callable[[Call], TracedValu
         for x in call.xs[1:]:
             total = handler(replace(call, xs=(total, x)))
         if not isinstance(total, TracedValue):
-            raise InvalidGraphError("none of its inputs is computed")
+            raise InvalidGraphError("none of its inputs depends on the image")
         return total
 
     return folded

@@ -1,4 +1,4 @@
-"""Attention and rotary positions of ONNX (opset 23 and later): what they are as products, sums and slices."""
+"""Handlers of ONNX attention and rotary embeddings (opset 23 and later), as products, sums and slices."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from gennape.search_spaces.importing.tracing.joins import joined
 from gennape.search_spaces.importing.tracing.traced_value import REPEATED, Atom, Range, TracedValue
 
 Shape = tuple[int, ...]
-#: Inputs and attributes of a cache of keys, or of windows, which networks that are run once do not have.
+#: Inputs of a key-value cache and attributes of windows, which are not supported.
 _OF_CACHES = {4: "past_key", 5: "past_value", 6: "nonpad_kv_seqlen"}
 _WINDOWS = ("left_window_size", "right_window_size")
 
 
 def _attention(call: Call) -> list[Result]:
-    """softmax(q · kᵀ · scale + mask) · v, for each head; heads of q may share those of k and v."""
+    """softmax(q · kᵀ · scale + mask) · v for each head; several heads of q may share one of k and v."""
     cached = [name for i, name in _OF_CACHES.items() if i < len(call.xs) and call.xs[i] is not None]
     cached += [name for name in _WINDOWS if call.node.integer(name, -1) != -1]
     if cached:
-        raise InvalidGraphError(f"it has {', '.join(cached)}, which is not known")
+        raise InvalidGraphError(f"it has {', '.join(cached)}, which is not supported")
     q, k, v = (_heads(call, i, "q_num_heads" if i == 0 else "kv_num_heads") for i in range(3))
     if k.shape[:3] != v.shape[:3] or q.shape[3] != k.shape[3] or q.shape[1] % k.shape[1]:
-        raise InvalidGraphError(f"its heads {list(q.shape)}, {list(k.shape)} and {list(v.shape)} do not fit each other")
+        raise InvalidGraphError(f"its heads {list(q.shape)}, {list(k.shape)} and {list(v.shape)} do not match")
     present: list[Result] = [k, v]
     k, v = (_shared(call, x, q.shape[1]) for x in (k, v))
     scores = contract(call, q, k, ("bhxd", "bhyd", "bhxy"))
@@ -49,24 +49,24 @@ def _attention(call: Call) -> list[Result]:
         mixed = tv.reshaped(call.b, tv.moved(mixed, (0, 2, 1, 3)), (*call.traced().shape[:2], q.shape[1] * v.shape[3]))
     kept = {0: scores, 1: masked, 3: weights}.get(call.node.integer("qk_matmul_output_mode", 0), masked)
     if len(call.node.outputs) > 3 and call.node.outputs[3] and (cap or causal):
-        raise InvalidGraphError("its fourth output is not known where it has a softcap or is causal")
+        raise InvalidGraphError("its fourth output is not supported with a softcap or causal mask")
     return [mixed, *present, kept]
 
 
 def _heads(call: Call, i: int, heads: str) -> TracedValue:
-    """An input as [batch, heads, places, width]."""
+    """An input as [batch, heads, positions, width]."""
     x = call.traced(i)
     if len(x.shape) == 4:
         return x
     count = call.node.integer(heads, 0)
     if len(x.shape) != 3 or count < 1 or x.shape[2] % count:
-        raise InvalidGraphError(f"its input {i} of {list(x.shape)} has not {count} heads ({heads})")
+        raise InvalidGraphError(f"its input {i} of shape {list(x.shape)} cannot have {count} heads ({heads})")
     split = tv.reshaped(call.b, x, (*x.shape[:2], count, x.shape[2] // count))
     return tv.moved(split, (0, 2, 1, 3))
 
 
 def _shared(call: Call, x: TracedValue, heads: int) -> TracedValue:
-    """Keys or values with each head repeated for all heads of the queries that take it."""
+    """Keys or values with each head repeated for all query heads that share it."""
     times_each = heads // x.shape[1]
     if times_each == 1:
         return x
@@ -82,15 +82,15 @@ def _masked(call: Call, scores: TracedValue) -> TracedValue:
     if isinstance(mask, Constant):
         mask = _fixed(mask, scores.shape)
     elif mask.shape[-1:] != scores.shape[-1:]:
-        raise InvalidGraphError(f"its mask {list(mask.shape)} is computed and smaller than {list(scores.shape)}")
+        raise InvalidGraphError(f"its mask {list(mask.shape)} is no constant and smaller than {list(scores.shape)}")
     return sum_of(call, scores, mask, scores.shape)
 
 
 def _fixed(mask: Constant, shape: Shape) -> Constant:
-    """A mask that hides or shows is no learnt tensor, a bias of many numbers may be one."""
+    """A mask that only hides or shows is not learnt; a bias of many values may be."""
     try:
         if mask.shape[-1] < shape[-1]:
-            return Constant((*mask.shape[:-1], shape[-1]))  # what is left out is hidden
+            return Constant((*mask.shape[:-1], shape[-1]))  # missing positions are hidden
         if np.broadcast_shapes(mask.shape, shape) != shape:
             raise InvalidGraphError(f"its mask {list(mask.shape)} is larger than its scores {list(shape)}")
     except (ValueError, IndexError) as error:
@@ -100,20 +100,20 @@ def _fixed(mask: Constant, shape: Shape) -> Constant:
 
 
 def _rotary(call: Call) -> TracedValue:
-    """Pairs of numbers turned by angles that depend on their place."""
+    """Rotate pairs of elements by angles that depend on their position."""
     x, interleaved = call.traced(), bool(call.node.integer("interleaved", 0))
     rank = len(x.shape)
     if rank == 3:
         count = call.node.integer("num_heads", 0)
         if count < 1 or x.shape[2] % count:
-            raise InvalidGraphError(f"its input of {list(x.shape)} has not {count} heads (num_heads)")
+            raise InvalidGraphError(f"its input of shape {list(x.shape)} cannot have {count} heads (num_heads)")
         x = tv.moved(tv.reshaped(call.b, x, (*x.shape[:2], count, x.shape[2] // count)), (0, 2, 1, 3))
     if len(x.shape) != 4:
-        raise InvalidGraphError(f"it takes {list(x.shape)}, must take [batch, heads, places, width]")
+        raise InvalidGraphError(f"its input has shape {list(x.shape)}, must be [batch, heads, positions, width]")
     places, width = x.shape[2:]
     turned = call.node.integer("rotary_embedding_dim", 0) or width
     if turned % 2 or not 0 < turned <= width:
-        raise InvalidGraphError(f"it turns {turned} numbers, which must be even and at most {width}")
+        raise InvalidGraphError(f"its rotary_embedding_dim is {turned}, must be even and at most {width}")
     if not all(_are_angles(call, i, places, turned // 2) for i in (1, 2)):
         return call.other("rotary_embedding", call.traced().shape, call.traced())
     cosine = sine = Constant((places, turned // 2))  # they are computed, not learnt
@@ -138,7 +138,7 @@ def _rotary(call: Call) -> TracedValue:
 
 
 def _are_angles(call: Call, i: int, places: int, half: int) -> bool:
-    """Whether an input holds the sines or cosines of each place, which may be picked by positions."""
+    """Whether an input holds the sines or cosines of each position, or a table indexed by positions."""
     table = call.weight(i)
     if call.constant(3) is None:
         return table.shape == (1, places, half)

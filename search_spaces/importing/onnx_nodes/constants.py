@@ -1,4 +1,4 @@
-"""Compute what does not depend on the image: shapes first, then the numbers where they are few and all are known."""
+"""Constant folding: shapes of nodes that do not depend on the image, and their values if few and known."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ from gennape.search_spaces.importing.onnx_nodes.sources import OF_SHAPES, source
 from gennape.search_spaces.importing.onnx_nodes.weights import WEIGHTS, Computed
 
 Shape = tuple[int, ...]
-#: What the rules and ONNX's reference raise for inputs that do not fit an operator.
+#: Errors of the rules and of ONNX's reference for invalid inputs.
 _UNFIT = (TypeError, ValueError, LookupError, ArithmeticError, AttributeError, RuntimeError, AssertionError)
 
 
 def evaluate(node: OnnxNode, xs: list[Constant | None], opset: int) -> list[Constant]:
-    """The results of a node all of whose inputs are constants.
+    """The results of a node with only constant inputs.
 
-    Raises :class:`InvalidGraphError` where the operator is not known or does not fit its inputs.
+    Raises :class:`InvalidGraphError` if the operator is unknown or its inputs are invalid.
     """
     try:
         with np.errstate(all="ignore"):
@@ -45,10 +45,10 @@ def evaluate(node: OnnxNode, xs: list[Constant | None], opset: int) -> list[Cons
             made = rule(node, xs) if rule else BY_REFERENCE[node.op](node, xs, opset)
             results = made if isinstance(made, list) else [made]
             if len(results) < node.n_taken:
-                raise InvalidGraphError(f"its constant output {node.n_taken} is taken, only {len(results)} are known")
+                raise InvalidGraphError(f"its constant output {node.n_taken} is used, only {len(results)} are known")
             return [_constant_of(node, xs, i, *result) for i, result in enumerate(results)]
     except _UNFIT as error:
-        raise InvalidGraphError(f"its constant inputs do not fit it ({error})") from error
+        raise InvalidGraphError(f"its constant inputs are invalid ({error})") from error
 
 
 def _constant_of(
@@ -63,7 +63,7 @@ def _constant_of(
 
 
 def is_evaluated(op: str) -> bool:
-    """Whether :func:`evaluate` knows the operator."""
+    """Whether :func:`evaluate` supports the operator."""
     return op in _EVALUATED or op in BY_REFERENCE
 
 
@@ -79,7 +79,7 @@ def _elementwise(function: Callable[..., Any]) -> Callable[[OnnxNode, list[Const
 def _moved(
     shape_of: Callable[[OnnxNode, list[Constant | None]], Shape],
 ) -> Callable[[OnnxNode, list[Constant | None]], Computed]:
-    """A new shape for the same numbers."""
+    """The rule of a view: a new shape for the same values."""
 
     def rule(node: OnnxNode, xs: list[Constant | None]) -> Computed:
         x, shape = need(xs), shape_of(node, xs)
@@ -117,7 +117,7 @@ def _concat(node: OnnxNode, xs: list[Constant | None]) -> Computed:
     axis = axis_of(node.integer("axis"), len(parts[0].shape))
     shape = list(parts[0].shape)
     if any((*x.shape[:axis], *x.shape[axis + 1 :]) != (*shape[:axis], *shape[axis + 1 :]) for x in parts):
-        raise InvalidGraphError(f"it joins {[list(x.shape) for x in parts][:5]} along axis {axis}")
+        raise InvalidGraphError(f"its inputs {[list(x.shape) for x in parts][:5]} do not match along axis {axis}")
     shape[axis] = sum(x.shape[axis] for x in parts)
     return tuple(shape), lambda: np.concatenate([x.numbers for x in parts], axis)
 
@@ -147,7 +147,7 @@ def _constant(node: OnnxNode, _xs: list[Constant | None]) -> Computed:
 
 
 def _known(numbers: Any) -> Computed:
-    """Whole numbers that a shape alone tells."""
+    """Integers that depend on shapes alone."""
     made = np.array(numbers, np.int64)
     return made.shape, lambda: made
 
@@ -194,19 +194,19 @@ def _cast(node: OnnxNode, xs: list[Constant | None]) -> Computed:
     try:
         dtype = helper.tensor_dtype_to_np_dtype(kind)
     except KeyError as error:
-        raise InvalidGraphError(f"its attribute 'to' is {kind}, which is no type of numbers") from error
+        raise InvalidGraphError(f"its attribute 'to' is {kind}, which is no dtype") from error
 
     def compute() -> Any:
         made = x.numbers.astype(dtype)
         return (
             made if dtype.kind in "biuf" else made.astype(np.float32)
-        )  # of few bits, as NumPy cannot reckon with them
+        )  # NumPy cannot calculate with types of few bits
 
     return x.shape, compute
 
 
 def _non_zero(_node: OnnxNode, xs: list[Constant | None]) -> Computed:
-    """The places of what is not zero, which only numbers tell."""
+    """Positions of nonzero elements; the shape depends on the values."""
     places = np.array(np.nonzero(need(xs).numbers), np.int64)
     return places.shape, lambda: places
 
@@ -218,7 +218,7 @@ def _compress(node: OnnxNode, xs: list[Constant | None]) -> Computed:
 
 
 def _divide(a: Any, b: Any) -> Any:
-    """Whole numbers are divided towards zero."""
+    """Division; for integers, rounded towards zero."""
     return np.trunc(a / b).astype(a.dtype) if np.asarray(a).dtype.kind in "iu" else a / b
 
 

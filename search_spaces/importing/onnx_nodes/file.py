@@ -1,4 +1,4 @@
-"""Read the structure of an ONNX file and leave its weights where they are: memory is bounded by the structure."""
+"""Read the structure of an ONNX file without its weights, so that memory depends on the structure alone."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ from onnx import helper
 from gennape.errors import InvalidDataError, InvalidGraphError
 from gennape.search_spaces.files.bounded import open_regular
 
-#: Largest file that is read, in bytes: what a protobuf may hold.
+#: Largest file that is read, in bytes: the limit of protobuf.
 MAX_BYTES = 2**31 - 1
 #: Largest structure (a file without its weights, descriptions and intermediate shapes), in bytes, parts and nodes.
 _MAX_STRUCTURE, _MAX_PARTS, MAX_NODES = 8 * 2**20, 300_000, 20_000
-#: Tensors and nodes of at most this many bytes are read whole; of larger ones only what says their shape, and whole
-#: numbers, which are shapes and places, up to as many bytes as the second says.
+#: Tensors and nodes up to this many bytes are read whole. Larger ones are read without values, except integers (shapes
+#: and positions) up to the second limit.
 _SMALL, _SMALL_WHOLE = 1024, 32 * 1024
 _WHOLE = (onnx.TensorProto.INT32, onnx.TensorProto.INT64)
-#: Most numbers of a constant that are computed; of larger tensors only the shape.
+#: Most elements of a folded constant; larger ones have only a shape.
 MAX_NUMBERS = 4096
 #: Largest dimension of a tensor, and most dimensions.
 MAX_DIM, MAX_RANK = 2**31 - 1, 16
 
-#: What PyTorch's older exporter calls tensors that a program writes down; what is learnt is called as in the module.
+#: Names that PyTorch's older exporter gives to literals of a program; parameters have their names in the module.
 _WRITTEN_DOWN = re.compile(r"/(?:.*/)?Constant(?:_\d+)?_output_0", re.DOTALL)
 _REAL = tuple(getattr(onnx.TensorProto, name) for name in ("FLOAT", "DOUBLE", "FLOAT16", "BFLOAT16"))
 
-# Fields of the messages that are looked into, by the name of what they hold; and fields that are left out.
+# Message fields that are read into, by what they hold; and fields that are skipped.
 _INSIDE = {
     "model": {7: "graph"},
     "graph": {1: "node", 5: "tensor", 15: "sparse"},
@@ -51,7 +51,7 @@ _LEFT_OUT = {
     "graph": frozenset({10, 13, 14, 16}),  # descriptions, intermediate shapes, quantisation, metadata
     "node": frozenset({6, 9}),
     "attribute": frozenset({13}),
-    "tensor": frozenset({4, 5, 6, 7, 9, 10, 11, 12, 13}),  # the numbers, however they are written
+    "tensor": frozenset({4, 5, 6, 7, 9, 10, 11, 12, 13}),  # values, in any encoding
     "sparse": frozenset(),
 }
 
@@ -61,47 +61,47 @@ Sources = frozenset[tuple[str, int]]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Constant:
-    """A tensor of the file: its shape and, where it is small, its numbers."""
+    """A tensor of the file: its shape and, if it is small, its values."""
 
     shape: tuple[int, ...]
     values: Shaped[np.ndarray, "..."] | None = None
-    #: The real tensors of the file that it was computed of, itself maybe, and how many numbers each holds: these may
-    #: be learnt. 0 where they are of the program; none where it only says a shape or is filled with one number.
+    #: The floating-point tensors of the file that it was computed from, maybe itself, with the number of elements that
+    #: may be learnt: 0 for literals of the program. Shapes and filled tensors have no sources.
     sources: Sources = frozenset()
-    #: The type that ONNX numbers so; 0 where the constant was computed.
+    #: The dtype, as ONNX numbers it; 0 if the constant was computed.
     type: int = 0
 
     @property
     def params(self) -> int:
-        """How many numbers of the file it was computed of."""
+        """How many learnable elements it was computed from."""
         return sum(size for _, size in self.sources)
 
     @property
     def fixed(self) -> bool:
-        """Whether it was computed of nothing but tensors that the program writes down."""
+        """Whether it was computed from literals of the program alone."""
         return bool(self.sources) and self.params == 0
 
     @property
     def numbers(self) -> Shaped[np.ndarray, "..."]:
-        """The numbers; raises :class:`InvalidGraphError` where they are not known."""
+        """The values; raises :class:`InvalidGraphError` if they are unknown."""
         if self.values is None:
             raise InvalidGraphError(
-                f"it needs the numbers of a constant {list(self.shape)} that is large or not in the file"
+                f"it needs the values of a constant {list(self.shape)} that is large or not in the file"
             )
         return self.values
 
 
 def read_model(path: Path, max_bytes: int = MAX_BYTES) -> onnx.ModelProto:
-    """The model in the ONNX file at ``path`` without its weights; external data is not looked at.
+    """The model in the ONNX file at ``path`` without its weights; external data is ignored.
 
-    Raises :class:`InvalidDataError` for a file that cannot be read, is larger than ``max_bytes``, or is not ONNX.
+    Raises :class:`InvalidDataError` if the file cannot be read, is larger than ``max_bytes``, or is not ONNX.
     """
     try:
         with open_regular(path) as file:
             size = os.fstat(file.fileno()).st_size
             if size > max_bytes:
                 raise InvalidDataError(
-                    f"{path} has {size} bytes, more than the {max_bytes} that are read; store weights as external data"
+                    f"{path} has {size} bytes, more than the {max_bytes} allowed; store weights as external data"
                 )
             return parse_model(file, size, str(path))
     except OSError as error:
@@ -121,9 +121,9 @@ def parse_model(file: io.BufferedIOBase, size: int, source: str) -> onnx.ModelPr
 
 
 def without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy of ``model`` without the numbers of its large tensors.
+    """A copy of ``model`` without the values of its large tensors.
 
-    Raises :class:`InvalidDataError` for a model beyond what a protobuf may hold.
+    Raises :class:`InvalidDataError` if the model exceeds protobuf's limit.
     """
     try:
         data = model.SerializeToString()
@@ -133,7 +133,7 @@ def without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 class _Reduction:
-    """Copies a protobuf without weights, passing over them in the file."""
+    """Copies a protobuf without weights, which are skipped in the file."""
 
     def __init__(self, file: io.BufferedIOBase, source: str) -> None:
         self._file = file
@@ -142,7 +142,7 @@ class _Reduction:
         self._bytes = 0
 
     def message(self, kind: str, size: int) -> bytes:
-        """The next ``size`` bytes, a message of that kind, reduced."""
+        """The next ``size`` bytes, a message of ``kind``, without weights."""
         end = self._file.tell() + size
         inside, left_out = _INSIDE[kind], _LEFT_OUT[kind]
         kept, whole = [], False
@@ -164,7 +164,7 @@ class _Reduction:
         return b"".join(kept)
 
     def _length(self, wire: int) -> int:
-        """Bytes of a number; of one of variable length they are counted by reading it."""
+        """Bytes of a number; one of variable length is read to count them."""
         if wire == 0:
             start = self._file.tell()
             _, raw = self._varint()
@@ -203,17 +203,17 @@ class _Reduction:
 
 
 def is_written_down(name: str) -> bool:
-    """Whether a tensor of the file is one of the program's own, which nothing learns, by the name that it has."""
+    """Whether a tensor's name says that it is a literal of the program, which is not learnt."""
     return _WRITTEN_DOWN.fullmatch(name) is not None
 
 
 def unlearnt(sources: Sources) -> Sources:
-    """The same tensors, of which nothing is learnt."""
+    """The same tensors with no learnable elements."""
     return frozenset((name, 0) for name, _ in sources)
 
 
 def _encode(number: int) -> bytes:
-    """A number as protobuf writes lengths."""
+    """A number as a protobuf varint."""
     out = bytearray()
     while number > 127:
         out.append(number & 127 | 128)
@@ -222,9 +222,9 @@ def _encode(number: int) -> bytes:
 
 
 def constant(tensor: onnx.TensorProto, where: str) -> Constant:
-    """The shape of ``tensor`` and, where they are in the file and few, its numbers.
+    """The shape of ``tensor`` and, if they are few and in the file, its values.
 
-    Raises :class:`InvalidDataError` naming ``where`` for dimensions or numbers that no tensor has.
+    Raises :class:`InvalidDataError` naming ``where`` for invalid dimensions or values.
     """
     shape = _shape(tensor.dims, where)
     size = math.prod(shape)
@@ -241,12 +241,12 @@ def constant(tensor: onnx.TensorProto, where: str) -> Constant:
         dtype = helper.tensor_dtype_to_np_dtype(tensor.data_type)
         values = onnx.numpy_helper.to_array(tensor) if size else np.zeros(shape, dtype)
     except (KeyError, ValueError, TypeError) as error:
-        raise InvalidDataError(f"the numbers of {where} do not fill its shape {list(shape)} ({error})") from error
+        raise InvalidDataError(f"the values of {where} do not fill its shape {list(shape)} ({error})") from error
     return Constant(shape, values, sources, tensor.data_type)
 
 
 def sparse_constant(tensor: onnx.SparseTensorProto, where: str) -> Constant:
-    """The shape of a tensor of which the file holds only what is not zero; its zeros count as well."""
+    """The shape of a sparse tensor; its zeros count as elements too."""
     shape = _shape(tensor.dims, where)
     return Constant(shape, None, _sources(tensor.values, where, math.prod(shape)), tensor.values.data_type)
 
@@ -254,7 +254,7 @@ def sparse_constant(tensor: onnx.SparseTensorProto, where: str) -> Constant:
 def _shape(dims: Iterable[int], where: str) -> tuple[int, ...]:
     shape = tuple(dims)
     if len(shape) > MAX_RANK or any(not 0 <= n <= MAX_DIM for n in shape):
-        raise InvalidDataError(f"{where} has dimensions {list(shape)[:MAX_RANK]}, which no tensor can have")
+        raise InvalidDataError(f"{where} has dimensions {list(shape)[:MAX_RANK]}, which are invalid")
     return shape
 
 

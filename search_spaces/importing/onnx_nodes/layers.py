@@ -1,4 +1,4 @@
-"""Normalisations and activations of ONNX: what they are as nodes."""
+"""Handlers of ONNX normalisations and activations."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from gennape.search_spaces.importing.tracing.traced_value import TracedValue, pi
 
 def _channels(call: Call) -> int:
     if len(call.traced().dims) < 2:
-        raise InvalidGraphError(f"it takes {list(call.traced().shape)}, which has no channels")
+        raise InvalidGraphError(f"its input of shape {list(call.traced().shape)} has no channels")
     return call.traced().shape[1]
 
 
@@ -37,9 +37,9 @@ def _learnt(*tensors: Constant | None) -> bool:
 
 
 def _batchnorm(call: Call) -> TracedValue:
-    # Before opset 14 further outputs say that it is in training, whether or not anything takes them.
+    # Before opset 14, further outputs mean training, even if they are unused.
     if call.node.integer("training_mode", 0) or (call.opset < 14 and len(call.node.outputs) > 1):
-        raise InvalidGraphError("it normalises by the batch at hand; export the model for inference")
+        raise InvalidGraphError("it normalises by batch statistics; export the model for inference")
     x = _by_channel(call)
     learnt = [vector(call, i, x.value.c, what) for i, what in enumerate(("scale", "shift", "mean", "variance"), 1)]
     made = call.b.batchnorm(x.value, call.node.real("epsilon", 1e-5), _learnt(*learnt[:2]))
@@ -47,9 +47,9 @@ def _batchnorm(call: Call) -> TracedValue:
 
 
 def _several(call: Call, groups: int, learnt: bool, name: str) -> TracedValue:
-    """A normalisation of several maps, each by itself: of groups of all their channels."""
+    """A separate normalisation of each of several maps, as one of groups of all their channels."""
     x, (n, c, *_) = call.traced(), call.traced().shape
-    if learnt:  # by one scale for a channel of each map
+    if learnt:  # all maps share the scale of a channel
         return call.other(name, x.shape, x, params=2 * c)
     rest = tuple(range(2, len(x.dims)))
     x = call.arranged(0, ((0, 1), rest[:-1], rest[-1:]))
@@ -67,7 +67,7 @@ def _instancenorm(call: Call) -> TracedValue:
 
 def _groupnorm(call: Call) -> TracedValue:
     c, groups = _channels(call), call.node.integer("num_groups")
-    # Until opset 20 the operator learnt a scale for each group.
+    # Until opset 20 the scale was per group.
     size = c if call.opset >= 21 else groups
     learnt = _learnt(vector(call, 1, size, "scale"), vector(call, 2, size, "shift"))
     if learnt and size != c:
@@ -79,7 +79,7 @@ def _groupnorm(call: Call) -> TracedValue:
 
 
 def _fused_groupnorm(call: Call) -> TracedValue:
-    """The pattern that :mod:`patterns` found: an input, two shapes, and a scale and shift for each channel."""
+    """A pattern of :mod:`patterns`: an input, two shapes, and a scale and shift per channel."""
     shape, groups = call.traced().shape, call.node.integer("num_groups")
     grouping = reshaped(shape, whole_numbers(call.constant(1), "shape"))
     if (
@@ -87,24 +87,24 @@ def _fused_groupnorm(call: Call) -> TracedValue:
         or grouping[:2] != (1, groups)
         or reshaped(grouping, whole_numbers(call.constant(2), "shape")) != shape
     ):
-        raise InvalidGraphError(f"it normalises {list(grouping)}, which are not {groups} groups of channels")
+        raise InvalidGraphError(f"it normalises {list(grouping)}, must be {groups} groups of channels")
     x, learnt = _by_channel(call), call.constant(3)
     if learnt is not None and math.prod(learnt.shape) != x.value.c:
-        raise InvalidGraphError(f"its scale {list(learnt.shape)} is not one number for each of {x.value.c} channels")
+        raise InvalidGraphError(f"its scale has shape {list(learnt.shape)}, must have {x.value.c} elements")
     made = call.b.groupnorm(x.value, groups, call.node.real("epsilon", 1e-5), learnt is not None)
     return TracedValue(made, x.dims)
 
 
 def _layernorm(call: Call) -> TracedValue:
     if call.node.n_taken > 1:
-        raise InvalidGraphError("its mean or deviation is taken too, which is not known")
+        raise InvalidGraphError("its output mean or deviation is used, which is not supported")
     shape, eps = call.traced().shape, call.node.real("epsilon", 1e-5)
     first = axis_of(call.node.integer("axis", -1), len(shape))
     scale, shift = call.constant(1), call.constant(2)
     for tensor in (scale, shift):
         if tensor is not None and math.prod(tensor.shape) != math.prod(shape[first:]):
             raise InvalidGraphError(
-                f"its scale {list(tensor.shape)} does not fit the {list(shape[first:])} it normalises"
+                f"its scale {list(tensor.shape)} does not match the dimensions {list(shape[first:])}"
             )
     if len(shape) - first == 1:
         x, axis = pixelwise(call.b, call.traced(), first), 0
@@ -117,7 +117,7 @@ def _layernorm(call: Call) -> TracedValue:
 
 
 def _rmsnorm(call: Call) -> TracedValue:
-    """x over the root of the mean of squares of the last dimensions, times a learnt tensor."""
+    """x / sqrt(mean(x²) + ε) over the last dimensions, times a learnt tensor."""
     x, weight = call.traced(), call.weight(1)
     first = axis_of(call.node.integer("axis", -1), len(x.shape))
     gone = set(range(first, len(x.shape)))
@@ -128,7 +128,7 @@ def _rmsnorm(call: Call) -> TracedValue:
 
 
 def _normalised(call: Call) -> TracedValue:
-    """What :mod:`patterns` found to be divided by its deviation over some dimensions, times and plus tensors."""
+    """A pattern of :mod:`patterns`: standardise over some dimensions, then an optional scale and shift."""
     x, eps, shape = call.traced(), call.node.real("epsilon"), call.traced().shape
     gone = {axis_of(axis, len(shape)) for axis in call.node.integers("axes")}
     affine = [call.constant(i) for i in (1, 2)]
@@ -152,7 +152,7 @@ def _normalised(call: Call) -> TracedValue:
 
 
 def _spanned(tensor: Constant, rank: int) -> set[int]:
-    """The dimensions of a value of ``rank`` along which a tensor has more than one number."""
+    """The dimensions of a value of ``rank`` that a tensor spans."""
     return {d + rank - len(tensor.shape) for d, n in enumerate(tensor.shape) if n > 1}
 
 
@@ -167,14 +167,14 @@ def _plain(op: Op) -> Handler:
     return _each(lambda call, value: call.b.elementwise(op, value))
 
 
-#: A bound that bounds nothing, and one beyond which 32 bits cannot tell a sum from the bound.
+#: Beyond the first, a bound has no effect; beyond the second, float32 rounds sums to the bound.
 _NO_BOUND, _MAX_BOUND = 1e30, 2.0**20
 
 
 def _clip(call: Call) -> TracedValue:
     bounds = [scalar(call.constant(i)) for i in (1, 2)]
     if any(bound is None and call.constant(i) is not None for i, bound in enumerate(bounds, 1)):
-        raise InvalidGraphError("its bounds must be numbers that are known")
+        raise InvalidGraphError("its bounds must be known scalars")
     return _bounded(call, *bounds)
 
 
@@ -190,7 +190,7 @@ def _bounded(call: Call, low: float | None, high: float | None) -> TracedValue:
 
 
 def _extreme(name: str) -> Handler:
-    """The largest or smallest of operands of the same place: of a value and numbers, a bound."""
+    """Elementwise maximum or minimum; of one value and scalars, a clamp."""
 
     def handler(call: Call) -> Result | list[Result]:
         values = [x for x in call.xs if isinstance(x, TracedValue)]
@@ -206,12 +206,12 @@ def _extreme(name: str) -> Handler:
 
 
 def _prelu(call: Call) -> TracedValue:
-    """Slopes for all numbers or for each place of one dimension are a layer; others are what they do."""
+    """One slope, or one per position of a dimension, is a layer; others become ReLUs and products."""
     x, slope = call.traced(), call.weight(1)
     shape, count = x.shape, math.prod(slope.shape)
     dims = [d + len(shape) - len(slope.shape) for d, n in enumerate(slope.shape) if n != 1]
     if any(not 0 <= d < len(shape) or shape[d] != slope.shape[d - len(shape)] for d in dims):
-        raise InvalidGraphError(f"its slope {list(slope.shape)} does not fit {list(shape)}")
+        raise InvalidGraphError(f"its slope {list(slope.shape)} does not match {list(shape)}")
     if len(dims) < 2:
         channels = dims[0] if dims else 1 if len(shape) > 1 else 0
         x = pixelwise(call.b, x, channels)
@@ -254,7 +254,7 @@ LAYERS: dict[str, Handler] = {
     "HardSwish": _each(lambda call, value: call.b.hardswish(value)),
     "Gelu": _gelu,
 }
-#: Operators that :mod:`patterns` makes.
+#: Fused operators of :mod:`patterns`.
 FUSED_LAYERS: dict[str, Handler] = {
     "Swish": _plain(Op.SWISH),
     "Normalised": _normalised,

@@ -1,4 +1,4 @@
-"""Matrix products and softmax of ONNX: what they are as nodes, by the rules of :mod:`tracing.arithmetic`."""
+"""Handlers of ONNX matrix products and softmax, with the rules of :mod:`tracing.products`."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ def _linear(call: Call, x: TracedValue, dim: int, c_out: int, bias: bool, keep: 
 
 
 def _gemm(call: Call) -> Result | list[Result]:
-    """alpha · A · B + beta · C: a layer where B is learnt, its bias where C has a number for each of its columns."""
+    """alpha · A · B + beta · C: a layer if B is learnt, with C as bias if it has one element per column."""
     (x, y), c = two(replace(call, xs=call.xs[:2])), call.xs[2] if len(call.xs) > 2 else None
     turned = bool(call.node.integer("transA", 0)), bool(call.node.integer("transB", 0))
     alpha, beta = call.node.real("alpha", 1.0), call.node.real("beta", 1.0)
     if any(len(operand.shape) != 2 for operand in (x, y) if operand is not None):
-        raise InvalidGraphError("it must take two matrices")
+        raise InvalidGraphError("its operands must be matrices")
     bias = None if beta == 0 else c
     if not isinstance(x, TracedValue) or not isinstance(y, Constant) or y.fixed:
         product = contract(call, x, y, ("ZX" if turned[0] else "XZ", "YZ" if turned[1] else "ZY", "XY"))
@@ -48,7 +48,7 @@ def _gemm(call: Call) -> Result | list[Result]:
     rows = tv.moved(x, (1, 0)) if turned[0] else x
     c_in, c_out = y.shape[::-1] if turned[1] else y.shape
     if c_in != rows.shape[1]:
-        raise InvalidGraphError(f"its matrix {list(y.shape)} does not fit {list(x.shape)}")
+        raise InvalidGraphError(f"its matrix {list(y.shape)} does not match {list(x.shape)}")
     by_column = isinstance(bias, Constant) and bias.shape in ((c_out,), (1, c_out))
     product = _linear(call, rows, 1, c_out, by_column and alpha != 0)
     if alpha == 0:
@@ -57,7 +57,7 @@ def _gemm(call: Call) -> Result | list[Result]:
 
 
 def _plus(call: Call, product: TracedValue, bias: Input, beta: float) -> Result | list[Result]:
-    """The product and what is added to it: one number is as learnt as a vector is."""
+    """The product plus a bias, which may be learnt even if it is a scalar."""
     if bias is None:
         return product
     if isinstance(bias, Constant) and prod(bias.shape) == 1 and len(bias.shape) <= 2 and bias.params:
@@ -75,7 +75,7 @@ def _matmul(call: Call) -> TracedValue:
     if isinstance(x, TracedValue) and isinstance(y, Constant) and len(y.shape) in (1, 2) and not y.fixed:
         c_in, c_out = y.shape if len(y.shape) == 2 else (y.shape[0], 1)
         if not x.shape or x.shape[-1] != c_in:
-            raise InvalidGraphError(f"its matrix {list(y.shape)} does not fit {list(x.shape)}")
+            raise InvalidGraphError(f"its matrix {list(y.shape)} does not match {list(x.shape)}")
         return _linear(call, x, len(x.shape) - 1, c_out, call.constant(2) is not None, keep=len(y.shape) == 2)
     (x, y), scale = _unscaled(call, x, y)
     product = contract(call, x, y, _labels(x, y))
@@ -83,9 +83,9 @@ def _matmul(call: Call) -> TracedValue:
 
 
 def _unscaled(call: Call, x: Input, y: Input) -> tuple[tuple[Input, Input], float]:
-    """Two operands and the constant of their product: (s · x) (s · y) is s² (x y).
+    """The operands and the factor of their product: (s · x) (s · y) = s² (x y).
 
-    So exporters write attention, which PyTorch scales by one over the root of a head's width once.
+    Exporters write attention that way, which PyTorch scales once by 1 / sqrt(head width).
     """
     if isinstance(x, TracedValue) and isinstance(y, TracedValue):
         found = [call.scaled.get(operand.value.node) for operand in (x, y)]
@@ -98,18 +98,18 @@ def _unscaled(call: Call, x: Input, y: Input) -> tuple[tuple[Input, Input], floa
 
 
 def _fused_linear(call: Call) -> TracedValue:
-    """A product with a matrix and a sum with a vector that :mod:`patterns` put together."""
+    """A pattern of :mod:`patterns`: a product with a matrix plus a vector."""
     x, matrix = call.traced(), call.weight(1)
     if not x.shape or x.shape[-1] != matrix.shape[0]:
-        raise InvalidGraphError(f"its matrix {list(matrix.shape)} does not fit {list(x.shape)}")
+        raise InvalidGraphError(f"its matrix {list(matrix.shape)} does not match {list(x.shape)}")
     return _linear(call, x, len(x.shape) - 1, matrix.shape[1], True)
 
 
 def _labels(x: Input, y: Input) -> tuple[str, str, str]:
-    """A batched matrix product as a sum over labels: leading dimensions are counted from the last."""
+    """The einsum labels of a batched matrix product; batch dimensions are aligned from the last."""
     left, right = (len(operand.shape) if operand is not None else 0 for operand in (x, y))
     if left < 1 or right < 1:
-        raise InvalidGraphError("it takes matrices")
+        raise InvalidGraphError("its operands must be matrices or vectors")
     lead = "abcdefghijklmnopqrst"[: max(left, right, 2) - 2]
     of_x = "Z" if left == 1 else lead[len(lead) - (left - 2) :] + "XZ"
     of_y = "Z" if right == 1 else lead[len(lead) - (right - 2) :] + "ZY"
@@ -122,19 +122,19 @@ def _einsum(call: Call) -> TracedValue:
     labels = inputs.split(",")
     known = set("".join(labels)) >= set(of_out) and len(set(of_out)) == len(of_out)
     if not arrow or len(labels) != 2 or not "".join((*labels, of_out)).isalpha() or not known:
-        raise InvalidGraphError(f"its equation {equation[:80]!r} must name two operands and the result, all by letters")
+        raise InvalidGraphError(f"its equation {equation[:80]!r} must have letters for two operands and the result")
     return contract(call, *two(call), (labels[0], labels[1], of_out))
 
 
 def contract(call: Call, x: Input, y: Input, labels: tuple[str, str, str]) -> TracedValue:
-    """The sum over all labels that are not the result's of products of ``x`` and ``y``."""
+    """The einsum of ``x`` and ``y``: labels that the result lacks are summed over."""
     of_x, of_y, of_out = labels
     if x is None or y is None or (len(x.shape), len(y.shape)) != (len(of_x), len(of_y)):
-        raise InvalidGraphError("its operands have not the dimensions that it names")
+        raise InvalidGraphError("its equation does not match the dimensions of its operands")
     pairs = [*zip(of_x, x.shape, strict=True), *zip(of_y, y.shape, strict=True)]
     size = dict.fromkeys(of_x + of_y, 1) | {label: n for label, n in pairs if n > 1}
     if any(n not in (1, size[label]) for label, n in pairs):
-        raise InvalidGraphError(f"its operands {list(x.shape)} and {list(y.shape)} do not fit each other")
+        raise InvalidGraphError(f"its operands {list(x.shape)} and {list(y.shape)} do not match")
     wide_x, wide_y = (
         {label for label, n in zip(of_t, t.shape, strict=True) if n > 1} for of_t, t in ((of_x, x), (of_y, y))
     )
@@ -172,11 +172,11 @@ def _priced(
     roles: tuple[list[str], ...] | None,
     macs: int,
 ) -> TracedValue:
-    """A product with a learnt matrix is a layer; what else is no matrix product has only its cost."""
+    """A product with a learnt matrix, as a layer; anything else as an operation with only its cost."""
     which = 0 if isinstance(operands[0], TracedValue) else 1
     x, weight = operands[which], operands[1 - which]
     if isinstance(x, Constant):
-        raise InvalidGraphError("none of its operands is computed")
+        raise InvalidGraphError("none of its operands depends on the image")
     if isinstance(weight, TracedValue) or roles is None or roles[0] or weight.fixed:
         traced = [t for t in operands if isinstance(t, TracedValue)]
         learnt = sum(t.params for t in operands if isinstance(t, Constant))
@@ -188,7 +188,7 @@ def _priced(
 
 
 def _softmax(call: Call) -> TracedValue:
-    """Along one dimension; before opset 13 along all from the given one on."""
+    """Softmax along one dimension; before opset 13, along all from the given one on."""
     x, old = call.traced(), call.opset < 13
     dim = axis_of(call.node.integer("axis", 1 if old else -1), len(x.shape))
     rest = [d for d in range(dim, len(x.shape)) if x.dims[d]]
@@ -213,5 +213,5 @@ MATRICES: dict[str, Handler] = {
     "Einsum": _einsum,
     "Softmax": _softmax,
 }
-#: Operators that :mod:`patterns` makes.
+#: Fused operators of :mod:`patterns`.
 FUSED_MATRICES: dict[str, Handler] = {"Linear": _fused_linear}

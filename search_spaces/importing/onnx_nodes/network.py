@@ -1,4 +1,4 @@
-"""The network of an ONNX model as plain values, every part checked to be what it should be."""
+"""The network of an ONNX model as validated plain values."""
 
 from __future__ import annotations
 
@@ -26,22 +26,22 @@ from gennape.search_spaces.importing.onnx_nodes.file import (
     unlearnt,
 )
 
-#: Operator sets that are read: in those after 23 the operators read here are of more number types, nothing else.
+#: Supported opsets. After 23, the operators that are read here only gained dtypes.
 OPSETS = range(11, 29)
 _DOMAINS = ("", "ai.onnx")
 _NAME_LENGTH = 80
-#: The side that a message takes for an example.
+#: Height and width of examples in messages.
 _SIDE = 224
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class OnnxNode:
-    """One operator; reading an attribute raises :class:`InvalidGraphError` where it is not of its type."""
+    """One operator; reading an attribute of the wrong type raises :class:`InvalidGraphError`."""
 
     op: str
     name: str
     inputs: tuple[str, ...]
-    #: Names of the results, "" in place of those that nothing takes.
+    #: Names of the results, "" for unused ones.
     outputs: tuple[str, ...]
     attributes: dict[str, Any] = field(default_factory=dict)
     domain: str = ""
@@ -52,23 +52,23 @@ class OnnxNode:
 
     @property
     def n_taken(self) -> int:
-        """How many results must be made: up to the last one that is taken."""
+        """How many results are needed: up to the last one that is used."""
         return max((i for i, name in enumerate(self.outputs, 1) if name), default=0)
 
     def integer(self, name: str, default: int | None = None) -> int:
-        """An attribute that is one whole number."""
-        return self._typed(name, default, lambda value: isinstance(value, int), "a whole number")
+        """An integer attribute."""
+        return self._typed(name, default, lambda value: isinstance(value, int), "an integer")
 
     def integers(self, name: str, default: tuple[int, ...] | None = None) -> tuple[int, ...]:
-        """An attribute that is a list of whole numbers."""
-        return self._typed(name, default, lambda value: _all(value, int), "a list of whole numbers")
+        """An attribute that is a list of integers."""
+        return self._typed(name, default, lambda value: _all(value, int), "a list of integers")
 
     def real(self, name: str, default: float | None = None) -> float:
-        """An attribute that is a finite real number."""
+        """A finite float attribute."""
         return self._typed(name, default, lambda value: isinstance(value, float) and np.isfinite(value), "a number")
 
     def text(self, name: str, default: str | None = None) -> str:
-        """An attribute that is text."""
+        """A text attribute."""
         return self._typed(name, default, lambda value: isinstance(value, str), "text")
 
     def _typed(self, name: str, default: Any, fits: Callable[[Any], Any], what: str) -> Any:
@@ -86,29 +86,29 @@ def _all(value: Any, kind: type) -> bool:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class OnnxNetwork:
-    """Operators in order of execution, and what they take from outside."""
+    """Operators in order of execution, with the constants and the input they use."""
 
     nodes: list[OnnxNode]
-    #: Initialisers by name.
+    #: Initializers by name.
     constants: dict[str, Constant]
     #: Name and shape of the one input.
     input: tuple[str, tuple[int, ...]]
     output: str
     opset: int
-    #: The number type of the input.
+    #: The dtype of the input.
     type: int = 0
 
 
 def network_of(model: onnx.ModelProto, shape: tuple[int, ...] | None = None) -> OnnxNetwork:
     """The network of ``model``, with ``shape`` in place of its declared input shape.
 
-    Raises :class:`InvalidDataError` for a model whose parts are not what they should be, and
-    :class:`InvalidGraphError` for another opset, several inputs or outputs, or free dimensions.
+    Raises :class:`InvalidDataError` for an invalid model, and :class:`InvalidGraphError` for an unsupported opset,
+    several inputs or outputs, or free dimensions.
     """
     try:
         graph, opset = model.graph, _opset(model)
         if len(graph.node) > MAX_NODES:
-            raise InvalidDataError(f"the model has {len(graph.node)} nodes, more than the {MAX_NODES} that are read")
+            raise InvalidDataError(f"the model has {len(graph.node)} nodes, more than the {MAX_NODES} allowed")
         constants = _constants(graph)
         _check_text(value.name for value in (*graph.input, *graph.output))
         inputs = [value for value in graph.input if value.name not in constants]
@@ -126,7 +126,7 @@ def network_of(model: onnx.ModelProto, shape: tuple[int, ...] | None = None) -> 
 
 
 def _constants(graph: onnx.GraphProto) -> dict[str, Constant]:
-    """The initializers by name; what the program writes down is not learnt."""
+    """The initializers by name; literals of the program are not learnt."""
     dense, sparse = graph.initializer, graph.sparse_initializer
     names = [*(tensor.name for tensor in dense), *(tensor.values.name for tensor in sparse)]
     _check_text(names)
@@ -141,9 +141,9 @@ def _constants(graph: onnx.GraphProto) -> dict[str, Constant]:
 
 
 def in_order(nodes: list[OnnxNode]) -> list[OnnxNode]:
-    """The nodes so that each is behind those that it takes from, and else as they were; what is in a cycle is last.
+    """The nodes in topological order, otherwise as they were; nodes in a cycle come last.
 
-    ONNX wants nodes to lie so, but onnxruntime runs files where they do not, and its own converter writes such.
+    ONNX requires this order, but onnxruntime runs files without it, and its own converter writes them.
     """
     makers = {name: i for i, node in reversed(list(enumerate(nodes))) for name in node.outputs if name}
     order = topological_order([{makers[name] for name in node.inputs if name in makers} for node in nodes])
@@ -154,7 +154,7 @@ def _opset(model: onnx.ModelProto) -> int:
     versions = [entry.version for entry in model.opset_import if entry.domain in _DOMAINS]
     if len(versions) != 1 or versions[0] not in OPSETS:
         raise InvalidGraphError(
-            f"the model is of opset {versions or 'unknown'}, must be {OPSETS[0]}..{OPSETS[-1]}; export it again so, or "
+            f"the model has opset {versions or 'unknown'}, must be {OPSETS[0]}..{OPSETS[-1]}; export it again, or "
             "convert it with onnx.version_converter"
         )
     return versions[0]
@@ -171,7 +171,7 @@ def _one(values: Any, what: str) -> Any:
 
 
 def _with_batch(entry: onnx.ValueInfoProto, shape: tuple[int, ...]) -> tuple[int, ...]:
-    """A shape as given, with a batch of one where it was left out: of an input with one dimension more, or an image."""
+    """The given shape, with a batch of one if it is left out: the input has one more dimension, or is an image."""
     kind = entry.type.tensor_type
     rank = len(kind.shape.dim) if entry.type.HasField("tensor_type") and kind.HasField("shape") else None
     left_out = len(shape) + 1 == rank or (rank is None and len(shape) == 3 and shape[0] != 1)
@@ -196,16 +196,16 @@ def _input_shape(entry: onnx.ValueInfoProto, shape: tuple[int, ...] | None) -> t
         return shape
     if len(shape) != 3:
         raise OpenShapeError(f"input {entry.name!r} is a batch of {shape[0]}; give {_remedy((1, *shape[1:]))}")
-    if not given:  # channels, height and width, or a batch of matrices: only the user knows
+    if not given:  # ambiguous: channels, height and width, or a batch of matrices
         raise OpenShapeError(
             f"input {entry.name!r} has shape {list(shape)}: for one image of {shape[0]} channels give "
-            f"{_remedy(shape)}; for one part of a batch of {shape[0]} give {_remedy((1, *shape[1:]))}"
+            f"{_remedy(shape)}; for one item of a batch of {shape[0]} give {_remedy((1, *shape[1:]))}"
         )
     return shape
 
 
 def _declared(entry: onnx.ValueInfoProto) -> tuple[int, ...]:
-    """The shape that the file says, its free first dimension, the batch, being 1."""
+    """The shape in the file; a free first dimension, the batch, is set to 1."""
     if not entry.type.HasField("tensor_type") or not entry.type.tensor_type.HasField("shape"):
         raise OpenShapeError(f"input {entry.name!r} has no shape; give it, as in {_remedy((1, 3, _SIDE, _SIDE))}")
     dims = entry.type.tensor_type.shape.dim
@@ -221,7 +221,7 @@ def _declared(entry: onnx.ValueInfoProto) -> tuple[int, ...]:
 
 
 def _remedy(shape: tuple[int, ...]) -> str:
-    """How a shape is given, on the command line and in Python."""
+    """The shape as an option of the command line and as an argument in Python."""
     return f"--shape {','.join(map(str, shape))} (in Python shape={shape})"
 
 
@@ -246,13 +246,13 @@ _ATTRIBUTES: dict[int, Callable[[AttributeProto, str], Any]] = {
 
 
 def _attribute(proto: AttributeProto, where: str) -> Any:
-    """The value of an attribute; of a kind that no known operator has, its number."""
+    """The value of an attribute; for unsupported types, the number of the type."""
     read = _ATTRIBUTES.get(proto.type)
     return read(proto, where) if read else {"attribute of type": proto.type}
 
 
 def _check_text(names: Iterable[Any]) -> None:
-    """Refuse what should be text and is not: the reader of protobufs gives it as bytes, or raises."""
+    """Refuse names that are not text; protobuf returns them as bytes, or raises."""
     for name in names:
         if not isinstance(name, str):
             raise InvalidDataError(
@@ -261,15 +261,13 @@ def _check_text(names: Iterable[Any]) -> None:
 
 
 def _check_names(nodes: list[OnnxNode], constants: dict[str, Constant], inputs: list[str]) -> None:
-    """Refuse values that are made twice, by nothing, or in a cycle."""
+    """Refuse values that have two producers, none, or one in a cycle."""
     known = {"", *constants, *inputs}
     made = {name for node in nodes for name in node.outputs}
     for node in nodes:
         missing = next((name for name in node.inputs if name not in known), None)
         if missing is not None:
-            why = (
-                "it is computed of that node's result: the model has a cycle" if missing in made else "nothing makes it"
-            )
+            why = "it depends on that node's result: the model has a cycle" if missing in made else "no node makes it"
             raise InvalidDataError(f"node {node} takes {missing[:_NAME_LENGTH]!r}, but {why}; export the model again")
         twice = next((name for name in node.outputs if name and name in known), None)
         if twice is not None:
@@ -278,13 +276,13 @@ def _check_names(nodes: list[OnnxNode], constants: dict[str, Constant], inputs: 
 
 
 def _without_unused(nodes: list[OnnxNode], output: str) -> list[OnnxNode]:
-    """The nodes without the names of results that nothing takes: masks, places of maxima, means."""
+    """The nodes without the names of unused results: masks, indices of maxima, means."""
     taken = {output}.union(*(node.inputs for node in nodes))
     return [replace(node, outputs=tuple(name if name in taken else "" for name in node.outputs)) for node in nodes]
 
 
 def needed(nodes: list[OnnxNode], output: str) -> list[OnnxNode]:
-    """The nodes on which ``output`` depends."""
+    """The nodes that ``output`` depends on."""
     wanted, kept = {output}, []
     for node in reversed(nodes):
         if wanted.intersection(node.outputs):

@@ -1,4 +1,4 @@
-"""The number type of every value of an ONNX network: what tells a cast that rounds from one that changes nothing."""
+"""The dtype of every value of an ONNX network, to find casts that change values."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from onnx import TensorProto
 from gennape.search_spaces.importing.onnx_nodes.file import Constant
 from gennape.search_spaces.importing.onnx_nodes.network import OnnxNode
 
-#: Types that hold a network's numbers: between them a cast loses digits alone.
+#: Floating-point types: a cast between them only loses precision.
 REAL = frozenset({TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16})
 _BOOL, _INT64, _FLOAT, _UINT8 = TensorProto.BOOL, TensorProto.INT64, TensorProto.FLOAT, TensorProto.UINT8
-#: Smallest and largest number of each type of whole numbers.
+#: Smallest and largest number of each integer type.
 RANGES = {
     TensorProto.BOOL: (0, 1),
     TensorProto.INT4: (-8, 7),
@@ -21,7 +21,7 @@ RANGES = {
     **{getattr(TensorProto, f"INT{bits}"): (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) for bits in (8, 16, 32, 64)},
     **{getattr(TensorProto, f"UINT{bits}"): (0, 2**bits - 1) for bits in (8, 16, 32, 64)},
 }
-#: Operators whose results are of one type whatever they take, and those that have the type of another input.
+#: Operators whose result always has one dtype, and those whose result has the dtype of another input than the first.
 _FIXED = {
     **dict.fromkeys(("Equal", "Less", "LessOrEqual", "Greater", "GreaterOrEqual", "Not", "And", "Or", "Xor"), _BOOL),
     **dict.fromkeys(("IsNaN", "IsInf"), _BOOL),
@@ -30,7 +30,7 @@ _FIXED = {
     "DynamicQuantizeLinear": _UINT8,
 }
 _OF_INPUT = {"Where": 1, "CastLike": 1, "OneHot": 2, "QuantizeLinear": 2, "DequantizeLinear": 1, "QLinearConv": 7}
-#: What an operator has where the input that would tell is left out.
+#: The dtype of a result if the input that sets it is left out.
 _DEFAULT = {"QuantizeLinear": _UINT8, "ConstantOfShape": _FLOAT, "EyeLike": _FLOAT}
 _ATTRIBUTES = {
     **dict.fromkeys(("value_float", "value_floats"), _FLOAT),
@@ -39,11 +39,11 @@ _ATTRIBUTES = {
 
 
 def number_types(nodes: Iterable[OnnxNode], types: dict[str, int]) -> dict[str, int]:
-    """Types by the names of values, given those of what comes from outside; 0 where a type is not known."""
+    """Dtypes by the names of values, given those of inputs and constants; 0 if unknown."""
     types = dict(types)
     for node in nodes:
         first = 0 if node.domain else _type(node, types)
-        # Further results are places, but for those of operators that cut or normalise.
+        # Further results of these operators are indices or a mask.
         rest = _INT64 if node.op in ("MaxPool", "TopK", "Unique") else _BOOL if node.op == "Dropout" else first
         types.update((name, rest if i else first) for i, name in enumerate(node.outputs) if name)
     return types
@@ -65,7 +65,7 @@ def _type(node: OnnxNode, types: dict[str, int]) -> int:
 
 
 def casts(nodes: list[OnnxNode], types: dict[str, int]) -> list[OnnxNode]:
-    """The nodes with casts to the type of another value as casts to that type, where it is known."""
+    """The nodes with CastLike replaced by Cast if the dtype is known."""
     made = []
     for node in nodes:
         kind = types.get(node.inputs[1], 0) if node.op == "CastLike" and len(node.inputs) == 2 else 0
@@ -75,12 +75,12 @@ def casts(nodes: list[OnnxNode], types: dict[str, int]) -> list[OnnxNode]:
 
 
 def keeps_numbers(source: int, target: int) -> bool:
-    """Whether a cast changes no number but for digits that the new type has not."""
+    """Whether a cast changes no values except by losing precision."""
     if target in REAL:
         return True
     if source not in RANGES or target not in RANGES:
         return source == target != 0
     (low, high), (least, most) = RANGES[source], RANGES[target]
-    # Whole numbers of 64 bits are sizes and places, which 32 bits hold.
+    # 64-bit integers are sizes and indices, which fit into 32 bits.
     wide = (TensorProto.INT32, TensorProto.INT64)
     return (least <= low and high <= most) or (source in wide and target in wide)

@@ -1,4 +1,4 @@
-"""Every operator of ONNX that a computation graph can tell, by name."""
+"""Handlers of all supported ONNX operators, by name."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from gennape.search_spaces.importing.tracing.alignment import squared, sum_over
 from gennape.search_spaces.importing.tracing.traced_value import Groups, TracedValue, grouped
 
 _MAP: Groups = ((1,), (2,), (3,))
-#: What is added to a sum of squares, so that zeros can be divided by its root; no other sum changes.
+#: Added to a sum of squares to avoid division by zero; too small to change other sums.
 _MIN_SQUARE = 1e-24
 
 
@@ -28,7 +28,7 @@ def _map(call: Call) -> TracedValue:
     """The input as a map of channels, height and width."""
     shape = call.traced().shape
     if len(shape) != 4 or shape[0] != 1:
-        raise InvalidGraphError(f"it takes {list(shape)}, must take one map [1, c, h, w]")
+        raise InvalidGraphError(f"its input has shape {list(shape)}, must be one map [1, c, h, w]")
     return call.arranged(0, _MAP)
 
 
@@ -36,23 +36,21 @@ def _depth_to_space(call: Call) -> TracedValue:
     x, block, mode = _map(call), call.node.integer("blocksize"), call.node.text("mode", "DCR")
     _, c, h, w = x.shape
     if block < 1 or c % block**2 or mode not in ("CRD", "DCR"):
-        raise InvalidGraphError(f"its blocksize {block} or mode {mode[:20]!r} is not one of {c} channels")
+        raise InvalidGraphError(f"its blocksize {block} or mode {mode[:20]!r} is invalid for {c} channels")
     if mode == "CRD":
         return grouped(call.b.depth_to_space(x.value, block), (1, c // block**2, h * block, w * block), _MAP)
-    # Blocks are the outermost part of the channels, where those of PyTorch and of graphs are the innermost.
+    # Blocks are the outermost part of the channels here, and the innermost in PyTorch and in graphs.
     split = tv.reshaped(call.b, x, (1, block**2, c // block**2, h, w))
     x = tv.arrange(call.b, tv.reshaped(call.b, tv.moved(split, (0, 2, 1, 3, 4)), x.shape), _MAP)
     return grouped(call.b.depth_to_space(x.value, block), (1, c // block**2, h * block, w * block), _MAP)
 
 
 def _space_to_depth(call: Call) -> TracedValue:
-    """Blocks become the outermost part of the channels, where those of PyTorch and of graphs are the innermost."""
+    """Blocks become the outermost part of the channels, unlike in PyTorch and in graphs."""
     x, block, mode = _map(call), call.node.integer("blocksize"), call.node.text("mode", "DCR")
     _, c, h, w = x.shape
     if block < 1 or h % block or w % block or mode not in ("CRD", "DCR"):
-        raise InvalidGraphError(
-            f"its blocksize {block} does not divide {h}x{w}, or its mode {mode[:20]!r} is not known"
-        )
+        raise InvalidGraphError(f"its blocksize {block} does not divide {h}x{w}, or its mode {mode[:20]!r} is unknown")
     shape = (1, c * block**2, h // block, w // block)
     made = grouped(call.b.space_to_depth(x.value, block), shape, _MAP)
     if mode == "CRD":
@@ -61,7 +59,7 @@ def _space_to_depth(call: Call) -> TracedValue:
     return tv.reshaped(call.b, tv.moved(split, (0, 2, 1, 3, 4)), shape)
 
 
-#: Operators that act on numbers of the same place, and what they are called as "others".
+#: Elementwise operators, and their names as "other" nodes.
 _POINTWISE = {
     **{
         name.capitalize(): name for name in ("abs", "acos", "asin", "atan", "ceil", "celu", "cos", "cosh", "elu", "erf")
@@ -78,7 +76,7 @@ _POINTWISE = {
 
 
 def _lp_normalization(call: Call) -> TracedValue:
-    """The numbers divided by the root of the sum of their squares along an axis; nothing but zeros stays so."""
+    """The input divided by its L2 norm along an axis; zeros stay zeros."""
     x = call.traced()
     if call.node.integer("p", 2) != 2:
         return call.other("normalize", x.shape, x)
@@ -89,11 +87,11 @@ def _lp_normalization(call: Call) -> TracedValue:
 
 
 def _keeping(name: str) -> Handler:
-    """An operator of another kind whose result has the shape of its input."""
+    """The handler of an "other" node with the shape of its input."""
     return lambda call: call.other(name, call.traced().shape, call.traced())
 
 
-#: What makes the nodes of an operator, by its name.
+#: Handlers by the name of the operator.
 OPERATORS: dict[str, Handler] = {
     **WINDOWS,
     **POOLS,
@@ -116,5 +114,5 @@ OPERATORS: dict[str, Handler] = {
     "Hardmax": _keeping("hardmax"),
     "Trilu": _keeping("tril"),
 }
-#: The same for operators that :mod:`patterns` makes.
+#: Handlers of the fused operators of :mod:`patterns`.
 FUSED_OPERATORS: dict[str, Handler] = {**FUSED_LAYERS, **FUSED_MATRICES, **FUSED_SHAPES}

@@ -1,4 +1,4 @@
-"""Operators outside the vocabulary that have rules of their own for shapes: nodes with a name and a price."""
+"""Operators outside the vocabulary with their own shape rules: nodes with a name and a cost."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Shape = tuple[int, ...]
 
 
 def _of(call: Call, i: int) -> Shape:
-    """The shape of an input, computed or not."""
+    """The shape of an input, traced or constant."""
     x = call.xs[i] if i < len(call.xs) else None
     if x is None:
         raise InvalidGraphError(f"its input {i} is missing")
@@ -27,7 +27,7 @@ def _of(call: Call, i: int) -> Shape:
 
 
 def _taking_all(call: Call, name: str, shape: Shape, macs: int = 0) -> TracedValue:
-    """The node of an operator that takes all its computed inputs and learns the real constants among the others."""
+    """The node of an operator with all its traced inputs, and its learnable constants as parameters."""
     if min(shape, default=1) < 1:
         raise InvalidGraphError(f"its result of shape {list(shape)[:20]} is empty")
     traced = [x for x in call.xs if isinstance(x, TracedValue)]
@@ -36,15 +36,15 @@ def _taking_all(call: Call, name: str, shape: Shape, macs: int = 0) -> TracedVal
 
 
 def _like(name: str, i: int = 0) -> Handler:
-    """A result of the shape of input ``i``."""
+    """The handler of a node with the shape of input ``i``."""
     return lambda call: _taking_all(call, name, _of(call, i))
 
 
 def _grid_sample(call: Call) -> TracedValue:
-    """Pixels between those of a map, at places that are given or computed."""
+    """Sample a map at the positions of a grid."""
     image, grid = _of(call, 0), _of(call, 1)
     if len(image) != len(grid) or grid[-1] != len(image) - 2 or image[0] != grid[0]:
-        raise InvalidGraphError(f"its grid {list(grid)} does not fit {list(image)}")
+        raise InvalidGraphError(f"its grid {list(grid)} does not match {list(image)}")
     return _taking_all(call, "grid_sampler", (*image[:2], *grid[1:-1]))
 
 
@@ -52,16 +52,16 @@ def _gather_nd(call: Call) -> TracedValue:
     x, index, batch = _of(call, 0), _of(call, 1), call.node.integer("batch_dims", 0)
     depth = index[-1] if index else 0
     if not 0 <= batch < len(index) or not 1 <= depth <= len(x) - batch:
-        raise InvalidGraphError(f"it takes {list(x)} at {list(index)}")
+        raise InvalidGraphError(f"its indices {list(index)} do not match {list(x)}")
     return _taking_all(call, "index", (*index[:-1], *x[batch + depth :]))
 
 
 def _top(call: Call) -> list[Result]:
-    """The largest numbers and their places."""
+    """The largest elements and their indices."""
     shape, counts = list(_of(call, 0)), whole_numbers(call.constant(1), "k")
     axis = axis_of(call.node.integer("axis", -1), len(shape))
     if len(counts) != 1 or not 1 <= counts[0] <= shape[axis]:
-        raise InvalidGraphError(f"it takes the {list(counts)[:5]} largest of {shape[axis]}")
+        raise InvalidGraphError(f"its k is {list(counts)[:5]}, must be one number from 1 to {shape[axis]}")
     shape[axis] = counts[0]
     names = ("topk", "topk_places")[: call.node.n_taken]
     return [call.other(name, tuple(shape), call.traced()) for name in names]
@@ -76,7 +76,7 @@ def _one_hot(call: Call) -> TracedValue:
 
 
 def _compress(call: Call) -> TracedValue:
-    """Places that a known condition picks."""
+    """The positions that a known condition selects."""
     x, condition = call.traced(), call.weight(1).numbers.reshape(-1)
     kept = int(np.count_nonzero(condition))
     if "axis" not in call.node.attributes:
@@ -86,20 +86,20 @@ def _compress(call: Call) -> TracedValue:
 
 
 def _rois(call: Call) -> TracedValue:
-    """A map of each region of interest."""
+    """A map for each region of interest."""
     size = call.node.integer("output_height", 1), call.node.integer("output_width", 1)
     return _taking_all(call, "roi_align", (_of(call, 1)[0], _of(call, 0)[1], *size))
 
 
 def _deformed(call: Call) -> TracedValue:
-    """A convolution whose kernel looks where an input says."""
+    """A convolution whose kernel offsets are an input."""
     x, weight, offset = _of(call, 0), _of(call, 1), _of(call, 2)
     shape = (x[0], weight[0], *offset[2:])
     return _taking_all(call, "deform_conv", shape, prod(shape) * prod(weight[1:]))
 
 
 def _folded(call: Call) -> TracedValue:
-    """Windows that are added up to a map again."""
+    """Sum windows back into a map."""
     shape, block = (whole_numbers(call.constant(i), what) for i, what in ((1, "image_shape"), (2, "block_shape")))
     n, c, *_ = _of(call, 0)
     if not block or min(block) < 1 or c % prod(block):
@@ -116,12 +116,12 @@ def _mean(call: Call) -> Result | list[Result]:
 
 
 def _centred(call: Call) -> Result | list[Result]:
-    """Dimensions cut or padded alike on both sides, told as a Pad with what is cut as less than nothing."""
+    """Dimensions cut or padded equally on both sides, as a Pad with negative widths for cuts."""
     shape, wanted = call.traced().shape, whole_numbers(call.constant(1), "shape")
     named = call.node.integers("axes", tuple(range(len(shape))))
     axes = [axis_of(axis, len(shape)) for axis in named]
     if len(axes) != len(wanted):
-        raise InvalidGraphError(f"its shape {list(wanted)[:20]} is not that of its axes {axes}")
+        raise InvalidGraphError(f"its shape {list(wanted)[:20]} does not match its axes {axes}")
     pads = np.zeros((2, len(shape)), np.int64)
     for axis, n in zip(axes, wanted, strict=True):
         more = n - shape[axis]

@@ -1,7 +1,6 @@
-"""Put operators together that an exporter took apart: swish, GELU, normalisations, a matrix and its bias.
+"""Fuse operators that an exporter decomposed: swish, GELU, normalisations, a matrix and its bias.
 
-Nothing is put together unless all parts and their constants are those of the whole and no other operator takes what
-lies between.
+A pattern matches only if all its nodes and constants do, and no other node uses its intermediate values.
 """
 
 from __future__ import annotations
@@ -16,16 +15,16 @@ from gennape.search_spaces.importing.onnx_nodes.file import Constant
 from gennape.search_spaces.importing.onnx_nodes.links import OnnxLinks, close, is_whole, other
 from gennape.search_spaces.importing.onnx_nodes.network import OnnxNode
 
-#: Domain of the operators made here, so that no file can name them.
+#: Domain of fused operators, which files cannot use.
 FUSED = "fused"
 
 
-#: The parts of a whole, the last of which makes its result, and the whole.
+#: The nodes of a pattern, the last of which makes its result, and the fused node.
 _Found = tuple[list[OnnxNode], OnnxNode]
 
 
 def fuse(nodes: list[OnnxNode], constants: dict[str, Constant], output: str) -> list[OnnxNode]:
-    """The nodes with every known pattern replaced by one node, in order of execution."""
+    """The nodes with every pattern replaced by one node, in order of execution."""
     links = OnnxLinks(nodes, constants, output)
     gone: set[int] = set()
     made: dict[int, OnnxNode] = {}
@@ -46,7 +45,7 @@ def _swish(links: OnnxLinks, sigmoid: OnnxNode) -> _Found | None:
 
 
 def _half_product(links: OnnxLinks, gate: OnnxNode, x: str) -> list[OnnxNode] | None:
-    """The products that make of ``gate`` gate · x / 2, in whatever order."""
+    """The products that compute gate · x / 2, in any order."""
     parts, node, has_x, has_half = [], gate, False, False
     while not (has_x and has_half):
         product = links.next(node)
@@ -119,7 +118,7 @@ def _gelu_tanh(links: OnnxLinks, tanh: OnnxNode) -> _Found | None:
 
 
 def _cube(links: OnnxLinks, name: str, x: str) -> list[OnnxNode] | None:
-    """The operators that make x³."""
+    """The nodes that compute x³."""
     power = links.maker(name, "Pow")
     if power:
         return [power] if power.inputs[0] == x and close(links.scalar(power.inputs[1]), 3.0) else None
@@ -131,7 +130,7 @@ def _cube(links: OnnxLinks, name: str, x: str) -> list[OnnxNode] | None:
 def _deviation(
     links: OnnxLinks, root: OnnxNode
 ) -> tuple[OnnxNode | None, tuple[str, float] | None, OnnxNode | None, OnnxNode | None, OnnxNode | None]:
-    """What a square root of mean((x - m)²) + ε is of: the sum, its parts, the mean, the square and the difference."""
+    """The nodes under sqrt(mean((x - m)²) + ε): the sum and its operands, the mean, the square, the difference."""
     total = links.maker(root.inputs[0], "Add")
     shifted = links.with_scalar(total) if total else None
     variance = links.maker(shifted[0], "ReduceMean") if shifted else None
@@ -141,7 +140,7 @@ def _deviation(
 
 
 def _layernorm(links: OnnxLinks, root: OnnxNode) -> _Found | None:
-    """(x - mean) / sqrt(mean((x - mean)²) + ε), times and plus learnt vectors."""
+    """(x - mean) / sqrt(mean((x - mean)²) + ε), with an optional learnt scale and shift."""
     total, shifted, variance, square, centred = _deviation(links, root)
     mean = links.maker(centred.inputs[1], "ReduceMean") if centred and len(centred.inputs) == 2 else None
     if not (total and shifted and variance and square and centred and mean):
@@ -166,7 +165,7 @@ def _layernorm(links: OnnxLinks, root: OnnxNode) -> _Found | None:
 
 
 def _layernorm_by_reciprocal(links: OnnxLinks, root: OnnxNode) -> _Found | None:
-    """The same as TensorFlow has it: d · g / sqrt(mean(d²) + ε), or x · f + (b - mean · f) with f = g / sqrt(...)."""
+    """TensorFlow's form: d · g / sqrt(mean(d²) + ε), or x · f + (b - mean · f) with f = g / sqrt(...)."""
     total, shifted, variance, square, centred = _deviation(links, root)
     mean = links.maker(centred.inputs[1], "ReduceMean", only=False) if centred else None
     inverse = links.next(root)
@@ -194,7 +193,7 @@ def _layernorm_by_reciprocal(links: OnnxLinks, root: OnnxNode) -> _Found | None:
 
 
 def _centred_product(links: OnnxLinks, factor: OnnxNode, d: str) -> tuple[list[OnnxNode], str] | None:
-    """d · f, and a constant that may be added."""
+    """d · f, plus an optional constant."""
     product = links.next(factor)
     if product is None or product.op != "Mul" or other(product, factor.outputs[0]) != d:
         return None
@@ -231,27 +230,27 @@ def _axes(links: OnnxLinks, node: OnnxNode) -> tuple[int, ...] | None:
             axes = whole_numbers(links.constant(node.inputs[1]), "axes")
         return tuple(sorted(axes)) if node.integer("keepdims", 1) and axes else None
     except InvalidGraphError:
-        return None  # not this pattern; the operator itself will say what is wrong
+        return None  # not this pattern; the operator's handler reports the error
 
 
 def _last_axes(links: OnnxLinks, node: OnnxNode) -> tuple[int, ...] | None:
-    """The axes of a mean that keeps its dimensions, where they are the last ones, counted from the back."""
+    """The axes of a mean that keeps its dimensions, if they are the last ones, counted from the back."""
     try:
         axes = node.integers("axes", ())
         if not axes and len(node.inputs) == 2:
             axes = whole_numbers(links.constant(node.inputs[1]), "axes")
         kept = node.integer("keepdims", 1)
     except InvalidGraphError:
-        return None  # not this pattern; the operator itself will say what is wrong
+        return None  # not this pattern; the operator's handler reports the error
     return axes if kept and sorted(axes) == list(range(-len(axes), 0)) and axes else None
 
 
 def _affine(
     links: OnnxLinks, node: OnnxNode, fits: Callable[[tuple[int, ...]], bool]
 ) -> tuple[list[OnnxNode], list[str]]:
-    """The product with a learnt tensor and the sum that may follow a normalisation, and the names of the tensors.
+    """The learnt scale and shift that may follow a normalisation: their nodes, and the names of the tensors.
 
-    ``fits`` tells of the shape of a tensor, without leading ones, whether it is one of a normalisation.
+    ``fits`` checks the shape of a tensor without leading ones.
     """
     parts: list[OnnxNode] = []
     names: list[str] = []
@@ -270,7 +269,7 @@ def _affine(
 
 
 def _groupnorm(links: OnnxLinks, norm: OnnxNode) -> _Found | None:
-    """Instance normalisation of groups that a Reshape has put together and another takes apart."""
+    """Instance normalisation between a Reshape that groups channels and one that ungroups them."""
     before, after = links.maker(norm.inputs[0], "Reshape"), links.next(norm)
     groups = links.constant(norm.inputs[1]) if len(norm.inputs) == 3 else None
     if before is None or after is None or after.op != "Reshape" or groups is None or len(groups.shape) != 1:
@@ -278,7 +277,7 @@ def _groupnorm(links: OnnxLinks, norm: OnnxNode) -> _Found | None:
     if not _neutral(links, norm) or not _is_one_map(links, before):
         return None
     extra, learnt = _affine(links, after, lambda shape: set(shape[1:]) <= {1})
-    if len(learnt) == 1:  # the learnt tensors of a group normalisation come as a pair
+    if len(learnt) == 1:  # group normalisation learns both scale and shift, or neither
         extra, learnt = [], []
     parts = [before, norm, after, *extra]
     names = (before.inputs[0], before.inputs[1], after.inputs[1], *learnt)
@@ -287,20 +286,20 @@ def _groupnorm(links: OnnxLinks, norm: OnnxNode) -> _Found | None:
 
 
 def _is_one_map(links: OnnxLinks, reshape: OnnxNode) -> bool:
-    """Whether a Reshape keeps a batch of one, as far as is known: several maps are each normalised by themselves."""
+    """Whether a Reshape keeps a batch of one, or its shape is unknown; several maps are normalised separately."""
     shape = links.constant(reshape.inputs[1])
     return shape is None or shape.values is None or not shape.values.size or int(shape.values.reshape(-1)[0]) in (0, 1)
 
 
 def _neutral(links: OnnxLinks, norm: OnnxNode) -> bool:
-    """Whether a normalisation is followed by nothing learnt of its own."""
+    """Whether a normalisation's own scale is 1 and its shift 0."""
     scale, shift = (links.constant(name) for name in norm.inputs[1:])
     known = scale is not None and shift is not None and scale.values is not None and shift.values is not None
     return bool(known and (scale.values == 1).all() and (shift.values == 0).all())  # type: ignore[union-attr]
 
 
 def _linear(links: OnnxLinks, product: OnnxNode) -> _Found | None:
-    """A product with a learnt matrix, and the sum with a vector as long as its result."""
+    """A product with a constant matrix plus a vector as long as its result."""
     matrix, total = links.constant(product.inputs[1]) if len(product.inputs) == 2 else None, links.next(product)
     if matrix is None or len(matrix.shape) != 2 or total is None or total.op != "Add":
         return None
@@ -313,7 +312,7 @@ def _linear(links: OnnxLinks, product: OnnxNode) -> _Found | None:
 
 
 def _regroup(links: OnnxLinks, transpose: OnnxNode) -> _Found | None:
-    """Reshape, Transpose of six dimensions and Reshape: how blocks of pixels become channels or the reverse."""
+    """Reshape, Transpose of six dimensions, Reshape: exporters write space-to-depth and depth-to-space that way."""
     before, after = links.maker(transpose.inputs[0], "Reshape"), links.next(transpose)
     perm = transpose.attributes.get("perm")
     if before is None or after is None or after.op != "Reshape" or not isinstance(perm, tuple) or len(perm) != 6:

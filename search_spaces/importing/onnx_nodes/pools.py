@@ -1,7 +1,7 @@
-"""Pools of ONNX: padding that differs before and after the map, and rounding, by the rules that a graph has.
+"""Handlers of ONNX pools, whose padding and rounding are more general than those of a graph.
 
-A pool of a graph is one of PyTorch: as much padding before the map as behind it, at most half a window, and one rule of
-rounding for both axes. Any other is told by padding the map beforehand, or by windows that are made and cut off again.
+A graph's pool follows PyTorch: equal padding before and after the map, at most half a window, and one rounding rule for
+both axes. Other pools are expressed by padding the map first, or by computing more windows and cutting them off.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from gennape.search_spaces.importing.onnx_nodes.call import Call, Handler
 from gennape.search_spaces.importing.onnx_nodes.windows import image_of, pads_of, window_of
 from gennape.search_spaces.importing.tracing.traced_value import TracedValue, grouped
 
-#: The number of 32 bits below all others: what a maximum takes for padding.
+#: The lowest float32, used as padding of a max pool.
 LOWEST = float(np.finfo(np.float32).min)
 
 
@@ -33,18 +33,18 @@ class _PoolAxis:
     after: int
 
     def windows(self, rounds_up: bool) -> int:
-        """How many windows ONNX makes."""
+        """Number of windows by ONNX's rules."""
         span = self.size + self.before + self.after - self.dilation * (self.kernel - 1) - 1
         count = (-(-span // self.stride) if rounds_up else span // self.stride) + 1
-        # A window that would start in the far padding is dropped.
+        # A window that would start in the padding at the end is dropped.
         return count - 1 if rounds_up and (count - 1) * self.stride >= self.size + self.before else count
 
     def made(self, padding: int, rounds_up: bool) -> int:
-        """How many windows a graph makes with the same padding on both sides."""
+        """Number of windows by a graph's rules, with equal padding on both sides."""
         return window_count(self.size, self.kernel, self.stride, padding, 1, rounds_up)
 
     def cut(self, wanted: int, rounds_up: bool) -> tuple[int, int] | None:
-        """Padding with which the wanted windows are among those that are made, and how many others come first."""
+        """A padding that yields the wanted windows among others, and how many others come first; else None."""
         for padding in range(self.before, self.kernel // 2 + 1, self.stride):
             first = (padding - self.before) // self.stride
             if self.made(padding, rounds_up) >= first + wanted:
@@ -53,9 +53,9 @@ class _PoolAxis:
 
 
 def _pool(call: Call) -> TracedValue:
-    """A maximum or mean over windows, whatever its padding and rounding."""
+    """A max, average or Lp pool with any padding and rounding."""
     if call.node.n_taken > 1:
-        raise InvalidGraphError("its second output, the places of the maxima, is taken and not known")
+        raise InvalidGraphError("its second output, the indices of the maxima, is used but not supported")
     x, groups = image_of(call, each=True)
     window = window_of(call, call.node.integers("kernel_shape"), groups)
     before, after = pads_of(call, x.value, groups, window)
@@ -63,7 +63,7 @@ def _pool(call: Call) -> TracedValue:
     rounds_up = bool(call.node.integer("ceil_mode", 0))
     wanted = (axes[0].windows(rounds_up), axes[1].windows(rounds_up))
     if min(wanted) < 1:
-        raise InvalidGraphError(f"its windows {window[0]} do not fit the {list(x.shape)} that it takes")
+        raise InvalidGraphError(f"its windows {window[0]} do not fit into its input {list(x.shape)}")
     made = _made(call, x.value, axes, wanted, rounds_up)
     shape = (*x.shape[:2], *wanted[: len(x.dims) - 2])
     if made is None:
@@ -77,7 +77,7 @@ def _pool(call: Call) -> TracedValue:
 def _made(
     call: Call, value: Value, axes: tuple[_PoolAxis, ...], wanted: tuple[int, int], rounds_up: bool
 ) -> Value | None:
-    """The nodes of a pool; None where there are none."""
+    """The nodes of a pool; None if it cannot be expressed."""
     if call.node.op == "LpPool" or any(axis.dilation > 1 and axis.kernel > 1 for axis in axes):
         return None
     maximum, counts = call.node.op == "MaxPool", bool(call.node.integer("count_include_pad", 0))
@@ -124,12 +124,12 @@ def _padded(call: Call, value: Value, axes: tuple[_PoolAxis, ...], fill: float) 
 
 
 def _bare(axes: tuple[_PoolAxis, ...]) -> tuple[_PoolAxis, ...]:
-    """The axes with their padding as part of the map."""
+    """The axes of a map that already includes the padding."""
     return tuple(_PoolAxis(a.size + a.before + a.after, a.kernel, a.stride, a.dilation, 0, 0) for a in axes)
 
 
 def _trimmed(call: Call, value: Value, axes: tuple[_PoolAxis, ...], wanted: tuple[int, int]) -> Value | None:
-    """Height and width need different rules: what no window reaches is cut off, so that rounding up adds none."""
+    """For axes with different rounding: cut off rows and columns outside all windows, so that rounding up adds none."""
     if any(2 * axis.before > axis.kernel for axis in axes):
         return None
     kept = [
@@ -147,7 +147,7 @@ def _trimmed(call: Call, value: Value, axes: tuple[_PoolAxis, ...], wanted: tupl
 def _cut(
     call: Call, value: Value, axes: tuple[_PoolAxis, ...], wanted: tuple[int, int], rounds_up: bool
 ) -> Value | None:
-    """More padding before the map makes windows that ONNX has not, which are cut off."""
+    """Pad more before the map, and cut off the additional windows."""
     for rule in (rounds_up, not rounds_up):
         found = [axis.cut(m, rule) for axis, m in zip(axes, wanted, strict=True)]
         if found[0] and found[1]:

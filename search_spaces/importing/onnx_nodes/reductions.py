@@ -1,4 +1,4 @@
-"""Means and other reductions of ONNX: what they are as nodes, by the rules of :mod:`tracing.shapes`."""
+"""Handlers of ONNX reductions, with the rules of :mod:`tracing.shapes`."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ Shape = tuple[int, ...]
 
 
 def axes(call: Call, default: Shape | None) -> Shape | None:
-    """The axes that an operator takes as an attribute or as an input."""
+    """The axes of an operator, an attribute or an input."""
     return fixed.axes_of(call.node, call.constants, default)
 
 
 def _gone(call: Call) -> tuple[set[int], bool]:
-    """The dimensions that a reduction takes together, and whether they stay with size 1."""
+    """The reduced dimensions, and whether they stay with size 1."""
     rank, listed = len(call.traced().shape), axes(call, None)
     if not listed:
         listed = () if call.node.integer("noop_with_empty_axes", 0) else tuple(range(rank))
@@ -25,7 +25,7 @@ def _gone(call: Call) -> tuple[set[int], bool]:
 
 
 def _mean(call: Call) -> TracedValue:
-    if call.type() in RANGES:  # whole numbers are divided towards zero
+    if call.type() in RANGES:  # integer division rounds towards zero
         return call.other("floor_mean", _reduced(call.traced().shape, *_gone(call)), call.traced())
     return mean_over(call.b, call.traced(), *_gone(call))
 

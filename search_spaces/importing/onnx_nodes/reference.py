@@ -1,6 +1,6 @@
-"""Operators on constants that need no rule of their own but a shape: their numbers are those of ONNX's reference.
+"""Constant folding by ONNX's reference implementation, for operators that only need a shape rule here.
 
-Every shape is known before anything is computed, so that no more numbers are made than a constant may have.
+Every shape is known before values are computed, which limits the size of constants.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ from gennape.search_spaces.importing.onnx_nodes.dimensions import Shape, axis_of
 from gennape.search_spaces.importing.onnx_nodes.file import MAX_NUMBERS, Constant
 from gennape.search_spaces.importing.onnx_nodes.network import OnnxNode
 
-#: The shape of a result and, were all inputs known, its numbers.
+#: The shape of a result, and a function for its values, called if all inputs are known.
 Computed = tuple[Shape, Callable[[], Any]]
-#: Most products that are summed, and most numbers that are interpolated by the reference, which takes its time.
+#: Most products that the reference sums, and most elements that it interpolates, as it is slow.
 _MAX_PRODUCTS, _MAX_INTERPOLATED = 2**20, 1024
-#: Operators that the reference computes only from some opset on, where they do all that they did before.
+#: Operators that the reference supports only from some opset on, compatible with earlier ones.
 _COMPUTED_FROM = {"DequantizeLinear": 19}
 _Shapes = Callable[[OnnxNode, list[Constant | None]], "Shape | list[Shape]"]
 
 
 def compute(node: OnnxNode, xs: list[Constant | None], opset: int) -> list[Any]:
-    """The results of a node of ONNX's own domain on known numbers.
+    """The results of a standard ONNX operator on known values.
 
     Raises :class:`InvalidGraphError` for attributes that hold graphs or lists of text.
     """
-    from onnx.reference import ReferenceEvaluator  # noqa: PLC0415 - takes a while and is seldom needed
+    from onnx.reference import ReferenceEvaluator  # noqa: PLC0415 - slow and rarely needed
 
     names = [f"x{i}" if x is not None else "" for i, x in enumerate(xs)]
     results = [f"y{i}" for i in range(len(node.outputs))]
@@ -46,7 +46,7 @@ def compute(node: OnnxNode, xs: list[Constant | None], opset: int) -> list[Any]:
     model: ModelProto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", version)])
     feeds = {name: x.numbers for name, x in zip(names, xs, strict=True) if x is not None}
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what the reference thinks of its own ways
+        warnings.simplefilter("ignore")  # the reference warns about its own code
         return list(ReferenceEvaluator(model).run(None, feeds))
 
 
@@ -72,19 +72,21 @@ def _broadcast(_node: OnnxNode, xs: list[Constant | None]) -> Shape:
 
 
 def _scattered(_node: OnnxNode, xs: list[Constant | None]) -> Shape:
-    """The shape of what is written into; places and updates must fit each other."""
+    """The shape of the tensor that is written to; indices and updates must match."""
     x, index, update = (need(xs, i) for i in range(3))
     depth = index.shape[-1] if _node.op == "ScatterND" and index.shape else None
     wanted = index.shape if depth is None else (*index.shape[:-1], *x.shape[depth:])
     if update.shape != wanted:
-        raise InvalidGraphError(f"it writes {list(update.shape)} at {list(index.shape)} of {list(x.shape)}")
+        raise InvalidGraphError(
+            f"its updates {list(update.shape)} do not match its indices {list(index.shape)} into {list(x.shape)}"
+        )
     return x.shape
 
 
 def _dropped(_node: OnnxNode, xs: list[Constant | None]) -> list[Shape]:
     training = given(xs, 2)
     if training is not None and (training.values is None or training.values.any()):
-        raise InvalidGraphError("it drops numbers at random; export the model for inference")
+        raise InvalidGraphError("it drops values at random; export the model for inference")
     return [need(xs).shape] * 2
 
 
@@ -110,7 +112,7 @@ def _largest(node: OnnxNode, xs: list[Constant | None]) -> list[Shape]:
     shape, counts = list(need(xs).shape), whole_numbers(given(xs, 1), "k")
     axis = axis_of(node.integer("axis", -1), len(shape))
     if len(counts) != 1 or not 0 <= counts[0] <= shape[axis]:
-        raise InvalidGraphError(f"it takes the {list(counts)[:5]} largest of {shape[axis]}")
+        raise InvalidGraphError(f"its k is {list(counts)[:5]}, must be one number from 0 to {shape[axis]}")
     shape[axis] = counts[0]
     return [tuple(shape)] * 2
 
@@ -128,7 +130,7 @@ def _padded(_node: OnnxNode, xs: list[Constant | None]) -> Shape:
     named = range(len(shape)) if given(xs, 3) is None else whole_numbers(given(xs, 3), "axes")
     axes = [axis_of(axis, len(shape)) for axis in named]
     if len(pads) != 2 * len(axes):
-        raise InvalidGraphError(f"its pads {list(pads)[:20]} are not those of {shape}")
+        raise InvalidGraphError(f"its pads {list(pads)[:20]} do not match {shape}")
     for axis, before, after in zip(axes, pads[: len(axes)], pads[len(axes) :], strict=True):
         shape[axis] += before + after
     return tuple(shape)
@@ -145,7 +147,7 @@ def _resized(node: OnnxNode, xs: list[Constant | None]) -> Shape:
     else:
         raise InvalidGraphError("its scales or sizes must be known; fold constants when exporting")
     if len(made) != len(axes):
-        raise InvalidGraphError(f"its sizes {list(made)[:20]} are not those of {shape}")
+        raise InvalidGraphError(f"its sizes {list(made)[:20]} do not match {shape}")
     for axis, n in zip(axes, made, strict=True):
         shape[axis] = n
     return tuple(shape)
@@ -154,7 +156,7 @@ def _resized(node: OnnxNode, xs: list[Constant | None]) -> Shape:
 def _blocks(node: OnnxNode, xs: list[Constant | None]) -> Shape:
     shape, block = need(xs).shape, node.integer("blocksize")
     if len(shape) != 4 or block < 1:
-        raise InvalidGraphError(f"its blocksize {block} is not one of {list(shape)}")
+        raise InvalidGraphError(f"its blocksize {block} is invalid for {list(shape)}")
     n, c, h, w = shape
     area = block * block
     if node.op == "DepthToSpace":
@@ -163,12 +165,12 @@ def _blocks(node: OnnxNode, xs: list[Constant | None]) -> Shape:
 
 
 def _equation(node: OnnxNode, xs: list[Constant | None]) -> tuple[Shape, int]:
-    """The shape of a sum over labels, and the products that it takes."""
+    """The shape of an einsum, and its number of products."""
     terms, arrow, out = node.text("equation").replace(" ", "").partition("->")
     size: dict[str, int] = {}
     labels = terms.split(",")
     if not arrow or len(labels) != len(xs) or not "".join((*labels, out)).isalpha() or not set(out) <= set(terms):
-        raise InvalidGraphError(f"its equation {terms[:80]!r} must name all operands and the result, by letters")
+        raise InvalidGraphError(f"its equation {terms[:80]!r} must have letters for all operands and the result")
     for i, term in enumerate(labels):
         for label, n in zip(term, need(xs, i).shape, strict=True):
             size[label] = max(n, size.get(label, 1))
@@ -221,14 +223,14 @@ def _rule(op: str, node: OnnxNode, xs: list[Constant | None], opset: int) -> Com
         if not made:
             made.extend(compute(node, xs, opset))
         if np.shape(made[i]) != every[i]:
-            raise InvalidGraphError(f"it makes {list(np.shape(made[i]))} where {list(every[i])} is expected")
+            raise InvalidGraphError(f"its result has shape {list(np.shape(made[i]))}, expected {list(every[i])}")
         return made[i]
 
     results: list[Computed] = [(shape, partial(result, i)) for i, shape in enumerate(every)]
     return results[: max(1, node.n_taken)]
 
 
-#: Rules by the name of the operator: (node, inputs, opset) -> shapes and numbers.
+#: Rules by the name of the operator: (node, inputs, opset) -> shapes and values.
 BY_REFERENCE: dict[str, Callable[[OnnxNode, list[Constant | None], int], Computed | list[Computed]]] = {
     op: partial(_rule, op) for op in (*_SHAPES, "Einsum")
 }

@@ -1,7 +1,7 @@
-"""Resize of ONNX: which of a graph's interpolations places every pixel where the operator does.
+"""Handler of ONNX Resize: find the interpolation of a graph that samples every pixel at the same position.
 
-The two are compared place by place, in 32 bits as they are computed, so that one is never taken for another that only
-looks like it. What no interpolation of a graph does is a node without a code of its own.
+All positions are compared in float32, as they are computed, so that similar interpolations are never confused. A Resize
+that matches no interpolation of a graph becomes an "other" node.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from gennape.search_spaces.importing.onnx_nodes.windows import image_of
 from gennape.search_spaces.importing.tracing.traced_value import TracedValue, grouped, sizes
 
 Places = Float32[np.ndarray, "_"]
-#: Longest side whose places are compared.
+#: Longest side whose positions are compared.
 _MAX_SIDE = 2**16
 _F = np.float32
 
 
 @dataclass(frozen=True, slots=True)
 class _ResizeAxis:
-    """A side of the map before and after, and the factor by which the operator says that it grows."""
+    """A side of the map before and after, and the operator's scale factor."""
 
     size: int
     out: int
@@ -38,7 +38,7 @@ class _ResizeAxis:
 
     @property
     def kept(self) -> bool:
-        """Whether nothing happens along this side."""
+        """Whether this side does not change."""
         return self.size == self.out and self.scale == 1
 
 
@@ -51,7 +51,7 @@ def _half(axis: _ResizeAxis) -> Places:
 
 
 def _corners(axis: _ResizeAxis) -> Places | None:
-    """The first and last pixels of both lie on each other; standards differ where the size was rounded."""
+    """First and last pixels are aligned; None if the size was rounded, where implementations differ."""
     if axis.out == 1:
         return np.zeros(1, _F)
     exact = axis.size * axis.scale == axis.out or axis.scale == _F(axis.out) / _F(axis.size)
@@ -59,13 +59,13 @@ def _corners(axis: _ResizeAxis) -> Places | None:
 
 
 def _symmetric(axis: _ResizeAxis) -> Places:
-    """Half pixels about the middle, which moves where the size was rounded."""
+    """Half pixels around the centre, which shifts if the size was rounded."""
     whole = _F(axis.scale) * _F(axis.size)
     moved = _F(axis.size) / _F(2) * (_F(1) - _F(axis.out) / whole)
     return _half(axis) + moved
 
 
-#: Where each pixel of the result lies in the map, by how ONNX calls it.
+#: Positions of the result's pixels in the map, by ONNX's name.
 _PLACES: dict[str, Callable[[_ResizeAxis], Places | None]] = {
     "half_pixel": _half,
     "pytorch_half_pixel": lambda axis: _half(axis) if axis.out > 1 else np.zeros(1, _F),
@@ -74,7 +74,7 @@ _PLACES: dict[str, Callable[[_ResizeAxis], Places | None]] = {
     "align_corners": _corners,
     "asymmetric": lambda axis: _steps(axis) / _F(axis.scale),
 }
-#: How a place between two pixels is rounded.
+#: Rounding of positions between two pixels.
 _ROUNDED: dict[str, Callable[[Places], Places]] = {
     "floor": np.floor,
     "ceil": np.ceil,
@@ -99,13 +99,13 @@ _SMOOTH: dict[str, Callable[[_ResizeAxis], Places]] = {
 
 
 def _resize(call: Call) -> TracedValue:
-    """The interpolation of a graph that has the places of the operator, or the rows and columns that it picks."""
+    """The interpolation or slice with the operator's positions, else an "other" node."""
     x, groups = image_of(call, each=True)
     rank = len(x.shape)
     all_axes = _axes(call, x.shape)
     out = tuple(axis.out for axis in all_axes)
     if min(out) < 1 or not (all_axes[0].kept and all_axes[1].kept):
-        raise InvalidGraphError(f"it makes {list(out)} of {list(x.shape)}, must change height and width alone")
+        raise InvalidGraphError(f"it resizes {list(x.shape)} to {list(out)}, must change only height and width")
     sides = (all_axes[2], all_axes[3] if rank == 4 else _ResizeAxis(1, 1, 1.0))
     if sides[0].kept and sides[1].kept:
         return x
@@ -133,7 +133,7 @@ def _found(call: Call, x: Value, sides: tuple[_ResizeAxis, _ResizeAxis]) -> Valu
 
 
 def _nearest(call: Call, x: Value, sides: tuple[_ResizeAxis, _ResizeAxis], places: list[Places]) -> Value | None:
-    """Places that are computed otherwise than by one division may round to either side of a half."""
+    """Nearest pixels; None for symmetric positions of a rounded size, which may round to either side of a half."""
     rounded = _ROUNDED.get(call.node.text("nearest_mode", "round_prefer_floor"))
     if rounded is None:
         return None
@@ -148,7 +148,7 @@ def _inside(places: Places, axis: _ResizeAxis) -> Places:
 
 
 def _picked(call: Call, x: Value, sides: tuple[_ResizeAxis, _ResizeAxis], places: list[Places]) -> Value | None:
-    """Pixels that are repeated or left out."""
+    """Pixels that are repeated or skipped, as nearest interpolation or as a slice."""
     for name, rule in _NEAREST.items():
         if all(np.array_equal(_inside(rule(axis), axis), p) for axis, p in zip(sides, places, strict=True)):
             return call.b.resize(x, sides[0].out, sides[1].out, name)
@@ -163,7 +163,7 @@ def _picked(call: Call, x: Value, sides: tuple[_ResizeAxis, _ResizeAxis], places
 def _smooth(
     call: Call, x: Value, sides: tuple[_ResizeAxis, _ResizeAxis], places: list[Places], cubic: bool
 ) -> Value | None:
-    """Pixels that are mixed from their neighbours; a side of which one whole row or column is left is cut first."""
+    """Linear or cubic interpolation; a side that becomes one exact row or column is sliced first."""
     if not cubic:
         places = [_inside(p, axis) for p, axis in zip(places, sides, strict=True)]
     cut = [
@@ -184,7 +184,7 @@ def _smooth(
 
 
 def _axes(call: Call, shape: tuple[int, ...]) -> list[_ResizeAxis]:
-    """For each dimension its size before and after, and its factor."""
+    """The size before and after, and the scale factor, of each dimension."""
     rank = len(shape)
     named = tuple(axis_of(axis, rank) for axis in call.node.integers("axes", tuple(range(rank))))
     scales, given = call.constant(2), call.constant(3)
@@ -195,7 +195,7 @@ def _axes(call: Call, shape: tuple[int, ...]) -> list[_ResizeAxis]:
     else:
         raise InvalidGraphError("its scales or sizes must be known; fold constants when exporting")
     if len(wanted) != len(named) or any(not 0 < n < 2**31 for n in wanted):
-        raise InvalidGraphError(f"its scales or sizes {list(wanted)[:20]} are not those of {list(shape)}")
+        raise InvalidGraphError(f"its scales or sizes {list(wanted)[:20]} do not match {list(shape)}")
     if given is None:
         made = [(math.floor(_F(shape[axis]) * _F(n)), float(n)) for axis, n in zip(named, wanted, strict=True)]
     else:
@@ -207,13 +207,13 @@ def _axes(call: Call, shape: tuple[int, ...]) -> list[_ResizeAxis]:
 
 
 def _sized(call: Call, before: list[int], wanted: tuple[Any, ...]) -> list[tuple[int, float]]:
-    """Sizes and factors where sizes are given: one factor for all where the ratio is to be kept."""
+    """Sizes and factors for given sizes; one factor for all if the aspect ratio is kept."""
     policy = call.node.text("keep_aspect_ratio_policy", "stretch")
     ratios = [float(_F(n) / _F(size)) for n, size in zip(wanted, before, strict=True)]
     if policy == "stretch":
         return [(int(n), ratio) for n, ratio in zip(wanted, ratios, strict=True)]
     if policy not in ("not_larger", "not_smaller"):
-        raise InvalidGraphError(f"its keep_aspect_ratio_policy {policy[:20]!r} is not known")
+        raise InvalidGraphError(f"its keep_aspect_ratio_policy {policy[:20]!r} is unknown")
     scale = min(ratios) if policy == "not_larger" else max(ratios)
     return [(math.floor(scale * size + 0.5), scale) for size in before]
 

@@ -1,4 +1,4 @@
-"""What onnxruntime writes where it optimises a file: operators of its own, as those of ONNX that they stand for."""
+"""Replace onnxruntime's fused operators, which it writes when it optimises a file, by standard ones."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from gennape.search_spaces.importing.onnx_nodes.network import OnnxNode
 from gennape.search_spaces.importing.onnx_nodes.patterns import FUSED
 
 _DOMAIN = "com.microsoft"
-#: Activations that are fused into a layer, with the attributes that their parameters are.
+#: Activations that are fused into a layer, with the attributes for their parameters.
 _ACTIVATIONS: dict[str, tuple[str, ...]] = {
     "Relu": (),
     "Sigmoid": (),
@@ -25,7 +25,7 @@ _ACTIVATIONS: dict[str, tuple[str, ...]] = {
 
 
 class _Parts:
-    """The operators of ONNX that stand for one operator, and the constants that they take."""
+    """The ONNX operators that replace one node, and the constants that they use."""
 
     def __init__(self, node: OnnxNode, known: dict[str, Constant]) -> None:
         self.node, self.nodes = node, list[OnnxNode]()
@@ -33,11 +33,11 @@ class _Parts:
         self._known = known
 
     def input(self, i: int) -> str:
-        """Name of an input, "" where it is left out."""
+        """Name of an input, "" if it is left out."""
         return self.node.inputs[i] if i < len(self.node.inputs) else ""
 
     def add(self, op: str, *inputs: str, domain: str = "", **attributes: Any) -> str:
-        """Name of the result of one more operator."""
+        """Add an operator; returns the name of its result."""
         while inputs and not inputs[-1]:
             inputs = inputs[:-1]
         name = f"{self.node.outputs[0]}, part {len(self.nodes)}"
@@ -45,13 +45,13 @@ class _Parts:
         return name
 
     def number(self, value: float) -> str:
-        """Name of a constant of one number."""
+        """Add a scalar constant; returns its name."""
         name = f"{self.node.outputs[0]}, number {len(self.constants)}"
         self.constants[name] = Constant((), np.array(value, np.float32), type=TensorProto.FLOAT)
         return name
 
     def turned(self, x: str) -> str:
-        """Name of a matrix, or several, with rows and columns exchanged."""
+        """Transpose a matrix or a batch of them; returns the name."""
         held = self._known.get(x)
         if held is None:
             return self.add("Turned", x, domain=FUSED)
@@ -59,7 +59,7 @@ class _Parts:
         return self.add("Transpose", x, perm=(*range(rank - 2), rank - 1, rank - 2)) if rank > 1 else x
 
     def activated(self, x: str, parameters: Any) -> bool:
-        """Add the activation that an attribute names; False where it is not known."""
+        """Add the activation that an attribute names; False if it is unknown."""
         name = self.node.text("activation", "")
         if not isinstance(parameters, tuple) or not all(isinstance(number, float) for number in parameters):
             return False
@@ -72,12 +72,12 @@ class _Parts:
         return True
 
     def rest(self, *gone: str) -> dict[str, Any]:
-        """The attributes but those of this operator alone."""
+        """The attributes without those named."""
         return {name: value for name, value in self.node.attributes.items() if name not in gone}
 
 
 def _conv(p: _Parts) -> bool:
-    """A convolution, a sum with a map, an activation."""
+    """A convolution, an optional sum with a map, an activation."""
     x = p.add("Conv", *(p.input(i) for i in range(3)), **p.rest("activation", "activation_params"))
     if p.input(3):
         x = p.add("Add", x, p.input(3))
@@ -92,7 +92,7 @@ def _gemm(p: _Parts) -> bool:
 
 
 def _matmul(p: _Parts) -> bool:
-    """A product of matrices that may be transposed, times a number."""
+    """A product of matrices, which may be transposed, times a scalar."""
     if any(p.node.integer(name, 0) for name in ("transBatchA", "transBatchB")):
         return False
     operands = [
@@ -121,7 +121,7 @@ def _quick_gelu(p: _Parts) -> bool:
 
 
 def _skip_norm(p: _Parts) -> bool:
-    """The normalised sum of two maps and maybe a bias; the sum itself is the fourth result."""
+    """The normalised sum of two maps and an optional bias; the fourth result is the sum itself."""
     x = p.add("Add", p.input(0), p.input(1))
     if p.input(4):
         x = p.add("Add", x, p.input(4))
@@ -144,12 +144,12 @@ _RULES: dict[str, Callable[[_Parts], bool]] = {
 }
 
 
-#: How many results may be taken of an operator that gives more than one.
+#: How many results may be used, for operators with more than one.
 _MAX_RESULTS = {"SkipLayerNormalization": 4}
 
 
 def as_onnx(nodes: list[OnnxNode], constants: dict[str, Constant]) -> list[OnnxNode]:
-    """The nodes with ONNX's operators for those of onnxruntime that are known; their numbers go into ``constants``."""
+    """The nodes with known operators of onnxruntime replaced; new constants are added to ``constants``."""
     made: list[OnnxNode] = []
     for node in nodes:
         parts = _Parts(node, constants)

@@ -1,7 +1,6 @@
-"""Views, slices, joins and padding of ONNX: what they are as nodes, where they are any.
+"""Handlers of ONNX views, slices, joins and padding.
 
-The rules are those of :mod:`tracing.shapes`, so that a network gives the same graph from
-PyTorch and from ONNX.
+The rules are those of :mod:`tracing.shapes`, so that a network becomes the same graph from PyTorch and from ONNX.
 """
 
 from __future__ import annotations
@@ -31,16 +30,16 @@ Shape = tuple[int, ...]
 
 
 def _dropout(call: Call) -> list[Result]:
-    """Nothing at inference, where its mask, if it is taken, keeps everything."""
+    """The identity at inference; the mask, if it is used, keeps everything."""
     x, training, ratio = call.traced(), call.constant(2), call.constant(1)
     drops = ratio is None or ratio.values is None or bool(np.any(ratio.values != 0))
     if training is not None and (training.values is None or training.values.any()) and drops:
-        raise InvalidGraphError("it drops numbers at random; export the model for inference")
+        raise InvalidGraphError("it drops values at random; export the model for inference")
     return [x, Constant(x.shape, np.ones(x.shape, bool) if prod(x.shape) <= MAX_NUMBERS else None)]
 
 
 def _cast(call: Call) -> TracedValue:
-    """Nothing but for casts to whole numbers or to few bits, which round."""
+    """The identity, except for casts to integers or to few bits, which round."""
     x, target = call.traced(), call.node.integer("to")
     if keeps_numbers(call.type(), target):
         return x
@@ -51,12 +50,12 @@ def _cast(call: Call) -> TracedValue:
 
 
 def _cast_like(_call: Call) -> Result:
-    """A cast whose target is known has become a :func:`_cast`."""
-    raise InvalidGraphError("the number type that it casts to is not known; use Cast")
+    """A cast to an unknown dtype; others were replaced by Cast."""
+    raise InvalidGraphError("the dtype that it casts to is unknown; use Cast")
 
 
 def _view(shape_of: Callable[[Call, Shape], Shape]) -> Handler:
-    """The same numbers in the same order."""
+    """The handler of a view."""
     return lambda call: tv.reshaped(call.b, call.traced(), _positive(shape_of(call, call.traced().shape)))
 
 
@@ -77,7 +76,7 @@ def _transpose(call: Call) -> TracedValue:
 
 
 def _regrouped(call: Call) -> TracedValue:
-    """Reshape, Transpose and Reshape, which may be how pixels become channels or the reverse."""
+    """Reshape, Transpose and Reshape: space-to-depth or depth-to-space if they match, else a rearrangement."""
     x, perm = call.traced(), call.node.integers("perm")
     split = fixed.reshaped(x.shape, whole_numbers(call.constant(1), "shape"))
     out = _positive(
@@ -101,33 +100,33 @@ def _regrouped(call: Call) -> TracedValue:
 
 def _perm(perm: Shape, shape: Shape) -> Shape:
     if sorted(perm) != list(range(len(shape))):
-        raise InvalidGraphError(f"its perm {list(perm)} is no order of the dimensions of {list(shape)}")
+        raise InvalidGraphError(f"its perm {list(perm)} is no permutation of the dimensions of {list(shape)}")
     return perm
 
 
 def _turned(call: Call) -> TracedValue:
-    """Matrices with rows and columns exchanged."""
+    """The last two dimensions transposed."""
     x = call.traced()
     if len(x.dims) < 2:
-        raise InvalidGraphError(f"it takes {list(x.shape)}, must take matrices")
+        raise InvalidGraphError(f"its input has shape {list(x.shape)}, must be matrices")
     return tv.moved(x, (*range(len(x.dims) - 2), len(x.dims) - 1, len(x.dims) - 2))
 
 
 def _expand(call: Call) -> TracedValue:
-    """Dimensions of size 1 are repeated; no node, as sums and products spread by themselves."""
+    """Repeat dimensions of size 1, without a node: sums and products broadcast by themselves."""
     x = call.traced()
     try:
         shape = np.broadcast_shapes(x.shape, whole_numbers(call.constant(1), "shape"))
     except ValueError as error:
-        raise InvalidGraphError(f"it cannot spread {list(x.shape)} ({error})") from error
+        raise InvalidGraphError(f"it cannot expand {list(x.shape)} ({error})") from error
     return _repeated(x, _positive(shape))
 
 
 def _tile(call: Call) -> TracedValue:
-    """Dimensions are repeated, which is left to what takes them."""
+    """Repeat dimensions; nodes are added only if an operator needs them."""
     x, repeats = call.traced(), whole_numbers(call.constant(1), "repeats")
     if len(repeats) != len(x.dims):
-        raise InvalidGraphError(f"its repeats {list(repeats)[:20]} are not those of {list(x.shape)}")
+        raise InvalidGraphError(f"its repeats {list(repeats)[:20]} do not match {list(x.shape)}")
     shape = _positive(tuple(n * times for n, times in zip(x.shape, repeats, strict=True)))
     return _repeated(x, shape)
 
@@ -167,7 +166,7 @@ def _slice(call: Call) -> TracedValue:
         ranges[dim] = Range(cut.start, count, max(1, cut.step))
     if turned:
         if any(cut.length != n for cut, n in zip(ranges.values(), x.shape, strict=True)):
-            raise InvalidGraphError("it turns a dimension around and cuts at once; do one after the other")
+            raise InvalidGraphError("it flips a dimension and cuts at once; do one after the other")
         if len(turned) == 1 and x.shape[turned[0]] <= _MAX_RUNS:
             (dim,) = turned
             return _picked(call, x, dim, tuple(range(x.shape[dim]))[::-1])
@@ -185,7 +184,7 @@ def _split(call: Call) -> list[Result]:
 
 
 def _gather(call: Call) -> TracedValue:
-    """One place or equally spaced places are a slice; any other selection is an "other"."""
+    """Equally spaced indices are a slice, a few runs are joined slices; anything else is an "other"."""
     x, index = call.traced(), call.weight(1)
     dim = fixed.axis_of(call.node.integer("axis", 0), len(x.shape))
     shape = _positive(x.shape[:dim] + index.shape + x.shape[dim + 1 :])
@@ -193,7 +192,7 @@ def _gather(call: Call) -> TracedValue:
         return call.other("index", shape, x)
     places = [int(i) % x.shape[dim] for i in index.values.reshape(-1) if -x.shape[dim] <= i < x.shape[dim]]
     if len(places) != index.values.size:
-        raise InvalidGraphError(f"it takes places outside of dimension {dim} of {list(x.shape)}")
+        raise InvalidGraphError(f"its indices exceed dimension {dim} of {list(x.shape)}")
     steps = set(np.diff(places).tolist()) or {1}
     if len(steps) > 1 or min(steps) < 1:
         if len(_runs(places)) > _MAX_RUNS:
@@ -204,12 +203,12 @@ def _gather(call: Call) -> TracedValue:
     return cut if len(index.shape) == 1 else tv.reshaped(call.b, cut, shape)
 
 
-#: Most pieces that a selection of places is joined of.
+#: Most slices that a selection of indices is joined from.
 _MAX_RUNS = 64
 
 
 def _runs(places: Sequence_[int]) -> list[Range]:
-    """Places as runs of neighbours."""
+    """Split indices into runs of consecutive ones."""
     runs: list[Range] = []
     for place in places:
         if runs and place == runs[-1].first + runs[-1].length:
@@ -220,7 +219,7 @@ def _runs(places: Sequence_[int]) -> list[Range]:
 
 
 def _picked(call: Call, x: TracedValue, dim: int, places: tuple[int, ...]) -> TracedValue:
-    """Some places of a dimension in any order, as slices that are joined: colours as blue, green and red."""
+    """Select indices of a dimension in any order by joining slices, for example RGB to BGR."""
     parts = [tv.sliced(call.b, x, {dim: run}) for run in _runs(places)]
     return joined(call.b, parts, dim, (*x.shape[:dim], len(places), *x.shape[dim + 1 :]))
 
@@ -231,12 +230,12 @@ def _split_to_sequence(call: Call) -> Sequence:
         raise InvalidGraphError("its input 0 is missing")
     dim = fixed.axis_of(call.node.integer("axis", 0), len(x.shape))
     if given is None or len(given.shape) > 1:
-        raise InvalidGraphError("its parts must be given by their sizes")
+        raise InvalidGraphError("the sizes of its parts (split) must be given")
     listed = whole_numbers(given, "split")
     if given.shape == () and listed[0] > 0:
         listed = tuple(min(listed[0], x.shape[dim] - start) for start in range(0, x.shape[dim], listed[0]))
     if sum(listed) != x.shape[dim] or min(listed, default=0) < 1:
-        raise InvalidGraphError(f"its parts {list(listed)[:20]} are not those of {x.shape[dim]}")
+        raise InvalidGraphError(f"its parts {list(listed)[:20]} do not add up to {x.shape[dim]}")
     if isinstance(x, Constant):
         cut = OnnxNode("Split", call.node.name, call.node.inputs, ("",) * len(listed), {"axis": dim})
         return Sequence(tuple(evaluate(cut, [x, Constant((len(listed),), np.array(listed))], call.opset)))
@@ -249,7 +248,7 @@ def _split_to_sequence(call: Call) -> Sequence:
 def _sequence_at(call: Call) -> TracedValue | Constant:
     sequence, places = call.sequence, whole_numbers(call.weight(1), "place")
     if sequence is None or len(places) != 1 or not -len(sequence.parts) <= places[0] < len(sequence.parts):
-        raise InvalidGraphError(f"it takes place {list(places)[:5]} of what must be a sequence that has one")
+        raise InvalidGraphError(f"its input must be a sequence with an element {list(places)[:5]}")
     return sequence.parts[places[0]]
 
 
@@ -260,11 +259,11 @@ def _concat(call: Call) -> TracedValue:
     inputs = [x for x in call.xs if x is not None and 0 not in x.shape]
     traced = [x for x in inputs if isinstance(x, TracedValue)]
     if not traced:
-        raise InvalidGraphError("none of its inputs is computed")
+        raise InvalidGraphError("none of its inputs depends on the image")
     first = traced[0].shape
     dim = fixed.axis_of(call.node.integer("axis"), len(first))
     if any((*x.shape[:dim], *x.shape[dim + 1 :]) != (*first[:dim], *first[dim + 1 :]) for x in inputs):
-        raise InvalidGraphError(f"it joins {[list(x.shape) for x in inputs][:20]} along dimension {dim}")
+        raise InvalidGraphError(f"its inputs {[list(x.shape) for x in inputs][:20]} do not match along axis {dim}")
     if len(inputs) == 1:
         return traced[0]
     shape = (*first[:dim], sum(x.shape[dim] for x in inputs), *first[dim + 1 :])
@@ -272,14 +271,14 @@ def _concat(call: Call) -> TracedValue:
 
 
 def _held(x: Constant, dim: int) -> Held:
-    """A tensor of the file, as a part of a join; one that nothing learns may be a single number everywhere."""
+    """A tensor of the file as an operand of a join; one that is not learnt may be filled with one number."""
     known = x.params == 0 and x.values is not None and x.values.dtype.kind == "f" and len(np.unique(x.values)) == 1
     fill = float(x.numbers.reshape(-1)[0]) if known else None
     whole = x.params == prod(x.shape)
     return Held(x.shape[dim], None if whole else x.params, fill if fill is None or np.isfinite(fill) else None)
 
 
-#: The largest number of 32 bits.
+#: The largest float32.
 _LARGEST = float(np.finfo(np.float32).max)
 _PAD_MODES = {"constant": "constant", "reflect": "reflect", "edge": "replicate", "wrap": "circular"}
 
@@ -291,9 +290,7 @@ def _pad(call: Call) -> TracedValue:
     if call.constant(3) is not None:
         axes = tuple(fixed.axis_of(axis, rank) for axis in whole_numbers(call.constant(3), "axes"))
     if len(pads) != 2 * len(axes) or mode not in _PAD_MODES or (fill is None and call.constant(2) is not None):
-        raise InvalidGraphError(
-            f"its pads {list(pads)[:20]}, mode {mode[:20]!r} or value are not those of {list(x.shape)}"
-        )
+        raise InvalidGraphError(f"its pads {list(pads)[:20]}, mode {mode[:20]!r} or value do not match {list(x.shape)}")
     widths = dict(zip(axes, zip(pads[: len(axes)], pads[len(axes) :], strict=True), strict=True))
     cuts = {
         dim: Range(max(0, -before), x.shape[dim] + min(0, before) + min(0, after))
@@ -311,7 +308,7 @@ def _pad(call: Call) -> TracedValue:
     before, after = [0, 0, 0], [0, 0, 0]
     for dim, axis in padded.items():
         before[axis or 0], after[axis or 0] = max(0, widths[dim][0]), max(0, widths[dim][1])
-    # A graph holds finite numbers; the least one does what minus infinity does before a maximum pool.
+    # A graph holds finite numbers; before a max pool the lowest one acts like minus infinity.
     constant = max(-_LARGEST, min(_LARGEST, fill or 0.0)) if mode == "constant" else 0.0
     made = call.b.pad(
         x.value, (before[0], before[1], before[2]), (after[0], after[1], after[2]), _PAD_MODES[mode], constant
@@ -341,5 +338,5 @@ SHAPES: dict[str, Handler] = {
     "Concat": _concat,
     "Pad": _pad,
 }
-#: Operators that :mod:`patterns` makes.
+#: Fused operators of :mod:`patterns` and :mod:`runtime`.
 FUSED_SHAPES: dict[str, Handler] = {"Regroup": _regrouped, "Turned": _turned}

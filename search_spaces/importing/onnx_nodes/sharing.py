@@ -1,4 +1,4 @@
-"""Which nodes hold the same tensors of the file: layers that share their weights."""
+"""Find layers that share weights: nodes that use the same tensors of the file."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from gennape.search_spaces.importing.onnx_nodes.file import Constant
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """The tensors that an operator of the file took, and the nodes ``first`` to before ``end`` that it became."""
+    """The constants of an operator of the file, and its nodes, from ``first`` up to and without ``end``."""
 
     first: int
     end: int
@@ -28,14 +28,14 @@ class Origin:
     def decisive(self) -> bool:
         """Whether equal tensors mean shared weights.
 
-        Exporters write tensors of equal numbers once. Of layers that were never trained many a scale or bias is alike,
-        so a vector, or what is filled with one number, does not tell.
+        Exporters write equal tensors once. In untrained layers many scales and biases are equal, so vectors and filled
+        tensors are no evidence.
         """
         return any(_is_telling(x) for x in self.constants)
 
     @property
     def more(self) -> int:
-        """How many numbers the tensors were computed of beyond those that they hold: gains of a filter."""
+        """How many more numbers the tensors were computed from than they hold: gains of a filter."""
         many = [x for x in self.constants if any(size > 1 for _, size in x.sources)]
         sources = frozenset[tuple[str, int]]().union(*(x.sources for x in many))
         return max(0, sum(size for _, size in sources if size > 1) - sum(math.prod(x.shape) for x in many))
@@ -50,10 +50,10 @@ def _is_telling(x: Constant) -> bool:
 def with_shared_weights(
     graph: ComputationGraph, kept: Int64[np.ndarray, " k"], origins: Sequence[Origin]
 ) -> ComputationGraph:
-    """The graph with layers of the same tensors tied; ``kept`` are the nodes of ``origins`` that it has.
+    """The graph with layers of the same tensors tied; ``kept`` are the indices of its nodes before dropping others.
 
-    Vectors are taken for shared where the layer before is shared as well, as in a convolution with its normalisation.
-    An operation outside the vocabulary counts only numbers that no node before it has counted, as from PyTorch.
+    Vectors count as shared if the layer before is shared too, as in a convolution with its normalisation. An operation
+    outside the vocabulary counts only numbers that no earlier node has counted, as in a trace of PyTorch.
     """
     position = {int(old): new for new, old in enumerate(kept)}
     made = [[position[node] for node in range(x.first, x.end) if node in position] for x in origins]
@@ -81,7 +81,7 @@ def with_shared_weights(
 def _with_computed(
     graph: ComputationGraph, made: Sequence[Sequence[int]], origins: Sequence[Origin]
 ) -> Int32[np.ndarray, "n a"]:
-    """The rows, where layers count all numbers that their weights were computed of, and each tensor counts once."""
+    """The rows with each layer counting all numbers its weights were computed from, and each tensor once."""
     params = node_params(pack([graph]))
     nodes, held = graph.nodes.copy(), dict[int, tuple[Hashable, ...]]()
     for origin, alive in zip(origins, made, strict=True):

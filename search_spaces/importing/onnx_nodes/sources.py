@@ -1,4 +1,4 @@
-"""Which tensors of the file a constant was computed of: what of it may be learnt."""
+"""Find the tensors of the file that a constant was computed from, which may be learnt."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from gennape.search_spaces.importing.onnx_nodes.dimensions import Shape, axis_of
 from gennape.search_spaces.importing.onnx_nodes.file import Constant, Sources, is_written_down, unlearnt
 from gennape.search_spaces.importing.onnx_nodes.network import OnnxNode
 
-#: Operators of whose inputs only the first ones may be learnt: the others say how much, where, and between what.
-#: A weight is standardised by a mean and a variance, which are computed of it.
+#: Operators with only their first inputs learnable; the others are sizes, positions or bounds. Weight standardisation
+#: computes its mean and variance from the weight.
 _OF_FIRST = {"Resize": 1, "Pad": 1, "Clip": 1, "Range": 0, "OneHot": 0, "BatchNormalization": 3}
-#: Operators that take the shape of their input, not its numbers.
+#: Operators that use the shape of their input, not its values.
 OF_SHAPES = ("Shape", "Size")
-#: Most tensors of the file that a constant tells apart as what it was computed of.
+#: Most sources of a constant that are kept apart.
 _MAX_SOURCES = 256
 
 
 def sources_of(node: OnnxNode, xs: list[Constant | None], i: int, shape: Shape) -> Sources:
-    """The tensors of the file that result ``i`` of an operator, of ``shape``, was computed of, and their sizes."""
-    if node.op in (*OF_SHAPES, "ConstantOfShape"):  # what is filled with one number is not learnt
+    """The tensors of the file that result ``i`` of an operator, of ``shape``, was computed from, and their sizes."""
+    if node.op in (*OF_SHAPES, "ConstantOfShape"):  # filled tensors are not learnt
         return frozenset()
     taken = xs[: _OF_FIRST.get(node.op, len(xs))]
     present = [x for x in (*taken, node.attributes.get("value")) if isinstance(x, Constant)]
@@ -34,7 +34,7 @@ def sources_of(node: OnnxNode, xs: list[Constant | None], i: int, shape: Shape) 
 
 
 def _place(node: OnnxNode, xs: list[Constant | None], i: int) -> str | None:
-    """Where in its input a part lies; None of what is no part. A table that is looked up in counts as a whole."""
+    """A key for the position of a part in its input; None if it is no part. Lookups in a table use it as a whole."""
     shape = need(xs).shape if xs else ()
     if node.op == "Slice":
         return str([(cut.start, cut.stop, cut.step) for cut in slices(node, xs, shape)])

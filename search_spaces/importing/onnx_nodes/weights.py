@@ -1,4 +1,4 @@
-"""Operators on weights, of whose results only the shapes are needed."""
+"""Constant folding of operators on weights; often only the shapes of results are needed."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from gennape.search_spaces.importing.onnx_nodes.dimensions import Shape, axis_of
 from gennape.search_spaces.importing.onnx_nodes.file import Constant
 from gennape.search_spaces.importing.onnx_nodes.network import OnnxNode
 
-#: Most products that are summed for the numbers of a constant.
+#: Most products that are summed for the values of a constant.
 _MAX_PRODUCTS = 2**20
-#: The shape of a result and, were all inputs known, its numbers.
+#: The shape of a result, and a function for its values, called if all inputs are known.
 Computed = tuple[Shape, Callable[[], Any]]
 
 
 def _gather_nd(node: OnnxNode, xs: list[Constant | None]) -> Computed:
-    """Places that are named by all their axes at once."""
+    """Elements or slices selected by index tuples."""
     x, index = need(xs), need(xs, 1)
     depth = index.shape[-1] if index.shape else 0
     if node.integer("batch_dims", 0) or not 1 <= depth <= len(x.shape):
-        raise InvalidGraphError(f"it takes {list(x.shape)} at {list(index.shape)}, which is not known")
+        raise InvalidGraphError(f"its indices {list(index.shape)} into {list(x.shape)} are not supported")
     shape = (*index.shape[:-1], *x.shape[depth:])
     return shape, lambda: x.numbers[tuple(np.moveaxis(index.numbers, -1, 0))]
 
@@ -44,29 +44,29 @@ def _split(node: OnnxNode, xs: list[Constant | None]) -> list[Computed]:
 
 
 def _standardised(node: OnnxNode, xs: list[Constant | None]) -> list[Computed]:
-    """A weight that is normalised by its own mean and variance, as exporters write weight standardisation."""
+    """Weight standardisation, which exporters write as a batch normalisation of the weight in training mode."""
     x, channels = need(xs), need(xs, 1)
     if node.n_taken > 1 and not node.integer("training_mode", 0):
-        raise InvalidGraphError("it gives a mean and a variance, but is not in training mode")
+        raise InvalidGraphError("it returns a mean and a variance, but is not in training mode")
     return [(x.shape, lambda: None), (channels.shape, lambda: None), (channels.shape, lambda: None)]
 
 
 def _matmul(_node: OnnxNode, xs: list[Constant | None]) -> Computed:
-    """A product of weights: its numbers where they are few."""
+    """A product of weights, with values if they are few."""
     x, y = need(xs), need(xs, 1)
     if len(x.shape) < 2 or len(y.shape) < 2 or x.shape[-1] != y.shape[-2]:
-        raise InvalidGraphError(f"it multiplies {list(x.shape)} and {list(y.shape)}")
+        raise InvalidGraphError(f"its operands {list(x.shape)} and {list(y.shape)} do not match")
     shape = (*np.broadcast_shapes(x.shape[:-2], y.shape[:-2]), x.shape[-2], y.shape[-1])
     few = math.prod(shape) * x.shape[-1] <= _MAX_PRODUCTS
     return shape, lambda: np.matmul(x.numbers, y.numbers) if few else None
 
 
 def _conv(node: OnnxNode, xs: list[Constant | None]) -> Computed:
-    """A layer on an embedding of positions: only its shape."""
+    """A pointwise convolution of a positional embedding: only its shape."""
     x, weight = need(xs), need(xs, 1)
     pads, strides = set(node.integers("pads", (0,))), set(node.integers("strides", (1,)))
     if len(weight.shape) != len(x.shape) or set(weight.shape[2:]) != {1} or pads != {0} or strides != {1}:
-        raise InvalidGraphError("it is a convolution of a constant by more than single pixels; fold constants")
+        raise InvalidGraphError("it convolves a constant, which must be pointwise; fold constants when exporting")
     return (x.shape[0], weight.shape[0], *x.shape[2:]), lambda: None
 
 

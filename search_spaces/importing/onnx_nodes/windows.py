@@ -1,4 +1,4 @@
-"""Convolutions and global pools of ONNX: what they are as nodes."""
+"""Handlers of ONNX convolutions and global pools."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from gennape.search_spaces.importing.tracing.traced_value import Groups, TracedV
 def image_of(call: Call, each: bool = False) -> tuple[TracedValue, Groups]:
     """The input as a map of channels, height and width; a signal [batch, c, n] is a map of width 1.
 
-    Several maps are one of all their channels for what works on ``each`` channel alone.
+    With ``each``, for operators on single channels, the channels of several maps become those of one.
     """
     shape = call.traced().shape
     if len(shape) not in (3, 4) or (shape[0] != 1 and not each):
-        raise InvalidGraphError(f"it takes {list(shape)}, must take one map [1, c, h, w] or signal [1, c, n]")
+        raise InvalidGraphError(f"its input has shape {list(shape)}, must be one map [1, c, h, w] or signal [1, c, n]")
     groups: Groups = ((1,) if shape[0] == 1 else (0, 1), (2,), (3,) if len(shape) == 4 else ())
     return call.arranged(0, groups), groups
 
 
 def both(values: tuple[int, ...], what: str, groups: Groups, fill: int = 1) -> tuple[int, int]:
-    """An attribute for height and width; a signal has it for its length alone."""
+    """An attribute for height and width; for a signal, for its length alone."""
     if len(values) != 1 + len(groups[2]):
         raise InvalidGraphError(f"its {what} {list(values)} must be {1 + len(groups[2])} numbers")
     return (values[0], values[1] if groups[2] else fill)
@@ -43,13 +43,13 @@ def window_of(call: Call, kernel: tuple[int, ...], groups: Groups) -> tuple[tupl
 def pads_of(
     call: Call, x: Value, groups: Groups, window: tuple[tuple[int, int], ...]
 ) -> tuple[tuple[int, int], tuple[int, int]]:
-    """Rows and columns of padding before and after the map."""
+    """Padding (rows, columns) before and after the map."""
     kernel, stride, dilation = window
     dims, automatic = 1 + len(groups[2]), call.node.text("auto_pad", "NOTSET")
     if automatic in ("NOTSET", "VALID"):
         given = call.node.integers("pads", (0,) * (2 * dims)) if automatic == "NOTSET" else (0,) * (2 * dims)
         if len(given) != 2 * dims or min(given) < 0:
-            raise InvalidGraphError(f"its pads {list(given)} must be {2 * dims} numbers that are not negative")
+            raise InvalidGraphError(f"its pads {list(given)} must be {2 * dims} non-negative numbers")
         return both(given[:dims], "pads", groups, 0), both(given[dims:], "pads", groups, 0)
     if automatic not in ("SAME_UPPER", "SAME_LOWER"):
         raise InvalidGraphError(f"its auto_pad is {automatic!r}, must be NOTSET, VALID, SAME_UPPER or SAME_LOWER")
@@ -59,8 +59,8 @@ def pads_of(
     ]
     if min(missing) < -1:
         raise InvalidGraphError(
-            f"its auto_pad is {automatic}, but windows {kernel} at strides {stride} leave pixels out, which each "
-            "runtime does in other places; write its pads out"
+            f"its auto_pad is {automatic}, but windows {kernel} at strides {stride} skip pixels, at positions "
+            "that differ between runtimes; give its pads"
         )
     total = [max(0, n) for n in missing]
     small, large = (total[0] // 2, total[1] // 2), (total[0] - total[0] // 2, total[1] - total[1] // 2)
@@ -68,17 +68,17 @@ def pads_of(
 
 
 def _kernel(call: Call, weight: Constant, x: TracedValue) -> tuple[int, ...]:
-    """The window of a weight, which an attribute may repeat."""
+    """The kernel size of a weight; an attribute ``kernel_shape`` must agree."""
     if len(weight.shape) != len(x.dims):
-        raise InvalidGraphError(f"its weight {list(weight.shape)} does not fit {list(x.shape)}")
+        raise InvalidGraphError(f"its weight {list(weight.shape)} does not match {list(x.shape)}")
     kernel = weight.shape[2:]
     if call.node.integers("kernel_shape", kernel) != kernel:
-        raise InvalidGraphError(f"its kernel_shape is not that of its weight {list(weight.shape)}")
+        raise InvalidGraphError(f"its kernel_shape does not match its weight {list(weight.shape)}")
     return kernel
 
 
 def vector(call: Call, i: int, size: int, what: str) -> Constant | None:
-    """A constant input of one number for each channel."""
+    """A constant input with one element per channel."""
     x = call.constant(i)
     if x is not None and x.shape != (size,):
         raise InvalidGraphError(f"its {what} has the shape {list(x.shape)}, must be [{size}]")
@@ -86,7 +86,7 @@ def vector(call: Call, i: int, size: int, what: str) -> Constant | None:
 
 
 def has_bias(call: Call, i: int, size: int) -> bool:
-    """Whether a constant input is a bias for each channel: exporters may write zeros where there is none."""
+    """Whether a constant input is a bias; exporters may write zeros if there is none."""
     x = vector(call, i, size, "bias")
     return x is not None and (x.params >= size or x.values is None or bool(x.values.any()))
 
@@ -97,7 +97,7 @@ def _conv(call: Call) -> TracedValue:
     before, after = pads_of(call, x.value, groups, window)
     parts, value = call.node.integer("group", 1), x.value
     if weight.shape[1] * parts != value.c:
-        raise InvalidGraphError(f"its weight {list(weight.shape)} in {parts} groups does not fit {value.c} channels")
+        raise InvalidGraphError(f"its weight {list(weight.shape)} in {parts} groups does not match {value.c} channels")
     bias = has_bias(call, 2, weight.shape[0])
     if before != after:
         value, before = call.b.pad(value, (0, *before), (0, *after)), (0, 0)
@@ -107,9 +107,9 @@ def _conv(call: Call) -> TracedValue:
 
 
 def _fixed(call: Call, name: str, x: TracedValue, applied: tuple[int, ...], result: TracedValue) -> TracedValue:
-    """What a layer whose filter nothing learns costs, ``applied`` to as many places; it takes the place of the layer.
+    """Replace a layer whose filter is not learnt by an operation with its cost; ``applied`` is the shape of positions.
 
-    The layer itself is then taken by nothing, and left out.
+    The layer itself is then unused, and removed.
     """
     bias = call.constant(2)
     macs = prod(applied) * prod(call.weight(1).shape[1:])
@@ -122,17 +122,17 @@ def _conv_transpose(call: Call) -> TracedValue:
     parts = call.node.integer("group", 1)
     c_out = weight.shape[1] * parts
     if weight.shape[0] != x.value.c:
-        raise InvalidGraphError(f"its weight {list(weight.shape)} does not fit {x.value.c} channels")
+        raise InvalidGraphError(f"its weight {list(weight.shape)} does not match {x.value.c} channels")
     dims = 1 + len(groups[2])
     extra = both(call.node.integers("output_padding", (0,) * dims), "output_padding", groups, 0)
     before, after = _transposed_pads(call, x.value, groups, window, extra)
-    # Less padding on the far side is more output there, as far as PyTorch has it; what is too much is cut off.
+    # Less padding at the end is output padding, up to PyTorch's limit; any excess is cut off.
     most = [max(pair) - 1 for pair in zip(window[1], window[2], strict=True)]
     fits = [e + b - a <= m for e, b, a, m in zip(extra, before, after, most, strict=True)]
     pads = (before[0] if fits[0] else after[0], before[1] if fits[1] else after[1])
     more = (extra[0] + pads[0] - after[0], extra[1] + pads[1] - after[1])
     if any(m > limit for m, limit in zip(more, most, strict=True)):
-        raise InvalidGraphError(f"its result is {more} larger than its windows reach, at most {most} is known")
+        raise InvalidGraphError(f"its output padding is {more}, at most {most} is supported")
     added, cut = (max(0, more[0]), max(0, more[1])), (before[0] - pads[0], before[1] - pads[1])
     bias = has_bias(call, 2, c_out)
     made = call.b.conv_transpose(x.value, c_out, window[0], window[1], pads, added, window[2], parts, bias)
@@ -146,9 +146,9 @@ def _conv_transpose(call: Call) -> TracedValue:
 def _transposed_pads(
     call: Call, x: Value, groups: Groups, window: tuple[tuple[int, int], ...], extra: tuple[int, int]
 ) -> tuple[tuple[int, int], tuple[int, int]]:
-    """Rows and columns that a transposed convolution leaves out before and after its map.
+    """Padding (rows, columns) of a transposed convolution before and after its map.
 
-    They may be told by the size of the result, or by its being as many times larger as the stride.
+    It may be given by the size of the result, or follow from a result that is larger by the stride.
     """
     dims, automatic = 1 + len(groups[2]), call.node.text("auto_pad", "NOTSET")
     given = call.node.integers("output_shape", ())
@@ -162,7 +162,7 @@ def _transposed_pads(
     ]
     total = [n - m for n, m in zip(whole, wanted, strict=True)]
     small = (max(0, total[0]) // 2, max(0, total[1]) // 2)
-    large = (total[0] - small[0], total[1] - small[1])  # below 0 where the result is larger than the windows reach
+    large = (total[0] - small[0], total[1] - small[1])  # below 0 if the result is larger than the windows reach
     if automatic == "SAME_UPPER" or min(total) < 0:
         return small, large
     return large, small

@@ -1,7 +1,7 @@
-"""Archives of ``torch.export.save``: the program as JSON and the numbers of its small constants, as data.
+"""Read archives of ``torch.export.save`` as data: the program as JSON, and the values of its scalar constants.
 
-``torch.export.load`` is not used: it unpickles what is in the file, evaluates expressions, and calls whatever function
-of PyTorch a name leads to. Layout: https://pytorch.org/docs/stable/export.html (PT2 archive).
+``torch.export.load`` is not used: it unpickles the file's contents, evaluates expressions, and calls any PyTorch
+function that is named. Layout: https://pytorch.org/docs/stable/export.html (PT2 archive).
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from torch import Tensor
 from gennape.errors import InvalidDataError
 from gennape.search_spaces.files.bounded import BROKEN, bounded, expected
 
-#: Bytes that the description of a program, or of its weights, may take: far more than that of any network.
+#: Most bytes of the JSON of a program or of its weights: far more than any network needs.
 MAX_JSON = 2**26
 _MAX_FILES = 2**20
-#: Types of numbers, by the code that the format has for them.
+#: Dtypes by their code in the format.
 DTYPES: dict[int, torch.dtype] = {
     1: torch.uint8,
     2: torch.int8,
@@ -38,17 +38,17 @@ DTYPES: dict[int, torch.dtype] = {
 
 @dataclass(frozen=True)
 class Archive:
-    """What was read: the program, and for each tensor beside it the file that holds its numbers."""
+    """The program, and for each tensor the file that holds its values."""
 
     program: dict[str, Any]
-    #: File and place in it, by the tensor's name: equal for tensors that share their numbers.
+    #: File and position in it, by the tensor's name: equal for tensors that share storage.
     places: dict[str, tuple[Any, ...]] = field(default_factory=dict)
-    #: Tensors of one number, by name.
+    #: Tensors with one element, by name.
     numbers: dict[str, Tensor] = field(default_factory=dict)
 
 
 def read_archive(path: Path) -> Archive:
-    """The program in the file at ``path``; raises :class:`InvalidDataError` for one that is damaged or too large."""
+    """The program in the file at ``path``; raises :class:`InvalidDataError` if it is damaged or too large."""
     try:
         with zipfile.ZipFile(path) as archive:
             return _read(archive, str(path))
@@ -62,7 +62,7 @@ def _read(archive: zipfile.ZipFile, where: str) -> Archive:
     files = {info.filename.partition("/")[2]: info for info in archive.infolist()[:_MAX_FILES]}
     whole = {info.filename: info for info in archive.infolist()[:_MAX_FILES]}
     models = sorted(name for name in files if name.startswith("models/") and name.endswith(".json"))
-    if not models and "serialized_exported_program.json" in whole:  # of PyTorch before 2.8
+    if not models and "serialized_exported_program.json" in whole:  # PyTorch before 2.8
         return Archive(_json(archive, whole["serialized_exported_program.json"], where))
     if len(models) != 1:
         found = f"several programs ({', '.join(models[:8])}); save one" if models else "no program of torch.export"
@@ -95,13 +95,13 @@ def _json(archive: zipfile.ZipFile, info: zipfile.ZipInfo, where: str) -> dict[s
 
 def _content(archive: zipfile.ZipFile, info: zipfile.ZipInfo, most: int, where: str) -> bytes:
     if info.file_size > min(most, expected(info.compress_size)):
-        raise InvalidDataError(f"{where}: {info.filename} has {info.file_size} bytes, more than are read ({most})")
+        raise InvalidDataError(f"{where}: {info.filename} has {info.file_size} bytes, more than the limit of {most}")
     with archive.open(info) as file:
         return bounded(file, f"{where}: {info.filename}", most).read()
 
 
 def _number(archive: zipfile.ZipFile, info: zipfile.ZipInfo | None, entry: dict[str, Any], where: str) -> Tensor | None:
-    """The tensor, where it is one number that is stored plainly."""
+    """The tensor if it has one element and is not pickled, else None."""
     meta = entry.get("tensor_meta") or {}
     dtype = DTYPES.get(meta.get("dtype", -1))
     sizes = [size.get("as_int") for size in meta.get("sizes", ())]

@@ -1,4 +1,4 @@
-"""Arguments of an exported program's calls, from the words of its file."""
+"""Decode the arguments of an exported program's calls from JSON."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from gennape.errors import InvalidDataError
 from gennape.search_spaces.importing.pt2_nodes.archive import DTYPES
 
-#: Tensors and whole numbers by name, as a run makes them.
+#: Tensors and integers of a run, by name.
 Values = Mapping[str, Any]
 _FORMATS = {
     1: torch.contiguous_format,
@@ -35,7 +35,7 @@ def _plain(value: Any, _: Values) -> Any:
 
 
 def _float(value: Any, _: Values) -> Any:
-    """A number; of what JSON has no numbers for the word: ``-Infinity``."""
+    """A float; values that JSON lacks are strings, such as ``-Infinity``."""
     return float(value) if isinstance(value, str) else value
 
 
@@ -65,23 +65,23 @@ _DECODERS: dict[str, Callable[[Any, Values], Any]] = {
     "as_scalar_type": lambda value, _: DTYPES[value],
     "as_memory_format": lambda value, _: _FORMATS[value],
     "as_layout": lambda _, __: torch.strided,
-    "as_device": lambda _, __: None,  # a network is read where there are no numbers
+    "as_device": lambda _, __: None,  # the network runs on the meta device
 }
 
 
 def decoded(argument: Any, values: Values) -> Any:
-    """The value of an argument; raises :class:`InvalidDataError` for one that is not understood."""
+    """The value of an argument; raises :class:`InvalidDataError` if its kind is unknown."""
     try:
         ((kind, content),) = argument.items()
         return _DECODERS[kind](content, values)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise InvalidDataError(
-            f"the argument {str(argument)[:200]} is not understood; save the program again"
+            f"the argument {str(argument)[:200]} cannot be decoded; save the program again"
         ) from error
 
 
 def names_of(output: Any) -> str | list[str | None] | None:
-    """How a result is called: one name, or several of a list, or None where it is not used."""
+    """The name of a result, a list of names for a list of results, or None if it is unused."""
     ((kind, content),) = output.items()
     if kind == "as_tensor":
         return str(content["name"])

@@ -1,4 +1,4 @@
-"""An exported program as a module that runs its calls, of which only those of known functions are made."""
+"""An exported program as a module that runs its calls; only known functions are ever called."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from gennape.search_spaces.importing.tracing.overloads import equivalent
 from gennape.search_spaces.importing.tracing.tables import called
 
 _ATEN = re.compile(r"torch\.ops\.aten\.(\w+)\.(\w+)")
-#: Arithmetic of sizes. No power and no shift, whose results may be of any length.
+#: Arithmetic on sizes. Powers and shifts are left out: their results may be huge.
 _SIZES: dict[str, Callable[..., Any]] = {
     **{
         f"_operator.{name}": getattr(operator, name)
@@ -40,15 +40,15 @@ _SIZES: dict[str, Callable[..., Any]] = {
 }
 #: Sizes of tensors.
 _OF_SIZES: dict[str, Callable[..., Any]] = {"sym_size": lambda x, dim: x.shape[dim], "sym_numel": lambda x: x.numel()}
-#: What is made of no tensor, or of constants alone, by functions that only compute.
+#: Pure functions that take no tensor, or only constants.
 _CONSTANTS = (
     *("arange", "linspace", "zeros", "ones", "full", "empty", "eye", "scalar_tensor", "tril", "triu", "outer"),
     *("meshgrid", "cumsum", "logical_xor", "isin", "bitwise_and", "bitwise_or", "bucketize", "one_hot", "embedding"),
 )
-#: Checks of what a run is given: a trace has its own.
+#: Checks of inputs; a trace makes its own.
 _CHECKS = ("_assert_scalar", "_assert_tensor_metadata", "sym_constrain_range", "sym_constrain_range_for_size")
 _LARGEST = 2**63
-#: Numbers of one tensor.
+#: Most elements of one tensor.
 _MAX_NUMBERS = 2**48
 
 
@@ -61,10 +61,10 @@ class _Call:
 
 
 class Program(nn.Module):
-    """What an archive holds, without weights: parameters and buffers have shapes, and numbers where they are one.
+    """An archive's program without weights: parameters and buffers have shapes, and values only if they are scalar.
 
     Args:
-        archive: What was read of the file.
+        archive: The contents of the file.
         known: The functions that may be called.
     """
 
@@ -97,34 +97,34 @@ class Program(nn.Module):
     def _meta(self, name: str) -> Mapping[str, Any]:
         found = self._shapes.get(name)
         if not isinstance(found, dict) or not isinstance(found.get("sizes"), list):
-            raise InvalidDataError(f"the program says no shape of {name!r}; save it again")
+            raise InvalidDataError(f"the program lacks the shape of {name!r}; save it again")
         return found
 
     def _dtype(self, name: str) -> torch.dtype:
         dtype = DTYPES.get(self._meta(name).get("dtype", 0))
         if dtype is None:
-            raise InvalidDataError(f"{name!r} has numbers of an unknown type; convert it to float32")
+            raise InvalidDataError(f"{name!r} has an unknown dtype; convert it to float32")
         return dtype
 
     def _sizes(self, name: str) -> list[int]:
         sizes = _whole(self._meta(name)["sizes"])
         if not all(type(size) is int and size >= 0 for size in sizes) or math.prod(sizes) > _MAX_NUMBERS:
-            raise InvalidDataError(f"{name!r} has no fixed shape, or one beyond all networks: {str(sizes)[:200]}")
+            raise InvalidDataError(f"{name!r} has no fixed shape, or one that is too large: {str(sizes)[:200]}")
         return sizes
 
     def example(self, shape: tuple[int, ...] | None) -> Tensor:
-        """An image without numbers as the program takes it; ``shape`` says what it leaves open."""
+        """An input image on the meta device; ``shape`` sets the program's free dimensions."""
         if len(self._inputs) != 1:
             raise InvalidGraphError(
-                f"the program takes {len(self._inputs)} inputs ({', '.join(self._inputs[:8])}), must be one image"
+                f"the program has {len(self._inputs)} inputs ({', '.join(self._inputs[:8])}), must have one image"
             )
         (name,) = self._inputs
         declared = _whole(self._meta(name)["sizes"])
         if len(declared) != 4:
-            raise InvalidGraphError(f"the program takes an input of {len(declared)} dimensions, must be an image's 4")
+            raise InvalidGraphError(f"the program's input has {len(declared)} dimensions, must be an image with 4")
         if declared[0] not in (None, 1):
             raise InvalidGraphError(
-                f"the program takes a batch of {declared[0]} images; export it with a batch of one, or a free one"
+                f"the program takes a batch of {declared[0]} images; export it with batch size one, or a dynamic one"
             )
         sizes = self._image_sizes(name, [1, *declared[1:]], shape)
         return torch.empty(sizes, dtype=self._dtype(name), device="meta")
@@ -177,7 +177,7 @@ class Program(nn.Module):
 
 
 def _whole(sizes: list[Any]) -> list[Any]:
-    """Sizes that are fixed, None for the others."""
+    """Fixed sizes as they are, None for free ones."""
     return [size.get("as_int") if isinstance(size, dict) else None for size in sizes]
 
 
@@ -197,14 +197,14 @@ def _calls(nodes: list[dict[str, Any]], known: Container[Any]) -> list[_Call]:
     if problems:
         listed = "\n".join(dict.fromkeys(problems[:200]))
         raise InvalidGraphError(
-            f"{len(problems)} parts of the program cannot be told as a graph:\n{listed}\n"
+            f"{len(problems)} parts of the program cannot be expressed as a graph:\n{listed}\n"
             "Write them with other functions"
         )
     return calls
 
 
 def _function(target: str, known: Container[Any]) -> Callable[..., Any] | None:
-    """The function that a name stands for; None for any that is not one of those that only compute."""
+    """The function of a name; None for any but known pure functions."""
     found = _ATEN.fullmatch(target)
     if found is None:
         return _SIZES.get(target)
@@ -227,13 +227,13 @@ def _user_inputs(specs: list[dict[str, Any]]) -> list[str]:
 
 
 def _held(specs: list[dict[str, Any]]) -> Iterator[tuple[str, tuple[str, str]]]:
-    """Of parameters, buffers and constants: the name in the program, the kind and the name in the module."""
+    """Name in the program, and (kind, name in the module), of each parameter, buffer and constant."""
     for spec in specs:
         ((kind, content),) = spec.items()
         if kind == "user_input":
             continue
         if kind not in ("parameter", "buffer", "tensor_constant"):
-            raise InvalidGraphError(f"the program takes {kind}, of which a graph knows nothing")
+            raise InvalidGraphError(f"the program takes {kind}, which a graph cannot express")
         yield str(content["arg"]["name"]), (kind, str(content[f"{kind}_name"]))
 
 

@@ -1,4 +1,4 @@
-"""Bring values into the arrangement that an operation of several of them, or over some dimensions, needs."""
+"""Arrange the axes of values for operations with several operands or over some dimensions."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from gennape.search_spaces.importing.tracing.traced_value import (
 
 
 def unrepeated(x: TracedValue, other: TracedValue) -> TracedValue:
-    """Repetition is left to the sum or product, where the other operand has the size."""
+    """Drop repetitions that the sum or product with ``other`` broadcasts anyway."""
     if not x.repeats:
         return x
     offset = len(other.dims) - len(x.dims)
@@ -31,14 +31,14 @@ def unrepeated(x: TracedValue, other: TracedValue) -> TracedValue:
 
 
 def aligned(b: GraphBuilder, x: TracedValue, base: TracedValue, groups: Groups) -> TracedValue:
-    """A value with its axes where those of ``base`` are; dimensions are counted from the last."""
+    """The value with its axes laid out as in ``base``; dimensions are counted from the last."""
     offset = len(base.dims) - len(x.dims)
     c, h, w = (tuple(d - offset for d in group if d >= offset) for group in groups)
     return arrange(b, x, (c, h, w))
 
 
 def as_pixels(b: GraphBuilder, x: TracedValue, gone: set[int]) -> TracedValue:
-    """The value with some dimensions as all of its height or width."""
+    """The value with the dimensions ``gone``, and no others, as its height and width."""
     groups = groups_of(x)
     whole = all(set(group) <= gone or not set(group) & gone for group in groups)
     if whole and not set(groups[0]) & {d for d in gone if x.dims[d]}:
@@ -49,7 +49,7 @@ def as_pixels(b: GraphBuilder, x: TracedValue, gone: set[int]) -> TracedValue:
 
 
 def mean_over(b: GraphBuilder, x: TracedValue, gone: set[int], keep: bool) -> TracedValue:
-    """The mean over some dimensions, which stay with size 1 or not."""
+    """The mean over the dimensions ``gone``, which ``keep`` leaves with size 1."""
     shape = x.shape
     x = as_pixels(b, settle(b, x), gone)
     value = x.value
@@ -66,27 +66,27 @@ def mean_over(b: GraphBuilder, x: TracedValue, gone: set[int], keep: bool) -> Tr
 
 
 def sum_over(b: GraphBuilder, x: TracedValue, gone: set[int], keep: bool) -> TracedValue:
-    """The sum over some dimensions: their mean times how many numbers there are."""
+    """The sum over the dimensions ``gone``: their mean times the number of elements."""
     mean = mean_over(b, x, gone, keep)
     count = prod(x.shape[dim] for dim in gone)
     return TracedValue(b.scale(mean.value, (), float(count)) if count > 1 else mean.value, mean.dims)
 
 
 def causal_softmax(b: GraphBuilder, x: TracedValue) -> TracedValue:
-    """Softmax along the last dimension, in which a place of the last but one sees those up to its own."""
+    """Causal softmax: each position of the last but one dimension sees positions of the last up to its own."""
     every = tuple(range(len(x.dims)))
     x = arrange(b, x, (every[:-2], every[-2:-1], every[-1:]))
     return TracedValue(b.softmax(x.value, 2, causal=True), x.dims)
 
 
 def squared(b: GraphBuilder, x: TracedValue) -> TracedValue:
-    """Every number times itself."""
+    """The elementwise square."""
     x = settle(b, x)
     return TracedValue(b.power(x.value, 2.0), x.dims)
 
 
 def root_of_squares(b: GraphBuilder, x: TracedValue, gone: set[int], keep: bool) -> TracedValue:
-    """The root of the sum of squares over some dimensions."""
+    """The L2 norm over the dimensions ``gone``."""
     total = settle(b, sum_over(b, squared(b, x), gone, keep))
     return TracedValue(b.power(total.value, 0.5), total.dims)
 
@@ -94,9 +94,9 @@ def root_of_squares(b: GraphBuilder, x: TracedValue, gone: set[int], keep: bool)
 def together(
     b: GraphBuilder, x: TracedValue, y: TracedValue, shape: tuple[int, ...]
 ) -> tuple[Value, Value, TracedValue]:
-    """Two values as a sum or product of ``shape`` takes them, and the first as a tensor of that shape.
+    """The operands of a sum or product of ``shape``, and the first one as a tensor of that shape.
 
-    The second has the axes of the first, or 1 where it spreads.
+    The second has the axes of the first, or size 1 where it is broadcast.
     """
     x, y = unrepeated(x, y), unrepeated(y, x)
     full = [value for value in (x, y) if numbers(value) == prod(shape)]
@@ -109,7 +109,7 @@ def together(
         first, second = second, first
     if _spreads(first.value, second.value):
         return first.value, second.value, base
-    # The second spreads over a part of an axis: axes are cut where it begins or ends to spread.
+    # The second is broadcast over part of an axis: axes are split where broadcasting begins or ends.
     base, small = (x, y) if numbers(x) == prod(shape) else (y, x)
     cut = _cut(base, small)
     if cut is None:
@@ -123,7 +123,7 @@ def _spreads(x: Value, y: Value) -> bool:
 
 
 def _cut(base: TracedValue, small: TracedValue) -> Groups | None:
-    """Axes of whole runs of dimensions along all of which ``small`` spreads, or along none; None if they are over 3."""
+    """Axes of successive dimensions that ``small`` is broadcast along, or is not; None if there are more than 3."""
     offset, runs = len(base.dims) - len(small.dims), list[list[int]]()
     wide = [bool(atoms) and d >= offset and bool(small.dims[d - offset]) for d, atoms in enumerate(base.dims)]
     last: bool | None = None
@@ -141,7 +141,7 @@ def _cut(base: TracedValue, small: TracedValue) -> Groups | None:
 
 
 def _written_out(b: GraphBuilder, x: TracedValue, shape: tuple[int, ...]) -> TracedValue:
-    """The value with its dimensions of size 1 repeated to ``shape``."""
+    """The value broadcast to ``shape``."""
     dims = [()] * (len(shape) - len(x.dims)) + list(x.dims)
     made = [
         atoms or ((Atom(REPEATED, size, d + 1),) if size > 1 else ())

@@ -1,4 +1,4 @@
-"""Sums and products: what their calls are as nodes."""
+"""Handlers of sums and products."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from gennape.search_spaces.importing.tracing.traced_value import (
     settle,
 )
 
-#: Most numbers of a tensor that a node holds: some ten times those of the largest mask of a zoo.
+#: Most elements of a tensor that a node holds: about ten times the largest mask seen in model zoos.
 MAX_HELD = 2**24
 
 
@@ -64,12 +64,12 @@ def _times(r: Recorder, x: Any, factor: float) -> TracedValue:
 
 
 def _spread(x: TracedValue, out: Tensor) -> TracedValue:
-    """The value with the dimensions of size 1 that a one-element tensor may have added in front."""
+    """The value with leading dimensions of size 1, which broadcasting a one-element tensor may have added."""
     return TracedValue(x.value, ((),) * (out.dim() - len(x.dims)) + x.dims)
 
 
 def _number(r: Recorder, x: Any) -> float | None:
-    """The value of an operand that is one known finite number."""
+    """The value of an operand that is a known finite scalar, else None."""
     number = r.number(x)
     return number if number is not None and math.isfinite(number) else None
 
@@ -105,7 +105,7 @@ def _div(r: Recorder, out: Tensor, tensor: Any, other: Any, *, rounding_mode: st
 
 
 def _over(r: Recorder, out: Tensor, x: Any, y: Any) -> None:
-    """x times y to the power of -1."""
+    """x · y⁻¹."""
     below = settle(r.b, unrepeated(r.traced(y), r.traced(x)) if r.is_traced(x) else r.traced(y))
     inverse = TracedValue(r.b.power(below.value, -1.0), below.dims)
     if r.is_traced(x):
@@ -130,9 +130,9 @@ def _neg(r: Recorder, out: Tensor, tensor: Tensor) -> None:
 def _with_constant(
     r: Recorder, out: Tensor, x: TracedValue, constant: Any, name: str, learnt: Callable[..., Value]
 ) -> None:
-    """A sum or product with a tensor that the image does not reach; one that spans part of an axis is repeated."""
+    """A sum or product with a tensor that does not depend on the image."""
     if not isinstance(constant, Tensor):
-        raise Untraceable(f"it takes {constant!r}, which is no finite number")
+        raise Untraceable(f"its operand {constant!r} is no finite number")
     x = settle(r.b, x)
     axes = _axes(x, constant)
     size = prod(x.value.shape[axis] for axis in axes)
@@ -146,7 +146,7 @@ def _with_constant(
 
 
 def _axes(x: TracedValue, constant: Tensor) -> tuple[int, ...]:
-    """The axes that a constant spans; one number spans an axis of size 1, where there is one."""
+    """The axes that a constant spans; a scalar spans an axis of size 1, if there is one."""
     offset = len(x.dims) - constant.dim()
     spanned = {offset + dim for dim, size in enumerate(constant.shape) if size > 1}
     axes = {x.dims[dim][0].axis for dim in spanned if dim >= 0 and x.dims[dim]}
@@ -154,7 +154,7 @@ def _axes(x: TracedValue, constant: Tensor) -> tuple[int, ...]:
 
 
 def merge(r: Recorder, out: Tensor, x: TracedValue, y: TracedValue, operation: Callable[[Value, Value], Value]) -> None:
-    """A sum or product of two values, the smaller one spread over the other."""
+    """A sum or product of two values, the smaller one broadcast."""
     first, second, base = together(r.b, x, y, tuple(out.shape))
     r.bind(out, _spread(TracedValue(operation(first, second), base.dims), out))
 
@@ -163,7 +163,7 @@ def _addcmul(r: Recorder, tensor: Tensor, tensor1: Tensor, tensor2: Tensor, *, v
     return tensor + (tensor1 * tensor2 if value == 1 else tensor1 * tensor2 * value)
 
 
-#: Calls done in another way.
+#: Replacements of calls.
 SUBSTITUTES: dict[Any, Any] = dict.fromkeys(called("addcmul", "addcmul_"), _addcmul)
 
 HANDLERS: dict[Any, Handler] = table(

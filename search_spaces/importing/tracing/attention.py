@@ -1,4 +1,4 @@
-"""Attention, written as the products, sums and softmax that it is, each of which is then recorded."""
+"""Attention, decomposed into products, sums and softmax, which are then recorded."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def _attention(
 
 
 def _causal(r: Recorder, scores: Tensor) -> Tensor:
-    """Softmax in which a query sees the keys up to its own place: of numbers by a mask, as a node of its own kind."""
+    """Softmax in which a query sees keys up to its own position: values use a mask, the graph a causal softmax node."""
     seen = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
     out = scores.masked_fill(~seen, float("-inf")).softmax(-1)
     if r.is_traced(scores):
@@ -69,7 +69,7 @@ def _multi_head(
     out_proj_bias: Tensor | None,
     **options: Any,
 ) -> tuple[Tensor, None]:
-    """What ``nn.MultiheadAttention`` computes; queries, keys and values are [n, batch, width]."""
+    """``nn.MultiheadAttention``; queries, keys and values are [n, batch, width]."""
     refused = ("static_k", "static_v", "key_padding_mask")
     if (
         bias_k is not None
@@ -77,12 +77,10 @@ def _multi_head(
         or add_zero_attn
         or any(options.get(name) is not None for name in refused)
     ):
-        r.problem(
-            "MultiheadAttention with biases or zeros added to the keys, or with a padding mask, is not understood"
-        )
+        r.problem("MultiheadAttention with biases or zeros added to the keys, or with a padding mask, is not supported")
     mask = options.get("attn_mask")
     if mask is not None and mask.dtype == torch.bool:
-        mask = ~mask  # here True hides, in scaled_dot_product_attention it shows
+        mask = ~mask  # True hides here, but shows in scaled_dot_product_attention
     q, k, v = _projected(query, key, value, in_proj_weight, in_proj_bias, options)
     q, k, v = (_heads(x, num_heads) for x in (q, k, v))
     mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)

@@ -1,4 +1,4 @@
-"""Activations and other functions of every number: what their calls are as nodes."""
+"""Handlers of activations and other elementwise functions."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from gennape.search_spaces.importing.tracing.traced_value import (
     settle,
 )
 
-#: A bound beyond which a clamp cannot be told by shifts: 32 bits cannot tell the sum from the bound.
+#: Larger bounds cannot be expressed by shifts: float32 rounds the sum to the bound.
 _LARGEST = 2.0**20
 
 
 def _each(operation: Callable[[Recorder, Value], Value]) -> Handler:
-    """A function of every number alone."""
+    """The handler of an elementwise function."""
 
     def handler(r: Recorder, out: Tensor, tensor: Tensor, *_: Any, **__: Any) -> None:
         r.map(out, tensor, lambda value: operation(r, value))
@@ -102,7 +102,7 @@ def _minimum(r: Recorder, out: Any, *args: Any, **named: Any) -> None:
 
 
 def _extreme(r: Recorder, out: Any, name: str, args: tuple[Any, ...], named: dict[str, Any]) -> None:
-    """The larger or smaller of two tensors: of one and a number, a bound."""
+    """Elementwise maximum or minimum; with a number, a clamp."""
     pair = [*args, *named.values()]
     numbers = [None if r.is_traced(x) else r.number(x) for x in pair]
     at = next((i for i, number in enumerate(numbers) if number is not None), None)
@@ -127,12 +127,12 @@ def _power(exponent: float) -> Handler:
 
 def _softmax(r: Recorder, out: Tensor, tensor: Tensor, dim: int | None = None, *_: Any, **__: Any) -> None:
     if dim is None:
-        raise Untraceable("it does not say along which dimension")
+        raise Untraceable("its argument dim is missing")
     softmax_along(r, out, r.traced(tensor), dim % max(1, tensor.dim()))
 
 
 def softmax_along(r: Recorder, out: Tensor, x: TracedValue, dim: int) -> None:
-    """``out`` is ``x`` normalised along a dimension, which becomes an axis of its own."""
+    """Bind ``out`` to the softmax of ``x`` along a dimension, which becomes an axis of its own."""
     x = settle(r.b, x)
     axis = axis_of(x, dim)
     if axis is None:
@@ -143,7 +143,7 @@ def softmax_along(r: Recorder, out: Tensor, x: TracedValue, dim: int) -> None:
 
 # Functions without a code --------------------------------------------------------------------------------------------
 
-#: Functions of one or several tensors, number by number, that the vocabulary has no code for.
+#: Elementwise functions of one or several tensors without a code in the vocabulary.
 POINTWISE = (
     *("abs", "acos", "asin", "atan", "atan2", "bitwise_not", "celu", "ceil", "clamp_max", "clamp_min", "cos", "cosh"),
     *("elu", "eq", "erf", "exp", "exp2", "expm1", "floor", "floor_divide", "frac", "ge", "gt", "hardshrink"),
@@ -152,7 +152,7 @@ POINTWISE = (
     *("reciprocal", "remainder", "round", "rrelu", "rsqrt", "selu", "sign", "sin", "sinh", "softplus", "softshrink"),
     *("softsign", "sqrt", "square", "tan", "tanhshrink", "threshold", "trunc", "where", "xlogy", "fmod"),
 )
-#: Functions that gather numbers, move them or normalise them in ways that the vocabulary has no code for.
+#: Functions that gather, move or normalise elements, without a code in the vocabulary.
 GATHERING = (
     *("amax", "amin", "argmax", "argmin", "cosine_similarity", "cumsum", "flip", "fold", "index_select", "log_softmax"),
     *("logsumexp", "lp_pool1d", "lp_pool2d", "normalize", "norm", "pdist", "prod", "rot90", "std"),
@@ -163,7 +163,7 @@ GATHERING = (
 
 
 def _named(name: str) -> Handler:
-    """An "other" of this name: of all tensors that depend on the image, with the learnt numbers of the rest."""
+    """The handler of an "other" node: its inputs are the tensors that depend on the image, its parameters the rest."""
 
     def handler(r: Recorder, out: Any, *args: Any, **kwargs: Any) -> None:
         tensors = [x for x in (*args, *kwargs.values()) if isinstance(x, Tensor)]
@@ -187,9 +187,9 @@ def _channel_shuffle(r: Recorder, tensor: Tensor, groups: int) -> Tensor:  # noq
 
 
 def _norm(r: Recorder, tensor: Tensor, p: Any = 2, dim: Any = None, keepdim: bool = False, **_: Any) -> Tensor:
-    """The root of the sum of squares; other norms are not told."""
+    """The L2 norm; other norms are reported as problems."""
     if p not in (2, "fro", None):
-        r.problem(f"a norm of order {p!r} is not known")
+        r.problem(f"a norm of order {p!r} is not supported")
     dims = tuple(range(tensor.dim())) if dim is None else dim
     return tensor.square().sum(dims, keepdim).sqrt()
 
@@ -199,7 +199,7 @@ def _vector_norm(r: Recorder, tensor: Tensor, *given: Any, **named: Any) -> Tens
     return _norm(r, tensor, order, dim, keepdim)
 
 
-#: The arguments of a vector's norm after the vector.
+#: Arguments of ``vector_norm`` after the first, with their defaults.
 _VECTOR_NORM = (("ord", 2), ("dim", None), ("keepdim", False))
 
 
@@ -227,7 +227,7 @@ def _rms_norm(
     return normal if weight is None else normal * weight
 
 
-#: Calls done in another way.
+#: Replacements of calls.
 SUBSTITUTES: dict[Any, Any] = {
     **dict.fromkeys(called("norm"), _norm),
     **dict.fromkeys([torch.linalg.vector_norm, *called("linalg_vector_norm")], _vector_norm),

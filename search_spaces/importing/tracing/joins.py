@@ -1,4 +1,4 @@
-"""Values and constants one after another along a dimension."""
+"""Concatenate values and constants along a dimension."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from gennape.search_spaces.importing.tracing.traced_value import TracedValue, ar
 
 
 class Held(NamedTuple):
-    """A constant among the values: ``size`` places of the dimension, ``params`` as :meth:`GraphBuilder.extend` has it.
+    """A constant operand: ``size`` positions along the dimension, ``params`` as in :meth:`GraphBuilder.extend`.
 
-    With ``fill`` every one of its numbers is that one. ``made`` is called with the node that holds the constant.
+    ``fill`` is the value of all its elements, if they are equal. ``made`` is called with the node of the constant.
     """
 
     size: int
@@ -22,9 +22,9 @@ class Held(NamedTuple):
 
 
 def joined(b: GraphBuilder, parts: Sequence[TracedValue | Held], dim: int, shape: tuple[int, ...]) -> TracedValue:
-    """``parts`` one after another along ``dim``, which make a tensor of ``shape``.
+    """Concatenate ``parts`` along ``dim`` to a tensor of ``shape``.
 
-    Constants before all values extend the whole; each of the others extends the value before it.
+    Constants before the first value extend the result; every other one extends the value before it.
     """
     traced = [x for x in parts if isinstance(x, TracedValue)]
     if len(parts) == 1:

@@ -1,8 +1,8 @@
-"""How to remember the state of one Python object, and how to put it back.
+"""Save and restore the state of one Python object.
 
-A keeper takes an object and returns the function that restores it, and the objects in which the search for state goes
-on. It restores the object itself, not a copy, and writes only where something has changed: a background thread that
-uses the same object is disturbed as little as possible.
+A keeper takes an object and returns a function that restores it, and the objects it refers to, which are kept in turn.
+The object itself is restored, not a copy, and only changes are written, to disturb background threads that use the
+object as little as possible.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ import numpy as np
 import torch
 from torch import nn
 
-#: Puts an object back into the state that it had.
+#: Restores an object to its saved state.
 Restore = Callable[[], None]
 _MISSING = object()
-#: What ``lru_cache`` makes of a function.
+#: The type of functions with ``lru_cache``.
 CACHED = type(lru_cache(lambda: None))
 
 
 class Kept(NamedTuple):
-    """How an object is restored, and what it refers to."""
+    """A function that restores an object, and the objects it refers to."""
 
     restore: Restore | None
     inside: Iterable[Any] = ()
 
 
 def keep(x: Any) -> Kept | None:
-    """Remember the state of ``x``; None for what has none that a forward pass can change (numbers, text, services)."""
+    """Save the state of ``x``; None if a forward pass cannot change it (numbers, text, services)."""
     for kinds, keeper in _KEEPERS:
         if isinstance(x, kinds):
             return keeper(x)
@@ -48,7 +48,7 @@ def is_foreign(module: str) -> bool:
 
 
 def _is_opaque(kind: type) -> bool:
-    """Whether instances are no state of a network: locks, loggers, streams, sizes."""
+    """Whether instances hold no state of a network: locks, loggers, streams, sizes."""
     return is_foreign(getattr(kind, "__module__", None) or "")
 
 
@@ -61,7 +61,7 @@ def _same(now: list[Any], before: list[Any]) -> bool:
 
 
 def _dict(x: dict[Any, Any]) -> Kept:
-    # The methods of the built-in class, as a class of one's own may have changed them.
+    # Subclasses may override these methods.
     kind: Any = OrderedDict if isinstance(x, OrderedDict) else dict
     before = list(kind.items(x))
     own = _object(x) if type(x) not in (dict, OrderedDict) else Kept(None)
@@ -133,7 +133,7 @@ def _object(x: Any) -> Kept:
     kept = _dict(attributes) if type(attributes) is dict else Kept(None)
     slots = [(slot, _slot(slot, x)) for slot in _slots(kind)]
     held = (value for _, value in slots if value is not _MISSING)
-    # A class holds what all its instances share.
+    # Classes hold state that their instances share.
     return Kept(
         partial(_restore_object, x, kind, kept.restore, slots),
         [*kept.inside, *held, *(base for base in kind.__mro__ if not _is_opaque(base))],
@@ -156,7 +156,7 @@ def _slots(kind: type) -> list[Any]:
     for base in kind.__mro__:
         names = base.__dict__.get("__slots__", ())
         for name in (names,) if isinstance(names, str) else names:
-            # A name that starts with two underscores is stored with the class's name.
+            # Names with two leading underscores are mangled.
             mangled = f"_{base.__name__.lstrip('_')}{name}" if name.startswith("__") and name[-2:] != "__" else name
             slot = base.__dict__.get(mangled)
             if slot is not None and name not in ("__dict__", "__weakref__"):
@@ -172,7 +172,7 @@ def _slot(slot: Any, x: Any) -> Any:
 
 
 def _class(x: type) -> Kept | None:
-    """Attributes of a class that hold state: no functions, which ``dict`` cannot change back and nothing changes."""
+    """Attributes of a class that hold state; functions and properties are not searched."""
     if _is_opaque(x):
         return None
     before = dict(vars(x))
@@ -200,7 +200,7 @@ def _function(x: FunctionType) -> Kept:
 
 
 def _cell(x: CellType) -> Kept:
-    """A variable of a function around another one, as of a counter in a hook."""
+    """A variable of a closure, such as a counter in a hook."""
     before = _cell_value(x)
     return Kept(partial(_restore_cell, x, before), () if before is _MISSING else (before,))
 
@@ -238,7 +238,7 @@ def _array(x: Any) -> Kept:
 
 
 def _generator(x: Any) -> Kept:
-    """A generator of random numbers, of PyTorch or Python."""
+    """A random generator of PyTorch or Python."""
     get, put = (x.get_state, x.set_state) if isinstance(x, torch.Generator) else (x.getstate, x.setstate)
     before = get()
 
@@ -258,7 +258,7 @@ def _numpy_generator(x: np.random.Generator) -> Kept:
 
 
 def _cached(x: Any) -> Kept:
-    """A function that remembers results: those of a trace are forgotten, with the others."""
+    """A function with a cache: it is cleared if a trace added results."""
     before = x.cache_info().misses
 
     def restore() -> None:
@@ -269,7 +269,7 @@ def _cached(x: Any) -> Kept:
 
 
 PLAIN = (str, bytes, int, float, complex, type(None), torch.dtype, torch.device, torch.layout, BuiltinFunctionType)
-#: Keepers by kind; the first that fits is taken.
+#: Keepers by type; the first that matches is used.
 _KEEPERS: tuple[tuple[Any, Callable[[Any], Kept | None]], ...] = (
     (PLAIN, lambda _: None),
     (nn.Module, _object),

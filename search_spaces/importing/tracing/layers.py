@@ -1,4 +1,4 @@
-"""Convolutions and normalisations: what their calls are as nodes."""
+"""Handlers of convolutions and normalisations."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from gennape.search_spaces.importing.tracing.traced_value import Groups, TracedV
 
 
 def _spatial(value: Any, dims: int) -> tuple[int, int]:
-    """A size for height and width, of one that is given for one or two dimensions, as a number or a sequence."""
+    """Height and width of a size given for one or two dimensions, as a number or a sequence."""
     if isinstance(value, int):
         return (value, value) if dims == 2 else (value, 1)
     value = tuple(value) * (dims // len(tuple(value)))
@@ -28,15 +28,15 @@ def _spatial(value: Any, dims: int) -> tuple[int, int]:
 
 
 def _image_groups(x: Tensor, dims: int) -> Groups:
-    """Channels, height and width of [batch, c, h, w] or [batch, c, n], or of either without the batch."""
+    """The axes of [batch, c, h, w] or [batch, c, n], with or without the batch."""
     first = x.dim() - dims - 1
     if first < 0 or (first == 1 and x.shape[0] != 1):
-        raise Untraceable(f"it takes {tuple(x.shape)} where one image is expected")
+        raise Untraceable(f"its input has shape {tuple(x.shape)}, must be one image")
     return ((first,), (first + 1,), (first + 2,) if dims == 2 else ())
 
 
 def _fixed(r: Recorder, out: Tensor, name: str, x: TracedValue, weight: Tensor, bias: Tensor | None) -> None:
-    """A convolution whose filter is not learnt as a whole, or is itself computed of the image."""
+    """A convolution whose filter is not fully learnt, or depends on the image."""
     more = [r.traced(t) for t in (weight, bias) if t is not None and r.is_traced(t)]
     macs = out.numel() * weight[0].numel()
     r.other(name, out, x, *more, macs=macs, params=r.spend(*(t for t in (weight, bias) if not r.is_traced(t))))
@@ -88,9 +88,9 @@ def _conv_of_windows(
     padding: Any,
     groups: int,
 ) -> None:
-    """A convolution of the parts of one image, which lie in the batch: of single pixels a layer as any other."""
+    """A convolution of windows of one image, which form the batch; a pointwise one is an ordinary layer."""
     if r.is_traced(weight) or r.is_traced(bias):
-        raise Untraceable("it takes windows of the image, and weights that depend on the image")
+        raise Untraceable("it convolves windows of the image with weights that depend on the image")
     pointwise = weight[0, 0].numel() == 1 and {*_both(stride)} == {1} and {*_both(padding)} <= {0, "valid", "same"}
     if not pointwise:
         macs = out.numel() * weight[0].numel()
@@ -113,7 +113,7 @@ def _both(value: Any) -> tuple[Any, ...]:
 def _padding(
     r: Recorder, value: Value, padding: Any, kernel: tuple[int, int], dilation: tuple[int, int], dims: int
 ) -> tuple[Value, tuple[int, int]]:
-    """The padded value and what of the padding is left to the convolution; "same" may need more on the far side."""
+    """The padded value, and the padding left to the convolution; "same" may need more at the end than at the start."""
     if padding == "valid":
         return value, (0, 0)
     if padding != "same":
@@ -165,7 +165,7 @@ def _bind_norm(
     weight: Tensor | None,
     bias: Tensor | None,
 ) -> Value | None:
-    """Bind a normalisation's layer; where it learns less than ``learnt``, bind an operation ``fixed`` instead."""
+    """Bind a normalisation's layer; if it learns fewer than ``learnt`` numbers, bind an operation ``fixed`` instead."""
     made = r.layer(part, x.value, learnt, weight, bias)
     if made is None:
         r.other(fixed, out, x, params=r.spend(weight, bias))
@@ -188,7 +188,7 @@ def _batch_norm(
     cudnn_enabled: bool = True,  # noqa: ARG001 - of torch.batch_norm
 ) -> None:
     if training or running_mean is None:
-        raise Untraceable("it normalises by the batch at hand; give it running statistics (track_running_stats=True)")
+        raise Untraceable("it normalises by batch statistics; give it running statistics (track_running_stats=True)")
     x = pixelwise(r.b, r.traced(tensor), 1)
     affine = weight is not None
     part = ops.node(Op.BATCHNORM, x.value.shape, x.value.shape, scalar=eps, kind=int(not affine))

@@ -1,7 +1,7 @@
-"""Calls of ``torch.ops.aten``, of which exported programs consist, as the functions that networks are written with.
+"""Map operators of ``torch.ops.aten``, of which exported programs consist, to PyTorch functions.
 
-Most have a function of the same name and arguments. The others are written out here: their arguments stand in another
-order, or one call does what two functions do.
+Most have a function of the same name and arguments. The others are defined here: their arguments have another order,
+or one operator does the work of two functions.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _END = 2**63 - 1
 
 
 def equivalent(func: Any, known: Container[Any]) -> Callable[..., Any] | None:
-    """The function that does what an operator of ATen does, out of ``known`` ones or written out here; else None."""
+    """The function that is equivalent to an ATen operator: one defined here, or one of ``known``; else None."""
     if not isinstance(func, OpOverload | OpOverloadPacket):
         return None
     namespace, _, name = (
@@ -117,7 +117,7 @@ def _convolution(
 
 
 def _upsample(mode: str) -> Callable[..., Tensor]:
-    """``upsample_...``, whose overload ``vec`` gives factors for all dimensions, the other one a factor for each."""
+    """``upsample_...``: its overload ``vec`` takes a list of factors, the other one a factor per dimension."""
 
     def smooth(x: Tensor, size: Any, align_corners: bool, *factors: Any) -> Tensor:
         return F.interpolate(x, size, _factors(size, factors), mode=mode, align_corners=align_corners)
@@ -174,7 +174,7 @@ def _softmax(x: Tensor, dim: int, *_: Any) -> Tensor:
 
 def _elu(x: Tensor, alpha: float = 1.0, scale: float = 1.0, input_scale: float = 1.0) -> Tensor:
     if input_scale != 1:
-        raise NotImplementedError("elu with a factor of its input")
+        raise NotImplementedError("elu with an input_scale")
     return F.elu(x, alpha) if scale == 1 else F.elu(x, alpha) * scale
 
 
@@ -183,7 +183,7 @@ def _einsum(equation: str, operands: Sequence[Tensor], **_: Any) -> Tensor:
 
 
 def _attention(parts: int, *args: Any, **kwargs: Any) -> Any:
-    """Attention for one kind of device, which also gives what only a backward pass takes."""
+    """Attention for one kind of device; it also returns values for the backward pass, here None."""
     names = ("query", "key", "value", "dropout_p", "is_causal")
     given: dict[str, Any] = {**dict(zip(names, args[: len(names)], strict=False)), **kwargs}
     kept = {name: given[name] for name in (*names, "attn_mask", "scale") if name in given}
@@ -252,7 +252,7 @@ WRITTEN: dict[str, Callable[..., Any]] = {
     "mish_": _inplace(F.mish),
 }
 
-#: Functions of PyTorch itself that take their arguments as ATen does, unlike those of the same names for networks.
+#: Functions of ``torch`` with ATen's order of arguments, unlike those of the same names in ``torch.nn.functional``.
 SUBSTITUTES: dict[Any, Callable[..., Any]] = {
     torch.batch_norm: lambda _, *args: _batch_norm(*args),
     torch.instance_norm: lambda _, *args: _instance_norm(*args),

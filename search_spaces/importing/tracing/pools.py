@@ -1,4 +1,4 @@
-"""Pools and changes of size: what their calls are as nodes."""
+"""Handlers of pools and resizing."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from gennape.search_spaces.importing.tracing.traced_value import (
 
 
 def _map_groups(x: Tensor) -> Groups:
-    """Channels, height and width of [batch, c, h, w]; of several maps, as windows are, all are channels."""
+    """The axes of [batch, c, h, w]; a batch of several maps (windows) becomes channels."""
     if x.dim() not in (3, 4):
-        raise Untraceable(f"it takes {tuple(x.shape)} where a map is expected")
+        raise Untraceable(f"its input has shape {tuple(x.shape)}, must be a map")
     first = x.dim() - 3
     return (tuple(range(first + 1)), (first + 1,), (first + 2,))
 
 
 def _line_groups(x: Tensor) -> Groups:
-    """Channels and height of [batch, c, n]; of several lines all are channels."""
+    """The axes of [batch, c, n]; a batch of several becomes channels."""
     if x.dim() != 3:
-        raise Untraceable(f"it takes {tuple(x.shape)} where [batch, channels, length] is expected")
+        raise Untraceable(f"its input has shape {tuple(x.shape)}, must be [batch, channels, length]")
     return ((0, 1), (2,), ())
 
 
 def _two(value: Any, line: bool, rest: int = 1) -> tuple[Any, Any]:
-    """Height and width of a size; along a line the width is ``rest``."""
+    """Height and width of a size; in one dimension the width is ``rest``."""
     values = (value,) if isinstance(value, int | float) else tuple(value)
     return (values[0], rest) if line else (values[0], values[-1])
 
@@ -112,7 +112,7 @@ def _adaptive_pool(op: Op, line: bool) -> Handler:
 
 
 def _pooled_to(r: Recorder, value: Value, op: Op, out: tuple[int, int]) -> Value | None:
-    """The map pooled to another size; None where its windows would differ in size."""
+    """The map pooled to another size; None if its windows would differ in size."""
     before = (value.h, value.w)
     if out == (1, 1) and op is Op.AVGPOOL:
         return r.b.mean(value)
@@ -139,7 +139,7 @@ def _interpolate(
     x = r.arranged(tensor, groups)
     before, after = tuple(tensor.shape[-2:]), tuple(out.shape[-2:])
     name = f"{mode}-aligned" if align_corners else mode
-    # A factor that is not the ratio of the sizes places the pixels by itself.
+    # A factor that is not the ratio of the sizes changes the sampling positions.
     factors = _two(scale_factor, False) if scale_factor is not None and not recompute_scale_factor else None
     skewed = (
         factors is not None

@@ -1,8 +1,8 @@
-"""Run a module without changing it: everything that a forward pass may leave behind is put back afterwards.
+"""Run a module without changing it: restore all state that a forward pass may change.
 
-What a module can reach is searched through: sub-modules, containers, objects, functions with their closures, classes.
-Of each the state is remembered (see ``keepers``) and restored to the same object. The numbers in tensors are
-remembered only for a run that works on them.
+Everything a module refers to is searched: sub-modules, containers, objects, closures of functions, classes. The state
+of each object is saved (see ``keepers``) and restored in place. Values of tensors are saved only for runs that may
+write to them.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 from gennape.search_spaces.importing.tracing.keepers import CACHED, PLAIN, Kept, Restore, is_foreign, keep
 from gennape.search_spaces.importing.tracing.tensors import version_of
 
-#: Objects that a module may refer to before the search for state ends: far more than any network has.
+#: Most objects that are searched for state: far more than any network has.
 _MAX_OBJECTS = 2_000_000
 
 
 @contextmanager
 def preserved(module: nn.Module, numbers: bool) -> Iterator[None]:
-    """On leaving, also by an error, ``module`` and PyTorch's settings are as they were.
+    """Restore ``module`` and PyTorch's settings on exit, even after an error.
 
-    ``numbers`` says whether the run may write to the module's tensors, whose bytes are then remembered, too.
+    With ``numbers`` the run may write to the module's tensors, and their bytes are saved too.
     """
     settings, state = _settings(), _state(module, numbers)
     try:
@@ -45,10 +45,10 @@ def preserved(module: nn.Module, numbers: bool) -> Iterator[None]:
 
 
 def _state(module: nn.Module, numbers: bool) -> list[Restore]:
-    """How everything that ``module`` reaches is restored, tensors last."""
+    """Functions that restore everything ``module`` refers to, tensors last."""
     restores: list[Restore] = []
     storages: dict[int, Restore] = {}
-    seen: dict[int, Any] = {}  # holds the objects, so that no other takes the id of one
+    seen: dict[int, Any] = {}  # holds the objects, so that ids are not reused
     waiting: list[Any] = [module]
     while waiting and len(seen) < _MAX_OBJECTS:
         x = waiting.pop()
@@ -71,9 +71,9 @@ def _state(module: nn.Module, numbers: bool) -> list[Restore]:
 
 
 def _tensor(x: Tensor, numbers: bool) -> Kept:
-    """What a tensor is beside its numbers: flags, gradient, Python attributes, and which storage it looks at.
+    """Save a tensor's flags, gradient, Python attributes and storage, but not its values.
 
-    A run that does not work on the tensor cannot make it look at another storage.
+    Only a run that works on the tensor itself can change its storage.
     """
     requires_grad, gradient, attributes = x.requires_grad, _gradient(x), dict(x.__dict__)
     alias, layout, hooks = x.detach() if numbers else x, _layout(x), x._backward_hooks
@@ -109,18 +109,18 @@ def _restore_tensor(x: Tensor, before: _TensorState) -> None:
 
 
 def _gradient(x: Tensor) -> Tensor | None:
-    return x.grad if x.is_leaf else None  # one inside a graph warns when it is asked
+    return x.grad if x.is_leaf else None  # reading it on a non-leaf tensor warns
 
 
 def _layout(x: Tensor) -> tuple[Any, ...]:
-    """Where and how the numbers of a tensor lie."""
+    """The memory layout of a tensor."""
     if x.layout != torch.strided or is_traceable_wrapper_subclass(x):
         return (x.layout, x.dtype, x.device, tuple(x.shape))
     return (x.dtype, x.device, tuple(x.shape), x.stride(), x.storage_offset(), x.untyped_storage()._cdata)
 
 
 def _numbers(x: Tensor, storages: dict[int, Restore], wanted: bool) -> None:
-    """Remember the bytes of a tensor's storage, once for all tensors that look at it."""
+    """Save the bytes of a tensor's storage, once for all tensors that share it."""
     if not wanted or x.is_meta:
         return
     if x.layout != torch.strided or is_traceable_wrapper_subclass(x):
@@ -141,7 +141,7 @@ def _restore_sparse(x: Tensor, before: Tensor, version: int) -> None:
 def _restore_storage(storage: torch.UntypedStorage, saved: torch.UntypedStorage) -> None:
     if storage.nbytes() != saved.nbytes():
         storage.resize_(saved.nbytes())
-    if not torch.equal(_as_bytes(storage), _as_bytes(saved)):  # else nothing is written: it may be read-only
+    if not torch.equal(_as_bytes(storage), _as_bytes(saved)):  # unchanged storage may be read-only
         storage.copy_(saved)
 
 
@@ -153,7 +153,7 @@ def _as_bytes(storage: torch.UntypedStorage) -> Tensor:
 
 
 def _globals(x: ModuleType) -> Kept | None:
-    """Tensors that the Python module of a class keeps: only these are taken back, as other code changes it as well."""
+    """Global tensors of a class's Python module: only these are restored, as other code may change the module."""
     if is_foreign(x.__name__):
         return None
     names = vars(x)
@@ -184,7 +184,7 @@ def _holds_tensor(value: Any, depth: int = 3) -> bool:
 
 
 def _settings() -> list[Restore]:
-    """Global state: random generators, the default device and type, automatic casts, determinism."""
+    """Global state: random generators, default device and dtype, autocast, determinism."""
     return [_generators(), *(_setting(get, put) for get, put in _SETTINGS)]
 
 

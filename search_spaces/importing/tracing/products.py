@@ -1,4 +1,4 @@
-"""Matrix products: what their calls are as nodes."""
+"""Handlers of matrix products."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ def _linear(r: Recorder, out: Tensor, tensor: Tensor, weight: Tensor, bias: Tens
 
 
 def _matrix(r: Recorder, out: Tensor, x: TracedValue, c_out: int, weight: Tensor, bias: Tensor | None) -> None:
-    """``out`` is a learnt matrix times the channels of every pixel of ``x``, which are its last dimension."""
+    """Bind ``out`` to a linear layer on the channels of every pixel of ``x``, its last dimension."""
     size = weight.numel() + (0 if bias is None else bias.numel())
     made = r.layer(ops.linear(x.value.shape, c_out, bias is not None), x.value, size, weight, bias)
-    added = bias is not None and made is None  # a bias of which only a part is learnt
+    added = bias is not None and made is None  # the bias is only partly learnt
     if added:
         made = r.layer(ops.linear(x.value.shape, c_out, False), x.value, weight.numel(), weight)
     if made is None:
@@ -49,7 +49,7 @@ def _matrix(r: Recorder, out: Tensor, x: TracedValue, c_out: int, weight: Tensor
 
 
 def contract(r: Recorder, out: Tensor, x: Tensor, y: Tensor, labels: tuple[str, str, str]) -> None:
-    """``out`` is the sum over all labels that are not its own of products of ``x`` and ``y``, as in einsum."""
+    """Bind ``out`` to the einsum of ``x`` and ``y``: labels that the output lacks are summed over."""
     of_x, of_y, of_out = labels
     sizes = dict(zip(of_x + of_y, (*x.shape, *y.shape), strict=True))
     wide_x = {label for label, n in zip(of_x, x.shape, strict=True) if n > 1}
@@ -92,7 +92,7 @@ def _priced(
     macs: int,
     plain: bool,
 ) -> None:
-    """A product with a learnt matrix is a layer; what else is no matrix product has only its cost."""
+    """Bind a product with a learnt matrix as a layer; anything else as an operation with only its cost."""
     batch, *free, inner = roles
     which = 0 if r.is_traced(operands[0]) else 1
     x, weight = operands[which], operands[1 - which]
@@ -112,10 +112,10 @@ _LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 
 def _matmul(r: Recorder, out: Tensor, tensor: Tensor, other: Tensor) -> None:
-    """Batched matrix product; leading dimensions are counted from the last, and a vector is a matrix of one row."""
+    """Batched matrix product; batch dimensions are aligned from the last, and vectors are allowed."""
     x, y = tensor, other
     if x.dim() < 1 or y.dim() < 1:
-        raise Untraceable("it takes matrices")
+        raise Untraceable("its operands must be matrices or vectors")
     lead = _LETTERS[: max(x.dim(), y.dim()) - 2] if max(x.dim(), y.dim()) > 2 else ""
     of_x = "Z" if x.dim() == 1 else lead[len(lead) - (x.dim() - 2) :] + "XZ"
     of_y = "Z" if y.dim() == 1 else lead[len(lead) - (y.dim() - 2) :] + "ZY"
@@ -131,7 +131,7 @@ def _addmm(
     r: Recorder, out: Tensor, tensor: Tensor, mat1: Tensor, mat2: Tensor, *, beta: Number = 1, alpha: Number = 1
 ) -> None:
     if r.is_traced(mat2) or r.is_traced(tensor) or (beta, alpha) != (1, 1) or tensor.numel() != mat2.shape[1]:
-        raise Untraceable("only a learnt bias plus a learnt matrix is a layer; write it as a product and a sum")
+        raise Untraceable("only a learnt bias and a learnt matrix make a layer; write it as a product and a sum")
     _matrix(r, out, pixelwise(r.b, r.traced(mat1), 1), mat2.shape[1], mat2, tensor)
 
 
@@ -141,7 +141,7 @@ def _einsum(r: Recorder, out: Tensor, equation: str, *operands: Any) -> None:
     left, arrow, of_out = equation.replace(" ", "").partition("->")
     parts = left.split(",")
     if not arrow or len(parts) != 2 or len(operands) != 2 or "." in equation:
-        raise Untraceable(f"{equation!r} is not understood; write two operands, without an ellipsis, and the result")
+        raise Untraceable(f"{equation!r} is not supported; write two operands, without an ellipsis, and the result")
     contract(r, out, operands[0], operands[1], (parts[0], parts[1], of_out))
 
 

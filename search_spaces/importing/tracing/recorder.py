@@ -1,9 +1,9 @@
-"""Record what a module does with an image, as nodes of a computation graph.
+"""Record a module's calls on an image as nodes of a computation graph.
 
-Every call of a PyTorch function passes through :class:`Recorder`. Tensors are of two kinds: those that depend on the
-image, each known by its :class:`TracedValue`, and constants, known by the learnt tensors that they were computed of. A
-call on constants alone adds no node. Any other is looked up in a table of handlers; one that is in none is remembered
-as a problem, and recording goes on, so that all problems are told at once.
+:class:`Recorder` intercepts every call of a PyTorch function. Tensors are of two kinds: those that depend on the image
+have a :class:`TracedValue`; constants have the names of the parameters they were computed from. A call on constants
+alone adds no node. All others are looked up in a table of handlers. A call without a handler is a problem; recording
+goes on, so that all problems are reported at once.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ from gennape.search_spaces.importing.tracing.traced_value import (
     sizes,
 )
 
-#: Where PyTorch makes shapes on the meta device: seen only where a call that was not shown came to it.
+#: Modules of PyTorch's shape rules for the meta device; calls from there mean that the original call was hidden.
 _RULES = ("torch._refs", "torch._decomp", "torch._prims", "torch._meta_registrations")
 
 
 class Recorder(KnownTensors, TorchFunctionMode):
-    """While active, turns the calls on tensors that depend on the image into nodes of :attr:`b`."""
+    """While active, turns calls on tensors that depend on the image into nodes of :attr:`b`."""
 
     def __init__(
         self,
@@ -55,15 +55,15 @@ class Recorder(KnownTensors, TorchFunctionMode):
         KnownTensors.__init__(self)
         TorchFunctionMode.__init__(self)
         self.b = GraphBuilder()
-        #: The function being called, for handlers that stand for several.
+        #: The function being called, for handlers of several functions.
         self.func: Any = None
-        #: Names of the operations outside the vocabulary that were used.
+        #: Names of used operations outside the vocabulary.
         self.names = {"expand", "rearrange"}
-        #: Names of the tensors that a node's layer holds, in the layer's order.
+        #: Names of the tensors of a node's layer, in the layer's order.
         self.weights: dict[int, tuple[str | None, ...]] = {}
-        #: What is equal for nodes whose layers hold the same tensors.
+        #: Keys that are equal for nodes whose layers hold the same tensors.
         self.identities: dict[int, Hashable] = {}
-        #: What is equal for nodes whose layers hold the same learnt numbers, maybe in another shape.
+        #: Keys that are equal for nodes with the same learnt numbers, maybe in another shape.
         self.numbers: dict[int, tuple[Hashable, ...]] = {}
         self.problems: list[str] = []
         self._modules = {id(part): name or type(part).__name__ for name, part in module.named_modules()}
@@ -81,7 +81,7 @@ class Recorder(KnownTensors, TorchFunctionMode):
         self.bind(x, grouped(self.b.input(c, h, w), tuple(x.shape), ((1,), (2,), (3,))))
 
     def settled(self, x: Any) -> TracedValue:
-        """The value of an argument, its dimensions being the node's axes."""
+        """The value of an argument, with its dimensions as the node's axes."""
         return settle(self.b, self.traced(x))
 
     def arranged(self, x: Any, groups: Groups) -> TracedValue:
@@ -89,14 +89,14 @@ class Recorder(KnownTensors, TorchFunctionMode):
         return arrange(self.b, self.traced(x), groups)
 
     def map(self, out: Tensor, x: Any, operation: Callable[[Value], Value]) -> None:
-        """``out`` is an operation on every number of ``x``."""
+        """Bind ``out`` to an elementwise operation on ``x``."""
         value = self.settled(x)
         self.bind(out, TracedValue(operation(value.value), value.dims))
 
     def other(
         self, name: str, out: Tensor, *xs: TracedValue, macs: int = 0, params: int = 0, groups: Groups | None = None
     ) -> None:
-        """``out`` is an operation outside the vocabulary of ``xs``; one of the first one's shape keeps its axes."""
+        """Bind ``out`` to an operation outside the vocabulary; if it has the shape of ``xs[0]``, it keeps its axes."""
         settled = [settle(self.b, x) for x in xs]
         first, shape = settled[0], tuple(out.shape)
         keeps = groups is None and first.shape == shape
@@ -107,10 +107,10 @@ class Recorder(KnownTensors, TorchFunctionMode):
         self.bind(out, TracedValue(value, first.dims) if keeps else grouped(value, shape, groups))
 
     def layer(self, part: Fragment, value: Value, structural: int, *constants: Tensor | None) -> Value | None:
-        """Add a layer that learns ``structural`` numbers of its own by its attributes, where ``constants`` hold them.
+        """Add a layer with ``structural`` parameters by its attributes, whose tensors are ``constants``.
 
-        Numbers learnt beyond these are written to the node. Where fewer are learnt (a filter that is fixed) the
-        layer is not what its operation says: nothing is added and None returned.
+        Further learnt parameters are written to the node. If fewer are learnt (a fixed filter), the operation does
+        not describe the layer: nothing is added, and None returned.
         """
         learnt = self.learnt(*constants)
         if learnt < structural:
@@ -125,7 +125,7 @@ class Recorder(KnownTensors, TorchFunctionMode):
         return added
 
     def note(self, node: Value, *tensors: Tensor | None) -> None:
-        """Remember the names of the tensors that a node's layer holds."""
+        """Record the names of the tensors of a node's layer."""
         self.weights[node.node] = tuple(self.whole(x) or self.rows(x) for x in tensors if x is not None)
         self.identities[node.node] = tuple(self.identity(x) for x in tensors if x is not None)
         self.numbers[node.node] = tuple(self.learnt_of(x) for x in tensors if x is not None and self.learnt(x))
@@ -141,8 +141,8 @@ class Recorder(KnownTensors, TorchFunctionMode):
             with self:
                 return same(*args, **kwargs)
         if _comes_from_rules(sys._getframe()):
-            self.problem("a scripted function or an extension does not show what it does; give it as plain PyTorch")
-        if "input" in kwargs:  # it is the first argument of all that have it
+            self.problem("a scripted function or an extension cannot be traced; write it in plain PyTorch")
+        if "input" in kwargs:  # always the first argument
             args = (kwargs.pop("input"), *args)
         if self.meta:
             args, kwargs = self._on_meta(args), {key: self._on_meta(value) for key, value in kwargs.items()}
@@ -160,7 +160,7 @@ class Recorder(KnownTensors, TorchFunctionMode):
         elif results:
             if any(x.numel() for x in results):
                 self._record(func, out, args, kwargs, dependent)
-            else:  # of no numbers none depends on the image
+            else:  # empty tensors do not depend on the image
                 self.computed([], results)
             if any(x is result for x in inputs for result in results):
                 self.wrote(results[0])
@@ -169,7 +169,7 @@ class Recorder(KnownTensors, TorchFunctionMode):
         return out
 
     def _substituted(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """A call done in another way, or as it is where that way does not know its arguments."""
+        """Run the replacement of a call, or the call itself if the replacement does not support its arguments."""
         try:
             return self._substitutes[func](self, *args, **kwargs)
         except NotImplementedError as error:
@@ -187,7 +187,7 @@ class Recorder(KnownTensors, TorchFunctionMode):
         return func(*args, **kwargs) if out is None else out
 
     def _on_meta(self, value: Any) -> Any:
-        """Arguments with every tensor that has numbers replaced by one that has only a shape."""
+        """Arguments with every tensor replaced by a meta tensor."""
         if isinstance(value, Tensor):
             return self._twins[id(value)][1] if id(value) in self._twins else self._on_meta_device(value)
         if isinstance(value, list | tuple):
@@ -198,7 +198,7 @@ class Recorder(KnownTensors, TorchFunctionMode):
         return value
 
     def _on_meta_device(self, x: Tensor) -> Tensor:
-        """A tensor that no module holds: one that the run made, or one of a closure."""
+        """A meta tensor for one that no module holds: made by the run, or held by a closure."""
         if x.is_meta:
             return x
         twin = self.stand_in(x)
@@ -206,7 +206,7 @@ class Recorder(KnownTensors, TorchFunctionMode):
         return twin
 
     def stand_in(self, x: Tensor) -> Tensor:
-        """What takes part in the run for a tensor that was there before: without numbers, so that it stays as it is."""
+        """The tensor that replaces ``x`` in the run: on the meta device, so that ``x`` does not change."""
         if not self.meta:
             return x
         if id(x) not in self._twins:
@@ -215,10 +215,10 @@ class Recorder(KnownTensors, TorchFunctionMode):
 
     def _depends(self, func: Any, x: Tensor) -> bool:
         if not self.knows(x):
-            self.problem(f"{_name(func)} takes a tensor made by code that PyTorch does not show (scripted, or NumPy)")
+            self.problem(f"{_name(func)} takes a tensor made by code that cannot be traced (scripted, or NumPy)")
             self.fixed(x)
         elif self.is_stale(x):
-            self.problem(f"{_name(func)} takes a tensor of which a part was changed in place")
+            self.problem(f"{_name(func)} takes a tensor that was changed in place through another one")
         return self.is_traced(x)
 
     def _record(
@@ -232,25 +232,25 @@ class Recorder(KnownTensors, TorchFunctionMode):
             if any(x.numel() == 0 for x in tensors_in(out)):
                 raise Untraceable("one of its results is empty")
             if kwargs.pop("out", None) is not None:
-                raise Untraceable("it writes to a tensor that is given as out=")
+                raise Untraceable("it writes to a tensor passed as out=")
             self._handlers[func](self, out, *args, **kwargs)
-        except (Untraceable, InvalidGraphError, TypeError) as error:  # a TypeError: arguments that its handler has not
+        except (Untraceable, InvalidGraphError, TypeError) as error:  # TypeError: arguments that its handler lacks
             self.problem(f"{_name(func)}: {error}")
-            for x in tensors_in(out):  # later calls may be understood
+            for x in tensors_in(out):  # later calls may be supported
                 shape = tuple(max(1, size) for size in x.shape)
                 self.bind(x, fresh(self.b.other("unknown", sizes(shape, default_groups(shape)), first.value), shape))
 
     # Problems ------------------------------------------------------------------------------------------------------
 
     def problem(self, what: str) -> None:
-        """Remember what cannot be told as a graph, and where it is."""
+        """Record a problem and its place in the network."""
         place = self.place(sys._getframe())
         line = f"{place}: {what}" if place else what
         if line not in self.problems:
             self.problems.append(line)
 
     def place(self, frame: FrameType | None) -> str:
-        """Path of the module whose method runs in a frame or called it; empty where none does."""
+        """Path of the module whose method runs in a frame or called it; empty if there is none."""
         while frame is not None:
             name = self._modules.get(id(frame.f_locals.get("self")))
             if name is not None:
@@ -261,7 +261,7 @@ class Recorder(KnownTensors, TorchFunctionMode):
 
 def _comes_from_rules(frame: FrameType | None) -> bool:
     """Whether a call was made by PyTorch's own rules for shapes."""
-    for _ in range(4):  # as far as a wrapper that checks types may put itself between
+    for _ in range(4):  # wrappers that check types may come between
         frame = frame and frame.f_back
         if frame and frame.f_globals.get("__name__", "").startswith(_RULES):
             return True
@@ -269,7 +269,7 @@ def _comes_from_rules(frame: FrameType | None) -> bool:
 
 
 def number_in(x: Tensor) -> float | None:
-    """The value of a tensor that has one number and is real, as it was before it was rounded to 32 bits or fewer."""
+    """The value of a real tensor with one element, before it was rounded to 32 bits or fewer; else None."""
     if x.numel() != 1 or x.is_meta or x.is_complex():
         return None
     return as_told(float(x)) if x.is_floating_point() and x.element_size() < 8 else float(x)

@@ -1,4 +1,4 @@
-"""Calls that other calls are made of: casts, norms, repetition, and writing into a part of a tensor."""
+"""Replacements of calls by simpler ones: casts, norms, repetition, and writing into part of a tensor."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from gennape.search_spaces.importing.tracing.tensors import version_of
 
 
 def _type_as(r: Recorder, x: Tensor, other: Tensor) -> Tensor:  # noqa: ARG001
-    """Only the type of the numbers changes."""
+    """Only the dtype changes."""
     return x.type(other.dtype)
 
 
@@ -27,7 +27,7 @@ def _norm(
     keepdim: bool = False,
     **_: Any,
 ) -> Tensor:
-    """A norm of vectors: along one dimension, or of all numbers."""
+    """A vector norm: along dimensions, or of all elements."""
     if isinstance(dim, tuple | list) and len(dim) == 2 and ord not in (None, "fro"):
         raise NotImplementedError(f"a matrix norm of order {ord}")
     return torch.linalg.vector_norm(x, 2 if ord in (None, "fro") else ord, dim, keepdim)
@@ -40,10 +40,10 @@ def _repeat_interleave(
     dim: int | None = None,
     **_: Any,
 ) -> Tensor:
-    """Each place of a dimension several times in a row."""
+    """Repeat each position of a dimension."""
     if isinstance(repeats, Tensor):
         if repeats.numel() != 1 or repeats.is_meta:
-            raise NotImplementedError("places repeated by numbers in a tensor; give a number")
+            raise NotImplementedError("repeats given as a tensor; give a number")
         repeats = int(repeats)
     if dim is None:
         x, dim = x.flatten(), 0
@@ -53,7 +53,7 @@ def _repeat_interleave(
 
 
 def _copy(r: Recorder, x: Tensor, source: Any, non_blocking: bool = False) -> Tensor:  # noqa: ARG001
-    """All of a tensor is written."""
+    """Overwrite the whole tensor."""
     _set_item(r, x, Ellipsis, source)
     return x
 
@@ -68,7 +68,7 @@ def _conv3d(
     dilation: Any = 1,
     groups: int = 1,
 ) -> Tensor:
-    """Where the kernel is flat, a convolution of each slice of one dimension, which share the filter."""
+    """A kernel of size 1 along one dimension is a 2D convolution of every slice, with a shared filter."""
     if x.dim() == 4:
         return _conv3d(r, x[None], weight, bias, stride, padding, dilation, groups)[0]
     strides, dilations = _three(stride), _three(dilation)
@@ -94,7 +94,7 @@ def _three(value: Any) -> tuple[int, ...]:
 
 
 def _set_item(r: Recorder, x: Tensor, index: Any, value: Any) -> None:
-    """``x[index] = value``: the tensor becomes its parts around the one that is written, joined again."""
+    """``x[index] = value``: concatenate the new part with the parts of the tensor around it."""
     if not r.is_traced(x) and not r.is_traced(value):
         with torch._C.DisableTorchFunction():
             x[index] = value
@@ -108,16 +108,16 @@ def _set_item(r: Recorder, x: Tensor, index: Any, value: Any) -> None:
     part = _part(x, value, shape, gone)
     whole = _pasted(r, x, sorted(cuts.items()), part)
     if not r.is_traced(whole):
-        raise NotImplementedError("writing into a part of a tensor")
+        raise NotImplementedError("writing into part of a tensor")
     traced = r.traced(whole)
     with torch._C.DisableTorchFunction():
         x[index] = value
-        r.wrote(x)  # views of the tensor made before do not show what it holds now
+        r.wrote(x)  # earlier views of the tensor are now stale
         r.bind(x, traced)
 
 
 def _was_changed_there(x: Tensor, index: Any, value: Tensor, version: int) -> bool:
-    """Whether ``value`` is the very part, changed in place just before, as in ``x[index] *= 2``, and no other was."""
+    """Whether ``value`` is ``x[index]`` itself, changed in place as in ``x[index] *= 2``, and nothing else changed."""
     part = x[index]
     return (
         version_of(x) == version + 1
@@ -129,10 +129,10 @@ def _was_changed_there(x: Tensor, index: Any, value: Tensor, version: int) -> bo
 
 
 def _region(x: Tensor, index: Any) -> tuple[dict[int, tuple[int, int]], list[int]]:
-    """By dimension the first place and the length of a part; and the dimensions that the index takes away."""
+    """(first position, length) of the part by dimension, and the dimensions that the index removes."""
     entries = list(index) if isinstance(index, tuple) else [index]
     if any(not isinstance(entry, int | slice) and entry is not Ellipsis for entry in entries):
-        raise NotImplementedError("writing to places that tensors or new dimensions give")
+        raise NotImplementedError("writing to an index of tensors or new dimensions")
     at = entries.index(Ellipsis) if Ellipsis in entries else len(entries)
     entries[at : at + 1] = [slice(None)] * (x.dim() - len(entries) + (Ellipsis in entries))
     cuts: dict[int, tuple[int, int]] = {}
@@ -142,14 +142,14 @@ def _region(x: Tensor, index: Any) -> tuple[dict[int, tuple[int, int]], list[int
         if not isinstance(entry, slice):
             gone.append(dim)
         if places.step != 1 or not places:
-            raise NotImplementedError("writing to every other place, or to none")
+            raise NotImplementedError("writing to a slice with a step, or to an empty one")
         if len(places) < x.shape[dim]:
             cuts[dim] = (places.start, len(places))
     return cuts, gone
 
 
 def _part(x: Tensor, value: Any, shape: list[int], gone: Sequence[int]) -> Tensor:
-    """What is written, in the shape of the part."""
+    """The new value, in the shape of the part."""
     if not isinstance(value, Tensor):
         return x.new_full(shape, value)
     value = value.type(x.dtype)
@@ -163,7 +163,7 @@ def _part(x: Tensor, value: Any, shape: list[int], gone: Sequence[int]) -> Tenso
 
 
 def _pasted(r: Recorder, x: Tensor, cuts: list[tuple[int, tuple[int, int]]], part: Tensor) -> Tensor:
-    """``x`` with a part written over it, one dimension at a time."""
+    """``x`` with a part replaced, one dimension at a time."""
     if not cuts:
         return part
     (dim, (first, length)), *rest = cuts
@@ -189,7 +189,7 @@ def _baddbmm(
 
 
 def _rest(r: Recorder, x: Tensor, dim: int, first: int, length: int) -> Tensor:
-    """Some places of a dimension; a tensor of one number is made anew, as it stays known what it holds."""
+    """A range of a dimension; a filled tensor is created again, so that its value stays known."""
     fill = r.fill(x)
     if fill is None:
         return x.narrow(dim, first, length)

@@ -1,4 +1,4 @@
-"""Views, joins, padding and means: what their calls are as nodes, where they are any."""
+"""Handlers of views, joins, padding and means; views need no nodes."""
 
 from __future__ import annotations
 
@@ -27,22 +27,22 @@ from gennape.search_spaces.importing.tracing.traced_value import (
     sliced,
 )
 
-#: What an infinite padding is written as.
+#: Stands for infinite padding.
 _LARGEST = torch.finfo(torch.float32).max
 
 
 def _same(r: Recorder, out: Tensor, tensor: Tensor, *_: Any, **__: Any) -> None:
-    """A call that changes no number: a copy, a cast, dropout."""
+    """A call that changes no values: a copy, a cast, dropout."""
     r.bind(out, r.traced(tensor))
 
 
 def _view(r: Recorder, out: Tensor, tensor: Tensor, *_: Any, **__: Any) -> None:
-    """The same numbers in the same order; how, is seen in the result."""
+    """A view, whose shape is that of the result."""
     r.bind(out, reshaped(r.b, r.traced(tensor), tuple(out.shape)))
 
 
 def _move(r: Recorder, out: Tensor, tensor: Tensor, *args: Any, **kwargs: Any) -> None:
-    """Dimensions change places: seen by doing the same to a tensor whose sizes all differ."""
+    """A permutation; its order is found by applying it to a tensor whose sizes all differ."""
     probe = torch.empty(tuple(range(1, tensor.dim() + 1)), device="meta")
     function = r.func
     order = [size - 1 for size in function(probe, *args, **kwargs).shape]
@@ -50,7 +50,7 @@ def _move(r: Recorder, out: Tensor, tensor: Tensor, *args: Any, **kwargs: Any) -
 
 
 def _expand(r: Recorder, out: Tensor, tensor: Tensor, *_: Any, **__: Any) -> None:
-    """Dimensions of size 1 are repeated; no node, as sums and products spread by themselves."""
+    """Repeat dimensions of size 1, without a node: sums and products broadcast by themselves."""
     x = r.traced(tensor)
     added = out.dim() - len(x.dims)
     dims = [()] * added + list(x.dims)
@@ -79,13 +79,13 @@ def _stack(r: Recorder, out: Tensor, tensors: Sequence[Tensor], dim: int = 0) ->
 
 
 def join(r: Recorder, out: Tensor, values: list[TracedValue | None], dim: int, tensors: Sequence[Tensor]) -> None:
-    """``out`` is the values one after another along a dimension; None stands for one that the image does not reach."""
+    """Bind ``out`` to the values concatenated along a dimension; None stands for a constant."""
     parts = [_held(r, x, dim) if value is None else value for x, value in zip(tensors, values, strict=True)]
     r.bind(out, joined(r.b, parts, dim, tuple(out.shape)))
 
 
 def _held(r: Recorder, x: Tensor, dim: int) -> Held:
-    """A tensor that the image does not reach, as a part of a join."""
+    """A constant as an operand of a concatenation."""
     whole, spent = r.learnt(x) == x.numel(), r.spend(x)
     return Held(x.shape[dim], None if whole else spent, r.fill(x), made=lambda node: r.note(node, x))
 
@@ -115,7 +115,7 @@ def _pad(
     before, after = [0, 0, 0], [0, 0, 0]
     for axis, dim in ((groups.index((dim,)), dim) for dim in padded):
         before[axis], after[axis] = max(0, widths[dim][0]), max(0, widths[dim][1])
-    # A graph holds finite numbers; the least one does what minus infinity does before a maximum pool.
+    # A graph holds finite numbers; before a max pool the lowest one acts like minus infinity.
     fill = max(-_LARGEST, min(_LARGEST, float(value or 0.0))) if mode == "constant" else 0.0
     x = arrange(r.b, x, groups)
     made = r.b.pad(x.value, (before[0], before[1], before[2]), (after[0], after[1], after[2]), mode, fill)
@@ -123,7 +123,7 @@ def _pad(
 
 
 def _alone(x: TracedValue, dims: Sequence[int], first: int) -> Groups | None:
-    """Axes in which each of ``dims`` is one, from ``first`` on: as the tensor lies, if that is so; None without any."""
+    """Groups in which each of ``dims`` is a whole axis, from ``first`` on, if possible the present ones; else None."""
     groups = list(groups_of(x))
     for dim in dims:
         if not any(dim in group for group in groups) and () in groups[first:]:
@@ -144,7 +144,7 @@ def _alone(x: TracedValue, dims: Sequence[int], first: int) -> Groups | None:
 
 
 def _gone(tensor: Tensor, dim: Any) -> set[int]:
-    """The dimensions that a reduction takes together."""
+    """The dimensions that are reduced."""
     listed = range(tensor.dim()) if dim is None or dim == () else (dim,) if isinstance(dim, int) else dim
     return {d % tensor.dim() for d in listed}
 
@@ -158,14 +158,14 @@ def _sum(r: Recorder, out: Tensor, tensor: Tensor, dim: Any = None, keepdim: boo
 
 
 def _windows(r: Recorder, tensor: Tensor, dimension: int, size: int, step: int) -> Tensor:  # noqa: ARG001
-    """Overlapping windows of a dimension, which become a last one."""
+    """Overlapping windows of a dimension, stacked in a new last dimension."""
     dim = dimension % tensor.dim()
     starts = range(0, tensor.shape[dim] - size + 1, step)
     return torch.stack([tensor.narrow(dim, start, size) for start in starts], dim).movedim(dim + 1, -1)
 
 
 def _roll(r: Recorder, tensor: Tensor, shifts: Any, dims: Any = ()) -> Tensor:
-    """Dimensions that go on where they end: what is behind a place, and then what is before it."""
+    """Roll dimensions: the part behind a position, then the part before it."""
     if dims is None or dims == ():
         return _roll(r, tensor.flatten(), shifts, 0).view(tensor.shape)
     pairs = (
@@ -184,7 +184,7 @@ def _roll(r: Recorder, tensor: Tensor, shifts: Any, dims: Any = ()) -> Tensor:
 
 
 def _cast(r: Recorder, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:  # noqa: ARG001
-    """``x.to(...)`` without leaving the device: only the type changes."""
+    """``x.to(...)`` on the same device: only the dtype changes."""
     for given in (*args, *kwargs.values()):
         if isinstance(given, torch.dtype):
             return x.type(given)
@@ -198,11 +198,11 @@ def _stay(r: Recorder, x: Tensor, *_: Any, **__: Any) -> Tensor:  # noqa: ARG001
 
 
 def _constant(r: Recorder, out: Tensor, *_: Any, **__: Any) -> None:
-    """A tensor that has only the shape of one that depends on the image."""
+    """A constant with the shape of a tensor that depends on the image."""
     r.fixed(out)
 
 
-#: Calls done in another way.
+#: Replacements of calls.
 SUBSTITUTES: dict[Any, Any] = {
     **dict.fromkeys(called("to"), _cast),
     **dict.fromkeys(called("cpu", "cuda", "pin_memory"), _stay),

@@ -1,7 +1,7 @@
-"""Results of frequent calls on tensors without numbers, made without PyTorch's own rules for them.
+"""Results of frequent calls on meta tensors, made without PyTorch's shape rules.
 
-These rules are written in Python and take a millisecond for one batch normalisation, most of the time of a trace. Here
-only what a rule would refuse is checked; a call that is not plainly right is left to PyTorch, for its error.
+These rules are written in Python and take a millisecond per batch normalisation, most of the time of a trace. Here
+only their checks are made; a call that may be invalid is left to PyTorch, for its error.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-#: Gives the result of a call, or None where PyTorch should make it.
+#: Returns the result of a call, or None if PyTorch should make it.
 Shortcut = Callable[..., Tensor | None]
 
 
 def _alike(x: Tensor, shape: tuple[int, ...], *tensors: Tensor | None) -> Tensor | None:
-    """A tensor like ``x`` where all ``tensors`` have this shape and its type."""
+    """A tensor like ``x`` if all ``tensors`` have this shape and its dtype, else None."""
     fits = all(t is None or (t.shape == shape and t.dtype == x.dtype) for t in tensors)
     return torch.empty_like(x) if fits else None
 
@@ -60,7 +60,7 @@ def _linear(tensor: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tenso
 def _activation(tensor: Tensor, inplace: bool = False, **_: Any) -> Tensor | None:
     if not tensor.is_floating_point():
         return None
-    return tensor.relu_() if inplace else torch.empty_like(tensor)  # any change in place does: there are no numbers
+    return tensor.relu_() if inplace else torch.empty_like(tensor)  # any in-place call will do: there are no values
 
 
 SHORTCUTS: dict[Any, Shortcut] = {

@@ -1,4 +1,4 @@
-"""Slices: what their calls are as nodes."""
+"""Handlers of slices."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from gennape.search_spaces.importing.tracing.traced_value import Range, TracedVa
 
 
 def _parts(r: Recorder, out: Sequence[Tensor], tensor: Tensor, *args: Any, **kwargs: Any) -> None:
-    """A tensor cut into several along a dimension; where, is seen in the results."""
+    """A tensor split along a dimension, at the sizes of the results."""
     dim = kwargs.get("dim", args[1] if len(args) > 1 else 0) % tensor.dim()
     start = 0
     for part in out:
@@ -41,7 +41,7 @@ def _narrow(r: Recorder, out: Tensor, tensor: Tensor, dim: int, start: int, leng
 
 
 def _index(r: Recorder, out: Tensor, tensor: Tensor, index: Any) -> None:
-    """``x[...]`` with numbers, slices, None and an ellipsis; with tensors it is an "other"."""
+    """``x[...]`` with integers, slices, None and an ellipsis; with tensors it is an "other"."""
     entries = list(index) if isinstance(index, tuple) else [index]
     if any(isinstance(entry, Tensor | list | bool) for entry in entries):
         traced = [r.traced(entry) for entry in entries if r.is_traced(entry)]

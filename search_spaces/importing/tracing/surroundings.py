@@ -1,4 +1,4 @@
-"""What a caller of a trace may have switched on in PyTorch, and what hides a module's calls: off while it is run."""
+"""Switch off, during a trace, settings of PyTorch that hide a module's calls."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from torch.nn.utils import parametrize
 
 @contextmanager
 def plain() -> Iterator[None]:
-    """Run what follows outside of inference mode, without compiled code and without cached parametrizations.
+    """Run the body outside inference mode, without compiled code and without cached parametrizations.
 
-    Tensors made in inference mode do not tell when they are changed, compiled code shows no calls, and a cached weight
-    no longer says what it was computed of. On leaving everything is as it was.
+    Tensors made in inference mode have no version counter, compiled code hides calls, and a cached weight does not
+    show what it was computed from. All settings are restored on exit.
     """
-    # Where nothing was compiled the compiler is not loaded, which takes seconds.
+    # Loading the compiler takes seconds; if it is not loaded, nothing is compiled.
     eager = torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
     cached = parametrize._cache_enabled, parametrize._cache
     parametrize._cache_enabled, parametrize._cache = 0, {}

@@ -1,9 +1,9 @@
-"""How the dimensions of a traced tensor lie in the node that made it, and the nodes that lay them otherwise.
+"""The layout of a traced tensor's dimensions in the axes of its node, and nodes that change it.
 
 A node's value has three axes: channels, height and width. A tensor's dimensions are products of *atoms*, each a factor
 of one axis: ``flatten(2)`` of a map has the dimensions (), (c), (h, w), where () is the batch of one. Transposing and
-viewing a tensor moves and splits atoms and costs no node; only where an operation takes the tensor must the axes be
-what it works on, and :func:`arrange` adds the nodes that make them so.
+viewing a tensor only moves and splits atoms. When an operation needs certain axes, :func:`arrange` adds the nodes that
+make them.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from gennape.errors import InvalidGraphError
 from gennape.search_spaces.graphs.builder import GraphBuilder
 from gennape.search_spaces.graphs.operations import Shape, Value
 
-#: Axis of an atom that repeats its tensor and so lies in no axis of the node.
+#: Axis of an atom that repeats its tensor and belongs to no axis of the node.
 REPEATED = -1
 
 
 class Atom(NamedTuple):
-    """A factor of an axis: ``size`` steps, each over ``inner`` positions."""
+    """A factor of an axis: ``size`` steps of ``inner`` positions each."""
 
     axis: int
     size: int
@@ -32,12 +32,12 @@ class Atom(NamedTuple):
 
 
 Dims = tuple[tuple[Atom, ...], ...]
-#: For channels, height and width the dimensions that they are made of, the outermost first.
+#: The dimensions that make up channels, height and width, the outermost first.
 Groups = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
 
 
 class TracedValue(NamedTuple):
-    """A tensor: the node that made its numbers, and for each dimension its atoms (none where its size is 1)."""
+    """A tensor: the value of a node, and the atoms of each dimension (none if its size is 1)."""
 
     value: Value
     dims: Dims
@@ -49,7 +49,7 @@ class TracedValue(NamedTuple):
 
     @property
     def direct(self) -> bool:
-        """Whether every axis is made of whole dimensions, the outermost first, so that no node is needed."""
+        """Whether every axis consists of whole dimensions, the outermost first, so that no node is needed."""
         inner = [1, 1, 1]
         for atoms in reversed(self.dims):
             if not atoms:
@@ -62,14 +62,14 @@ class TracedValue(NamedTuple):
 
     @property
     def repeats(self) -> bool:
-        """Whether a dimension only repeats numbers."""
+        """Whether a dimension repeats values."""
         return any(atom.axis == REPEATED for dim in self.dims for atom in dim)
 
 
 def default_groups(shape: tuple[int, ...]) -> Groups:
-    """What the dimensions of a fresh tensor are: (batch,) c; h, c; c, h, w; with more, the leading ones make c.
+    """Axes of a new tensor's dimensions: (batch,) c; h, c; c, h, w; with more, the leading ones make up c.
 
-    The first is the batch where its size is 1, else one more leading dimension.
+    The first is the batch if its size is 1, else a leading dimension.
     """
     dims = tuple(range(len(shape)))
     if shape and shape[0] == 1:
@@ -82,13 +82,13 @@ def default_groups(shape: tuple[int, ...]) -> Groups:
 
 
 def sizes(shape: tuple[int, ...], groups: Groups) -> Shape:
-    """Channels, height and width of a tensor whose dimensions are grouped so."""
+    """Channels, height and width of a tensor with these groups."""
     c, h, w = (prod(shape[dim] for dim in group) for group in groups)
     return c, h, w
 
 
 def grouped(value: Value, shape: tuple[int, ...], groups: Groups) -> TracedValue:
-    """A tensor of ``shape`` whose dimensions make up the axes of ``value``; those left out have size 1."""
+    """A tensor of ``shape`` whose ``groups`` make up the axes of ``value``; dimensions left out have size 1."""
     dims: list[tuple[Atom, ...]] = [()] * len(shape)
     for axis, group in enumerate(groups):
         inner = 1
@@ -100,12 +100,12 @@ def grouped(value: Value, shape: tuple[int, ...], groups: Groups) -> TracedValue
 
 
 def fresh(value: Value, shape: tuple[int, ...]) -> TracedValue:
-    """A tensor that an operation made, its dimensions by :func:`default_groups`."""
+    """A tensor with the dimensions of :func:`default_groups`."""
     return grouped(value, shape, default_groups(shape))
 
 
 def groups_of(x: TracedValue) -> Groups:
-    """The dimensions that make the axes of a direct tensor; one of size 1 stands for the axis of its default."""
+    """The dimensions of each axis of a direct tensor; one of size 1 belongs to its default axis."""
     groups: list[tuple[int, ...]] = [(), (), ()]
     for dim, atoms in enumerate(x.dims):
         if atoms:
@@ -117,12 +117,12 @@ def groups_of(x: TracedValue) -> Groups:
 
 
 def axis_of(x: TracedValue, dim: int) -> int | None:
-    """The axis that a dimension of a direct tensor is; None where it is a part of one or none by default."""
+    """The axis that equals a dimension of a direct tensor, or None."""
     return next((axis for axis, group in enumerate(groups_of(x)) if group == (dim,)), None)
 
 
 def with_axis(x: TracedValue, dim: int) -> tuple[Groups, int]:
-    """An arrangement of a direct tensor in which ``dim`` is a whole axis, and that axis."""
+    """Groups of a direct tensor in which ``dim`` is a whole axis, and that axis."""
     groups, axis = list(groups_of(x)), axis_of(x, dim)
     if axis is None and () in groups and not any(dim in group for group in groups):
         axis = groups.index(())
@@ -134,7 +134,7 @@ def with_axis(x: TracedValue, dim: int) -> tuple[Groups, int]:
 
 
 def viewed(x: TracedValue, shape: tuple[int, ...]) -> TracedValue | None:
-    """The tensor with the same numbers in the same order as ``shape``; None where its atoms cannot be split so."""
+    """The tensor viewed as ``shape``; None if its atoms cannot be split that way."""
     rest = [atom for dim in x.dims for atom in dim][::-1]
     dims = []
     for size in shape:
@@ -157,7 +157,7 @@ def viewed(x: TracedValue, shape: tuple[int, ...]) -> TracedValue | None:
 
 
 def _joined(atoms: list[Atom]) -> tuple[Atom, ...]:
-    """Neighbouring factors of one axis as one atom, so that a split that was undone is forgotten."""
+    """Merge neighbouring factors of one axis, which undoes earlier splits."""
     joined: list[Atom] = []
     for atom in atoms:
         last = joined[-1] if joined else None
@@ -169,12 +169,12 @@ def _joined(atoms: list[Atom]) -> tuple[Atom, ...]:
 
 
 def moved(x: TracedValue, order: Sequence[int]) -> TracedValue:
-    """Dimension ``i`` of the result is dimension ``order[i]``."""
+    """The tensor permuted: dimension ``i`` of the result is dimension ``order[i]``."""
     return TracedValue(x.value, tuple(x.dims[i] for i in order))
 
 
 class _Plan(NamedTuple):
-    """Nodes that lay a value otherwise: a reshape, a permutation, a reshape, each None where it changes nothing."""
+    """Nodes that change a layout: reshape, permutation, reshape; each None if it changes nothing."""
 
     before: Shape | None
     axes: Shape | None
@@ -186,7 +186,7 @@ class _Plan(NamedTuple):
 
 
 def plan(x: TracedValue, groups: Groups) -> _Plan | None:
-    """The fewest nodes that make ``groups`` the axes; None where three axes are too few to move the atoms."""
+    """The fewest nodes that make ``groups`` the axes; None if three axes are too few to move the atoms."""
     target = tuple(atom for group in groups for dim in group for atom in x.dims[dim])
     return _plan(x.value.shape, target, sizes(x.shape, groups))
 
@@ -212,8 +212,8 @@ def _plan(shape: Shape, target: tuple[Atom, ...], out: Shape) -> _Plan | None:
 
 
 def arrange(b: GraphBuilder, x: TracedValue, groups: Groups) -> TracedValue:
-    """The tensor with ``groups`` as its axes: by a reshape, a permutation and a reshape where these suffice, by more of
-    them where parts of axes change places (windows of a map), with enlargements where numbers are repeated."""
+    """The tensor with ``groups`` as its axes: by a reshape, a permutation and a reshape if these suffice, by more if
+    parts of axes change places (windows of a map), with resizing if values are repeated."""
     if x.repeats:
         return grouped(_repeated(b, x, groups), x.shape, groups)
     steps = plan(x, groups)
@@ -237,7 +237,7 @@ def arrange(b: GraphBuilder, x: TracedValue, groups: Groups) -> TracedValue:
 
 
 def _repeated(b: GraphBuilder, x: TracedValue, groups: Groups) -> Value:
-    """A value whose dimensions repeat numbers, written out: each repetition is a row of pixels made higher."""
+    """Materialise repeated dimensions: each repetition resizes a row of pixels to more rows."""
     target = [atom for group in groups for dim in group for atom in x.dims[dim]]
     once = tuple(atom for atom in target if atom.axis != REPEATED)
     flat = TracedValue(x.value, (once, *[()] * (len(x.dims) - 1)))
@@ -252,16 +252,16 @@ def _repeated(b: GraphBuilder, x: TracedValue, groups: Groups) -> Value:
     return b.reshape(value, *sizes(x.shape, groups))
 
 
-#: Most atoms that are looked for an order of moves: of 8 there are 40,320 orders.
+#: Most atoms to search an order of moves for: 8 have 40,320 orders.
 _MAX_ATOMS = 7
 _Move = tuple[Shape, Shape]
 
 
 @lru_cache(maxsize=4096)
 def rearrangement(target: tuple[Atom, ...]) -> tuple[_Move, ...] | None:
-    """The fewest moves that lay atoms in the order ``target``, each a reshape to three axes and their permutation.
+    """The fewest moves that bring atoms into the order ``target``, each a reshape to three axes and their permutation.
 
-    None where there are too many atoms.
+    None if there are too many atoms.
     """
     source = tuple(sorted(target, key=lambda atom: (atom.axis, -atom.inner)))
     parts = _together(source, target)
@@ -285,7 +285,7 @@ def rearrangement(target: tuple[Atom, ...]) -> tuple[_Move, ...] | None:
 
 
 def _moves(order: tuple[int, ...], size: list[int]) -> Iterator[tuple[tuple[int, ...], _Move]]:
-    """The orders that one permutation of three axes gives, and how."""
+    """The orders that one permutation of three axes can reach, with the move."""
     for first, second in combinations(range(len(order) + 1), 2):
         parts = (order[:first], order[first:second], order[second:])
         c, h, w = (prod(size[i] for i in part) for part in parts)
@@ -294,7 +294,7 @@ def _moves(order: tuple[int, ...], size: list[int]) -> Iterator[tuple[tuple[int,
 
 
 def _together(source: tuple[Atom, ...], target: tuple[Atom, ...]) -> list[list[Atom]]:
-    """``source`` in runs that are runs of ``target`` too."""
+    """Split ``source`` into runs that also occur in ``target``."""
     place = {atom: i for i, atom in enumerate(target)}
     parts: list[list[Atom]] = []
     for atom in source:
@@ -321,7 +321,7 @@ def pixelwise(b: GraphBuilder, x: TracedValue, dim: int) -> TracedValue:
 
 
 def reshaped(b: GraphBuilder, x: TracedValue, shape: tuple[int, ...]) -> TracedValue:
-    """The same numbers in the same order as ``shape``; adds nodes only where the atoms cannot be split so."""
+    """The tensor viewed as ``shape``; adds nodes only if its atoms cannot be split that way."""
     view = viewed(x, shape)
     if view is None:
         flat = arrange(b, x, (tuple(range(len(x.dims))), (), ())).value
@@ -332,7 +332,7 @@ def reshaped(b: GraphBuilder, x: TracedValue, shape: tuple[int, ...]) -> TracedV
 
 
 def numbers(x: TracedValue) -> int:
-    """How many numbers the tensor has."""
+    """The number of elements."""
     return prod(x.shape)
 
 
@@ -345,7 +345,7 @@ class Range(NamedTuple):
 
 
 def sliced(b: GraphBuilder, x: TracedValue, ranges: dict[int, Range]) -> TracedValue:
-    """The tensor with some dimensions cut to their ranges: one node where the axes allow it, else one for each."""
+    """The tensor with dimensions cut to their ranges: by one node if the axes allow it, else one per dimension."""
     todo = {dim: cut for dim, cut in ranges.items() if cut.length != x.shape[dim]}
     direct = {dim: cut for dim, cut in todo.items() if _can_slice(x, dim, cut)}
     if direct:
@@ -368,7 +368,7 @@ def _can_slice(x: TracedValue, dim: int, cut: Range) -> bool:
 
 
 def _slice(b: GraphBuilder, x: TracedValue, ranges: dict[int, Range]) -> TracedValue:
-    """One node, also where ``x`` is a slice itself: exported programs cut one dimension at a time."""
+    """One node, even if ``x`` is a slice itself: exported programs slice one dimension at a time."""
     offset, size, step = [0, 0, 0], list(x.value.shape), [1, 1, 1]
     dims = list(x.dims)
     for dim, cut in ranges.items():

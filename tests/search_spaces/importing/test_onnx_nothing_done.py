@@ -93,7 +93,7 @@ def test_dropout_is_nothing_but_in_training() -> None:
     ):
         assert_same(model, lambda _, x: x)
         np.testing.assert_array_equal(by_onnxruntime(model, X), X)
-    with pytest.raises(InvalidGraphError, match="drops numbers at random"):
+    with pytest.raises(InvalidGraphError, match="drops values at random"):
         from_onnx(model_of(node("Dropout", "x r t"), r=ratio, t=yes))
 
 
@@ -114,7 +114,7 @@ def test_results_that_nothing_takes_are_left_out(name: str) -> None:
 
 def test_results_that_are_taken_are_not_left_out() -> None:
     model = model_of(node("MaxPool", "x", "p i", kernel_shape=[2, 2]), node("Cast", "i", to=TensorProto.FLOAT))
-    with pytest.raises(InvalidGraphError, match="places of the maxima, is taken"):
+    with pytest.raises(InvalidGraphError, match="indices of the maxima, is used"):
         from_onnx(model)
     several = model_of(node("Dropout", "x", "y m"))
     several.graph.output.append(helper.make_tensor_value_info("m", TensorProto.BOOL, None))

@@ -232,7 +232,7 @@ def test_files_that_are_no_program(saved: Callable[..., Path], tmp_path: Path) -
     def inflate(content: dict[str, bytes]) -> None:
         content[next(name for name in content if name.endswith("models/model.json"))] = b"[" * 2**27
 
-    with pytest.raises(InvalidDataError, match="more than are read"):
+    with pytest.raises(InvalidDataError, match="more than the limit of"):
         read_pt2(_edited(saved(nn.Conv2d(8, 4, 1)), inflate))
 
     def nest(content: dict[str, bytes]) -> None:

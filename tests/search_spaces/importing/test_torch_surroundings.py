@@ -110,7 +110,7 @@ def test_settings_that_the_module_leaves_are_put_back() -> None:
     ("example", "said"),
     [
         (np.zeros((1, 8, 6, 6), np.float32), r"a ndarray of shape \[1, 8, 6, 6\]: make it a tensor"),
-        ((8, 2**40, 2**40), r"at most 1099511627776 numbers; got \(8, 1099511627776, 1099511627776\)"),
+        ((8, 2**40, 2**40), r"at most 1099511627776 elements; got \(8, 1099511627776, 1099511627776\)"),
     ],
 )
 def test_an_example_that_is_none_is_told_in_a_line(example: Any, said: str) -> None:

@@ -190,9 +190,9 @@ BAD = {
     "no evaluations": (json.dumps([HASH, 108, CHAIN, OPS, ""]).encode(), "0 evaluations"),
     "cut message": (
         json.dumps([HASH, 108, CHAIN, OPS, base64.b64encode(metrics(1)[:60]).decode()]).encode(),
-        "cut off",
+        "truncated",
     ),
-    "another cell": (run(0.9, adjacency="0" * 9), "stands for another cell at byte 0"),
+    "another cell": (run(0.9, adjacency="0" * 9), "belongs to another cell at byte 0"),
     "deep JSON": (b"[" * 10_000, "not a record"),
 }
 

@@ -164,10 +164,10 @@ def test_an_archive_that_is_cut_off(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda infos: infos["200"].update(all_results=[1]), "a list where results should be"),
-        (lambda infos: infos["200"]["all_results"].update({"cifar10": {}}), "must be by data set and seed"),
-        (lambda infos: infos["200"]["all_results"][("cifar10", 777)].update(epochs="x"), "a str where a count"),
-        (lambda infos: [state.pop("arch_str") for state in infos.values()], "an architecture without its string"),
+        (lambda infos: infos["200"].update(all_results=[1]), "results are a list"),
+        (lambda infos: infos["200"]["all_results"].update({"cifar10": {}}), r"must be \(data set, seed\)"),
+        (lambda infos: infos["200"]["all_results"][("cifar10", 777)].update(epochs="x"), "a count is a str"),
+        (lambda infos: [state.pop("arch_str") for state in infos.values()], "the architecture lacks its arch_str"),
         (lambda infos: infos["12"].update(arch_str="|x~0|"), "nb201"),
     ],
 )

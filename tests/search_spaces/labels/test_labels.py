@@ -61,7 +61,7 @@ def test_split_by_hash_sample_and_pick(tmp_path: Path) -> None:
         ("zebra,3,5,0,0.9,T\n", "row 2: hash is 'zebra'"),
         ("00000005,3,5,0,high,T\n", "row 2: val108 is 'high'"),
         ("00000005,3,5,0,,T\nzebra,3,5,0,0.9,T\n", "row 3: hash is 'zebra'"),
-        ("00000005,4,5,0,0.9,T\n", "do not fit its n_vertices"),
+        ("00000005,4,5,0,0.9,T\n", "do not match its n_vertices"),
         ("00000005,3,7,0,0.9,E\n00000005,3,65,0,0.9,E\n", "row 3: adj_bits is"),
         ("00000005,3,1,0,0.9,T\n", "row 2: adj_bits is"),
         ("00000005,3,many,0,0.9,T\n", "row 2: adj_bits is 'many'"),
@@ -202,17 +202,17 @@ def test_what_is_no_percentage_is_refused(tmp_path: Path, accuracy: str) -> None
         (b"architecture,acc\n\xff\xfe,91\n", "as CSV: it is not UTF-8, but has a byte 0xff; save it as UTF-8$"),
         ("architecture,acc\na,91\n".encode("utf-16"), "it is not UTF-8, but has a byte 0xff; save it as UTF-8$"),
         (b"a,b\n1,2\n1,2,3,4\n", "as CSV: line 3 has 4 fields, the others 2; put texts in quotes$"),
-        (b'architecture,acc\na,91\n"b,91\n', "row 2 opens a quote that nothing closes; close it$"),
-        (b"\n\n\n", "it holds nothing but empty lines; name the columns in the first$"),
-        (b"architecture;acc\na;91\n", "its columns are parted by semicolons; save it with commas$"),
-        (b"architecture\tacc\na\t91\n", "its columns are parted by tabs; save it with commas$"),
-        (b"architecture,acc,acc\na,91,1\n", "the column 'acc' stands there more than once; keep one, or rename"),
+        (b'architecture,acc\na,91\n"b,91\n', "row 2 opens a quote that is never closed; close it$"),
+        (b"\n\n\n", "it has only empty lines; name the columns in the first$"),
+        (b"architecture;acc\na;91\n", "its columns are separated by semicolons; save it with commas$"),
+        (b"architecture\tacc\na\t91\n", "its columns are separated by tabs; save it with commas$"),
+        (b"architecture,acc,acc\na,91,1\n", "the column 'acc' occurs more than once; keep one, or rename"),
         (
             b"architecture,score\na,91\n",
             r"name one of \['score'\] by --column; for a verb without, rename it to 'acc'$",
         ),
-        (b"architecture,acc\na,b,91\n", "more fields than the header; put what holds commas in quotes"),
-        (b"architecture,what\na,b\n", r"accuracies \(acc, accuracy, .*\); there is no column of numbers at all"),
+        (b"architecture,acc\na,b,91\n", "more fields than the header; put fields with commas in quotes"),
+        (b"architecture,what\na,b\n", r"accuracies \(acc, accuracy, .*\); the file has no column of numbers"),
         (gzip.compress(b"architecture,acc\n" * 1000, mtime=0)[:-20], "cannot be read"),
         (bz2.compress(bytes(1000))[:-9], "cannot be read"),
     ],
@@ -244,7 +244,7 @@ def test_every_damaged_byte_of_a_parquet_footer_is_an_error_or_data(tmp_path: Pa
 def test_what_is_not_there_or_unknown(tmp_path: Path) -> None:
     with pytest.raises(InvalidDataError, match="does not exist"):
         read_labels(tmp_path / "a.csv", family("hiaml"))
-    with pytest.raises(InvalidDataError, match=r"none of the formats that are read: table: .*NAS-Bench-101: "):
+    with pytest.raises(InvalidDataError, match=r"none of the known formats: table: .*NAS-Bench-101: "):
         read_labels(_write(tmp_path / "a.txt", "text"), family("hiaml"))
 
 

@@ -61,11 +61,11 @@ def test_rows_that_differ_fail() -> None:
     assert problems(n_edges=row["n_edges"] + 1) == [f"n_edges is {row['n_edges']}, expected {row['n_edges'] + 1}"]
     assert "not dict" in problems(op_counts=3)[0]
     (first, second), *rest = row["edges"]
-    assert "not the edges" in problems(edges=[[second, first], *rest])[0]
+    assert "edges differ" in problems(edges=[[second, first], *rest])[0]
     assert "beyond" in problems(edges=[[0, 10_000], *rest])[0]
     assert "cannot be read" in problems(edges=[["a", 1]])[0]
     node, *others = row["nodes"]
-    assert "not there" in problems(nodes=[["conv", *node[1:5], not node[5]], *others])[0]
+    assert "missing" in problems(nodes=[["conv", *node[1:5], not node[5]], *others])[0]
     assert "must be one of" in problems(config=["hiaml_z"] * 3 + ["x"])[0]
 
 
