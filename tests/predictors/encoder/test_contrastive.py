@@ -11,14 +11,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from gennape.errors import ConfigError
-from gennape.predictors.encoder.contrastive import (
-    GENERAL,
-    GENNAPE,
-    ContrastiveConfig,
-    Views,
-    contrastive_loss,
-    pair_weights,
-)
+from gennape.predictors.encoder.contrastive import Views, contrastive_loss, pair_weights
+from gennape.predictors.encoder.settings import GENERAL, GENNAPE, ContrastiveConfig
 
 SOFT_WITHIN = replace(GENERAL, spectral_temperature=0.1)
 CONFIGS = pytest.mark.parametrize("config", [GENNAPE, SOFT_WITHIN, GENERAL], ids=["gennape", "within", "general"])
