@@ -39,18 +39,26 @@ import torch
 from jaxtyping import Float64, Int64
 
 from gennape.predictors.encoder import pretraining
-from gennape.predictors.encoder.clustered import ClusteredEncoder, ClusteringConfig
-from gennape.predictors.encoder.contrastive import GENERAL, GENNAPE, ContrastiveConfig
-from gennape.predictors.encoder.encoder import EncoderConfig, GraphEncoder
+from gennape.predictors.encoder.clustered import ClusteredEncoder
+from gennape.predictors.encoder.encoder import GraphEncoder
 from gennape.predictors.encoder.fuzzy_c_means import fuzzy_c_means, memberships
 from gennape.predictors.encoder.optimisation import CPU
+from gennape.predictors.encoder.settings import (
+    GENERAL,
+    GENNAPE,
+    ClusteringConfig,
+    ContrastiveConfig,
+    EncoderConfig,
+    PretrainConfig,
+)
 from gennape.predictors.ensemble import cluster_regression
 from gennape.predictors.ensemble.cluster_regression import ClusterRegression, fit_regression
 from gennape.predictors.ensemble.ensemble import stacked, zero_shot
 from gennape.predictors.ensemble.inputs import EncodedGraphs, encode
 from gennape.predictors.ensemble.member import Member
 from gennape.predictors.ensemble.pairwise import fit_pairwise
-from gennape.predictors.ensemble.registry import ABLATIONS, MembersConfig
+from gennape.predictors.ensemble.registry import ABLATIONS
+from gennape.predictors.ensemble.settings import MembersConfig
 from gennape.predictors.evaluation.protocol import BenchmarkRows, draw_labelled
 from gennape.predictors.evaluation.rows import BENCHMARKS, build_rows, read_rows
 from gennape.predictors.few_shot.gaussian_process import GPInputs, fit_process
@@ -58,6 +66,7 @@ from gennape.predictors.metrics import srcc
 from gennape.predictors.model import fitting
 from gennape.predictors.model.checkpoint import load_encoder
 from gennape.predictors.model.fuzzy_ensemble import Fitted, FuzzyEnsemble
+from gennape.predictors.model.settings import FitConfig, RowsConfig
 from gennape.predictors.target import FlopsTarget
 from gennape.search_spaces.families.registry import FAMILIES, family
 from gennape.search_spaces.graphs.graph import PackedGraphs, concatenate
@@ -67,7 +76,7 @@ from gennape.search_spaces.labels.labels import LabelledArchitectures, read_labe
 SOURCE = "nb101"
 TARGETS = ("nb201", "nb301", "proxylessnas", "ofa_mbv3", "ofa_resnet")
 ON_SOURCE = (SOURCE, "cl_fcm_t", "cl_t", "six members")
-MINIMUM = 80.0  # percent: rows below are not trained on, as in `gennape fit`
+MINIMUM = RowsConfig().minimum_accuracy  # percent: rows below are not trained on, as in `gennape fit`
 LABELS, COUNTS = 50, (10, 20, 50, 100, 200)
 #: What can be varied: members and clusters, how the encoder starts, what it is pretrained on and by which loss.
 PARTS = ("fine-tuning", "members", "start", "pretraining")
@@ -75,7 +84,7 @@ PARTS = ("fine-tuning", "members", "start", "pretraining")
 WEIGHING = 400
 EIGENVALUES = (5, 11, 40)
 CLUSTERS, FUZZIFIERS = (1, 3, 12, 20), (1.2, 2.0)
-PRETRAINING = pretraining.PretrainConfig(epochs=3, batch=128)
+PRETRAINING = PretrainConfig(epochs=3, batch=128)
 _USUAL = MembersConfig()
 MEMBERS = replace(
     _USUAL,
@@ -83,7 +92,7 @@ MEMBERS = replace(
     pairwise=replace(_USUAL.pairwise, epochs=5),
     end_to_end=replace(_USUAL.end_to_end, epochs=5),
 )
-FITTING = fitting.FitConfig(epochs=8, members=MEMBERS)
+FITTING = FitConfig(epochs=8, members=MEMBERS)
 
 Vector = Float64[np.ndarray, " n"]
 #: SRCC by (row, column), for each seed a list over draws.

@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from jaxtyping import Float64
 
-from gennape.predictors.encoder.contrastive import GENNAPE, Views
+from gennape.predictors.encoder.contrastive import Views
 from gennape.predictors.encoder.features import GraphBatch, featurize
+from gennape.predictors.encoder.settings import GENNAPE
 from gennape.predictors.evaluation.protocol import BenchmarkRows, draw_labelled
 from gennape.predictors.evaluation.rows import BENCHMARKS, TRAINED, build_rows, read_rows
 from gennape.predictors.few_shot.structure import structure

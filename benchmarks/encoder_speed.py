@@ -15,13 +15,14 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from gennape.predictors.encoder.clustered import ClusteredEncoder, ClusteringConfig
-from gennape.predictors.encoder.contrastive import GENERAL, GENNAPE
-from gennape.predictors.encoder.encoder import EncoderConfig, GraphEncoder
+from gennape.predictors.encoder.clustered import ClusteredEncoder
+from gennape.predictors.encoder.encoder import GraphEncoder
 from gennape.predictors.encoder.features import featurize
 from gennape.predictors.encoder.optimisation import chosen_device
-from gennape.predictors.encoder.pretraining import PretrainConfig, pretrain
-from gennape.predictors.model.fitting import FitConfig, Progress, fit
+from gennape.predictors.encoder.pretraining import pretrain
+from gennape.predictors.encoder.settings import GENERAL, GENNAPE, ClusteringConfig, EncoderConfig, PretrainConfig
+from gennape.predictors.model.fitting import Progress, fit
+from gennape.predictors.model.settings import FitConfig
 from gennape.search_spaces.families.registry import family
 from gennape.search_spaces.graphs.graph import PackedGraphs
 from gennape.search_spaces.graphs.spectrum import laplacian_spectra

@@ -15,8 +15,8 @@ from torch_geometric.nn import GATv2Conv, GINConv, GraphConv, TransformerConv
 from torch_geometric.utils import segment
 
 from gennape.predictors.encoder.deduplication import multiply
-from gennape.predictors.encoder.encoder import EncoderConfig
 from gennape.predictors.encoder.features import N_FEATURES, NUMERIC, GraphBatch
+from gennape.predictors.encoder.settings import EncoderConfig
 from gennape.search_spaces.graphs.ops import VOCABULARY_SIZE
 
 HEADS = 4

@@ -37,11 +37,12 @@ from encoder_variants import AGAIN, SHIPPED, UNTRAINED, VARIANTS, VariantEncoder
 from jaxtyping import Float64, Int64
 from torch.nn import functional
 
-from gennape.predictors.encoder.contrastive import GENNAPE, ProjectionHead, Views, contrastive_loss
+from gennape.predictors.encoder.contrastive import ProjectionHead, Views, contrastive_loss
 from gennape.predictors.encoder.features import GraphBatch, batches_of_nodes, featurize
 from gennape.predictors.encoder.optimisation import adam, optimiser_step
+from gennape.predictors.encoder.settings import GENNAPE
 from gennape.predictors.ensemble.heads import ClusterHeads
-from gennape.predictors.ensemble.registry import MembersConfig
+from gennape.predictors.ensemble.settings import MembersConfig
 from gennape.predictors.evaluation.protocol import BenchmarkRows, draw_labelled
 from gennape.predictors.few_shot.gaussian_process import GPInputs, fit_process
 from gennape.predictors.few_shot.structure import SIZES

@@ -27,11 +27,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch_geometric.nn import GraphConv
 
-from gennape.predictors.encoder.clustered import ClusteredEncoder, ClusteringConfig
+from gennape.predictors.encoder.clustered import ClusteredEncoder
 from gennape.predictors.encoder.deduplication import DistinctSteps
-from gennape.predictors.encoder.encoder import EncoderConfig
 from gennape.predictors.encoder.features import GraphBatch, featurize
-from gennape.predictors.encoder.kgnn import KGnn, KGnnConfig, KGnnTraining, deduplicate
+from gennape.predictors.encoder.kgnn import KGnn, deduplicate
+from gennape.predictors.encoder.settings import ClusteringConfig, EncoderConfig, KGnnConfig, KGnnTraining
 from gennape.predictors.ensemble.heads import ClusterHeads
 from gennape.search_spaces.families.registry import family
 from gennape.search_spaces.graphs.graph import PackedGraphs

@@ -15,10 +15,10 @@ import numpy as np
 
 from gennape.platform.cluster.connection import ENVIRONMENT
 from gennape.platform.tracking.tracker import open_store
-from gennape.platform.training.pretraining import Prepared, WorkersConfig, pretrain_on_workers
+from gennape.platform.training.pretraining import Prepared, pretrain_on_workers
+from gennape.platform.training.settings import WorkersConfig
 from gennape.predictors.encoder.data_parallel import PretrainData
-from gennape.predictors.encoder.encoder import EncoderConfig
-from gennape.predictors.encoder.pretraining import PretrainConfig
+from gennape.predictors.encoder.settings import EncoderConfig, PretrainConfig
 from gennape.search_spaces.families.registry import family
 from gennape.search_spaces.graphs.spectrum import laplacian_spectra
 

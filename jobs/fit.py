@@ -7,14 +7,20 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from gennape.jobs.shared.config_options import field_option
 from gennape.jobs.shared.own_code import space_option
 from gennape.jobs.shared.settings_file import SettingsFile, run_with
 from gennape.jobs.shared.tracked import Register, TrackingUri, Workspace, refuse_wrong_address, register_result
+from gennape.predictors.encoder.settings import ClusteringConfig, KGnnTraining
+from gennape.predictors.ensemble.settings import HeadTraining, MembersConfig, PairTraining
+from gennape.predictors.model.settings import FitConfig, RowsConfig
 
 if TYPE_CHECKING:
     from gennape.predictors.predictor import Predictor
     from gennape.search_spaces.families.space import SearchSpace
     from gennape.search_spaces.labels.labels import LabelledArchitectures
+
+_ROWS, _HOW, _MEMBERS, _CLUSTERING = RowsConfig(), FitConfig(), MembersConfig(), ClusteringConfig()
 
 
 def fit(
@@ -24,17 +30,15 @@ def fit(
     out: Annotated[Path, typer.Option(help="Folder to write the checkpoint to.")],
     space: Annotated[str, space_option("Search space of the rows.")] = "nb101",
     minimum_accuracy: Annotated[
-        float, typer.Option(help="Leave out rows whose accuracy is below this percentage.")
-    ] = 80.0,
-    epochs: Annotated[int, typer.Option(min=1, help="Epochs of the encoder.")] = 24,
-    head_epochs: Annotated[int, typer.Option(min=1, help="Epochs of the cluster heads, on fixed embeddings.")] = 20,
-    pair_epochs: Annotated[
-        int, typer.Option(min=1, help="Epochs of the pairwise classifiers, on fixed embeddings.")
-    ] = 20,
-    k_gnn_epochs: Annotated[int, typer.Option(min=1, help="Epochs of the k-GNN.")] = 40,
-    batch: Annotated[int, typer.Option(min=2, help="Networks in one batch.")] = 128,
-    clusters: Annotated[int, typer.Option(min=1, help="Number of fuzzy clusters.")] = 6,
-    fuzzifier: Annotated[float, typer.Option(help="Fuzzifier of fuzzy c-means, above 1. Larger is softer.")] = 1.5,
+        float, field_option(RowsConfig, "minimum_accuracy", show_default=True)
+    ] = _ROWS.minimum_accuracy,
+    epochs: Annotated[int, field_option(FitConfig, "epochs", show_default=True)] = _HOW.epochs,
+    head_epochs: Annotated[int, field_option(HeadTraining, "epochs", show_default=True)] = _MEMBERS.regression.epochs,
+    pair_epochs: Annotated[int, field_option(PairTraining, "epochs", show_default=True)] = _MEMBERS.pairwise.epochs,
+    k_gnn_epochs: Annotated[int, field_option(KGnnTraining, "epochs", show_default=True)] = _MEMBERS.end_to_end.epochs,
+    batch: Annotated[int, field_option(FitConfig, "batch", show_default=True)] = _HOW.batch,
+    clusters: Annotated[int, field_option(ClusteringConfig, "clusters", show_default=True)] = _CLUSTERING.clusters,
+    fuzzifier: Annotated[float, field_option(ClusteringConfig, "fuzzifier", show_default=True)] = _CLUSTERING.fuzzifier,
     settings: SettingsFile = None,
     seed: Annotated[int, typer.Option(min=0, help="Random seed.")] = 0,
     device: Annotated[
@@ -48,7 +52,7 @@ def fit(
 
     Trains on its training rows and reports metrics on its validation and test rows.
     """
-    from dataclasses import asdict, replace
+    from dataclasses import asdict
 
     import numpy as np
     from rich.console import Console
@@ -57,9 +61,7 @@ def fit(
     from gennape.jobs.shared.progress import progress_bar
     from gennape.jobs.shared.provenance import provenance
     from gennape.predictors.bounds import require_bounds
-    from gennape.predictors.encoder.clustered import ClusteringConfig
     from gennape.predictors.encoder.optimisation import chosen_device
-    from gennape.predictors.ensemble.registry import MembersConfig
     from gennape.predictors.model import fitting
     from gennape.predictors.model.checkpoint import check_place, load_checkpoint, load_encoder, save_ensemble
     from gennape.search_spaces.families.registry import family
@@ -85,14 +87,7 @@ def fit(
         )
     graphs = search_space.graphs(chosen.genomes)
     held_out = labels.take((part == 1) & (labels.accuracy >= minimum_accuracy))
-    usual = MembersConfig()
-    members = replace(
-        usual,
-        regression=replace(usual.regression, epochs=head_epochs),
-        pairwise=replace(usual.pairwise, epochs=pair_epochs),
-        end_to_end=replace(usual.end_to_end, epochs=k_gnn_epochs),
-    )
-    how = fitting.FitConfig(epochs=epochs, batch=batch, members=members)
+    how = FitConfig(epochs, batch, members=_MEMBERS.lasting(head_epochs, pair_epochs, k_gnn_epochs))
     with progress_bar("Fitting", how.steps(len(graphs))) as advance:
         fitted = fitting.fit(
             pretrained, graphs, chosen.accuracy, ClusteringConfig(pretrained.config, clusters, fuzzifier), how,

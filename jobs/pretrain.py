@@ -7,20 +7,22 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from gennape.jobs.shared.config_options import field_option
 from gennape.jobs.shared.own_code import space_option, typed
 from gennape.jobs.shared.settings_file import SettingsFile, run_with
 from gennape.jobs.shared.tracked import Register, TrackingUri, refuse_wrong_address, register_result
+from gennape.platform.training.settings import WorkersConfig
 from gennape.platform.workspace.hints import command
+from gennape.predictors.encoder.settings import CONTRASTS, USUAL_CONTRAST, Contrast, EncoderConfig, PretrainConfig
 
 if TYPE_CHECKING:
     import numpy as np
     from jaxtyping import Float64, Int64
 
-    from gennape.platform.training.pretraining import WorkersConfig
-    from gennape.predictors.encoder.encoder import EncoderConfig
-    from gennape.predictors.encoder.pretraining import PretrainConfig
     from gennape.search_spaces.families.space import SearchSpace
     from gennape.search_spaces.graphs.graph import PackedGraphs
+
+_HOW, _SIZES, _ALONE = PretrainConfig(), EncoderConfig(), WorkersConfig(workers=1, minimum=1)
 
 
 def pretrain(
@@ -37,33 +39,27 @@ def pretrain(
     sample: Annotated[
         int, typer.Option(min=2, help="Networks to sample from each search space without --data.")
     ] = 20000,
-    config: Annotated[
-        Literal["gennape", "general"],
-        typer.Option(help="Contrastive loss: that of GENNAPE, or the general one, which separates search spaces."),
-    ] = "gennape",
-    epochs: Annotated[int, typer.Option(min=1, help="Passes over all networks.")] = 4,
-    batch: Annotated[int, typer.Option(min=2, help="Networks in one contrastive batch.")] = 256,
-    hidden: Annotated[int, typer.Option(min=4, help="Width of the hidden layers.")] = 64,
-    layers: Annotated[int, typer.Option(min=1, help="Message-passing layers.")] = 4,
-    embedding: Annotated[int, typer.Option(min=2, help="Width of the embedding.")] = 32,
-    dropout: Annotated[float, typer.Option(min=0, max=0.9, help="Fraction of channels dropped in each view.")] = 0.1,
-    learning_rate: Annotated[float, typer.Option(min=1e-6, max=1, help="Peak learning rate.")] = 1e-3,
+    config: Annotated[Contrast, field_option(PretrainConfig, "contrast", show_default=True)] = USUAL_CONTRAST,
+    epochs: Annotated[int, field_option(PretrainConfig, "epochs", show_default=True)] = _HOW.epochs,
+    batch: Annotated[int, field_option(PretrainConfig, "batch", show_default=True)] = _HOW.batch,
+    hidden: Annotated[int, field_option(EncoderConfig, "hidden", show_default=True)] = _SIZES.hidden,
+    layers: Annotated[int, field_option(EncoderConfig, "layers", show_default=True)] = _SIZES.layers,
+    embedding: Annotated[int, field_option(EncoderConfig, "embedding", show_default=True)] = _SIZES.embedding,
+    dropout: Annotated[float, field_option(EncoderConfig, "dropout", show_default=True)] = _SIZES.dropout,
+    learning_rate: Annotated[
+        float, field_option(PretrainConfig, "learning_rate", show_default=True)
+    ] = _HOW.learning_rate,
     settings: SettingsFile = None,
     seed: Annotated[int, typer.Option(min=0, help="Random seed.")] = 0,
     device: Annotated[
         Literal["cpu", "cuda"] | None, typer.Option(help="Device to compute on.", show_default="cuda if available")
     ] = None,
-    workers: Annotated[
-        int, typer.Option(min=1, help="Ray worker processes. 1 without --address trains in this process.")
-    ] = 1,
-    min_workers: Annotated[
-        int | None, typer.Option(min=1, help="Continue with this many while others are down.", show_default="all")
-    ] = None,
-    gpus_per_worker: Annotated[int, typer.Option(min=0, max=1, help="1 trains on one GPU per worker, 0 on CPUs.")] = 0,
-    checkpoint_every: Annotated[
-        int | None,
-        typer.Option(min=1, help="Steps between checkpoints and logged losses of workers.", show_default="20"),
-    ] = None,
+    workers: Annotated[int, field_option(WorkersConfig, "workers", show_default=True)] = _ALONE.workers,
+    min_workers: Annotated[int | None, field_option(WorkersConfig, "minimum", show_default="all")] = None,
+    gpus_per_worker: Annotated[
+        int, field_option(WorkersConfig, "gpus_per_worker", show_default=True)
+    ] = _ALONE.gpus_per_worker,
+    checkpoint_every: Annotated[int | None, field_option(WorkersConfig, "checkpoint_every")] = None,
     workspace: Annotated[
         Path | None,
         typer.Option(
@@ -86,25 +82,19 @@ def pretrain(
 
     from gennape.errors import ConfigError
     from gennape.predictors.bounds import require_bounds
-    from gennape.predictors.encoder import pretraining
-    from gennape.predictors.encoder.contrastive import GENERAL, GENNAPE
-    from gennape.predictors.encoder.encoder import EncoderConfig
     from gennape.predictors.model.checkpoint import check_place
 
     if settings is not None:
         return run_with(context, settings)
     refuse_wrong_address(tracking_uri)
     check_place(out)
-    contrast = {"gennape": GENNAPE, "general": GENERAL}[config]
-    how = pretraining.PretrainConfig(epochs, batch, learning_rate, contrast=contrast)
+    how = PretrainConfig(epochs, batch, learning_rate, contrast=CONTRASTS[config])
     networks = _PretrainingNetworks(
         _sources(space or ["nb101"], data or []), sample, np.random.default_rng(seed), batch
     )
     sizes = EncoderConfig(hidden, layers, embedding, dropout)
     require_bounds(sizes)
     if workers > 1 or gpus_per_worker or address is not None:
-        from gennape.platform.training.pretraining import WorkersConfig
-
         if device is not None:
             raise ConfigError("--device is for one process; workers train on GPUs with --gpus-per-worker 1")
         scale = WorkersConfig(workers, min_workers or workers, gpus_per_worker)

@@ -13,8 +13,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gennape.errors import GennapeError
+from gennape.jobs.shared.config_options import field_option
+from gennape.platform.serving.config import MIB, RequestLimits, ServingConfig
 
 _LOOK_EVERY_S = 1.0
+_USUAL = ServingConfig()
+_LIMITS = _USUAL.limits
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -25,23 +29,23 @@ if TYPE_CHECKING:
 def serve(
     *,
     checkpoint: Annotated[
-        Path | None, typer.Option(help="Folder of a predictor checkpoint.", show_default="the shipped one")
+        Path | None, field_option(ServingConfig, "checkpoint", show_default="the shipped one")
     ] = None,
-    host: Annotated[
-        str, typer.Option(help="Address to listen on. Any address but loopback needs a token.")
-    ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="HTTP port; 0 picks a free one.")] = 8000,
+    host: Annotated[str, field_option(ServingConfig, "host", show_default=True)] = _USUAL.host,
+    port: Annotated[int, field_option(ServingConfig, "http_port", show_default=True)] = 8000,
     token_file: Annotated[
         Path | None, typer.Option(help="File with the bearer token.", show_default="$GENNAPE_TOKEN, else none")
     ] = None,
-    min_replicas: Annotated[int, typer.Option(min=1, help="Replicas to keep without load.")] = 1,
-    max_replicas: Annotated[int, typer.Option(min=1, help="Replicas under load, at most.")] = 2,
-    max_graphs: Annotated[int, typer.Option(min=1, max=1024, help="Networks in one request, at most.")] = 256,
-    max_nodes: Annotated[int, typer.Option(min=1, help="Operations in one network, at most.")] = 5000,
-    max_mib: Annotated[int, typer.Option(min=1, help="Size of one JSON body in MiB, at most.")] = 4,
-    max_onnx_mib: Annotated[int, typer.Option(min=1, help="Size of one ONNX file in MiB, at most.")] = 128,
-    max_requests: Annotated[int, typer.Option(min=1, help="Requests in progress, at most. More are refused.")] = 64,
-    timeout: Annotated[float, typer.Option(min=0.1, help="Timeout of a request in seconds.")] = 30,
+    min_replicas: Annotated[int, field_option(ServingConfig, "min_replicas", show_default=True)] = _USUAL.min_replicas,
+    max_replicas: Annotated[int, field_option(ServingConfig, "max_replicas", show_default=True)] = _USUAL.max_replicas,
+    max_graphs: Annotated[int, field_option(RequestLimits, "max_graphs", show_default=True)] = _LIMITS.max_graphs,
+    max_nodes: Annotated[int, field_option(RequestLimits, "max_nodes", show_default=True)] = _LIMITS.max_nodes,
+    max_mib: Annotated[int, field_option(RequestLimits, "max_bytes", show_default=True)] = _LIMITS.max_bytes // MIB,
+    max_onnx_mib: Annotated[
+        int, field_option(RequestLimits, "max_onnx_bytes", show_default=True)
+    ] = _LIMITS.max_onnx_bytes // MIB,
+    max_requests: Annotated[int, field_option(RequestLimits, "max_requests", show_default=True)] = _LIMITS.max_requests,
+    timeout: Annotated[float, field_option(RequestLimits, "timeout_s", show_default=True)] = _LIMITS.timeout_s,
     address: Annotated[
         str | None, typer.Option(help="Ray cluster to serve on.", show_default="a local one while this runs")
     ] = None,
@@ -50,16 +54,13 @@ def serve(
     from rich.console import Console
 
     from gennape.platform.cluster.connection import local_ray
-    from gennape.platform.serving.config import RequestLimits, ServingConfig
     from gennape.platform.serving.deployment import serve_ensemble
     from gennape.platform.serving.http.auth import read_token, require_token
     from gennape.platform.serving.http.server import bound_socket
     from gennape.predictors.model.checkpoint import provenance_of
 
     out = Console(highlight=False, markup=False, soft_wrap=True)
-    limits = RequestLimits(
-        max_graphs, max_nodes, max_mib * 2**20, max_onnx_mib * 2**20, max_requests, timeout_s=timeout
-    )
+    limits = RequestLimits(max_graphs, max_nodes, max_mib * MIB, max_onnx_mib * MIB, max_requests, timeout_s=timeout)
     config = ServingConfig(checkpoint, min_replicas, max_replicas, http_port=port, host=host, limits=limits)
     token = read_token(token_file)
     require_token(host, token)

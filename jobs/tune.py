@@ -7,9 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from gennape.jobs.shared.config_options import field_option
 from gennape.jobs.shared.own_code import space_option, typed
 from gennape.jobs.shared.tracked import Address, TrackingUri, Workspace, refuse_wrong_address
+from gennape.platform.training.settings import Epochs, TuningStudy
 from gennape.platform.workspace.hints import command
+from gennape.predictors.model.settings import RowsConfig
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
     from gennape.search_spaces.labels.labels import LabelledArchitectures
 
 _VALIDATION_PART = 5  # one of so many rows is a validation row
+_STUDY = TuningStudy(Path(), ())  # the usual one, of no settings yet
 
 
 def tune(
@@ -40,19 +44,17 @@ def tune(
     ] = None,
     rows: Annotated[int, typer.Option(min=40, help="Rows to read from each file, at most.")] = 2000,
     minimum_accuracy: Annotated[
-        float, typer.Option(help="Leave out rows whose accuracy is below this percentage.")
-    ] = 80.0,
-    epochs: Annotated[int, typer.Option(min=1, help="Epochs of fitting the encoder, at the full budget.")] = 24,
-    pretrain_epochs: Annotated[int, typer.Option(min=1, help="Epochs of pretraining, at the full budget.")] = 4,
-    rungs: Annotated[int, typer.Option(min=1, max=5, help="Budget levels. Each is a third of the next.")] = 3,
-    batch: Annotated[
-        int, typer.Option(min=2, help="Networks in one batch of fitting; pretraining takes twice as many.")
-    ] = 128,
+        float, field_option(RowsConfig, "minimum_accuracy", show_default=True)
+    ] = _STUDY.minimum_accuracy,
+    epochs: Annotated[int, field_option(Epochs, "fit", show_default=True)] = _STUDY.epochs.fit,
+    pretrain_epochs: Annotated[int, field_option(Epochs, "pretrain", show_default=True)] = _STUDY.epochs.pretrain,
+    rungs: Annotated[int, field_option(TuningStudy, "rungs", show_default=True)] = _STUDY.rungs,
+    batch: Annotated[int, field_option(TuningStudy, "batch", show_default=True)] = _STUDY.batch,
     concurrent: Annotated[
         int | None, typer.Option(min=1, help="Trials that run at the same time.", show_default="as many as fit")
     ] = None,
     gpus_per_trial: Annotated[float, typer.Option(min=0, max=1, help="Fraction of a GPU for each trial.")] = 0,
-    seed: Annotated[int, typer.Option(min=0, help="Random seed of settings, rows and trainings.")] = 0,
+    seed: Annotated[int, field_option(TuningStudy, "seed", show_default=True)] = _STUDY.seed,
     workspace: Workspace = None,
     address: Address = None,
     tracking_uri: TrackingUri = None,
@@ -63,7 +65,8 @@ def tune(
     from gennape.errors import ConfigError
     from gennape.jobs.shared.progress import progress_bar
     from gennape.jobs.shared.provenance import provenance
-    from gennape.platform.training.trial import NAMES, Epochs, TuningStudy, draw_settings
+    from gennape.platform.training.settings import Epochs, TuningStudy
+    from gennape.platform.training.trial import NAMES, draw_settings
     from gennape.platform.training.tuning import tune_settings, tuning_folder
     from gennape.platform.workspace.files import open_workspace
 

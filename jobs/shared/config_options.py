@@ -15,7 +15,8 @@ def field_option(
     """The option that sets a field: its range, help and usual value are the field's.
 
     Args:
-        config: A pydantic model, or a dataclass whose fields have ``ge``, ``le`` and ``description`` as metadata.
+        config: A pydantic model, or a dataclass whose fields have ``ge``, ``le`` and ``description`` as metadata. A
+            dataclass that pydantic reads has under ``option`` what range the command line offers of the field's own.
         name: The field.
         flags: The names of the option; by default that of the parameter.
         more: A sentence that only the command line needs, after the help.
@@ -46,4 +47,4 @@ def _described(config: Any, name: str) -> tuple[dict[str, Any], Any]:
         limits = {key: getattr(part, key) for part in info.metadata for key in ("ge", "le") if hasattr(part, key)}
         return {**limits, "description": info.description}, info.default
     (field,) = (each for each in fields(config) if each.name == name)
-    return dict(field.metadata), field.default
+    return {**field.metadata, **field.metadata.get("option", {})}, field.default

@@ -1,4 +1,8 @@
-"""The configuration of serving, and the limits of requests over HTTP."""
+"""The configuration of serving, and the limits of requests over HTTP; light, for the command line.
+
+The metadata of a field say what the command line offers of it: a range in round numbers. From Python any limit may be
+set that serving can keep; what it cannot is refused. Options count sizes in MiB, fields in bytes.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +16,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+MIB = 2**20
+_BATCH = 1024  # graphs that a replica computes at a time
+
+
 @dataclass(frozen=True)
 class RequestLimits:
     """Limits of requests over HTTP.
@@ -22,15 +30,21 @@ class RequestLimits:
     within ``head_timeout_s``, its body within ``body_timeout_s``; the answer is sent within ``timeout_s``.
     """
 
-    max_graphs: int = 256
-    max_nodes: int = 5000
-    max_bytes: int = 4 * 2**20
-    max_onnx_bytes: int = 128 * 2**20
-    max_requests: int = 64
+    max_graphs: int = field(
+        default=256, metadata={"ge": 1, "le": _BATCH, "description": "Networks in one request, at most."}
+    )
+    max_nodes: int = field(default=5000, metadata={"ge": 1, "description": "Operations in one network, at most."})
+    max_bytes: int = field(default=4 * MIB, metadata={"ge": 1, "description": "Size of one JSON body in MiB, at most."})
+    max_onnx_bytes: int = field(
+        default=128 * MIB, metadata={"ge": 1, "description": "Size of one ONNX file in MiB, at most."}
+    )
+    max_requests: int = field(
+        default=64, metadata={"ge": 1, "description": "Requests in progress, at most. More are refused."}
+    )
     max_edges_per_node: int = 16  # a DenseNet with 64 layers per block has about 5
     head_timeout_s: float = 10.0
     body_timeout_s: float = 10.0
-    timeout_s: float = 30.0
+    timeout_s: float = field(default=30.0, metadata={"ge": 0.1, "description": "Timeout of a request in seconds."})
 
     def __post_init__(self) -> None:
         for limit in fields(self):
@@ -49,13 +63,18 @@ class ServingConfig:
     ``max_queued_requests`` requests wait, further ones are refused. ``timeout_s`` limits one call of a handle.
     """
 
-    checkpoint: Path | None = None
-    min_replicas: int = 1
-    max_replicas: int = 2
-    http_port: int | None = None
-    host: str = "127.0.0.1"
+    checkpoint: Path | None = field(default=None, metadata={"description": "Folder of a predictor checkpoint."})
+    min_replicas: int = field(default=1, metadata={"ge": 1, "description": "Replicas to keep without load."})
+    max_replicas: int = field(default=2, metadata={"ge": 1, "description": "Replicas under load, at most."})
+    http_port: int | None = field(
+        default=None, metadata={"ge": 0, "le": 65535, "description": "HTTP port; 0 picks a free one."}
+    )
+    host: str = field(
+        default="127.0.0.1",
+        metadata={"description": "Address to listen on. Any address but loopback needs a token."},
+    )
     max_queued_requests: int = 64
-    max_batch_graphs: int = 1024
+    max_batch_graphs: int = _BATCH
     batch_wait_s: float = 0.002
     torch_threads: int = 1
     timeout_s: float = 120.0

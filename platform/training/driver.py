@@ -19,6 +19,7 @@ from gennape.errors import ConfigError, GennapeError, ServiceError
 from gennape.platform.cluster.connection import local_ray, on_loopback
 from gennape.platform.tracking.journal import new_name
 from gennape.platform.tracking.tracker import track
+from gennape.platform.training.settings import WorkersConfig
 from gennape.platform.training.worker import Point, ProgressChannel, work
 from gennape.platform.workspace.run_files import read_json
 from gennape.platform.workspace.settings import flat
@@ -30,31 +31,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from gennape.platform.tracking.tracker import Tracker
-    from gennape.predictors.encoder.encoder import EncoderConfig
-    from gennape.predictors.encoder.pretraining import PretrainConfig
+    from gennape.predictors.encoder.settings import EncoderConfig, PretrainConfig
 
 #: In the folder of a pretraining: its run in MLflow and what it computes on; what Ray Train keeps.
 STATUS, RAY = "status.json", "ray"
 _POLL_S = 0.5
 _START_TIMEOUT_S = "300"  # of a group of workers; Ray's own 60 s are short for machines that are busy or just starting
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class WorkersConfig:
-    """Who trains. None of it changes the order of the data, and any of it may differ when training is continued.
-
-    ``minimum``: where fewer than ``workers`` can be had, train on with as few as this; the group grows again as soon
-    as there is room. ``gpus_per_worker``: 1, or 0 for processors. ``checkpoint_every``: so many steps.
-    ``max_failures``: how many losses of workers a call stands; nodes that a cloud takes back, having said so, are not
-    counted.
-    """
-
-    workers: int
-    minimum: int
-    gpus_per_worker: int = 0
-    checkpoint_every: int = 20
-    max_failures: int = 10
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,8 @@ import numpy as np
 import pyarrow as pa
 
 from gennape.errors import ConfigError, ServiceError
-from gennape.platform.training.driver import Training, WorkersConfig, status_of, train
+from gennape.platform.training.driver import Training, status_of, train
+from gennape.platform.training.settings import WorkersConfig
 from gennape.platform.training.worker import CONFIG, GRAPHS, newest_state, step_of
 from gennape.platform.workspace.files import make_writable, work_folder
 from gennape.platform.workspace.run_files import read_json
@@ -31,8 +32,7 @@ from gennape.search_spaces.graphs.parquet import write_shards
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from gennape.predictors.encoder.encoder import EncoderConfig
-    from gennape.predictors.encoder.pretraining import PretrainConfig
+    from gennape.predictors.encoder.settings import EncoderConfig, PretrainConfig
 
 __all__ = ["Prepared", "Pretrained", "WorkersConfig", "newest_state", "pretrain_on_workers", "training_folder"]
 

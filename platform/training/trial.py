@@ -5,23 +5,23 @@ from __future__ import annotations
 import math
 import tempfile
 import time
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from gennape.errors import WorkspaceError
+from gennape.platform.training.settings import BATCH_RATIO, CONFIG, Epochs, Settings, TuningStudy
 from gennape.platform.workspace.run_files import read_json
 from gennape.predictors.encoder import pretraining
-from gennape.predictors.encoder.clustered import ClusteringConfig
-from gennape.predictors.encoder.contrastive import GENERAL, GENNAPE
-from gennape.predictors.encoder.encoder import EncoderConfig
 from gennape.predictors.encoder.optimisation import chosen_device
-from gennape.predictors.ensemble.registry import MembersConfig
+from gennape.predictors.encoder.settings import CONTRASTS, ClusteringConfig, EncoderConfig, PretrainConfig
+from gennape.predictors.ensemble.settings import MembersConfig
 from gennape.predictors.metrics import mae, srcc
 from gennape.predictors.model import fitting
 from gennape.predictors.model.checkpoint import load_checkpoint, save_ensemble
+from gennape.predictors.model.settings import FitConfig
 from gennape.search_spaces.files.atomic import write_json
 
 if TYPE_CHECKING:
@@ -31,35 +31,8 @@ if TYPE_CHECKING:
 
     from gennape.search_spaces.graphs.graph import PackedGraphs
 
-#: In the folder of a tuning: what it is, and a file for each result.
-CONFIG, RESULTS = "config.json", "results"
-#: Each budget is so many times the one before; so is the number of trials that stop at one to those that go on.
-FACTOR = 3
-_PAIRS = 2  # networks of a batch of pretraining to those of one of fitting
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """What is tuned, called as the options of ``pretrain`` and ``fit`` are; by default their usual values."""
-
-    config: str = "gennape"
-    hidden: int = 64
-    layers: int = 4
-    embedding: int = 32
-    dropout: float = 0.1
-    learning_rate: float = 1e-3
-    clusters: int = 6
-    fuzzifier: float = 1.5
-
-    def options(self) -> dict[str, dict[str, Any]]:
-        """By verb."""
-        values = asdict(self)
-        fit = {name: values.pop(name) for name in ("clusters", "fuzzifier")}
-        return {"pretrain": values, "fit": fit}
-
-
 _DRAWS: dict[str, Callable[[np.random.Generator], Any]] = {
-    "config": lambda rng: str(rng.choice(["gennape", "general"])),
+    "config": lambda rng: str(rng.choice(list(CONTRASTS))),
     "hidden": lambda rng: int(rng.choice([32, 48, 64, 96, 128])),
     "layers": lambda rng: int(rng.integers(2, 7)),
     "embedding": lambda rng: int(rng.choice([16, 32, 64])),
@@ -84,21 +57,6 @@ def draw_settings(count: int, vary: Collection[str], rng: np.random.Generator) -
     return found
 
 
-@dataclass(frozen=True, slots=True)
-class Epochs:
-    """Of pretraining, of fitting the encoder, and of the members."""
-
-    pretrain: int = 4
-    fit: int = 24
-    heads: int = 20
-    pairs: int = 20
-    k_gnn: int = 40
-
-    def part(self, share: float) -> Epochs:
-        """A share of each, at least one."""
-        return Epochs(*(max(1, math.ceil(share * epochs)) for epochs in asdict(self).values()))
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class Rows:
     """Networks with spectra and accuracies (percent): to train on, to weigh the members by, and to validate on."""
@@ -108,37 +66,6 @@ class Rows:
     accuracy: Float64[np.ndarray, " g"]
     held_out: tuple[PackedGraphs, Float64[np.ndarray, " h"]]
     validation: tuple[PackedGraphs, Float64[np.ndarray, " j"]]
-
-
-@dataclass(frozen=True, slots=True)
-class TuningStudy:
-    """What all trials share: the folder of their results, whose networks they learn from in how many epochs, in which
-    batches, the seed of all of them, and the percentage below which no row is learnt from."""
-
-    folder: Path
-    trials: tuple[Settings, ...]
-    epochs: Epochs
-    rungs: int
-    batch: int
-    seed: int
-    minimum_accuracy: float = 80.0
-
-    @property
-    def budgets(self) -> list[int]:
-        """1, 3, 9, …: the last is the whole budget."""
-        return [FACTOR**rung for rung in range(self.rungs)]
-
-    def options(self, settings: Settings) -> dict[str, dict[str, Any]]:
-        """By verb, with all that the settings were found for: with other epochs others may be best."""
-        epochs, found = self.epochs, settings.options()
-        found["pretrain"] |= {"epochs": epochs.pretrain, "batch": _PAIRS * self.batch}
-        found["fit"] |= {"epochs": epochs.fit, "head_epochs": epochs.heads, "pair_epochs": epochs.pairs}
-        found["fit"] |= {"k_gnn_epochs": epochs.k_gnn, "batch": self.batch, "minimum_accuracy": self.minimum_accuracy}
-        return found
-
-    def result_path(self, trial: int, budget: int) -> Path:
-        """Where a result is kept."""
-        return self.folder / RESULTS / f"{trial:05d}-{budget:05d}.json"
 
 
 def run_trial(config: Mapping[str, Any], study: TuningStudy, rows: Rows, device: str | None) -> None:
@@ -168,20 +95,15 @@ def measure(
     ``device``: ``cpu`` or ``cuda``; by default CUDA where there is a GPU.
     """
     began, rng, where = time.perf_counter(), np.random.default_rng(seed), chosen_device(device)
-    contrast = {"gennape": GENNAPE, "general": GENERAL}[settings.config]
     sizes = EncoderConfig(settings.hidden, settings.layers, settings.embedding, settings.dropout)
-    how = pretraining.PretrainConfig(epochs.pretrain, _PAIRS * batch, settings.learning_rate, contrast=contrast)
-    encoder = pretraining.pretrain(rows.graphs, rows.spectra, sizes, how, rng, _quietly, device=where)
-    usual = MembersConfig()
-    members = replace(
-        usual,
-        regression=replace(usual.regression, epochs=epochs.heads),
-        pairwise=replace(usual.pairwise, epochs=epochs.pairs),
-        end_to_end=replace(usual.end_to_end, epochs=epochs.k_gnn),
+    how = PretrainConfig(
+        epochs.pretrain, BATCH_RATIO * batch, settings.learning_rate, contrast=CONTRASTS[settings.config]
     )
+    encoder = pretraining.pretrain(rows.graphs, rows.spectra, sizes, how, rng, _quietly, device=where)
+    members = MembersConfig().lasting(epochs.heads, epochs.pairs, epochs.k_gnn)
     fitted = fitting.fit(
         encoder, rows.graphs, rows.accuracy, ClusteringConfig(sizes, settings.clusters, settings.fuzzifier),
-        fitting.FitConfig(epochs=epochs.fit, batch=batch, members=members), rng, _quietly, held_out=rows.held_out,
+        FitConfig(epochs=epochs.fit, batch=batch, members=members), rng, _quietly, held_out=rows.held_out,
         device=where,
     )  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:  # a predictor as it will be asked

@@ -20,7 +20,8 @@ from gennape.errors import ConfigError, GennapeError, ServiceError, WorkspaceErr
 from gennape.platform.cluster.connection import local_ray
 from gennape.platform.tracking.journal import new_name
 from gennape.platform.tracking.tracker import track
-from gennape.platform.training.trial import CONFIG, FACTOR, RESULTS, Rows, Settings, TuningStudy, run_trial
+from gennape.platform.training.settings import CONFIG, FACTOR, RESULTS, Settings, TuningStudy
+from gennape.platform.training.trial import Rows, run_trial
 from gennape.platform.workspace.files import make_writable, work_folder
 from gennape.platform.workspace.run_files import read_json
 from gennape.platform.workspace.run_lock import lock_run

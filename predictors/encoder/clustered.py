@@ -2,29 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Annotated
-
 import torch
 from jaxtyping import Float
-from pydantic import Field
 from torch import Tensor, nn
 
-from gennape.predictors.bounds import Size
 from gennape.predictors.encoder.deduplication import DistinctSteps
-from gennape.predictors.encoder.encoder import EncoderConfig, GraphEncoder
+from gennape.predictors.encoder.encoder import GraphEncoder
 from gennape.predictors.encoder.features import GraphBatch
 from gennape.predictors.encoder.fuzzy_c_means import memberships
 from gennape.predictors.encoder.in_distribution import InDistribution
-
-
-@dataclass(frozen=True, slots=True)
-class ClusteringConfig:
-    """Sizes of a :class:`ClusteredEncoder`: the encoder's, the number of clusters C, and the fuzzifier m, above 1."""
-
-    encoder: EncoderConfig = field(default_factory=EncoderConfig)
-    clusters: Size = 6
-    fuzzifier: Annotated[float, Field(gt=1, le=100)] = 1.5
+from gennape.predictors.encoder.settings import ClusteringConfig
 
 
 class ClusteredEncoder(nn.Module):

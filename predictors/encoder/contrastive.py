@@ -1,7 +1,7 @@
 """Contrastive pretraining: graphs of similar Laplacian spectra shall have similar embeddings.
 
-One loss, two configurations: :data:`GENNAPE` as in "GENNAPE: Towards Generalized Neural Architecture Performance
-Estimators" (Mills et al., AAAI 2023), :data:`GENERAL` after "A General-Purpose Transferable Predictor for Neural
+One loss, two configurations: ``GENNAPE`` as in "GENNAPE: Towards Generalized Neural Architecture Performance
+Estimators" (Mills et al., AAAI 2023), ``GENERAL`` after "A General-Purpose Transferable Predictor for Neural
 Architecture Search" (Han et al., SDM 2023), which is for batches of several families.
 """
 
@@ -16,30 +16,10 @@ from torch import Tensor, distributed, nn
 from torch.nn import functional
 
 from gennape.errors import ConfigError
+from gennape.predictors.encoder.settings import ContrastiveConfig
 
 #: Spectra no further apart than this are equally near: rounding may put equal ones as far from each other.
 _ALIKE = 1e-5
-
-
-@dataclass(frozen=True, slots=True)
-class ContrastiveConfig:
-    """Which pairs of a batch are positives, and the temperatures of the loss.
-
-    ``eigenvalues``: how many of the smallest make a spectrum. ``temperature``: what cosines of embeddings are divided
-    by. ``spectral_temperature``: the same of distances of spectra, or None where only the nearest graphs count.
-    ``within_family``: whether only graphs of one family shall be alike; the others are negatives all the same.
-    """
-
-    eigenvalues: int
-    temperature: float
-    spectral_temperature: float | None
-    within_family: bool
-
-
-#: Every other view counts by its spectral similarity, whatever its family.
-GENNAPE = ContrastiveConfig(eigenvalues=21, temperature=0.1, spectral_temperature=0.02, within_family=False)
-#: A graph's own second view and the graph of the nearest spectrum in its family count, all else is a negative.
-GENERAL = ContrastiveConfig(eigenvalues=11, temperature=0.05, spectral_temperature=None, within_family=True)
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,10 +27,10 @@ from torch import Tensor, distributed, nn
 
 from gennape.errors import CheckpointError, ConfigError, WorkspaceError
 from gennape.predictors.encoder.contrastive import ProjectionHead, Views, worker_loss
-from gennape.predictors.encoder.encoder import EncoderConfig, GraphEncoder
+from gennape.predictors.encoder.encoder import GraphEncoder
 from gennape.predictors.encoder.features import GraphBatch, featurize
 from gennape.predictors.encoder.optimisation import CPU, adam, made, mixed_precision
-from gennape.predictors.encoder.pretraining import PretrainConfig
+from gennape.predictors.encoder.settings import EncoderConfig, PretrainConfig
 from gennape.search_spaces.graphs.graph import PackedGraphs
 
 _NORM_BOUND = 5.0  # of gradients, as in optimisation.optimiser_step

@@ -2,32 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Annotated
-
 import torch
 from jaxtyping import Float, Int64, Integer
-from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
 from gennape.errors import ConfigError
-from gennape.predictors.bounds import Layers, Size
 from gennape.predictors.encoder.deduplication import DistinctSteps, deduplicate, mean_of_steps, multiply
 from gennape.predictors.encoder.features import N_FEATURES, NUMERIC, GraphBatch
+from gennape.predictors.encoder.settings import EncoderConfig
 from gennape.search_spaces.graphs.ops import VOCABULARY_SIZE
 
 _FEW_STEPS = 700  # fewer are computed sooner than equal ones are found
-
-
-@dataclass(frozen=True, slots=True)
-class EncoderConfig:
-    """Sizes of a :class:`GraphEncoder`; their limits are those of a checkpoint that is read."""
-
-    hidden: Size = 64
-    layers: Layers = 4
-    embedding: Size = 32
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
 
 
 class GraphEncoder(nn.Module):

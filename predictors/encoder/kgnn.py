@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -17,10 +16,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from gennape.errors import ConfigError, InvalidGraphError
-from gennape.predictors.bounds import Layers, Size
 from gennape.predictors.encoder.deduplication import DistinctSteps, deduplicate, mean_of_steps, multiply
 from gennape.predictors.encoder.features import N_FEATURES, GraphBatch, batches_of_nodes, featurize
 from gennape.predictors.encoder.optimisation import adam, optimiser_step, regrouped
+from gennape.predictors.encoder.settings import KGnnConfig, KGnnTraining
 from gennape.predictors.target import flops_scale
 from gennape.search_spaces.graphs.cost import flops
 from gennape.search_spaces.graphs.graph import PackedGraphs
@@ -28,25 +27,6 @@ from gennape.search_spaces.graphs.ops import VOCABULARY_SIZE
 
 _NODES_AT_ONCE = 2**16  # more graphs share more; their tables still fit a processor's cache
 _MIN_DEVIATION = 0.01  # of costs, which lie between 0 and 1: where all cost alike, trifles shall not count
-
-
-@dataclass(frozen=True, slots=True)
-class KGnnConfig:
-    """Sizes of a :class:`KGnn`, by default the published ones."""
-
-    hidden: Size = 32
-    layers: Layers = 6
-
-
-@dataclass(frozen=True, slots=True)
-class KGnnTraining:
-    """Supervised training; every ``regroup`` epochs batches are put together anew, every epoch they are shuffled."""
-
-    epochs: int = 40
-    batch: int = 128
-    learning_rate: float = 3e-3
-    weight_decay: float = 1e-4
-    regroup: int = 20
 
 
 #: For some 50 labels of another family.

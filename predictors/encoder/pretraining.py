@@ -3,32 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 from jaxtyping import Float64, Int64
 
 from gennape.errors import ConfigError
-from gennape.predictors.encoder.contrastive import GENNAPE, ContrastiveConfig, ProjectionHead, Views, contrastive_loss
-from gennape.predictors.encoder.encoder import EncoderConfig, GraphEncoder
+from gennape.predictors.encoder.contrastive import ProjectionHead, Views, contrastive_loss
+from gennape.predictors.encoder.encoder import GraphEncoder
 from gennape.predictors.encoder.features import featurize
 from gennape.predictors.encoder.optimisation import CPU, adam, chosen_device, made, mixed_precision, optimiser_step
+from gennape.predictors.encoder.settings import EncoderConfig, PretrainConfig
 from gennape.search_spaces.graphs.graph import PackedGraphs
 
 #: Called after every step with the number of graphs seen and the loss of that step.
 Progress = Callable[[int, float], None]
-
-
-@dataclass(frozen=True, slots=True)
-class PretrainConfig:
-    """Contrastive pretraining: ``batch`` counts graphs, each of which is seen twice; ``contrast`` is the loss."""
-
-    epochs: int = 3
-    batch: int = 256
-    learning_rate: float = 1e-3
-    weight_decay: float = 1e-4
-    contrast: ContrastiveConfig = GENNAPE
 
 
 def pretrain(

@@ -18,19 +18,9 @@ from gennape.predictors.encoder.optimisation import adam, optimiser_step
 from gennape.predictors.ensemble.heads import ClusterHeads
 from gennape.predictors.ensemble.inputs import EncodedGraphs
 from gennape.predictors.ensemble.member import Member, Progress, parsed
+from gennape.predictors.ensemble.settings import HeadTraining
 from gennape.predictors.restoring import made_of
 from gennape.predictors.target import FlopsTarget, fit_target
-
-
-@dataclass(frozen=True, slots=True)
-class HeadTraining:
-    """How heads are trained on fixed embeddings."""
-
-    epochs: int = 20
-    batch: int = 128
-    learning_rate: float = 1e-3
-    weight_decay: float = 1e-4
-
 
 #: For some 50 labels of another family.
 FINE_TUNING = HeadTraining(epochs=100, batch=16, learning_rate=1e-2)

@@ -11,15 +11,8 @@ import numpy as np
 from jaxtyping import Float64
 from torch import Tensor
 
-from gennape.predictors.encoder.kgnn import (
-    FINE_TUNING,
-    KGnn,
-    KGnnConfig,
-    KGnnTraining,
-    fine_tune,
-    fit_kgnn,
-    predict_accuracy,
-)
+from gennape.predictors.encoder.kgnn import FINE_TUNING, KGnn, fine_tune, fit_kgnn, predict_accuracy
+from gennape.predictors.encoder.settings import KGnnConfig, KGnnTraining
 from gennape.predictors.ensemble.inputs import EncodedGraphs
 from gennape.predictors.ensemble.member import Member, Progress, parsed
 from gennape.predictors.restoring import made_of

@@ -14,16 +14,15 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from gennape.predictors.bounds import Finite, Size
-from gennape.predictors.ensemble.cluster_regression import HeadTraining, train_heads
+from gennape.predictors.ensemble.cluster_regression import train_heads
 from gennape.predictors.ensemble.inputs import EncodedGraphs
 from gennape.predictors.ensemble.least_squares import line
 from gennape.predictors.ensemble.member import Member, Progress, parsed
+from gennape.predictors.ensemble.settings import HeadTraining
 from gennape.predictors.restoring import made_of
 
 #: Networks that a classifier of a whole family compares others with.
 ANCHORS = 64
-#: All pairs of a batch are compared.
-PAIRS = HeadTraining(epochs=20, batch=64)
 #: For some 50 labels of another family.
 FINE_TUNING = HeadTraining(epochs=100, batch=16, learning_rate=3e-3)
 _ROWS_AT_ONCE = 128  # a table of all their pairs with the anchors fits a processor's cache

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -11,13 +10,13 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from gennape.errors import CheckpointError
-from gennape.predictors.encoder.kgnn import KGnnConfig, KGnnTraining
-from gennape.predictors.ensemble.cluster_regression import ClusterRegression, HeadTraining, fit_regression
+from gennape.predictors.ensemble.cluster_regression import ClusterRegression, fit_regression
 from gennape.predictors.ensemble.end_to_end import EndToEnd, fit_end_to_end
 from gennape.predictors.ensemble.flops_baseline import FlopsLine, fit_flops
 from gennape.predictors.ensemble.inputs import EncodedGraphs
 from gennape.predictors.ensemble.member import Member, Progress
-from gennape.predictors.ensemble.pairwise import PAIRS, Pairwise, fit_pairwise
+from gennape.predictors.ensemble.pairwise import Pairwise, fit_pairwise
+from gennape.predictors.ensemble.settings import MembersConfig
 
 #: Kinds of members, by the name that a checkpoint has for them.
 KINDS: Mapping[str, type[Member]] = {kind.__name__: kind for kind in (ClusterRegression, Pairwise, EndToEnd, FlopsLine)}
@@ -27,22 +26,6 @@ ABLATIONS: Mapping[str, tuple[str, ...]] = {
     "-FCM": ("cl_fcm_t", "pairwise_fcm"),
     "-T": ("cl_fcm_t", "cl_t"),
 }
-
-
-@dataclass(frozen=True, slots=True)
-class MembersConfig:
-    """Sizes of the members, and how they are trained."""
-
-    regression_hidden: int = 64
-    pairwise_hidden: int = 32
-    k_gnn: KGnnConfig = field(default_factory=KGnnConfig)
-    regression: HeadTraining = field(default_factory=HeadTraining)
-    pairwise: HeadTraining = PAIRS
-    end_to_end: KGnnTraining = field(default_factory=KGnnTraining)
-
-    def steps(self, graphs: int) -> int:
-        """The networks that :func:`fit_members` tells its ``progress`` of, all together."""
-        return graphs * (self.regression.epochs + 2 * self.pairwise.epochs + self.end_to_end.epochs)
 
 
 def fit_members(

@@ -15,9 +15,10 @@ import torch
 from jaxtyping import Int64
 
 from gennape.errors import CheckpointError
-from gennape.predictors.encoder.clustered import ClusteredEncoder, ClusteringConfig
-from gennape.predictors.encoder.encoder import EncoderConfig, GraphEncoder
+from gennape.predictors.encoder.clustered import ClusteredEncoder
+from gennape.predictors.encoder.encoder import GraphEncoder
 from gennape.predictors.encoder.features import N_FEATURES
+from gennape.predictors.encoder.settings import ClusteringConfig, EncoderConfig
 from gennape.predictors.ensemble.ensemble import MemberEnsemble
 from gennape.predictors.few_shot.gaussian_process import GaussianProcess, restored
 from gennape.predictors.few_shot.structure import SIZES, STRUCTURE

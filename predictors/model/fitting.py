@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -12,20 +12,22 @@ from torch import Tensor
 from torch.nn import functional
 
 from gennape.errors import InvalidDataError
-from gennape.predictors.encoder.clustered import ClusteredEncoder, ClusteringConfig
+from gennape.predictors.encoder.clustered import ClusteredEncoder
 from gennape.predictors.encoder.encoder import GraphEncoder
 from gennape.predictors.encoder.features import batches_of_nodes
 from gennape.predictors.encoder.fuzzy_c_means import fuzzy_c_means
 from gennape.predictors.encoder.optimisation import CPU, adam, chosen_device, mixed_precision, optimiser_step, regrouped
 from gennape.predictors.encoder.pretraining import Progress
+from gennape.predictors.encoder.settings import ClusteringConfig
 from gennape.predictors.ensemble.cluster_regression import ClusterRegression
 from gennape.predictors.ensemble.ensemble import stacked, zero_shot
 from gennape.predictors.ensemble.heads import ClusterHeads
 from gennape.predictors.ensemble.inputs import encode
-from gennape.predictors.ensemble.registry import MembersConfig, fit_members
+from gennape.predictors.ensemble.registry import fit_members
 from gennape.predictors.few_shot.scaling_law import fit_scaling_law
 from gennape.predictors.few_shot.structure import structure
 from gennape.predictors.model.fuzzy_ensemble import Fitted
+from gennape.predictors.model.settings import FitConfig
 from gennape.predictors.target import FlopsTarget, fit_target, flops_scale
 from gennape.search_spaces.graphs.cost import flops
 from gennape.search_spaces.graphs.graph import PackedGraphs
@@ -33,25 +35,6 @@ from gennape.search_spaces.graphs.graph import PackedGraphs
 _NODES_AT_ONCE = 2**15
 #: Networks that a scaling law can be drawn through.
 _FEWEST = 3
-
-
-@dataclass(frozen=True, slots=True)
-class FitConfig:
-    """Supervised fitting: ``epochs`` of the encoder with one head, then that of the ``members`` on fixed embeddings.
-
-    Every ``regroup`` epochs of the encoder its batches are put together anew, every epoch they are shuffled.
-    """
-
-    epochs: int = 24
-    batch: int = 128
-    learning_rate: float = 1e-3
-    weight_decay: float = 1e-4
-    regroup: int = 12
-    members: MembersConfig = field(default_factory=MembersConfig)
-
-    def steps(self, graphs: int) -> int:
-        """The networks that :func:`fit` tells its ``progress`` of, all together."""
-        return graphs * self.epochs + self.members.steps(graphs)
 
 
 @dataclass(frozen=True, slots=True)

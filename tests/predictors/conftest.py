@@ -6,14 +6,15 @@ import numpy as np
 import pytest
 import torch
 
-from gennape.predictors.encoder.clustered import ClusteredEncoder, ClusteringConfig
-from gennape.predictors.encoder.encoder import EncoderConfig, GraphEncoder
-from gennape.predictors.encoder.kgnn import KGnnConfig, KGnnTraining
-from gennape.predictors.ensemble.cluster_regression import ClusterRegression, HeadTraining
+from gennape.predictors.encoder.clustered import ClusteredEncoder
+from gennape.predictors.encoder.encoder import GraphEncoder
+from gennape.predictors.encoder.settings import ClusteringConfig, EncoderConfig, KGnnConfig, KGnnTraining
+from gennape.predictors.ensemble.cluster_regression import ClusterRegression
 from gennape.predictors.ensemble.ensemble import MemberEnsemble, stacked, zero_shot
 from gennape.predictors.ensemble.heads import ClusterHeads
 from gennape.predictors.ensemble.inputs import EncodedGraphs, encode
-from gennape.predictors.ensemble.registry import MembersConfig, fit_members
+from gennape.predictors.ensemble.registry import fit_members
+from gennape.predictors.ensemble.settings import HeadTraining, MembersConfig
 from gennape.predictors.few_shot.scaling_law import ScalingLaw
 from gennape.predictors.model.fuzzy_ensemble import Fitted
 from gennape.predictors.target import fit_target

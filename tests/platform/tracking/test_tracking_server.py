@@ -34,8 +34,9 @@ from gennape.platform.tracking.resend import resend_pending
 from gennape.platform.tracking.store import ENVIRONMENT, Credentials, open_store, server_address
 from gennape.platform.tracking.tracker import track
 from gennape.platform.training import tuning
-from gennape.platform.training.trial import Epochs, Settings, TuningStudy
-from gennape.predictors.encoder.encoder import EncoderConfig, GraphEncoder
+from gennape.platform.training.settings import Epochs, Settings, TuningStudy
+from gennape.predictors.encoder.encoder import GraphEncoder
+from gennape.predictors.encoder.settings import EncoderConfig
 from gennape.predictors.model.checkpoint import load_checkpoint, save_encoder, shipped_checkpoint
 from gennape.search_spaces.families.registry import family
 from gennape.source import commit

@@ -21,15 +21,9 @@ from gennape.jobs.cli import app
 from gennape.platform.tracking.tracker import open_store
 from gennape.platform.training import driver as pretraining_driver
 from gennape.platform.training import pretraining
-from gennape.platform.training.pretraining import (
-    Prepared,
-    WorkersConfig,
-    newest_state,
-    pretrain_on_workers,
-    training_folder,
-)
+from gennape.platform.training.pretraining import Prepared, newest_state, pretrain_on_workers, training_folder
+from gennape.platform.training.settings import WorkersConfig
 from gennape.platform.workspace.run_lock import lock_run
-from gennape.predictors.encoder.contrastive import GENERAL, GENNAPE
 from gennape.predictors.encoder.data_parallel import (
     BatchOrder,
     GlobalBatchNorm,
@@ -38,9 +32,9 @@ from gennape.predictors.encoder.data_parallel import (
     join_group,
     state_of_encoder,
 )
-from gennape.predictors.encoder.encoder import EncoderConfig
 from gennape.predictors.encoder.features import featurize
-from gennape.predictors.encoder.pretraining import PretrainConfig, _shuffled, pretrain
+from gennape.predictors.encoder.pretraining import _shuffled, pretrain
+from gennape.predictors.encoder.settings import GENERAL, GENNAPE, EncoderConfig, PretrainConfig
 from gennape.predictors.model.checkpoint import provenance_of
 from gennape.search_spaces.families.registry import family
 from gennape.search_spaces.files.atomic import atomic_write_bytes

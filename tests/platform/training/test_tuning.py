@@ -27,16 +27,8 @@ from gennape.jobs import tune as verb
 from gennape.jobs.cli import app
 from gennape.platform.tracking.tracker import open_store
 from gennape.platform.training import tuning
-from gennape.platform.training.trial import (
-    CONFIG,
-    NAMES,
-    RESULTS,
-    Epochs,
-    Settings,
-    TuningStudy,
-    draw_settings,
-    measure,
-)
+from gennape.platform.training.settings import RESULTS, Epochs, Settings, TuningStudy
+from gennape.platform.training.trial import CONFIG, NAMES, draw_settings, measure
 from gennape.platform.training.tuning import tuning_folder
 from gennape.predictors.encoder import pretraining
 from gennape.predictors.model.checkpoint import provenance_of

@@ -12,18 +12,11 @@ from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from gennape.errors import ConfigError
-from gennape.predictors.encoder.contrastive import (
-    GENERAL,
-    GENNAPE,
-    ContrastiveConfig,
-    ProjectionHead,
-    Views,
-    contrastive_loss,
-    worker_loss,
-)
+from gennape.predictors.encoder.contrastive import ProjectionHead, Views, contrastive_loss, worker_loss
 from gennape.predictors.encoder.data_parallel import join_group
-from gennape.predictors.encoder.encoder import EncoderConfig, GraphEncoder
+from gennape.predictors.encoder.encoder import GraphEncoder
 from gennape.predictors.encoder.features import featurize
+from gennape.predictors.encoder.settings import GENERAL, GENNAPE, ContrastiveConfig, EncoderConfig
 from gennape.search_spaces.families.registry import family
 from gennape.search_spaces.graphs.graph import PackedGraphs, concatenate
 from gennape.search_spaces.graphs.spectrum import laplacian_spectra

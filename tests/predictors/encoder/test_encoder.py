@@ -8,8 +8,9 @@ import torch
 from torch_geometric.utils import segment
 
 from gennape.errors import ConfigError
-from gennape.predictors.encoder.encoder import EncoderConfig, GraphEncoder, _means
+from gennape.predictors.encoder.encoder import GraphEncoder, _means
 from gennape.predictors.encoder.features import featurize
+from gennape.predictors.encoder.settings import EncoderConfig
 from gennape.search_spaces.families.registry import FAMILIES
 from gennape.search_spaces.families.space import SearchSpace
 from gennape.search_spaces.graphs.builder import GraphBuilder

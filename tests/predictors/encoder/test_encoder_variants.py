@@ -15,8 +15,9 @@ import pytest
 import torch
 
 from gennape.predictors.encoder.contrastive import Views
-from gennape.predictors.encoder.encoder import EncoderConfig, GraphEncoder
+from gennape.predictors.encoder.encoder import GraphEncoder
 from gennape.predictors.encoder.features import featurize
+from gennape.predictors.encoder.settings import EncoderConfig
 from gennape.search_spaces.families.registry import family
 from gennape.search_spaces.graphs.graph import PackedGraphs, concatenate, pack
 

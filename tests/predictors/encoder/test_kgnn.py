@@ -11,7 +11,8 @@ from torch_geometric.nn import GraphConv, global_mean_pool
 
 from gennape.errors import ConfigError, InvalidGraphError
 from gennape.predictors.encoder.features import N_FEATURES, GraphBatch, Neighbours, featurize
-from gennape.predictors.encoder.kgnn import KGnn, KGnnConfig, KGnnTraining, fine_tune, fit_kgnn, predict_accuracy
+from gennape.predictors.encoder.kgnn import KGnn, fine_tune, fit_kgnn, predict_accuracy
+from gennape.predictors.encoder.settings import KGnnConfig, KGnnTraining
 from gennape.predictors.metrics import srcc
 from gennape.search_spaces.families.registry import family
 from gennape.search_spaces.graphs.cost import params

@@ -18,7 +18,8 @@ from gennape.predictors.ensemble.cluster_regression import ClusterRegression
 from gennape.predictors.ensemble.ensemble import MIN_WEIGHT, MemberEnsemble, stacked, zero_shot
 from gennape.predictors.ensemble.inputs import EncodedGraphs, encode
 from gennape.predictors.ensemble.member import Member
-from gennape.predictors.ensemble.registry import ABLATIONS, MembersConfig, fit_members
+from gennape.predictors.ensemble.registry import ABLATIONS, fit_members
+from gennape.predictors.ensemble.settings import MembersConfig
 from gennape.predictors.ensemble.uncertainty import Uncertainty, learn_uncertainty, weighted_spread
 from gennape.predictors.ensemble.weights import out_of_fold, weights_by_rank
 from gennape.predictors.metrics import kendall_tau

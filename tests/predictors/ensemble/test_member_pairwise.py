@@ -6,9 +6,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gennape.predictors.ensemble.cluster_regression import HeadTraining
 from gennape.predictors.ensemble.inputs import EncodedGraphs
 from gennape.predictors.ensemble.pairwise import ANCHORS, PairClassifier, fit_pairwise
+from gennape.predictors.ensemble.settings import HeadTraining
 from gennape.predictors.metrics import kendall_tau
 from gennape.search_spaces.families.registry import family
 

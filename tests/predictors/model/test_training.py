@@ -5,15 +5,22 @@ import pytest
 import torch
 
 from gennape.errors import ConfigError
-from gennape.predictors.encoder.clustered import ClusteringConfig
-from gennape.predictors.encoder.contrastive import GENERAL, GENNAPE, ContrastiveConfig
-from gennape.predictors.encoder.encoder import EncoderConfig, GraphEncoder
+from gennape.predictors.encoder.encoder import GraphEncoder
 from gennape.predictors.encoder.features import featurize
 from gennape.predictors.encoder.optimisation import CPU, chosen_device, mixed_precision
-from gennape.predictors.encoder.pretraining import PretrainConfig, pretrain
+from gennape.predictors.encoder.pretraining import pretrain
+from gennape.predictors.encoder.settings import (
+    GENERAL,
+    GENNAPE,
+    ClusteringConfig,
+    ContrastiveConfig,
+    EncoderConfig,
+    PretrainConfig,
+)
 from gennape.predictors.metrics import srcc
-from gennape.predictors.model.fitting import FitConfig, fit
+from gennape.predictors.model.fitting import fit
 from gennape.predictors.model.fuzzy_ensemble import FuzzyEnsemble
+from gennape.predictors.model.settings import FitConfig
 from gennape.search_spaces.graphs.cost import params
 from gennape.search_spaces.graphs.graph import PackedGraphs
 from gennape.search_spaces.graphs.spectrum import laplacian_spectra
