@@ -17,6 +17,8 @@ from gennape.platform.search.settings import SearchConfig
 from gennape.platform.workspace.hints import command, workspace_option
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from gennape.platform.search.driver import SearchResult
 
 _TABLE_ROWS = 10
@@ -29,6 +31,10 @@ def search(
         space_option(f"{help_of(SearchConfig, 'space')} Required unless --resume is given."),
     ] = None,
     objectives: Annotated[str | None, field_option(SearchConfig, "objectives")] = None,
+    constraint: Annotated[
+        list[str] | None,
+        field_option(SearchConfig, "constraints", more="May be repeated.", metavar="LIMIT", show_default="none"),
+    ] = None,
     evaluations: Annotated[
         int | None,
         field_option(SearchConfig, "evaluations", more="With --resume, a larger number extends the run."),
@@ -70,6 +76,7 @@ def search(
         "searcher": searcher,
         "migration_every": migration_every,
         "asynchronous": asynchronous,
+        "constraints": constraint,
     }
     refuse_wrong_address(tracking_uri)
     given = {name: value for name, value in settings.items() if value is not None}
@@ -98,7 +105,7 @@ def search(
 
 def _stored_run(workspace: Path, name: str, given: dict[str, Any], checkpoint: Path | None) -> Path | None:
     """The folder of a run to resume with these settings. If the run is finished, say so and return None."""
-    from gennape.platform.search.config import refuse_contradictions, search_config
+    from gennape.platform.search.config import as_stored, refuse_contradictions
     from gennape.platform.search.runs import FINISHED, REPORT, config_of, find_run, status_of
 
     folder = find_run(workspace, name, to_resume=True)
@@ -106,9 +113,7 @@ def _stored_run(workspace: Path, name: str, given: dict[str, Any], checkpoint: P
     more = given.get("evaluations", 0) > config.evaluations
     if more:  # the only setting that may grow
         del given["evaluations"]
-    if "objectives" in given:  # so that spaces in the text do not count as a difference
-        given["objectives"] = search_config(**given | {"space": config.space}).objectives
-    refuse_contradictions(config, given)
+    refuse_contradictions(config, as_stored(config, given))
     status = status_of(folder)
     if status.get("status") == FINISHED and not more:
         why = status.get("reason", "all evaluations are done")
@@ -137,18 +142,26 @@ def _summary(
     from rich.console import Console
     from rich.table import Table
 
+    from gennape.platform.search.limits import nearest
+    from gennape.platform.search.log import read_log
     from gennape.platform.search.runs import REPORT
+    from gennape.search_spaces.families.registry import family
 
+    out = Console(highlight=False, soft_wrap=True)
     front = result.front
+    if not len(front):
+        log = read_log(folder, len(family(config.space).genes))
+        out.print(f"{result.reason}; {nearest(log, config.limits)}", markup=False)
+        out.print(f"results   {folder / REPORT}", markup=False)
+        return
     rows = np.unique(np.linspace(0, len(front) - 1, min(_TABLE_ROWS, len(front))).round().astype(int))
     table = Table(title=f"{len(rows)} of the {len(front)} networks of the front", title_justify="left")
-    measures = [c for c in front.columns if c not in ("index", "hash", "architecture")]
+    measures = _shown(front, config)
     for name in ("index", *measures):
         table.add_column(name, justify="right")
     for _, row in front.iloc[rows].iterrows():
         table.add_row(str(row["index"]), *(_readable(name, row[name]) for name in measures))
     middle = int(front["index"].iloc[rows[len(rows) // 2]])
-    out = Console(highlight=False, soft_wrap=True)
     out.print(table)
     out.print(f"{result.reason}; hypervolume {result.hypervolume:.6g} of {config.objectives}, seed {config.seed}")
     workspace = workspace_option(folder.parents[1])
@@ -161,5 +174,16 @@ def _summary(
     out.print(f"take home {command('export', **options)}", markup=False)
 
 
+def _shown(front: pd.DataFrame, config: SearchConfig) -> list[str]:
+    """The columns of the table: the objectives first, and no column without numbers."""
+    named = [objective.name for objective in config.directed]
+    others = ("accuracy", "deviation", "flops", "params", *config.measures)
+    return [name for name in dict.fromkeys([*named, *others]) if front[name].notna().any()]
+
+
 def _readable(name: str, value: float) -> str:
-    return f"{value:.2f} %" if name in ("accuracy", "deviation") else f"{value / 1e6:,.1f} M"
+    from gennape.platform.search.measures import is_whole
+
+    if name in ("accuracy", "deviation"):
+        return f"{value:.2f} %"
+    return f"{value / 1e6:,.1f} M" if is_whole(name) else f"{value:.4g}"

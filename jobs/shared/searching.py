@@ -16,7 +16,7 @@ from gennape.jobs.shared.search_line import SearchLine, search_progress
 from gennape.jobs.shared.tracked import refuse_wrong_address, warn_elsewhere
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from gennape.platform.search.config import SearchConfig
     from gennape.platform.search.driver import GenerationRecord, SearchResult
@@ -36,6 +36,7 @@ def search(
     searcher: str | type[Searcher] = "nsga2",
     migration_every: int = 5,
     asynchronous: bool = False,
+    constraints: Sequence[str] = (),
     checkpoint: str | Path | None = None,
     workspace: str | Path | None = None,
     address: str | None = None,
@@ -48,7 +49,8 @@ def search(
 
     Args:
         space: A search space: by name, or an object, of a class of your own too.
-        objectives: What to optimise, with commas between: accuracy, flops, macs or params, each ``:max`` or ``:min``.
+        objectives: What to optimise, with commas between: accuracy, flops, macs, params, memory or a measure of your
+            own, each ``:max`` or ``:min``.
         evaluations: Unique networks to predict.
         islands: Populations that evolve side by side.
         population: Networks of each island and generation.
@@ -56,6 +58,7 @@ def search(
         searcher: The search algorithm: ``nsga2``, ``random``, or a :class:`Searcher` class of your own.
         migration_every: Generations between migrations; 0 for none.
         asynchronous: Whether no island waits for another; the front then depends on the machine too.
+        constraints: Limits that networks of the front keep, such as ``["flops<=600e6", "accuracy>=75"]``.
         checkpoint: A folder of a predictor; None takes the one that ships.
         workspace: Where results go; None takes ``$GENNAPE_WORKSPACE`` or ``./gennape-workspace``.
         address: A Ray cluster to search on; None starts one on this machine.
@@ -83,7 +86,7 @@ def search(
     given = {
         "space": name, "objectives": objectives, "evaluations": evaluations,
         "islands": islands, "population": population, "seed": seed, "searcher": algorithm.name,
-        "migration_every": migration_every, "asynchronous": asynchronous,
+        "migration_every": migration_every, "asynchronous": asynchronous, "constraints": constraints,
     }  # fmt: skip
     root, folder = begin(given, _path(checkpoint), _path(workspace), address)
     warn_elsewhere(checkpoint, name)
@@ -222,7 +225,7 @@ def _run(location: RunLocation, lock: RunLock, report_interruption: Callable[[],
 
     folder = location.folder
     config, screen = config_of(folder), Console(stderr=True, highlight=False)
-    parameters = {name: str(value) for name, value in config.model_dump().items() if value != ""}
+    parameters = {name: str(value) for name, value in config.model_dump().items() if value not in ("", ())}
     began_with = None if config.checkpoint is None else Path(config.checkpoint)
     checkpoint = location.checkpoint or began_with
     report = RunReport(folder, config, about_run(folder, config, checkpoint))

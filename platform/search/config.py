@@ -10,9 +10,13 @@ import numpy as np
 from pydantic import ValidationError
 
 from gennape.errors import ConfigError
+from gennape.platform.search.limits import parse_limits
+from gennape.platform.search.measures import REGISTRY as MEASURES
+from gennape.platform.search.objectives import FURTHER, NAMES, parse_objectives
 from gennape.platform.search.searchers.registry import searcher
 from gennape.platform.search.settings import SearchConfig
 from gennape.search_spaces.families.registry import family
+from gennape.search_spaces.files.nearby import did_you_mean
 from gennape.search_spaces.graphs.canonical import canonical_hashes
 
 if TYPE_CHECKING:
@@ -34,7 +38,21 @@ def search_config(**settings: Any) -> SearchConfig:
     except ValidationError as error:
         raise ConfigError("; ".join(_explain(problem) for problem in error.errors())) from None
     _refuse_unknown(config)
-    return config.model_copy(update={"objectives": ",".join(map(str, config.directed))})
+    known = (*NAMES, *FURTHER, *config.heads, *(one.name for one in MEASURES.registered))
+    objectives, limits = parse_objectives(config.objectives, known), parse_limits(config.constraints, known)
+    if unknown := [name for name in config.measures if name not in known]:
+        raise ConfigError(
+            f"unknown measure {unknown[0]!r}; known are {', '.join(known)}{did_you_mean(unknown[0], known)}"
+        )
+    # Those of a stored run come first and keep the order of its columns.
+    aims = (*(one.name for one in objectives), *(limit.name for limit in limits))
+    named = (*config.measures, *config.heads, *aims)
+    texts = {
+        "objectives": ",".join(map(str, objectives)),
+        "constraints": tuple(map(str, limits)),
+        "measures": tuple(name for name in dict.fromkeys(named) if name not in NAMES),
+    }
+    return config.model_copy(update=texts)
 
 
 def space_sha256(space: SearchSpace) -> str:
@@ -62,6 +80,12 @@ def _refuse_unknown(config: SearchConfig) -> None:
             f"the search space {config.space!r} is not what the search began with: its genes or its graphs have "
             "changed; put the former class back, or start a new search"
         )
+
+
+def as_stored(config: SearchConfig, given: dict[str, Any]) -> dict[str, Any]:
+    """Settings given anew for a stored search, written as a configuration stores them, so that they can be compared."""
+    written = search_config(**config.model_dump() | given)
+    return {name: getattr(written, name) for name in given}
 
 
 def refuse_contradictions(config: SearchConfig, given: dict[str, Any]) -> None:
