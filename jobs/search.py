@@ -10,7 +10,8 @@ import typer
 from gennape.errors import ConfigError
 from gennape.jobs.shared.config_options import field_option, help_of
 from gennape.jobs.shared.interruption import INTERRUPTED_STATUS
-from gennape.jobs.shared.own_code import own_options, searcher_option, space_option
+from gennape.jobs.shared.own_code import file_option, measure_option, own_options, searcher_option, space_option
+from gennape.jobs.shared.parts_of_spaces import FixedGenes, SubspaceFile
 from gennape.jobs.shared.searching import RunLocation, begin, checkpoint_hash, resume_command, run_to_the_end
 from gennape.jobs.shared.tracked import Address, TrackingUri, refuse_wrong_address, warn_elsewhere
 from gennape.platform.search.settings import SearchConfig
@@ -35,6 +36,17 @@ def search(
         list[str] | None,
         field_option(SearchConfig, "constraints", more="May be repeated.", metavar="LIMIT", show_default="none"),
     ] = None,
+    latency: Annotated[
+        list[str] | None,
+        file_option(
+            "Measure latency.NAME, learnt from a table of networks measured on a device, in milliseconds. 50 do much. "
+            "May be repeated.",
+            metavar="NAME=FILE[:column]",
+        ),
+    ] = None,
+    measure: Annotated[list[str] | None, measure_option(SearchConfig)] = None,
+    fix: FixedGenes = None,
+    subspace: SubspaceFile = None,
     evaluations: Annotated[
         int | None,
         field_option(SearchConfig, "evaluations", more="With --resume, a larger number extends the run."),
@@ -65,6 +77,7 @@ def search(
     """Find the Pareto front of a search space, or resume an interrupted search."""
     from gennape.platform.search.runs import config_of
     from gennape.platform.workspace.files import find_workspace, open_workspace
+    from gennape.search_spaces.families.subspace import fixed_genes
 
     settings = {
         "space": space,
@@ -77,6 +90,9 @@ def search(
         "migration_every": migration_every,
         "asynchronous": asynchronous,
         "constraints": constraint,
+        "latency": latency,
+        "measures": measure,
+        "fixed": fixed_genes(fix or (), subspace) if fix or subspace else None,
     }
     refuse_wrong_address(tracking_uri)
     given = {name: value for name, value in settings.items() if value is not None}
@@ -105,11 +121,13 @@ def search(
 
 def _stored_run(workspace: Path, name: str, given: dict[str, Any], checkpoint: Path | None) -> Path | None:
     """The folder of a run to resume with these settings. If the run is finished, say so and return None."""
-    from gennape.platform.search.config import as_stored, refuse_contradictions
+    from gennape.platform.search.config import as_stored, refuse_contradictions, require_measures
     from gennape.platform.search.runs import FINISHED, REPORT, config_of, find_run, status_of
 
     folder = find_run(workspace, name, to_resume=True)
     config = config_of(folder)
+    require_measures(config)
+    _refuse_other_tables(config, given)
     more = given.get("evaluations", 0) > config.evaluations
     if more:  # the only setting that may grow
         del given["evaluations"]
@@ -130,12 +148,25 @@ def _stored_run(workspace: Path, name: str, given: dict[str, Any], checkpoint: P
     return folder
 
 
+def _refuse_other_tables(config: SearchConfig, given: dict[str, Any]) -> None:
+    """Take tables of measured networks out of ``given``; refuse those that a search did not learn from."""
+    latency, measures = given.pop("latency", []), given.pop("measures", [])
+    tables = [*(f"latency.{text}" for text in latency), *(text for text in measures if "=" in text)]
+    if other := [text for text in tables if text not in config.heads_from]:
+        learnt = ", ".join(config.heads_from) or "no table"
+        raise ConfigError(
+            f"a resumed search keeps what it has learnt, from {learnt}; leave out {other[0]}, or start a new search"
+        )
+    if named := [text for text in measures if "=" not in text]:
+        given["measures"] = named
+
+
 def _summary(
     folder: Path,
     config: SearchConfig,
     result: SearchResult,
     tracking_uri: str | None = None,
-    own: dict[str, str] | None = None,
+    own: dict[str, Any] | None = None,
 ) -> None:
     """Print some rows of the front, where the results are, and the next commands."""
     import numpy as np
@@ -182,8 +213,9 @@ def _shown(front: pd.DataFrame, config: SearchConfig) -> list[str]:
 
 
 def _readable(name: str, value: float) -> str:
-    from gennape.platform.search.measures import is_whole
+    from gennape.platform.search.objectives import NAMES
+    from gennape.search_spaces.drawing.summary import quantity
 
     if name in ("accuracy", "deviation"):
         return f"{value:.2f} %"
-    return f"{value / 1e6:,.1f} M" if is_whole(name) else f"{value:.4g}"
+    return f"{value / 1e6:,.1f} M" if name in NAMES else quantity(value)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, SupportsFloat
 
 from gennape.errors import ConfigError
 from gennape.platform.search.asynchronous import run_asynchronously
+from gennape.platform.search.config import space_of
 from gennape.platform.search.failures import Failures
 from gennape.platform.search.front import front_frame
 from gennape.platform.search.log import read_measurements, read_table
@@ -17,7 +18,6 @@ from gennape.platform.search.runs import REPORT
 from gennape.platform.search.search_run import GenerationRecord, SearchRun
 from gennape.platform.search.state import load_state
 from gennape.platform.search.synchronous import run_synchronously
-from gennape.search_spaces.families.registry import family
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -140,7 +140,7 @@ def run_search(
     atomically. Lost islands and failed steps are run again (see :class:`failures.Outcome`). Raises the error of a step
     that keeps failing, and :class:`ServiceError` when an island keeps getting lost.
     """
-    space = family(config.space)
+    space = space_of(config)
     state = load_state(folder, config, len(space.genes))
     run = SearchRun(config, folder, space, state, islands, Failures(folder, config.islands), on_generation)
     islands.start(dict(enumerate(state.searchers)), read_measurements(folder, state.rounds))

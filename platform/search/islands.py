@@ -13,6 +13,7 @@ from ray.exceptions import RayError, RayTaskError
 
 from gennape.errors import GennapeError, ServiceError
 from gennape.platform.cluster.own_code import carried
+from gennape.platform.search.config import space_of
 from gennape.platform.search.evaluations import Evaluations, as_objects, digests_of, narrow, none_evaluated
 from gennape.platform.search.evaluator import (
     PopulationResult,
@@ -29,7 +30,6 @@ from gennape.platform.search.searchers.registry import searcher
 from gennape.platform.search.seen import Measurements, SeenNetworks, measurements_of
 from gennape.predictors.predictor import Prediction
 from gennape.search_spaces.families.registry import REGISTRY as FAMILIES
-from gennape.search_spaces.families.registry import family
 from gennape.search_spaces.graphs.canonical import canonical_hashes
 
 if TYPE_CHECKING:
@@ -37,9 +37,9 @@ if TYPE_CHECKING:
 
     from jaxtyping import Float64, Int64
 
-    from gennape.platform.search.config import SearchConfig
     from gennape.platform.search.evaluator import Evaluator
     from gennape.platform.search.searchers.base import Searcher, State
+    from gennape.platform.search.settings import SearchConfig
     from gennape.search_spaces.families.space import SearchSpace
     from gennape.search_spaces.graphs.graph import PackedGraphs
 
@@ -102,7 +102,7 @@ class Island:
         MEASURES.take(measures)
         # Spawned rather than seeded by index, so that the generators of all islands are independent for every seed.
         seed = np.random.SeedSequence(config.seed).spawn(config.islands)[index]
-        self.space = family(config.space)
+        self.space = space_of(config)
         self.config = config
         self.objectives, self.limits, self.names = config.directed, config.limits, config.columns
         self.index = index

@@ -120,8 +120,8 @@ def _own_values(measure: Measure, graphs: PackedGraphs) -> Float64[np.ndarray, "
         ) from error
     if values.shape != (len(graphs),):
         raise ConformanceError(
-            f"the measure {measure.name!r} gives numbers of shape {list(values.shape)} for {len(graphs)} networks; must "
-            f"be [{len(graphs)}]"
+            f"the measure {measure.name!r} gives numbers of shape {list(values.shape)} for {len(graphs)} networks; "
+            f"must be [{len(graphs)}]"
         )
     return np.where(np.abs(values) <= _MAX_VALUE, values, np.nan)
 

@@ -54,7 +54,8 @@ def write_report(
 
     ``front`` has the columns of :func:`.front_frame`; ``evaluations`` the same measures of every network. Pictures show
     the first objective against the second, a third by colour and a fourth by size; ``about`` gives their captions.
-    Files depend only on the arguments, and each is written atomically. Raises :class:`WorkspaceError` when one cannot be written.
+    Files depend only on the arguments, and each is written atomically. Raises :class:`WorkspaceError` when one cannot
+    be written.
     """
     about = about or About()
     written = write_front(folder, front, objectives)

@@ -44,7 +44,11 @@ class SearchConfig(BaseModel):
     checkpoint_sha256: str = Field("", description="Hash of the predictor's weights.")
     constraints: Texts = Field((), description="Limit of a measure, for example 'flops<=600e6' or 'accuracy>=75'.")
     measures: Texts = Field((), description="Further measure to record of every network: memory.")
+    fixed: Texts = Field((), description="Genes, by name or pattern, and the values that they keep to: 'kernel*=3,5'.")
+    measures_from: Texts = Field((), description="What own measures were given as; for people, never read again.")
     heads: Texts = Field((), description="Measures that are learnt from a few networks, such as latency.npu.")
+    heads_from: Texts = Field((), description="Tables that they were learnt from; for people, never read again.")
+    heads_sha256: str = Field("", description="Hash of what was learnt.")
 
     @property
     def directed(self) -> tuple[Objective, ...]:
