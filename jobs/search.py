@@ -45,6 +45,14 @@ def search(
         ),
     ] = None,
     measure: Annotated[list[str] | None, measure_option(SearchConfig)] = None,
+    start: Annotated[
+        str | None,
+        file_option(
+            "Architectures that the first generation holds: a file (JSON, CSV, a front.csv), or the front of a run.",
+            "--start",
+            metavar="FILE|RUN",
+        ),
+    ] = None,
     fix: FixedGenes = None,
     subspace: SubspaceFile = None,
     evaluations: Annotated[
@@ -92,6 +100,7 @@ def search(
         "constraints": constraint,
         "latency": latency,
         "measures": measure,
+        "start": start,
         "fixed": fixed_genes(fix or (), subspace) if fix or subspace else None,
     }
     refuse_wrong_address(tracking_uri)
@@ -128,6 +137,8 @@ def _stored_run(workspace: Path, name: str, given: dict[str, Any], checkpoint: P
     config = config_of(folder)
     require_measures(config)
     _refuse_other_tables(config, given)
+    if (start := given.pop("start", None)) is not None:
+        given["starts_from"] = start
     more = given.get("evaluations", 0) > config.evaluations
     if more:  # the only setting that may grow
         del given["evaluations"]

@@ -43,6 +43,7 @@ def search(
     measures: Sequence[str | Measure | type[Measure]] = (),
     fix: Mapping[str, Any] | Sequence[str] = (),
     subspace: str | Path | None = None,
+    start: str | Path | Sequence[Any] | None = None,
     checkpoint: str | Path | None = None,
     workspace: str | Path | None = None,
     address: str | None = None,
@@ -71,6 +72,8 @@ def search(
             ``"energy=measured.csv:column"``, learnt as latencies are.
         fix: Genes, by name or pattern, and the values that they keep to: ``{"resolution": 224, "kernel*": [3, 5]}``.
         subspace: A JSON file with such an object.
+        start: Architectures that the first generation holds: a list, a file of them (JSON, CSV, a front.csv), or the
+            name of a run, whose front is taken.
         checkpoint: A folder of a predictor; None takes the one that ships.
         workspace: Where results go; None takes ``$GENNAPE_WORKSPACE`` or ``./gennape-workspace``.
         address: A Ray cluster to search on; None starts one on this machine.
@@ -103,6 +106,7 @@ def search(
         "migration_every": migration_every, "asynchronous": asynchronous, "constraints": constraints,
         "latency": [f"{name}={path}" for name, path in latency.items()] if isinstance(latency, Mapping) else latency,
         "measures": [known_measure(one) for one in measures], "fixed": fixed_genes(fix, subspace),
+        "start": start,
     }  # fmt: skip
     root, folder = begin(given, _path(checkpoint), _path(workspace), address)
     warn_elsewhere(checkpoint, name)
@@ -122,9 +126,9 @@ def begin(
     from gennape.platform.cluster.memory import refuse_small_machine
     from gennape.platform.search.learnt import write_learnt
     from gennape.platform.search.runs import create_run, describe_run
-    from gennape.platform.workspace.files import open_workspace
+    from gennape.platform.workspace.files import find_workspace, open_workspace
 
-    config, learnt = _checked(given, checkpoint)
+    config, learnt = _checked(given, checkpoint, find_workspace(workspace))
     root = open_workspace(workspace)
     if address is None:
         refuse_small_machine()  # before there is a folder of the run
@@ -153,9 +157,10 @@ def resume_command(run: str, options: dict[str, Any]) -> str:
     return shlex.join(["gennape", "search", "--resume", run, *words])
 
 
-def _checked(given: dict[str, Any], checkpoint: Path | None) -> tuple[SearchConfig, bytes]:
+def _checked(given: dict[str, Any], checkpoint: Path | None, workspace: Path) -> tuple[SearchConfig, bytes]:
     """The configuration of a new run, and what was learnt from tables; all is checked before anything is written."""
     from gennape.platform.search.config import search_config, space_of, space_sha256
+    from gennape.platform.search.given_starts import read_starts
     from gennape.platform.search.learnt import learn, settings_of, split_sources
     from gennape.platform.search.reachable import refuse_unreachable
     from gennape.platform.search.registration import known_searcher, known_space
@@ -166,7 +171,10 @@ def _checked(given: dict[str, Any], checkpoint: Path | None) -> tuple[SearchConf
         known = ", ".join(space.name for space in families())
         raise ConfigError(f"search needs --space (one of {known}), or --resume to continue a run")
     given, sources = split_sources(given)
-    own = search_config(**given, heads=[source.name for source in sources])  # before the checkpoint, which takes longer
+    settings = {name: value for name, value in given.items() if name != "start"}
+    own = search_config(
+        **settings, heads=[source.name for source in sources]
+    )  # before the checkpoint, which takes longer
     space = known_space(own.space)
     given = given | own_settings(space, known_searcher(own.searcher), own.measures)
     part = space_of(own)
@@ -174,6 +182,9 @@ def _checked(given: dict[str, Any], checkpoint: Path | None) -> tuple[SearchConf
         given["space_sha256"] = space_sha256(space)
         _say(f"searching {part!r}")
     refuse_unreachable(own, part)
+    if (start := given.pop("start", None)) is not None:
+        given |= {"starts": read_starts(start, part, workspace)}
+        given |= {"starts_from": str(start) if isinstance(start, str | Path) else "a list"}
     path = None if checkpoint is None else str(checkpoint.absolute())
     predictor = load_checkpoint(checkpoint)
     learnt = learn(sources, space, predictor) if sources else b""
@@ -263,7 +274,8 @@ def _run(location: RunLocation, lock: RunLock, report_interruption: Callable[[],
     config, screen = config_of(folder), Console(stderr=True, highlight=False)
     require_measures(config)
     learnt = read_learnt(folder, config)
-    parameters = {name: str(value) for name, value in config.model_dump().items() if value not in ("", ())}
+    settings = config.model_dump() | {"starts": len(config.starts) or ""}  # the architectures would be too long
+    parameters = {name: str(value) for name, value in settings.items() if value not in ("", ())}
     began_with = None if config.checkpoint is None else Path(config.checkpoint)
     checkpoint = location.checkpoint or began_with
     report = RunReport(folder, config, about_run(folder, config, checkpoint))

@@ -28,6 +28,7 @@ from gennape.platform.search.measures import Measure, measure
 from gennape.platform.search.searchers.registry import REGISTRY as SEARCHERS
 from gennape.platform.search.searchers.registry import searcher
 from gennape.platform.search.seen import Measurements, SeenNetworks, measurements_of
+from gennape.platform.search.starting import starting_genomes
 from gennape.predictors.predictor import Prediction
 from gennape.search_spaces.families.registry import REGISTRY as FAMILIES
 from gennape.search_spaces.graphs.canonical import canonical_hashes
@@ -128,15 +129,25 @@ class Island:
         if len(task.immigrants):
             guests = task.immigrants
             self.searcher.immigrate(guests.genomes, self._points(guests.values))
-        genomes = self.searcher.ask()
+        starting = self._starting(task)
+        genomes = np.concatenate([starting, self.searcher.ask()])
         hashes, new, timeouts = self._evaluate(genomes, task)
         self.seen.add(measurements_of(new))
         found, values = self.seen.find(digests_of(hashes))
         if len(new) and not self.seen.any_finite:
             raise self._nothing_measured(new)
         finite = np.isfinite(values).all(1)
-        self.searcher.tell(genomes[finite], self._points(values[finite]))
+        asked, points = np.arange(len(genomes)) >= len(starting), self._points(values)
+        self.searcher.tell(genomes[finite & asked], points[finite & asked])
+        if len(starting):
+            self.searcher.immigrate(genomes[finite & ~asked], points[finite & ~asked])
         return Step(new, int(found.sum()), self.searcher.state(), timeouts)
+
+    def _starting(self, task: Task) -> Int64[np.ndarray, "n g"]:
+        """What the first generation evaluates before all that the searcher asks for."""
+        if task.generation:
+            return np.zeros((0, len(self.space.genes)), np.int64)
+        return starting_genomes(self.config, self.space, self.index)
 
     def _nothing_measured(self, new: Evaluations) -> ServiceError:
         without = [name for name in self.names if not np.isfinite(new.column(name)).any()]

@@ -45,6 +45,8 @@ class SearchConfig(BaseModel):
     constraints: Texts = Field((), description="Limit of a measure, for example 'flops<=600e6' or 'accuracy>=75'.")
     measures: Texts = Field((), description="Further measure to record of every network: memory.")
     fixed: Texts = Field((), description="Genes, by name or pattern, and the values that they keep to: 'kernel*=3,5'.")
+    starts: Texts = Field((), description="Architectures that the first generation holds, as JSON.")
+    starts_from: str = Field("", description="What they were read from; for people, never read again.")
     measures_from: Texts = Field((), description="What own measures were given as; for people, never read again.")
     heads: Texts = Field((), description="Measures that are learnt from a few networks, such as latency.npu.")
     heads_from: Texts = Field((), description="Tables that they were learnt from; for people, never read again.")
