@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from gennape.networks import to_onnx as to_onnx
     from gennape.platform.evaluation.results import Evaluation as Evaluation
     from gennape.platform.search.driver import SearchResult as SearchResult
+    from gennape.platform.search.measures import Measure as Measure
     from gennape.platform.search.registration import register as register
     from gennape.platform.search.searchers.base import Searcher as Searcher
     from gennape.predictors.model.checkpoint import load_checkpoint as load_checkpoint
@@ -63,6 +64,7 @@ _HOMES = {
     "GennapeError": "errors",
     "GraphBuilder": "search_spaces.graphs.builder",
     "LatencyPredictor": "predictors.model.latency",
+    "Measure": "platform.search.measures",
     "PackedGraphs": "search_spaces.graphs.graph",
     "Searcher": "platform.search.searchers.base",
     "SearchResult": "platform.search.driver",

@@ -10,6 +10,7 @@ import typer
 from gennape.errors import ConfigError
 from gennape.jobs.shared.options import require_one
 from gennape.jobs.shared.own_code import refuse_another_space, space_option, typed
+from gennape.jobs.shared.parts_of_spaces import FixedGenes, SubspaceFile, part
 from gennape.jobs.shared.tracked import Address, TrackingUri, Workspace
 from gennape.jobs.shared.training import (
     Batch,
@@ -55,6 +56,8 @@ def label(
         Path | None,
         typer.Option(help="Label the architectures of a file: a table with a column `architecture`, or a JSON list."),
     ] = None,
+    fix: FixedGenes = None,
+    subspace: SubspaceFile = None,
     trainings: Trainings = 1,
     epochs: Epochs = None,
     batch: Batch = None,
@@ -85,7 +88,10 @@ def label(
     where = device_of(device, address)
     settings = recipe_of(recipe, {"epochs": epochs, "batch": batch}, where)
     folder = open_workspace(workspace)
-    family, genomes = _networks(folder, space, sample, among, run, architectures, seed, checkpoint)
+    if run is not None and (fix or subspace):
+        raise ConfigError("--run labels the front of a run as it is; leave --fix and --subspace out")
+    parted = _parted(space, fix, subspace)
+    family, genomes = _networks(folder, parted, sample, among, run, architectures, seed, checkpoint)
     tasks = tasks_of(family, genomes, trainings)
     if len(tasks) < len(genomes) * trainings:
         typer.echo(f"{len(tasks) // trainings} different networks among {len(genomes)} architectures", err=True)
@@ -96,9 +102,20 @@ def label(
     _summary(out, typed(family.name), result)
 
 
+def _parted(space: str | None, fix: list[str] | None, subspace: str | None) -> SearchSpace | str | None:
+    """The search space, or a part of it where one is named."""
+    from gennape.search_spaces.families.registry import family
+
+    if not fix and not subspace:
+        return space
+    if space is None:
+        raise ConfigError("--fix and --subspace are of a search space. Give --space, e.g. --space hiaml")
+    return part(family(space), fix, subspace)
+
+
 def _networks(
     workspace: Path,
-    space: str | None,
+    space: SearchSpace | str | None,
     sample: int | None,
     among: int | None,
     run: str | None,
@@ -117,7 +134,7 @@ def _networks(
         raise ConfigError("--among chooses a --sample; say how many networks to choose")
     if run is not None:
         found, genomes = front_of(workspace, run)
-        refuse_another_space(found.name, run, space)
+        refuse_another_space(found.name, run, None if space is None else str(space))
         return found, genomes
     if space is None:
         raise ConfigError("name the search space of the networks. Give --space, e.g. --space hiaml")

@@ -10,13 +10,16 @@ import typer
 from gennape.errors import ConfigError
 from gennape.jobs.shared.config_options import field_option, help_of
 from gennape.jobs.shared.interruption import INTERRUPTED_STATUS
-from gennape.jobs.shared.own_code import own_options, searcher_option, space_option
+from gennape.jobs.shared.own_code import file_option, measure_option, own_options, searcher_option, space_option
+from gennape.jobs.shared.parts_of_spaces import FixedGenes, SubspaceFile
 from gennape.jobs.shared.searching import RunLocation, begin, checkpoint_hash, resume_command, run_to_the_end
 from gennape.jobs.shared.tracked import Address, TrackingUri, refuse_wrong_address, warn_elsewhere
 from gennape.platform.search.settings import SearchConfig
 from gennape.platform.workspace.hints import command, workspace_option
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from gennape.platform.search.driver import SearchResult
 
 _TABLE_ROWS = 10
@@ -29,6 +32,29 @@ def search(
         space_option(f"{help_of(SearchConfig, 'space')} Required unless --resume is given."),
     ] = None,
     objectives: Annotated[str | None, field_option(SearchConfig, "objectives")] = None,
+    constraint: Annotated[
+        list[str] | None,
+        field_option(SearchConfig, "constraints", more="May be repeated.", metavar="LIMIT", show_default="none"),
+    ] = None,
+    latency: Annotated[
+        list[str] | None,
+        file_option(
+            "Measure latency.NAME, learnt from a table of networks measured on a device, in milliseconds. 50 do much. "
+            "May be repeated.",
+            metavar="NAME=FILE[:column]",
+        ),
+    ] = None,
+    measure: Annotated[list[str] | None, measure_option(SearchConfig)] = None,
+    start: Annotated[
+        str | None,
+        file_option(
+            "Architectures that the first generation holds: a file (JSON, CSV, a front.csv), or the front of a run.",
+            "--start",
+            metavar="FILE|RUN",
+        ),
+    ] = None,
+    fix: FixedGenes = None,
+    subspace: SubspaceFile = None,
     evaluations: Annotated[
         int | None,
         field_option(SearchConfig, "evaluations", more="With --resume, a larger number extends the run."),
@@ -59,6 +85,7 @@ def search(
     """Find the Pareto front of a search space, or resume an interrupted search."""
     from gennape.platform.search.runs import config_of
     from gennape.platform.workspace.files import find_workspace, open_workspace
+    from gennape.search_spaces.families.subspace import fixed_genes
 
     settings = {
         "space": space,
@@ -70,6 +97,11 @@ def search(
         "searcher": searcher,
         "migration_every": migration_every,
         "asynchronous": asynchronous,
+        "constraints": constraint,
+        "latency": latency,
+        "measures": measure,
+        "start": start,
+        "fixed": fixed_genes(fix or (), subspace) if fix or subspace else None,
     }
     refuse_wrong_address(tracking_uri)
     given = {name: value for name, value in settings.items() if value is not None}
@@ -98,17 +130,19 @@ def search(
 
 def _stored_run(workspace: Path, name: str, given: dict[str, Any], checkpoint: Path | None) -> Path | None:
     """The folder of a run to resume with these settings. If the run is finished, say so and return None."""
-    from gennape.platform.search.config import refuse_contradictions, search_config
+    from gennape.platform.search.config import as_stored, refuse_contradictions, require_measures
     from gennape.platform.search.runs import FINISHED, REPORT, config_of, find_run, status_of
 
     folder = find_run(workspace, name, to_resume=True)
     config = config_of(folder)
+    require_measures(config)
+    _refuse_other_tables(config, given)
+    if (start := given.pop("start", None)) is not None:
+        given["starts_from"] = start
     more = given.get("evaluations", 0) > config.evaluations
     if more:  # the only setting that may grow
         del given["evaluations"]
-    if "objectives" in given:  # so that spaces in the text do not count as a difference
-        given["objectives"] = search_config(**given | {"space": config.space}).objectives
-    refuse_contradictions(config, given)
+    refuse_contradictions(config, as_stored(config, given))
     status = status_of(folder)
     if status.get("status") == FINISHED and not more:
         why = status.get("reason", "all evaluations are done")
@@ -125,30 +159,51 @@ def _stored_run(workspace: Path, name: str, given: dict[str, Any], checkpoint: P
     return folder
 
 
+def _refuse_other_tables(config: SearchConfig, given: dict[str, Any]) -> None:
+    """Take tables of measured networks out of ``given``; refuse those that a search did not learn from."""
+    latency, measures = given.pop("latency", []), given.pop("measures", [])
+    tables = [*(f"latency.{text}" for text in latency), *(text for text in measures if "=" in text)]
+    if other := [text for text in tables if text not in config.heads_from]:
+        learnt = ", ".join(config.heads_from) or "no table"
+        raise ConfigError(
+            f"a resumed search keeps what it has learnt, from {learnt}; leave out {other[0]}, or start a new search"
+        )
+    if named := [text for text in measures if "=" not in text]:
+        given["measures"] = named
+
+
 def _summary(
     folder: Path,
     config: SearchConfig,
     result: SearchResult,
     tracking_uri: str | None = None,
-    own: dict[str, str] | None = None,
+    own: dict[str, Any] | None = None,
 ) -> None:
     """Print some rows of the front, where the results are, and the next commands."""
     import numpy as np
     from rich.console import Console
     from rich.table import Table
 
+    from gennape.platform.search.limits import nearest
+    from gennape.platform.search.log import read_log
     from gennape.platform.search.runs import REPORT
+    from gennape.search_spaces.families.registry import family
 
+    out = Console(highlight=False, soft_wrap=True)
     front = result.front
+    if not len(front):
+        log = read_log(folder, len(family(config.space).genes))
+        out.print(f"{result.reason}; {nearest(log, config.limits)}", markup=False)
+        out.print(f"results   {folder / REPORT}", markup=False)
+        return
     rows = np.unique(np.linspace(0, len(front) - 1, min(_TABLE_ROWS, len(front))).round().astype(int))
     table = Table(title=f"{len(rows)} of the {len(front)} networks of the front", title_justify="left")
-    measures = [c for c in front.columns if c not in ("index", "hash", "architecture")]
+    measures = _shown(front, config)
     for name in ("index", *measures):
         table.add_column(name, justify="right")
     for _, row in front.iloc[rows].iterrows():
         table.add_row(str(row["index"]), *(_readable(name, row[name]) for name in measures))
     middle = int(front["index"].iloc[rows[len(rows) // 2]])
-    out = Console(highlight=False, soft_wrap=True)
     out.print(table)
     out.print(f"{result.reason}; hypervolume {result.hypervolume:.6g} of {config.objectives}, seed {config.seed}")
     workspace = workspace_option(folder.parents[1])
@@ -161,5 +216,17 @@ def _summary(
     out.print(f"take home {command('export', **options)}", markup=False)
 
 
+def _shown(front: pd.DataFrame, config: SearchConfig) -> list[str]:
+    """The columns of the table: the objectives first, and no column without numbers."""
+    named = [objective.name for objective in config.directed]
+    others = ("accuracy", "deviation", "flops", "params", *config.measures)
+    return [name for name in dict.fromkeys([*named, *others]) if front[name].notna().any()]
+
+
 def _readable(name: str, value: float) -> str:
-    return f"{value:.2f} %" if name in ("accuracy", "deviation") else f"{value / 1e6:,.1f} M"
+    from gennape.platform.search.objectives import NAMES
+    from gennape.search_spaces.drawing.summary import quantity
+
+    if name in ("accuracy", "deviation"):
+        return f"{value:.2f} %"
+    return f"{value / 1e6:,.1f} M" if name in NAMES else quantity(value)

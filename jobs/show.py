@@ -12,6 +12,7 @@ from gennape.errors import ConfigError
 from gennape.jobs.shared.network import Network, chosen_network
 from gennape.jobs.shared.network_files import Shape, holds_network, refuse_file
 from gennape.jobs.shared.own_code import space_option, typed
+from gennape.jobs.shared.parts_of_spaces import FixedGenes, SubspaceFile, part
 from gennape.jobs.shared.visible_text import visible
 from gennape.notebook import MAX_PLAIN_NODES
 
@@ -54,6 +55,8 @@ def show(
         int | None,
         typer.Option(min=1, max=1_000_000, help="Sample this many networks of each --space and plot their sizes."),
     ] = None,
+    fix: FixedGenes = None,
+    subspace: SubspaceFile = None,
     seed: Annotated[int, typer.Option(min=0, help="Random seed of --sample.")] = 0,
     workspace: Annotated[
         Path | None,
@@ -71,8 +74,10 @@ def show(
     if sample is not None:
         if named or run is not None or index is not None or published:
             raise ConfigError("--sample plots whole search spaces: give it with --space only, no network beside it")
-        _show_sizes(space or [], sample, seed, to)
+        _show_sizes(space or [], sample, seed, to, fix, subspace)
         return
+    if fix or subspace:
+        raise ConfigError("--fix and --subspace keep to a part of a search space: give --sample with --space")
     if len(named) > 1 or len(space or []) > 1:
         raise ConfigError(f"name one network, got {', '.join([*named, *(space or [])])}")
     if arch is not None:
@@ -120,7 +125,14 @@ def _draw(network: Network, to: Path, fold: bool) -> int:
     return len(diagram.boxes)
 
 
-def _show_sizes(spaces: Sequence[str], sample: int, seed: int, to: Path | None) -> None:
+def _show_sizes(
+    spaces: Sequence[str],
+    sample: int,
+    seed: int,
+    to: Path | None,
+    fix: Sequence[str] | None = None,
+    subspace: str | None = None,
+) -> None:
     """Sample every search space from the same seed; say what was found and plot it if asked to."""
     import numpy as np
 
@@ -130,7 +142,7 @@ def _show_sizes(spaces: Sequence[str], sample: int, seed: int, to: Path | None) 
 
     if not spaces:
         raise ConfigError("--sample needs a search space: give --space, several times to compare")
-    found = [family(name) for name in dict.fromkeys(spaces)]
+    found = [part(family(name), fix, subspace) for name in dict.fromkeys(spaces)]
     if to is not None:
         check_suffix(to, SIZES_SUFFIXES)
     sizes = [sample_sizes(one, sample, np.random.default_rng(seed)) for one in found]
@@ -139,6 +151,8 @@ def _show_sizes(spaces: Sequence[str], sample: int, seed: int, to: Path | None) 
         typer.echo(describe_sizes(one))
     if to is None:
         options = [word for name in spaces for word in ("--space", typed(name))]
+        options += [word for one in fix or () for word in ("--fix", one)]
+        options += ["--subspace", subspace] if subspace else []
         again = _again(*options, "--sample", str(sample), "--seed", str(seed), "--to", "sizes.svg")
         typer.echo(f"\nPlot them: {again}")
     else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,11 +16,13 @@ from gennape.search_spaces.graphs.graph import PackedGraphs
 @dataclass(frozen=True, slots=True)
 class Prediction:
     """One row per graph: ``accuracy`` [g] in percent; ``memberships`` [g, c] in the fuzzy clusters, summing to 1;
-    ``deviation`` [g] in percent, how uncertain the accuracy is, or None where a predictor does not tell."""
+    ``deviation`` [g] in percent, how uncertain the accuracy is, or None where a predictor does not tell; ``heads`` [g]
+    each, what heads that share the encoder predict, such as latencies, by their names."""
 
     accuracy: Float64[np.ndarray, " g"]
     memberships: Float64[np.ndarray, "g c"]
     deviation: Float64[np.ndarray, " g"] | None = None
+    heads: Mapping[str, Float64[np.ndarray, " g"]] | None = None
 
 
 class Predictor(ABC):

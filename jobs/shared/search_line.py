@@ -36,10 +36,7 @@ class SearchLine:
 
     def show(self, record: GenerationRecord) -> None:
         """Update the line."""
-        found = (
-            f"{record.evaluations_per_second:,.0f} evals/s · front {record.front_size} · "
-            f"hypervolume {record.hypervolume:.4g}"
-        )
+        found = f"{record.evaluations_per_second:,.0f} evals/s · front {record.front_size} · {_quality(record)}"
         if self.bar is not None:
             self.bar.show(record.evaluations, found)
             return
@@ -48,3 +45,10 @@ class SearchLine:
         if not self.screen.is_terminal and tenths > self.tenths:
             self.screen.print(f"{record.evaluations}/{record.target} evaluations · {found}", soft_wrap=True)
         self.tenths = tenths
+
+
+def _quality(record: GenerationRecord) -> str:
+    """The hypervolume, or before any network is within the limits, how far the nearest is from them."""
+    if record.violation:
+        return f"none within the limits, the nearest is {100 * record.violation:.3g} % beyond"
+    return f"hypervolume {record.hypervolume:.4g}"

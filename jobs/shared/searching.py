@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,10 +17,11 @@ from gennape.jobs.shared.search_line import SearchLine, search_progress
 from gennape.jobs.shared.tracked import refuse_wrong_address, warn_elsewhere
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from gennape.platform.search.config import SearchConfig
     from gennape.platform.search.driver import GenerationRecord, SearchResult
+    from gennape.platform.search.measures import Measure
     from gennape.platform.search.searchers.base import Searcher
     from gennape.platform.workspace.run_lock import RunLock
     from gennape.search_spaces.families.space import SearchSpace
@@ -36,6 +38,12 @@ def search(
     searcher: str | type[Searcher] = "nsga2",
     migration_every: int = 5,
     asynchronous: bool = False,
+    constraints: Sequence[str] = (),
+    latency: Mapping[str, str | Path] | Sequence[str] = (),
+    measures: Sequence[str | Measure | type[Measure]] = (),
+    fix: Mapping[str, Any] | Sequence[str] = (),
+    subspace: str | Path | None = None,
+    start: str | Path | Sequence[Any] | None = None,
     checkpoint: str | Path | None = None,
     workspace: str | Path | None = None,
     address: str | None = None,
@@ -48,7 +56,8 @@ def search(
 
     Args:
         space: A search space: by name, or an object, of a class of your own too.
-        objectives: What to optimise, with commas between: accuracy, flops, macs or params, each ``:max`` or ``:min``.
+        objectives: What to optimise, with commas between: accuracy, flops, macs, params, memory or a measure of your
+            own, each ``:max`` or ``:min``.
         evaluations: Unique networks to predict.
         islands: Populations that evolve side by side.
         population: Networks of each island and generation.
@@ -56,6 +65,15 @@ def search(
         searcher: The search algorithm: ``nsga2``, ``random``, or a :class:`Searcher` class of your own.
         migration_every: Generations between migrations; 0 for none.
         asynchronous: Whether no island waits for another; the front then depends on the machine too.
+        constraints: Limits that networks of the front keep, such as ``["flops<=600e6", "accuracy>=75"]``.
+        latency: By the name of a device, a table of networks measured there: ``{"npu": "measured.csv"}``, or
+            ``"measured.csv:column"``. Each becomes the measure ``latency.npu``.
+        measures: Further measures to record: ``"memory"``, objects or classes of :class:`Measure`, and
+            ``"energy=measured.csv:column"``, learnt as latencies are.
+        fix: Genes, by name or pattern, and the values that they keep to: ``{"resolution": 224, "kernel*": [3, 5]}``.
+        subspace: A JSON file with such an object.
+        start: Architectures that the first generation holds: a list, a file of them (JSON, CSV, a front.csv), or the
+            name of a run, whose front is taken.
         checkpoint: A folder of a predictor; None takes the one that ships.
         workspace: Where results go; None takes ``$GENNAPE_WORKSPACE`` or ``./gennape-workspace``.
         address: A Ray cluster to search on; None starts one on this machine.
@@ -65,7 +83,8 @@ def search(
         The front as a data frame (``.front``), its hypervolume, and where the run lies.
 
     Raises:
-        ConfigError: A setting is unknown, out of range or contradicts another.
+        ConfigError: A setting is unknown, out of range or contradicts another; no network can keep the constraints.
+        InvalidDataError: A table of measured networks cannot be used.
         WorkspaceError: The workspace cannot be written.
         ServiceError: Ray or the predictor cannot be started or reached.
 
@@ -76,14 +95,18 @@ def search(
         SearchResult(...)
     """
     refuse_wrong_address(tracking_uri)
-    from gennape.platform.search.registration import known_searcher, known_space
+    from gennape.platform.search.registration import known_measure, known_searcher, known_space
+    from gennape.search_spaces.families.subspace import fixed_genes
 
     known, algorithm = known_space(space), known_searcher(searcher)
     name = known.name
     given = {
         "space": name, "objectives": objectives, "evaluations": evaluations,
         "islands": islands, "population": population, "seed": seed, "searcher": algorithm.name,
-        "migration_every": migration_every, "asynchronous": asynchronous,
+        "migration_every": migration_every, "asynchronous": asynchronous, "constraints": constraints,
+        "latency": [f"{name}={path}" for name, path in latency.items()] if isinstance(latency, Mapping) else latency,
+        "measures": [known_measure(one) for one in measures], "fixed": fixed_genes(fix, subspace),
+        "start": start,
     }  # fmt: skip
     root, folder = begin(given, _path(checkpoint), _path(workspace), address)
     warn_elsewhere(checkpoint, name)
@@ -101,14 +124,17 @@ def begin(
 ) -> tuple[Path, Path]:
     """Check all settings of a new run, then make its folder. Returns the workspace and the folder."""
     from gennape.platform.cluster.memory import refuse_small_machine
+    from gennape.platform.search.learnt import write_learnt
     from gennape.platform.search.runs import create_run, describe_run
-    from gennape.platform.workspace.files import open_workspace
+    from gennape.platform.workspace.files import find_workspace, open_workspace
 
-    config = _checked(given, checkpoint)
+    config, learnt = _checked(given, checkpoint, find_workspace(workspace))
     root = open_workspace(workspace)
     if address is None:
         refuse_small_machine()  # before there is a folder of the run
     folder = create_run(root, config.space, config.seed)
+    if learnt:
+        write_learnt(folder, learnt)
     describe_run(folder, config)
     return root, folder
 
@@ -126,23 +152,44 @@ class RunLocation:
 
 def resume_command(run: str, options: dict[str, Any]) -> str:
     """The command that continues a run, with the options that are set."""
-    words = [word for option, value in options.items() if value for word in (option, str(value))]
+    listed = ((option, value if isinstance(value, list) else [value]) for option, value in options.items() if value)
+    words = [word for option, values in listed for value in values for word in (option, str(value))]
     return shlex.join(["gennape", "search", "--resume", run, *words])
 
 
-def _checked(given: dict[str, Any], checkpoint: Path | None) -> SearchConfig:
-    """The configuration of a new run; every setting is checked before anything is written."""
-    from gennape.platform.search.config import search_config
+def _checked(given: dict[str, Any], checkpoint: Path | None, workspace: Path) -> tuple[SearchConfig, bytes]:
+    """The configuration of a new run, and what was learnt from tables; all is checked before anything is written."""
+    from gennape.platform.search.config import search_config, space_of, space_sha256
+    from gennape.platform.search.given_starts import read_starts
+    from gennape.platform.search.learnt import learn, settings_of, split_sources
+    from gennape.platform.search.reachable import refuse_unreachable
     from gennape.platform.search.registration import known_searcher, known_space
+    from gennape.predictors.model.checkpoint import load_checkpoint
     from gennape.search_spaces.families.registry import families
 
     if "space" not in given:
         known = ", ".join(space.name for space in families())
         raise ConfigError(f"search needs --space (one of {known}), or --resume to continue a run")
-    own = search_config(**given)  # before the checkpoint, which takes longer to read
-    given = given | own_settings(known_space(own.space), known_searcher(own.searcher))
+    given, sources = split_sources(given)
+    settings = {name: value for name, value in given.items() if name != "start"}
+    own = search_config(
+        **settings, heads=[source.name for source in sources]
+    )  # before the checkpoint, which takes longer
+    space = known_space(own.space)
+    given = given | own_settings(space, known_searcher(own.searcher), own.measures)
+    part = space_of(own)
+    if own.fixed:
+        given["space_sha256"] = space_sha256(space)
+        _say(f"searching {part!r}")
+    refuse_unreachable(own, part)
+    if (start := given.pop("start", None)) is not None:
+        given |= {"starts": read_starts(start, part, workspace)}
+        given |= {"starts_from": str(start) if isinstance(start, str | Path) else "a list"}
     path = None if checkpoint is None else str(checkpoint.absolute())
-    return search_config(**given, checkpoint=path, checkpoint_sha256=checkpoint_hash(path))
+    predictor = load_checkpoint(checkpoint)
+    learnt = learn(sources, space, predictor) if sources else b""
+    heads = settings_of(sources, learnt)
+    return search_config(**given, **heads, checkpoint=path, checkpoint_sha256=predictor.sha256), learnt
 
 
 def checkpoint_hash(path: str | None) -> str:
@@ -212,17 +259,23 @@ def _run(location: RunLocation, lock: RunLock, report_interruption: Callable[[],
     from rich.console import Console
 
     from gennape.platform.cluster.connection import local_ray
+    from gennape.platform.search.config import require_measures
     from gennape.platform.search.driver import run_search
     from gennape.platform.search.front_page import about_run
     from gennape.platform.search.islands import RayIslands, most_replicas
+    from gennape.platform.search.learnt import read_learnt
     from gennape.platform.search.run_report import RunReport
     from gennape.platform.search.runs import FINISHED, config_of, set_status, status_of
     from gennape.platform.serving.deployment import ServingConfig, serve_ensemble
+    from gennape.platform.serving.replica import LoadWithHeads
     from gennape.platform.tracking.tracker import track
 
     folder = location.folder
     config, screen = config_of(folder), Console(stderr=True, highlight=False)
-    parameters = {name: str(value) for name, value in config.model_dump().items() if value != ""}
+    require_measures(config)
+    learnt = read_learnt(folder, config)
+    settings = config.model_dump() | {"starts": len(config.starts) or ""}  # the architectures would be too long
+    parameters = {name: str(value) for name, value in settings.items() if value not in ("", ())}
     began_with = None if config.checkpoint is None else Path(config.checkpoint)
     checkpoint = location.checkpoint or began_with
     report = RunReport(folder, config, about_run(folder, config, checkpoint))
@@ -235,7 +288,8 @@ def _run(location: RunLocation, lock: RunLock, report_interruption: Callable[[],
                 track(location.workspace, folder.name, parameters, run_id=known, server=server)
             )
             serving = ServingConfig(checkpoint, max_replicas=most_replicas(config.islands))
-            handle = stack.enter_context(serve_ensemble(serving))
+            loading: dict[str, Any] = {"load": LoadWithHeads(learnt)} if learnt else {}
+            handle = stack.enter_context(serve_ensemble(serving, **loading))
             _refuse_another(handle.sha256, config)
             islands = stack.enter_context(RayIslands(config, handle, lock.check))
         live = stack.enter_context(search_progress(screen))

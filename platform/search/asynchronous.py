@@ -91,5 +91,5 @@ def _close_if_due(run: SearchRun, now: _OpenRound) -> None:
     ending = _left(run, now) == 0 or now.stalled >= islands * run.config.patience
     if not now.arrived or (now.arrivals < islands and waited < ROUND_S and not ending):
         return
-    run.close_round(concatenate([none_evaluated(len(run.space.genes)), *now.arrived]), now.asked)
+    run.close_round(concatenate([none_evaluated(len(run.space.genes), run.config.columns), *now.arrived]), now.asked)
     now.arrived, now.arrivals, now.asked, now.since = [], 0, 0, time.monotonic()

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any, SupportsFloat
 
 from gennape.errors import ConfigError
 from gennape.platform.search.asynchronous import run_asynchronously
+from gennape.platform.search.config import space_of
 from gennape.platform.search.failures import Failures
 from gennape.platform.search.front import front_frame
 from gennape.platform.search.log import read_measurements, read_table
-from gennape.platform.search.objectives import NAMES
+from gennape.platform.search.measures import RESERVED
 from gennape.platform.search.runs import REPORT
 from gennape.platform.search.search_run import GenerationRecord, SearchRun
 from gennape.platform.search.state import load_state
 from gennape.platform.search.synchronous import run_synchronously
-from gennape.search_spaces.families.registry import family
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -66,12 +66,17 @@ class SearchResult:
         """The number of networks, the range of every measure, and the folder."""
         from gennape.platform.search.front_page import readable  # noqa: PLC0415 (its library takes a second)
 
+        if not len(self.front):
+            return f"SearchResult(no network on the front; {self.folder})"
         spans = [
-            f"{name} {readable(name, float(values.min()))} to {readable(name, float(values.max()))}"
-            for name, values in self.front.items()
-            if isinstance(name, str) and name in NAMES
+            f"{name} {readable(name, float(self.front[name].min()))} to {readable(name, float(self.front[name].max()))}"
+            for name in self._measures
         ]
         return f"SearchResult({len(self.front)} networks on the front: {', '.join(spans)}; {self.folder})"
+
+    @property
+    def _measures(self) -> list[str]:
+        return [str(name) for name in self.front.columns if name == "accuracy" or name not in RESERVED]
 
     def _repr_html_(self) -> str:
         """The front as HTML for notebooks: the picture of its report, if there is one, and a table."""
@@ -84,7 +89,8 @@ class SearchResult:
         """The network of the front with the highest accuracy within limits.
 
         Args:
-            **limits: The largest ``flops``, ``macs`` or ``params``, or the smallest ``accuracy`` (percent).
+            **limits: The largest ``flops``, ``macs``, ``params`` or further measure, or the smallest ``accuracy``
+                (percent).
 
         Returns:
             Its row of ``front``.
@@ -92,7 +98,7 @@ class SearchResult:
         Raises:
             ConfigError: The front does not hold the measure of a limit, or no network is within all limits.
         """
-        known = [name for name in self.front.columns if name in NAMES]
+        known = self._measures
         wrong = [name for name in limits if name not in known]
         if wrong:
             raise ConfigError(f"the front has no {', '.join(wrong)}; limits are of {', '.join(known)}")
@@ -100,6 +106,10 @@ class SearchResult:
         for name, limit in ((name, float(limit)) for name, limit in limits.items()):
             kept = within[name] >= limit if name == "accuracy" else within[name] <= limit
             within = within[kept]
+        if not len(self.front):
+            raise ConfigError(
+                "the front is empty: no network is within the limits of the search; change its constraints"
+            )
         if not len(within):
             ends = ", ".join(f"{name} {self.front[name].min():.6g} to {self.front[name].max():.6g}" for name in limits)
             raise ConfigError(f"no network of the front is within these limits; it has {ends}")
@@ -130,7 +140,7 @@ def run_search(
     atomically. Lost islands and failed steps are run again (see :class:`failures.Outcome`). Raises the error of a step
     that keeps failing, and :class:`ServiceError` when an island keeps getting lost.
     """
-    space = family(config.space)
+    space = space_of(config)
     state = load_state(folder, config, len(space.genes))
     run = SearchRun(config, folder, space, state, islands, Failures(folder, config.islands), on_generation)
     islands.start(dict(enumerate(state.searchers)), read_measurements(folder, state.rounds))

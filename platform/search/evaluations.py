@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
-from gennape.platform.search import objectives
 from gennape.platform.search.failures import Outcome
+from gennape.platform.search.measures import is_whole
+from gennape.platform.search.objectives import NAMES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -26,11 +27,12 @@ class Evaluations:
     """Evaluated networks, one row each.
 
     ``hashes`` U32 [n]: canonical hashes. ``genomes`` int64 [n, g]. ``values`` float64 [n, k]: every measure in its
-    natural unit, columns as in ``objectives.NAMES``; not finite where the predictor gave no value. ``memberships``
+    natural unit, one column for each of ``names``; not finite where the predictor gave no value. ``memberships``
     float64 [n, c]. ``island`` and ``generation`` int64 [n]: by which island and when it was evaluated first. ``states``
     U10 [n]: DONE, INFEASIBLE or TIMEOUT. ``architectures`` str objects [n]: as JSON, encoded on the islands because
     encoding for all of them would dominate the driver's work. ``deviation`` float64 [n], percent: the uncertainty of
-    each accuracy; NaN where the predictor gives none, and everywhere if omitted.
+    each accuracy; NaN where the predictor gives none, and everywhere if omitted. ``violation`` float64 [n]: the total
+    relative violation of the search's limits, 0 within all of them, and everywhere if omitted.
     """
 
     hashes: np.ndarray
@@ -42,10 +44,13 @@ class Evaluations:
     states: np.ndarray
     architectures: np.ndarray
     deviation: Float64[np.ndarray, " n"] = field(default_factory=lambda: np.zeros(0))
+    violation: Float64[np.ndarray, " n"] = field(default_factory=lambda: np.zeros(0))
+    names: tuple[str, ...] = NAMES
 
     def __post_init__(self) -> None:
-        if len(self.deviation) != len(self.hashes):
-            object.__setattr__(self, "deviation", np.full(len(self.hashes), np.nan))
+        for column, omitted in (("deviation", np.nan), ("violation", 0.0)):
+            if len(getattr(self, column)) != len(self.hashes):
+                object.__setattr__(self, column, np.full(len(self.hashes), omitted))
 
     def __len__(self) -> int:
         return len(self.hashes)
@@ -56,12 +61,19 @@ class Evaluations:
         codes = (self.states[:, None] == _STATES).argmax(1).astype(np.uint8)
         texts = zlib.compress("\n".join(self.architectures.tolist()).encode(), 1)
         deviation = self.deviation if np.isfinite(self.deviation).any() else np.zeros(0)
-        return _unpacked, (self.digests.tobytes(), *whole, self.values, self.memberships, codes, texts, deviation)
+        violation = self.violation if self.violation.any() else np.zeros(0)
+        columns = (self.values, self.memberships, codes, texts, deviation, violation)
+        return _unpacked, (self.digests.tobytes(), *whole, *columns, self.names)
 
     def take(self, rows: np.ndarray | Sequence[int]) -> Evaluations:
         """Some rows, by index or mask."""
         index = np.asarray(rows, bool if np.asarray(rows).dtype == bool else np.int64)
-        return Evaluations(*(getattr(self, field.name)[index] for field in fields(self)))
+        return Evaluations(**{name: getattr(self, name)[index] for name in _COLUMNS}, names=self.names)
+
+    def column(self, name: str) -> Float64[np.ndarray, " n"]:
+        """One measure of every network."""
+        values: Float64[np.ndarray, " n"] = self.values[:, self.names.index(name)]
+        return values
 
     @property
     def finite(self) -> np.ndarray:
@@ -70,9 +82,19 @@ class Evaluations:
         return mask
 
     @property
+    def within(self) -> np.ndarray:
+        """Mask of the rows that may be on a front: finite, and within the limits of the search."""
+        mask: np.ndarray = self.finite & (self.violation == 0)
+        return mask
+
+    @property
     def digests(self) -> np.ndarray:
         """The hashes as 16 bytes each, S16 [n]."""
         return digests_of(self.hashes.tolist())
+
+
+#: The fields that have one row per network.
+_COLUMNS = tuple(each.name for each in fields(Evaluations) if each.name != "names")
 
 
 def _unpacked(
@@ -85,13 +107,15 @@ def _unpacked(
     codes: np.ndarray,
     texts: bytes,
     deviation: np.ndarray,
+    violation: np.ndarray,
+    names: tuple[str, ...],
 ) -> Evaluations:
     text = digests.hex()
     hashes = np.array([text[at : at + 32] for at in range(0, len(text), 32)], "U32")
     whole = [array.astype(np.int64) for array in (genomes, island, generation)]
     architectures = as_objects(zlib.decompress(texts).decode().split("\n")[: len(hashes)])
     rows = (hashes, whole[0], values, memberships, whole[1], whole[2], _STATES[codes], architectures)
-    return Evaluations(*rows, deviation)
+    return Evaluations(*rows, deviation, violation, names)
 
 
 def as_objects(texts: Sequence[str]) -> np.ndarray:
@@ -115,27 +139,29 @@ def digests_of(hashes: Sequence[str]) -> np.ndarray:
     return np.frombuffer(bytes.fromhex("".join(hashes)), "S16")
 
 
-def none_evaluated(genes: int) -> Evaluations:
-    """No rows."""
+def none_evaluated(genes: int, names: tuple[str, ...] = NAMES) -> Evaluations:
+    """No rows, of the measures called ``names``."""
     integers = np.zeros(0, np.int64)
     return Evaluations(
         np.zeros(0, "U32"),
         np.zeros((0, genes), np.int64),
-        np.zeros((0, len(objectives.NAMES))),
+        np.zeros((0, len(names))),
         np.zeros((0, 0)),
         integers,
         integers,
         np.zeros(0, "U10"),
         as_objects([]),
+        names=names,
     )
 
 
 def concatenate(parts: Sequence[Evaluations]) -> Evaluations:
     """The rows of all parts in order. Memberships of parts without any prediction are NaN."""
     kept = [part for part in parts if len(part)] or list(parts[:1])
-    columns = {field.name: [getattr(part, field.name) for part in kept] for field in fields(Evaluations)}
+    columns = {name: [getattr(part, name) for part in kept] for name in _COLUMNS}
     memberships = stacked(columns.pop("memberships"))
-    return Evaluations(memberships=memberships, **{name: np.concatenate(column) for name, column in columns.items()})
+    joined = {name: np.concatenate(column) for name, column in columns.items()}
+    return Evaluations(memberships=memberships, **joined, names=kept[0].names)
 
 
 def stacked(parts: Sequence[np.ndarray]) -> np.ndarray:
@@ -156,21 +182,25 @@ def first_of_each(evaluations: Evaluations) -> Evaluations:
 
 
 def to_table(evaluations: Evaluations) -> pa.Table:
-    """As Arrow columns: hash, architecture (JSON), measures, island, generation, genome, memberships, state,
-    deviation."""
-    measures = dict(zip(objectives.NAMES, evaluations.values.T, strict=True))
+    """As Arrow columns: hash, architecture (JSON), the measures of every run, island, generation, genome, memberships,
+    state, deviation, violation, and further measures."""
+    measures = {
+        name: pa.array(values.astype(np.int64) if is_whole(name) else values)
+        for name, values in zip(evaluations.names, evaluations.values.T, strict=True)
+    }
     return pa.table(
         {
             "hash": pa.array(evaluations.hashes, pa.string()),
             "architecture": pa.array(evaluations.architectures, pa.string()),
-            # All measures except accuracy are integers.
-            **{name: pa.array(v if name == "accuracy" else v.astype(np.int64)) for name, v in measures.items()},
+            **{name: measures.pop(name) for name in NAMES},
             "island": pa.array(evaluations.island),
             "generation": pa.array(evaluations.generation),
             "genome": _lists(evaluations.genomes),
             "memberships": _lists(evaluations.memberships),
             "state": pa.array(evaluations.states, pa.string()),
             "deviation": pa.array(evaluations.deviation),
+            "violation": pa.array(evaluations.violation),
+            **measures,
         }
     )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -14,6 +14,8 @@ from gennape.platform.search.evaluations import stacked
 from gennape.platform.search.failures import IslandLostError, Outcome
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from jaxtyping import Float64
 
     from gennape.predictors.predictor import Prediction
@@ -42,18 +44,20 @@ class Evaluator(Protocol):
 class PopulationResult:
     """One row per graph: ``accuracy`` [g] in percent and ``memberships`` [g, c], NaN without a prediction;
     ``deviation`` [g] in percent, NaN also where the predictor gives none; ``states`` [g], an :class:`Outcome` each.
-    ``timeouts``: requests that timed out."""
+    ``heads`` [g] each: what heads beside the predictor say, by name, NaN without a prediction. ``timeouts``: requests
+    that timed out."""
 
     accuracy: Float64[np.ndarray, " g"]
     memberships: Float64[np.ndarray, "g c"]
     deviation: Float64[np.ndarray, " g"]
     states: np.ndarray
     timeouts: int
+    heads: Mapping[str, Float64[np.ndarray, " g"]] = field(default_factory=dict)
 
     def take(self, rows: np.ndarray) -> PopulationResult:
         """Some rows, by index."""
         columns = (self.accuracy[rows], self.memberships[rows], self.deviation[rows], self.states[rows])
-        return PopulationResult(*columns, self.timeouts)
+        return PopulationResult(*columns, self.timeouts, {name: head[rows] for name, head in self.heads.items()})
 
 
 def concatenate_results(first: PopulationResult, second: PopulationResult) -> PopulationResult:
@@ -64,17 +68,19 @@ def concatenate_results(first: PopulationResult, second: PopulationResult) -> Po
         np.concatenate([first.deviation, second.deviation]),
         np.concatenate([first.states, second.states]),
         first.timeouts + second.timeouts,
+        {name: np.concatenate([first.heads[name], second.heads[name]]) for name in first.heads},
     )
 
 
-def evaluate_population(evaluator: Evaluator, graphs: PackedGraphs) -> PopulationResult:
+def evaluate_population(evaluator: Evaluator, graphs: PackedGraphs, heads: Sequence[str] = ()) -> PopulationResult:
     """Predict all graphs in one call; refused or late sets are halved and tried again, down to single networks.
 
-    Raises :class:`IslandLostError` when the service was lost, :class:`ServiceError` after :data:`MAX_TIMEOUTS`, and
-    any other error of the evaluator.
+    ``heads``: names of the heads whose predictions are wanted. Raises :class:`IslandLostError` when the service was
+    lost, :class:`ServiceError` after :data:`MAX_TIMEOUTS`, and any other error of the evaluator.
     """
     accuracy, states = np.full(len(graphs), np.nan), np.full(len(graphs), Outcome.DONE, "U10")
     deviation, memberships = np.full(len(graphs), np.nan), dict[int, np.ndarray]()
+    beside = {name: np.full(len(graphs), np.nan) for name in heads}
     parts, timeouts, late = [np.arange(len(graphs))], 0, np.zeros(len(graphs), np.int64)
     while parts and len(graphs):
         rows = parts.pop()
@@ -82,6 +88,8 @@ def evaluate_population(evaluator: Evaluator, graphs: PackedGraphs) -> Populatio
         if not isinstance(result, Outcome):
             accuracy[rows] = result.accuracy
             deviation[rows] = np.nan if result.deviation is None else result.deviation
+            for name, column in beside.items():
+                column[rows] = _head(result, name)
             memberships |= dict(zip(rows.tolist(), np.asarray(result.memberships, np.float64), strict=True))
             continue
         if result is Outcome.TIMEOUT:
@@ -102,7 +110,13 @@ def evaluate_population(evaluator: Evaluator, graphs: PackedGraphs) -> Populatio
     nothing = np.full(max((len(row) for row in memberships.values()), default=0), np.nan)
     table = [memberships.get(row, nothing) for row in range(len(graphs))]
     matrix = np.array(table, np.float64).reshape(len(graphs), len(nothing))
-    return PopulationResult(accuracy, matrix, deviation, states, timeouts)
+    return PopulationResult(accuracy, matrix, deviation, states, timeouts, beside)
+
+
+def _head(prediction: Prediction, name: str) -> Float64[np.ndarray, " g"]:
+    if prediction.heads is None or name not in prediction.heads:
+        raise ServiceError(f"the predictor says nothing of {name}; serve it with the heads of the run")
+    return prediction.heads[name]
 
 
 def no_accuracy_error(states: np.ndarray, what: str) -> ServiceError:

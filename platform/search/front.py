@@ -8,7 +8,7 @@ import moocore
 import numpy as np
 
 from gennape.platform.search.evaluations import Evaluations, concatenate, to_frame
-from gennape.platform.search.objectives import NAMES, minimised
+from gennape.platform.search.objectives import minimised
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,13 +20,15 @@ if TYPE_CHECKING:
 
 #: Distance of the reference point from the worst values of the first population, as a fraction of their range.
 MARGIN = 0.1
-_REPORTED = ("accuracy", "flops", "params")
 
 
 def front_of(evaluations: Evaluations, objectives: Sequence[Objective]) -> Evaluations:
-    """The non-dominated rows, and the first of rows with equal objectives. Rows with NaN are ignored."""
-    rows = np.flatnonzero(evaluations.finite)
-    points = minimised(evaluations.values[rows], objectives)
+    """The non-dominated rows within the limits, and the first of rows with equal objectives.
+
+    Rows with NaN are ignored.
+    """
+    rows = np.flatnonzero(evaluations.within)
+    points = minimised(evaluations.values[rows], objectives, evaluations.names)
     return evaluations.take(rows[moocore.is_nondominated(points)] if len(rows) else rows)
 
 
@@ -36,11 +38,11 @@ def extend_front(front: Evaluations, new: Evaluations, objectives: Sequence[Obje
 
 
 def reference_point(first: Evaluations, objectives: Sequence[Objective]) -> Float64[np.ndarray, " m"]:
-    """Worst values of the first population plus :data:`MARGIN` of its range, minimised.
+    """Worst values of the first population, within the limits or not, plus :data:`MARGIN` of its range, minimised.
 
     Where all values are equal, the margin is a fraction of the value itself, so that the volume is not zero.
     """
-    points = minimised(first.values[first.finite], objectives)
+    points = minimised(first.values[first.finite], objectives, first.names)
     worst, best = points.max(0), points.min(0)
     span = np.where(worst > best, worst - best, np.maximum(np.abs(worst), 1))
     reference: Float64[np.ndarray, " m"] = worst + MARGIN * span
@@ -51,13 +53,13 @@ def hypervolume(front: Evaluations, objectives: Sequence[Objective], reference: 
     """Volume dominated by the front within the reference point, in the product of the objectives' units."""
     if not len(front):
         return 0.0
-    return float(moocore.hypervolume(minimised(front.values, objectives), ref=reference))
+    return float(moocore.hypervolume(minimised(front.values, objectives, front.names), ref=reference))
 
 
 def elites(evaluations: Evaluations, objectives: Sequence[Objective], count: int) -> Evaluations:
     """Up to ``count`` rows of the front, evenly spaced along the first objective, both ends included."""
     front = front_of(evaluations, objectives)
-    along = np.argsort(minimised(front.values, objectives)[:, 0], kind="stable")
+    along = np.argsort(minimised(front.values, objectives, front.names)[:, 0], kind="stable")
     picks = np.unique(np.linspace(0, len(front) - 1, min(count, len(front))).round().astype(np.int64))
     return front.take(along[picks])
 
@@ -65,14 +67,12 @@ def elites(evaluations: Evaluations, objectives: Sequence[Objective], count: int
 def front_frame(front: Evaluations, objectives: Sequence[Objective]) -> pd.DataFrame:
     """The front as a data frame, sorted by the objectives in their order, the best first, and then by hash.
 
-    Columns: ``index`` (0 ..), ``hash``, the objectives and always accuracy, flops and params in natural units,
-    ``deviation`` where the predictor gives any, and ``architecture`` (JSON).
+    Columns: ``index`` (0 ..), ``architecture`` (JSON), ``accuracy``, its ``deviation`` (NaN where the predictor gives
+    none), ``flops``, ``macs``, ``params``, further measures, all in natural units, and ``hash``.
     """
-    points = minimised(front.values, objectives)
+    points = minimised(front.values, objectives, front.names)
     order = np.lexsort((front.hashes, *points.T[::-1]))
     frame = to_frame(front.take(order))
     frame.insert(0, "index", np.arange(len(frame)))
-    named = [o.name for o in objectives]
-    measures = [*named, *(name for name in NAMES if name in _REPORTED and name not in named)]
-    optional = ["deviation"] if frame["deviation"].notna().any() else []
-    return frame[["index", "hash", *measures, *optional, "architecture"]]
+    accuracy, *others = front.names
+    return frame[["index", "architecture", accuracy, "deviation", *others, "hash"]]

@@ -13,13 +13,14 @@ import numpy as np
 import plotly.graph_objects as go
 
 from gennape.errors import CheckpointError
-from gennape.platform.search.objectives import Objective
+from gennape.platform.search.measures import RESERVED, unit_of
+from gennape.platform.search.objectives import NAMES, Objective
 from gennape.predictors.evaluation.scale import scale_of
 from gennape.predictors.model.checkpoint import provenance_of
 from gennape.search_spaces.drawing.summary import quantity
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     import pandas as pd
 
@@ -39,6 +40,7 @@ _WORDS: dict[str, tuple[str, Callable[[float], str]]] = {
     "flops": ("FLOPs", lambda value: f"{quantity(value)}FLOPs"),
     "macs": ("MACs", lambda value: f"{quantity(value)}MACs"),
     "params": ("parameters", lambda value: f"{quantity(value)} parameters"),
+    "memory": ("activation memory", lambda value: f"{quantity(value)}B of activations"),
 }
 
 
@@ -75,13 +77,25 @@ def readable(name: str, value: float) -> str:
     """A measure's value with its unit: ``93.42 %``, ``620 MFLOPs``."""
     if not math.isfinite(value):
         return "unknown"
-    return _WORDS[name][1](value)
+    return _words(name)[1](value)
+
+
+def _words(name: str) -> tuple[str, Callable[[float], str]]:
+    """The label and number format of a measure."""
+    unit = unit_of(name)
+    return _WORDS.get(name) or (name, lambda value: f"{name} {value:.4g} {unit}".rstrip())
 
 
 def label(objective: Objective) -> str:
     """The label of an axis."""
-    word = _WORDS[objective.name][0]
-    unit = " [%]" if objective.name == "accuracy" else ""
+    word = _words(objective.name)[0]
+    unit = (
+        " [%]"
+        if objective.name == "accuracy"
+        else f" [{unit_of(objective.name)}]"
+        if objective.name not in _WORDS
+        else ""
+    )
     return f"{word}{unit}, {'higher' if objective.direction == 'max' else 'lower'} is better"
 
 
@@ -183,12 +197,18 @@ def colours(line: pd.DataFrame, objective: Objective) -> tuple[list[float], list
 
 def _hover(row: dict[Any, Any], objectives: Sequence[Objective]) -> str:
     """The measures and the architecture of a network, as lines of text."""
-    shown = list(dict.fromkeys([*(o.name for o in objectives), "accuracy", "flops", "params"]))
+    known = ("accuracy", "flops", "params", *further_measures(row))
+    shown = list(dict.fromkeys([*(o.name for o in objectives), *known]))
     lines = [readable(name, row[name]) for name in shown if name in row]
     if math.isfinite(row.get("deviation", math.nan)):
         lines[shown.index("accuracy")] += f" ± {row['deviation']:.2f} %"
     architecture = "<br>".join(_escaped(part) for part in textwrap.wrap(row["architecture"], 72))
     return "<br>".join([f"<b>index {row['index']}</b>", *lines, architecture])
+
+
+def further_measures(columns: Iterable[Any]) -> list[str]:
+    """The columns of a front that hold measures which not every run records."""
+    return [name for name in columns if name not in RESERVED and name not in NAMES]
 
 
 def _escaped(text: str) -> str:

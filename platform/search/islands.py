@@ -11,8 +11,9 @@ import numpy as np
 import ray
 from ray.exceptions import RayError, RayTaskError
 
-from gennape.errors import GennapeError
+from gennape.errors import GennapeError, ServiceError
 from gennape.platform.cluster.own_code import carried
+from gennape.platform.search.config import space_of
 from gennape.platform.search.evaluations import Evaluations, as_objects, digests_of, narrow, none_evaluated
 from gennape.platform.search.evaluator import (
     PopulationResult,
@@ -21,23 +22,25 @@ from gennape.platform.search.evaluator import (
     no_accuracy_error,
 )
 from gennape.platform.search.failures import IslandLostError, Loss, Outcome
-from gennape.platform.search.objectives import NAMES, measure, minimised
+from gennape.platform.search.limits import points_to_tell, violation
+from gennape.platform.search.measures import REGISTRY as MEASURES
+from gennape.platform.search.measures import Measure, measure
 from gennape.platform.search.searchers.registry import REGISTRY as SEARCHERS
 from gennape.platform.search.searchers.registry import searcher
 from gennape.platform.search.seen import Measurements, SeenNetworks, measurements_of
+from gennape.platform.search.starting import starting_genomes
 from gennape.predictors.predictor import Prediction
 from gennape.search_spaces.families.registry import REGISTRY as FAMILIES
-from gennape.search_spaces.families.registry import family
 from gennape.search_spaces.graphs.canonical import canonical_hashes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from jaxtyping import Int64
+    from jaxtyping import Float64, Int64
 
-    from gennape.platform.search.config import SearchConfig
     from gennape.platform.search.evaluator import Evaluator
     from gennape.platform.search.searchers.base import Searcher, State
+    from gennape.platform.search.settings import SearchConfig
     from gennape.search_spaces.families.space import SearchSpace
     from gennape.search_spaces.graphs.graph import PackedGraphs
 
@@ -93,16 +96,19 @@ class Island:
         evaluator: Evaluator,
         spaces: Sequence[SearchSpace] = (),
         searchers: Sequence[type[Searcher]] = (),
+        measures: Sequence[Measure] = (),
     ) -> None:
         FAMILIES.take(spaces)
         SEARCHERS.take(searchers)
+        MEASURES.take(measures)
         # Spawned rather than seeded by index, so that the generators of all islands are independent for every seed.
         seed = np.random.SeedSequence(config.seed).spawn(config.islands)[index]
-        self.space = family(config.space)
-        self.objectives = config.directed
+        self.space = space_of(config)
+        self.config = config
+        self.objectives, self.limits, self.names = config.directed, config.limits, config.columns
         self.index = index
         self.evaluator = evaluator
-        self.seen = SeenNetworks()
+        self.seen = SeenNetworks(len(self.names))
         self.hashes: dict[bytes, str] = {}  # of genomes, oldest first
         self.searcher = new_searcher(config, self.space, np.random.default_rng(seed))
 
@@ -122,16 +128,38 @@ class Island:
         self.seen.add(news)
         if len(task.immigrants):
             guests = task.immigrants
-            self.searcher.immigrate(guests.genomes, minimised(guests.values, self.objectives))
-        genomes = self.searcher.ask()
+            self.searcher.immigrate(guests.genomes, self._points(guests.values))
+        starting = self._starting(task)
+        genomes = np.concatenate([starting, self.searcher.ask()])
         hashes, new, timeouts = self._evaluate(genomes, task)
         self.seen.add(measurements_of(new))
         found, values = self.seen.find(digests_of(hashes))
         if len(new) and not self.seen.any_finite:
-            raise no_accuracy_error(new.states, f"{self.space.name}, first {self.space.encode(new.genomes[0])}")
+            raise self._nothing_measured(new)
         finite = np.isfinite(values).all(1)
-        self.searcher.tell(genomes[finite], minimised(values[finite], self.objectives))
+        asked, points = np.arange(len(genomes)) >= len(starting), self._points(values)
+        self.searcher.tell(genomes[finite & asked], points[finite & asked])
+        if len(starting):
+            self.searcher.immigrate(genomes[finite & ~asked], points[finite & ~asked])
         return Step(new, int(found.sum()), self.searcher.state(), timeouts)
+
+    def _starting(self, task: Task) -> Int64[np.ndarray, "n g"]:
+        """What the first generation evaluates before all that the searcher asks for."""
+        if task.generation:
+            return np.zeros((0, len(self.space.genes)), np.int64)
+        return starting_genomes(self.config, self.space, self.index)
+
+    def _nothing_measured(self, new: Evaluations) -> ServiceError:
+        without = [name for name in self.names if not np.isfinite(new.column(name)).any()]
+        if without and "accuracy" not in without:
+            return ServiceError(
+                f"{without[0]} is no finite number for any of {len(new)} networks of {self.space.name}; mend this "
+                "measure"
+            )
+        return no_accuracy_error(new.states, f"{self.space.name}, first {self.space.encode(new.genomes[0])}")
+
+    def _points(self, values: Float64[np.ndarray, "n k"]) -> Float64[np.ndarray, "n m"]:
+        return points_to_tell(values, self.objectives, self.limits, self.names)
 
     def _evaluate(self, genomes: Int64[np.ndarray, "n g"], task: Task) -> tuple[list[str], Evaluations, int]:
         """Hashes of all genomes, the evaluations of the first ``quota`` new networks among them, and timeouts."""
@@ -160,28 +188,30 @@ class Island:
         self, genomes: Int64[np.ndarray, "n g"], hashes: list[str], graphs: PackedGraphs, task: Task
     ) -> tuple[Evaluations, int]:
         if not hashes:
-            return none_evaluated(len(self.space.genes)), 0
+            return none_evaluated(len(self.space.genes), self.names), 0
         result = (
-            evaluate_population(self.evaluator, graphs)
+            evaluate_population(self.evaluator, graphs, self.config.heads)
             if task.recorded is None
             else self._recall(hashes, graphs, task.recorded)
         )
         # Costs are computed from the graphs, independent of the predictor.
-        values = measure(graphs, Prediction(result.accuracy, result.memberships))
+        values = measure(graphs, Prediction(result.accuracy, result.memberships, heads=result.heads), self.names)
+        unmeasured = (result.states == Outcome.DONE) & ~np.isfinite(values).all(1)
+        states = np.where(unmeasured, str(Outcome.INFEASIBLE), result.states)
         island, born = np.full(len(hashes), self.index, np.int64), np.full(len(hashes), task.generation, np.int64)
         texts = as_objects([json.dumps(self.space.encode(genome)) for genome in genomes])
-        columns = (genomes, values, result.memberships, island, born, result.states, texts, result.deviation)
-        return Evaluations(np.array(hashes, "U32"), *columns), result.timeouts
+        beyond = violation(values, self.limits, self.names)
+        columns = (genomes, values, result.memberships, island, born, states, texts, result.deviation, beyond)
+        return Evaluations(np.array(hashes, "U32"), *columns, self.names), result.timeouts
 
     def _recall(self, hashes: list[str], graphs: PackedGraphs, recorded: Evaluations) -> PopulationResult:
         """Recorded evaluations where there are any; the other networks are predicted."""
         rows = {digest: row for row, digest in enumerate(recorded.hashes.tolist())}
         unrecorded = np.array([i for i, digest in enumerate(hashes) if digest not in rows], np.int64)
-        asked = evaluate_population(self.evaluator, graphs.take(unrecorded))
+        asked = evaluate_population(self.evaluator, graphs.take(unrecorded), self.config.heads)
         old = recorded.take([rows[digest] for digest in hashes if digest in rows])
-        recalled = PopulationResult(
-            old.values[:, NAMES.index("accuracy")], old.memberships, old.deviation, old.states, 0
-        )
+        heads = {name: old.column(name) for name in self.config.heads}
+        recalled = PopulationResult(old.column("accuracy"), old.memberships, old.deviation, old.states, 0, heads)
         order = np.argsort(np.append(np.setdiff1d(np.arange(len(hashes)), unrecorded), unrecorded))
         return concatenate_results(recalled, asked).take(order)
 
@@ -269,7 +299,7 @@ class RayIslands:
         share = ray.cluster_resources().get("CPU", 1) / (2 * self.config.islands)  # type: ignore[no-untyped-call]
         cpus = max(0.001, math.floor(1000 * min(0.25, share)) / 1000)
         actor, shared = ray.remote(num_cpus=cpus, scheduling_strategy="SPREAD")(Island), ray.put(measurements)
-        own = carried(FAMILIES.registered), carried(SEARCHERS.registered)
+        own = carried(FAMILIES.registered), carried(SEARCHERS.registered), carried(MEASURES.registered)
         for i, state in states.items():
             self._end(i)
             self.actors[i] = actor.remote(self.config, i, self.evaluator, *own)

@@ -13,9 +13,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from gennape.errors import WorkspaceError
-from gennape.platform.search import objectives
 from gennape.platform.search.evaluations import Evaluations, as_objects, concatenate, none_evaluated, to_table
 from gennape.platform.search.failures import Outcome
+from gennape.platform.search.objectives import NAMES
 from gennape.platform.search.seen import Measurements, join_measurements, measurements_of, no_measurements
 from gennape.search_spaces.files.atomic import atomic_path, is_partial, remove_partial_files
 from gennape.search_spaces.files.bounded import open_regular
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 SHARDS = "evaluations"
 _NAME = re.compile(r"(\d{6,})\.parquet")
+#: Columns of every shard; further ones are further measures.
 _SCHEMA = to_table(none_evaluated(0)).schema
 
 
@@ -75,7 +76,8 @@ def read_shard(folder: Path, number: int) -> Evaluations:
     path = shard(folder, number)
     table = _table(path)
     with _readable(path):
-        values = np.stack([table[name].to_numpy().astype(np.float64) for name in objectives.NAMES], axis=1)
+        names = _names(table)
+        values = np.stack([table[name].to_numpy().astype(np.float64) for name in names], axis=1)
         return Evaluations(
             np.array(table["hash"].to_pylist(), "U32"),
             _matrix(table["genome"], np.int64),
@@ -86,6 +88,8 @@ def read_shard(folder: Path, number: int) -> Evaluations:
             np.array(table["state"].to_pylist(), "U10"),
             as_objects(table["architecture"].to_pylist()),
             table["deviation"].to_numpy(),
+            table["violation"].to_numpy(),
+            names,
         )
 
 
@@ -115,9 +119,8 @@ def _rows(path: Path) -> int:
 
 def read_measure_table(folder: Path) -> pd.DataFrame:
     """Only the measures of all evaluations, 8 bytes each, for drawing."""
-    names = list(objectives.NAMES)
-    tables = [_table(shard(folder, number)).select(names) for number in range(count_shards(folder))]
-    frame: pd.DataFrame = pa.concat_tables(tables).to_pandas()
+    tables = [_table(shard(folder, number)) for number in range(count_shards(folder))]
+    frame: pd.DataFrame = pa.concat_tables([table.select(list(_names(table))) for table in tables]).to_pandas()
     return frame
 
 
@@ -184,7 +187,16 @@ def _table(path: Path) -> pa.Table:
             table = table.append_column("state", pa.array(states, pa.string()))
         if "deviation" not in table.column_names:  # written before there were deviations
             table = table.append_column("deviation", pa.array(np.full(len(table), np.nan)))
-        return table.select(_SCHEMA.names).cast(_SCHEMA)
+        if "violation" not in table.column_names:  # written before there were limits
+            table = table.append_column("violation", pa.array(np.zeros(len(table))))
+        further = [name for name in table.column_names if name not in _SCHEMA.names]
+        schema = to_table(none_evaluated(0, (*NAMES, *further))).schema
+        return table.select(schema.names).cast(schema)
+
+
+def _names(table: pa.Table) -> tuple[str, ...]:
+    """The measures in the order of :attr:`Evaluations.names`."""
+    return (*NAMES, *(name for name in table.column_names if name not in _SCHEMA.names))
 
 
 def _matrix(column: pa.ChunkedArray, dtype: type) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Objectives of a search: a measure of graphs and their predictions, and the direction that is better."""
+"""Objectives of a search: a measure of networks, and the direction that is better."""
 
 from __future__ import annotations
 
@@ -8,34 +8,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from gennape.errors import ConfigError
-from gennape.search_spaces.graphs import cost
+from gennape.search_spaces.files.nearby import did_you_mean
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from jaxtyping import Float64
 
-    from gennape.predictors.predictor import Prediction
-    from gennape.search_spaces.graphs.graph import PackedGraphs
-
-
-@dataclass(frozen=True, slots=True)
-class Measure:
-    """A quantity of every evaluated network: name, unit, and a function that returns one value per graph."""
-
-    name: str
-    unit: str
-    take: Callable[[PackedGraphs, Prediction], np.ndarray]
-
-
-#: Every measure. Each evaluation stores all of them, whichever are optimised. Add a new one here.
-MEASURES = (
-    Measure("accuracy", "percent", lambda _, prediction: prediction.accuracy),
-    Measure("flops", "operations", lambda graphs, _: cost.flops(graphs)),
-    Measure("macs", "multiply-accumulates", lambda graphs, _: cost.macs(graphs)),
-    Measure("params", "parameters", lambda graphs, _: cost.params(graphs)),
-)
-NAMES = tuple(m.name for m in MEASURES)
+#: The measures that every run records, in the order of their columns.
+NAMES = ("accuracy", "flops", "macs", "params")
+#: And those that a run records where they are an objective, limited, or asked for.
+FURTHER = ("memory",)
 DIRECTIONS = ("max", "min")
 
 
@@ -49,43 +32,39 @@ class Objective:
     def __str__(self) -> str:
         return f"{self.name}:{self.direction}"
 
-    @property
-    def column(self) -> int:
-        """Column of the measure in what :func:`measure` returns."""
-        return NAMES.index(self.name)
 
-
-def parse_objectives(text: str) -> tuple[Objective, ...]:
-    """Read ``accuracy:max,flops:min``.
+def parse_objectives(text: str, known: Sequence[str] | None = (*NAMES, *FURTHER)) -> tuple[Objective, ...]:
+    """Read ``accuracy:max,flops:min``; ``known`` are the measures that may be optimised, None for any.
 
     Raises :class:`ConfigError`, which lists the known names, for an unknown name or direction, a malformed part, or a
     measure that occurs twice.
     """
-    objectives = tuple(_parse(part.strip()) for part in text.split(","))
+    objectives = tuple(_parse(part.strip(), known) for part in text.split(","))
     names = [o.name for o in objectives]
     if len(set(names)) < len(names):
         raise ConfigError(f"each measure may be an objective once, got {text!r}")
     return objectives
 
 
-def _parse(part: str) -> Objective:
+def _parse(part: str, known: Sequence[str] | None) -> Objective:
     name, colon, direction = part.partition(":")
-    if name not in NAMES:
+    if known is not None and name not in known:
         raise ConfigError(
-            f"unknown objective {name!r}; known are {', '.join(NAMES)} (write e.g. accuracy:max,flops:min)"
+            f"unknown objective {name!r}; known are {', '.join(known)} (write e.g. accuracy:max,flops:min)"
+            f"{did_you_mean(name, known)}"
         )
     if not colon or direction not in DIRECTIONS:
         raise ConfigError(f"objective {part!r} needs a direction, {name}:max or {name}:min")
     return Objective(name, direction)
 
 
-def measure(graphs: PackedGraphs, prediction: Prediction) -> Float64[np.ndarray, "g k"]:
-    """Every measure of every graph in its natural unit, columns in the order of :data:`NAMES`."""
-    return np.stack([np.asarray(m.take(graphs, prediction), np.float64) for m in MEASURES], axis=1)
+def minimised(
+    values: Float64[np.ndarray, "g k"], objectives: Sequence[Objective], names: Sequence[str] = NAMES
+) -> Float64[np.ndarray, "g m"]:
+    """The objectives' columns of measures called ``names``, negated where larger is better.
 
-
-def minimised(values: Float64[np.ndarray, "g k"], objectives: Sequence[Objective]) -> Float64[np.ndarray, "g m"]:
-    """The objectives' columns of :func:`measure`, negated where larger is better. Only this function changes signs."""
+    Only this function changes signs.
+    """
     signs = np.array([-1.0 if o.direction == "max" else 1.0 for o in objectives])
-    points: Float64[np.ndarray, "g m"] = values[:, [o.column for o in objectives]] * signs
+    points: Float64[np.ndarray, "g m"] = values[:, [names.index(o.name) for o in objectives]] * signs
     return points

@@ -9,11 +9,12 @@ from gennape.search_spaces.families.registry import FAMILIES, family, register_s
 from gennape.search_spaces.families.space import SearchSpace, shown
 
 if TYPE_CHECKING:
+    from gennape.platform.search.measures import Measure
     from gennape.platform.search.searchers.base import Searcher
 
 
-def register(thing: SearchSpace | type[SearchSpace] | type[Searcher]) -> Any:
-    """Make a search space or a searcher of your own known by its name, as if it shipped.
+def register(thing: SearchSpace | type[SearchSpace] | type[Searcher] | Measure | type[Measure]) -> Any:
+    """Make a search space, a searcher or a measure of your own known by its name, as if it shipped.
 
     A short form of the conformance suite runs first, in a fraction of a second. What is registered under a name
     replaces what was, so that a cell of a notebook can be run again. Processes that a search, a conversion or a
@@ -21,10 +22,11 @@ def register(thing: SearchSpace | type[SearchSpace] | type[Searcher]) -> Any:
     ``--space file.py:MySpace``.
 
     Args:
-        thing: A :class:`SearchSpace`, or its class if that takes no arguments; or a class of :class:`Searcher`.
+        thing: A :class:`SearchSpace` or a :class:`Measure`, or its class if that takes no arguments; or a class of
+            :class:`Searcher`.
 
     Returns:
-        The search space, or the class.
+        The search space, the measure, or the class of searchers.
 
     Raises:
         ConformanceError: It breaks a promise of its base; the message says which.
@@ -42,12 +44,17 @@ def register(thing: SearchSpace | type[SearchSpace] | type[Searcher]) -> Any:
     kind = thing if isinstance(thing, type) else type(thing)
     if issubclass(kind, SearchSpace):
         return register_space(thing)  # type: ignore[arg-type]
+    from gennape.platform.search.measures import Measure, register_measure  # noqa: PLC0415 (spaces do without)
     from gennape.platform.search.searchers.base import Searcher  # noqa: PLC0415 (spaces do without)
     from gennape.platform.search.searchers.registry import register_searcher  # noqa: PLC0415 (pymoo takes a second)
 
     if isinstance(thing, type) and issubclass(thing, Searcher):
         return register_searcher(thing)
-    raise ConformanceError(f"got {shown(thing)}; what is registered is a SearchSpace, or a class of Searcher")
+    if issubclass(kind, Measure):
+        return register_measure(thing)  # type: ignore[arg-type]
+    raise ConformanceError(
+        f"got {shown(thing)}; what is registered is a SearchSpace, a Measure, or a class of Searcher"
+    )
 
 
 def known_space(space: str | SearchSpace) -> SearchSpace:
@@ -60,6 +67,13 @@ def known_space(space: str | SearchSpace) -> SearchSpace:
         return family(space)
     same = (one for one in FAMILIES if type(one) is type(space) and vars(one) == vars(space))
     return next(same, None) or register_space(space)
+
+
+def known_measure(measure: str | Measure | type[Measure]) -> str:
+    """The name of a measure, which is registered if it is an object or a class. Raises like :func:`known_space`."""
+    from gennape.platform.search.measures import register_measure  # noqa: PLC0415 (spaces do without)
+
+    return measure if isinstance(measure, str) else register_measure(measure).name
 
 
 def known_searcher(kind: str | type[Searcher]) -> type[Searcher]:

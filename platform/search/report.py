@@ -25,7 +25,7 @@ from gennape.platform.search.front_page import (
     is_wide,
     label,
 )
-from gennape.platform.search.objectives import MEASURES
+from gennape.platform.search.measures import unit_of
 from gennape.platform.workspace.run_files import DIGESTS, digests_of
 from gennape.search_spaces.files.atomic import atomic_write_bytes
 
@@ -52,10 +52,10 @@ def write_report(
 ) -> list[Path]:
     """Write ``front.csv``, ``front.json``, ``front.html``, ``front.png`` and ``evaluations.parquet``; return the paths.
 
-    ``front`` has the columns index, hash, architecture (JSON), the objectives, flops and params in natural units, and
-    maybe deviation; ``evaluations`` the same measures of every network. Pictures show the first objective against the
-    second, a third by colour and a fourth by size; ``about`` gives their captions. Files depend only on the arguments,
-    and each is written atomically. Raises :class:`WorkspaceError` when one cannot be written.
+    ``front`` has the columns of :func:`.front_frame`; ``evaluations`` the same measures of every network. Pictures show
+    the first objective against the second, a third by colour and a fourth by size; ``about`` gives their captions.
+    Files depend only on the arguments, and each is written atomically. Raises :class:`WorkspaceError` when one cannot
+    be written.
     """
     about = about or About()
     written = write_front(folder, front, objectives)
@@ -81,7 +81,7 @@ def write_front(folder: Path, front: pd.DataFrame, objectives: Sequence[Objectiv
 
 
 def _front_json(front: pd.DataFrame, objectives: Sequence[Objective]) -> bytes:
-    directed = [{"name": o.name, "direction": o.direction, "unit": _unit(o.name)} for o in objectives]
+    directed = [{"name": o.name, "direction": o.direction, "unit": unit_of(o.name)} for o in objectives]
     points = json.loads(front.to_json(orient="records", double_precision=15))
     for point, architecture in zip(points, front["architecture"], strict=True):
         point["architecture"] = json.loads(architecture)
@@ -93,10 +93,6 @@ def fields_of_front(front: Mapping[str, Any]) -> dict[str, Any]:
     """The parts of a front that have a digest each: the objectives, and every point by its position."""
     points = {f"point {position}": point for position, point in enumerate(front["points"])}
     return {"objectives": front.get("objectives"), **points}
-
-
-def _unit(name: str) -> str:
-    return next((m.unit for m in MEASURES if m.name == name), "")
 
 
 def _front_png(front: pd.DataFrame, evaluations: pd.DataFrame, objectives: Sequence[Objective], about: About) -> bytes:

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict
 
 from gennape.errors import WorkspaceError
 from gennape.platform.search.front import front_frame, front_of
+from gennape.platform.search.limits import nearest
 from gennape.platform.search.log import copy_log, count_rows, read_log, read_measure_table
 from gennape.platform.search.report import fields_of_front, write_front, write_report
 from gennape.platform.search.runs import FINISHED, REPORT, RUNNING, config_of, status_of
@@ -93,7 +94,12 @@ def read_front(folder: Path) -> list[dict[str, Any]]:
     if os.path.lexists(folder / REPORT / FRONT):
         return _stored_points(folder / REPORT / FRONT)
     config = config_of(folder)
-    front = front_of(read_log(folder, len(family(config.space).genes)), config.directed)
+    log = read_log(folder, len(family(config.space).genes))
+    front = front_of(log, config.directed)
+    if not len(front) and len(log):
+        raise WorkspaceError(
+            f"{folder.name} has no front: {nearest(log, config.limits)}; change the limits in a new search"
+        )
     if not len(front):
         resume = command("search", resume=folder.name, workspace=workspace_option(folder.parent.parent))
         raise WorkspaceError(

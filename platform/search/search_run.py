@@ -36,7 +36,8 @@ class GenerationRecord:
     ``hypervolume``: in the product of the objectives' units. ``best_accuracy``: highest predicted, percent.
     ``unique_fraction``: new networks per genome asked in this generation. ``infeasible`` and ``timeouts``: networks
     without a prediction so far. ``preempted`` and ``failed``: steps that were run again since this process started.
-    ``islands``: metrics per island, see :func:`island_metrics`. ``front``: the Pareto front so far.
+    ``islands``: metrics per island, see :func:`island_metrics`. ``front``: the Pareto front so far. ``violation``: the
+    smallest total relative violation of the limits so far; None for a search without limits.
     """
 
     generation: int
@@ -53,11 +54,13 @@ class GenerationRecord:
     failed: int
     islands: dict[str, dict[str, float]]
     front: Evaluations = field(repr=False, compare=False)
+    violation: float | None = None
 
     def metrics(self) -> dict[str, float]:
         """The numbers that tracking plots per generation."""
         others = ("generation", "target", "islands", "front")
-        return {each.name: float(getattr(self, each.name)) for each in fields(self) if each.name not in others}
+        named = {each.name: getattr(self, each.name) for each in fields(self) if each.name not in others}
+        return {name: float(value) for name, value in named.items() if value is not None}
 
 
 @dataclass(slots=True, eq=False)
@@ -83,7 +86,11 @@ class SearchRun:
 
     def task(self, island: int, quota: int, recorded: Evaluations | None = None) -> Task:
         """The next generation of an island. Every ``migration_every`` steps it brings elites of the previous island."""
-        config, step, arrivals = self.config, self.state.steps[island], none_evaluated(len(self.space.genes))
+        config, step, arrivals = (
+            self.config,
+            self.state.steps[island],
+            none_evaluated(len(self.space.genes), self.config.columns),
+        )
         if config.islands > 1 and config.migration_every > 0 and step > 0 and step % config.migration_every == 0:
             arrivals = elites(self.state.fronts[island - 1], config.directed, config.migrants)
         return Task(step, quota, arrivals, recorded)
@@ -162,4 +169,5 @@ class SearchRun:
             failed=counts[Outcome.FAILED],
             islands=island_metrics(self._asked, state.found, state.news.island, state.front.island),
             front=state.front,
+            violation=state.violation if self.config.constraints else None,
         )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gennape.platform.search import objectives
+from gennape.platform.search.objectives import NAMES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,24 +38,26 @@ def measurements_of(evaluations: Evaluations) -> Measurements:
 
 def no_measurements() -> Measurements:
     """An empty set of measurements."""
-    return Measurements(np.zeros(0, "S16"), np.zeros((0, len(objectives.NAMES))))
+    return Measurements(np.zeros(0, "S16"), np.zeros((0, len(NAMES))))
 
 
 def join_measurements(parts: Sequence[Measurements]) -> Measurements:
     """The rows of several, in order."""
-    if len(parts) == 1:
-        return parts[0]
-    rows = [no_measurements(), *parts]
+    rows = [part for part in parts if len(part)] or [no_measurements()]
+    if len(rows) == 1:
+        return rows[0]
     return Measurements(np.concatenate([r.digests for r in rows]), np.concatenate([r.values for r in rows]))
 
 
 class SeenNetworks:
     """A map from digest to measures, without a Python object per network.
 
-    Stored as sorted runs, the longest first. If a network is in several runs, the last one counts.
+    Stored as sorted runs, the longest first. If a network is in several runs, the last one counts. Each network has
+    ``measures`` measures.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, measures: int = len(NAMES)) -> None:
+        self._measures = measures
         self._runs: list[Measurements] = []
 
     def add(self, measurements: Measurements) -> None:
@@ -69,7 +71,7 @@ class SeenNetworks:
 
     def find(self, digests: np.ndarray) -> tuple[np.ndarray, Float64[np.ndarray, "n k"]]:
         """Look up digests. Returns which were seen, bool [n], and their measures, NaN for unseen ones."""
-        found, values = np.zeros(len(digests), bool), np.full((len(digests), len(objectives.NAMES)), np.nan)
+        found, values = np.zeros(len(digests), bool), np.full((len(digests), self._measures), np.nan)
         for run in self._runs:
             at = np.minimum(np.searchsorted(run.digests, digests), len(run) - 1)
             here = run.digests[at] == digests
@@ -109,11 +111,14 @@ class RecentArrivals:
 
     def append(self, measurements: Measurements) -> None:
         """Add rows at the end."""
+        if not len(measurements):
+            return
         need = self._fill + len(measurements)
         if need > len(self._parts):
-            grown = Measurements(np.zeros(2 * need, "S16"), np.zeros((2 * need, self._parts.values.shape[1])))
-            grown.digests[: self._fill] = self._parts.digests[: self._fill]
-            grown.values[: self._fill] = self._parts.values[: self._fill]
+            grown = Measurements(np.zeros(2 * need, "S16"), np.zeros((2 * need, measurements.values.shape[1])))
+            if self._fill:
+                grown.digests[: self._fill] = self._parts.digests[: self._fill]
+                grown.values[: self._fill] = self._parts.values[: self._fill]
             self._parts = grown
         self._parts.digests[self._fill : need] = measurements.digests
         self._parts.values[self._fill : need] = measurements.values

@@ -5,12 +5,16 @@ It imports nothing of searchers and families, so that the command line answers a
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
 if TYPE_CHECKING:
+    from gennape.platform.search.limits import Limit
     from gennape.platform.search.objectives import Objective
+
+#: Texts, which JSON gives as a list.
+Texts = Annotated[tuple[str, ...], Field(strict=False)]
 
 
 class SearchConfig(BaseModel):
@@ -21,7 +25,8 @@ class SearchConfig(BaseModel):
     space: str = Field(description="Search space: a name, or your own (file.py:Class).")
     objectives: str = Field(
         "accuracy:max,flops:min",
-        description="Objectives, comma-separated: accuracy, flops, macs or params, each with :max or :min.",
+        description="Objectives, comma-separated: accuracy, flops, macs, params, memory or a measure of your own, each "
+        "with :max or :min.",
     )
     evaluations: int = Field(5000, ge=1, description="Number of unique networks to evaluate.")
     islands: int = Field(2, ge=1, le=1024, description="Number of populations that evolve in parallel.")
@@ -37,10 +42,33 @@ class SearchConfig(BaseModel):
     asynchronous: bool = Field(False, description="Run islands without a barrier between generations.")
     checkpoint: str | None = Field(None, description="Folder of a predictor checkpoint; none for the shipped one.")
     checkpoint_sha256: str = Field("", description="Hash of the predictor's weights.")
+    constraints: Texts = Field((), description="Limit of a measure, for example 'flops<=600e6' or 'accuracy>=75'.")
+    measures: Texts = Field((), description="Further measure to record of every network: memory.")
+    fixed: Texts = Field((), description="Genes, by name or pattern, and the values that they keep to: 'kernel*=3,5'.")
+    starts: Texts = Field((), description="Architectures that the first generation holds, as JSON.")
+    starts_from: str = Field("", description="What they were read from; for people, never read again.")
+    measures_from: Texts = Field((), description="What own measures were given as; for people, never read again.")
+    heads: Texts = Field((), description="Measures that are learnt from a few networks, such as latency.npu.")
+    heads_from: Texts = Field((), description="Tables that they were learnt from; for people, never read again.")
+    heads_sha256: str = Field("", description="Hash of what was learnt.")
 
     @property
     def directed(self) -> tuple[Objective, ...]:
         """The objectives, parsed."""
         from gennape.platform.search.objectives import parse_objectives  # noqa: PLC0415 (NumPy, see above)
 
-        return parse_objectives(self.objectives)
+        return parse_objectives(self.objectives, None)
+
+    @property
+    def limits(self) -> tuple[Limit, ...]:
+        """The constraints, parsed."""
+        from gennape.platform.search.limits import parse_limits  # noqa: PLC0415 (NumPy, see above)
+
+        return parse_limits(self.constraints)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of the measures that the run records, in the order of their columns."""
+        from gennape.platform.search.objectives import NAMES  # noqa: PLC0415 (NumPy, see above)
+
+        return (*NAMES, *self.measures)

@@ -17,7 +17,6 @@ from gennape.platform.search.evaluations import Evaluations, none_evaluated
 from gennape.platform.search.failures import Outcome
 from gennape.platform.search.front import extend_front, reference_point
 from gennape.platform.search.log import chained, count_shards, read_shard
-from gennape.platform.search.objectives import NAMES
 from gennape.search_spaces.files.atomic import atomic_path, atomic_write_bytes, remove_partial_files
 from gennape.search_spaces.files.bounded import open_regular
 
@@ -54,7 +53,8 @@ class SearchState:
     minimised; None before the first round. ``searchers``, ``steps`` and ``found``: per island, the state of its
     searcher, its number of generations, and how many networks it was the first to find.
     ``uncut``: rounds before the first one that the budget cut short, if any. ``front``, and ``fronts`` per island.
-    ``news``: rows of the last round. ``best_accuracy``: highest so far, percent.
+    ``news``: rows of the last round. ``best_accuracy``: highest so far within the limits, percent. ``violation``:
+    smallest total relative violation of the limits so far, 0 once a network is within all of them.
     """
 
     searchers: list[State | None]
@@ -69,13 +69,14 @@ class SearchState:
     stalled: int = 0
     reference: Float64[np.ndarray, " m"] | None = None
     best_accuracy: float = -math.inf
+    violation: float = math.inf
     uncut: int | None = None
     unpredicted: dict[str, int] = field(default_factory=lambda: {Outcome.INFEASIBLE: 0, Outcome.TIMEOUT: 0})
 
 
 def new_state(config: SearchConfig, genes: int) -> SearchState:
     """The state before the first round."""
-    nothing, islands = none_evaluated(genes), config.islands
+    nothing, islands = none_evaluated(genes, config.columns), config.islands
     none_found = np.zeros(islands, np.int64)
     return SearchState([None] * islands, [0] * islands, none_found, nothing, [nothing] * islands, nothing)
 
@@ -93,10 +94,11 @@ def absorb(config: SearchConfig, state: SearchState, news: Evaluations) -> None:
         for island in np.unique(news.island).tolist():
             mine = news.take(news.island == island)
             state.fronts[island] = extend_front(state.fronts[island], mine, config.directed)
-    if state.reference is None and len(state.front):
+    if state.reference is None and news.finite.any():
         state.reference = reference_point(news, config.directed)
-    accuracy = news.values[news.finite, NAMES.index("accuracy")]
+    accuracy = news.column("accuracy")[news.within]
     state.best_accuracy = max(state.best_accuracy, float(accuracy.max(initial=-math.inf)))
+    state.violation = min(state.violation, float(news.violation[news.finite].min(initial=math.inf)))
     for outcome in state.unpredicted:
         state.unpredicted[outcome] += int((news.states == outcome).sum())
 

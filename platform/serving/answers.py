@@ -52,7 +52,9 @@ def answer_sets(predictor: Predictor, sets: Sequence[PackedGraphs]) -> list[Answ
     ends = np.cumsum([len(one) for one in sets])[:-1]
     none = [None] * len(sets)
     deviations = none if whole.deviation is None else np.split(whole.deviation, ends)
-    rows = zip(np.split(whole.accuracy, ends), np.split(whole.memberships, ends), deviations, strict=True)
+    parted = {name: np.split(column, ends) for name, column in (whole.heads or {}).items()}
+    heads = [{name: parts[i] for name, parts in parted.items()} or None for i in range(len(sets))]
+    rows = zip(np.split(whole.accuracy, ends), np.split(whole.memberships, ends), deviations, heads, strict=True)
     return [Answer(Prediction(*row), predictor.sha256, together) for row in rows]
 
 
@@ -64,6 +66,8 @@ def joined(answers: Sequence[Answer]) -> Prediction:
         np.concatenate([one.accuracy for one in predictions]),
         np.concatenate([one.memberships for one in predictions]),
         np.concatenate(deviations) if len(deviations) == len(predictions) else None,
+        {name: np.concatenate([(one.heads or {})[name] for one in predictions]) for name in predictions[0].heads or {}}
+        or None,
     )
 
 

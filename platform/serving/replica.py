@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -75,6 +76,20 @@ def load_files(files: Mapping[str, bytes], load: Load) -> Predictor:
         for name, content in files.items():
             (Path(folder) / name).write_bytes(content)
         return load(Path(folder))
+
+
+@dataclass(frozen=True)
+class LoadWithHeads:
+    """Loads a predictor together with the heads of a search, which lie in the bytes of a safetensors file."""
+
+    heads: bytes
+
+    def __call__(self, path: Path | None) -> Predictor:
+        """The predictor of the checkpoint at ``path`` with its heads."""
+        from gennape.predictors.model.checkpoint import load_checkpoint  # noqa: PLC0415 (it imports torch)
+        from gennape.predictors.model.heads import unpack_heads  # noqa: PLC0415
+
+        return unpack_heads(load_checkpoint(path), self.heads)
 
 
 def load_checkpoint_at(path: Path | None) -> Predictor:

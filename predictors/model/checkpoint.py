@@ -21,7 +21,6 @@ from gennape.predictors.encoder.features import N_FEATURES
 from gennape.predictors.encoder.settings import ClusteringConfig, EncoderConfig
 from gennape.predictors.ensemble.ensemble import MemberEnsemble
 from gennape.predictors.few_shot.gaussian_process import GaussianProcess, restored
-from gennape.predictors.few_shot.structure import SIZES, STRUCTURE
 from gennape.predictors.model.checkpoint_files import (
     DESCRIPTION,
     WEIGHTS,
@@ -33,7 +32,7 @@ from gennape.predictors.model.checkpoint_files import (
     read_description,
     write,
 )
-from gennape.predictors.model.fuzzy_ensemble import Fitted, FuzzyEnsemble
+from gennape.predictors.model.fuzzy_ensemble import Fitted, FuzzyEnsemble, input_widths
 from gennape.predictors.restoring import made_of
 
 __all__ = [
@@ -192,9 +191,7 @@ def _check_members(description: Description, config: ClusteringConfig, folder: P
 def _taught(tensors: Mapping[str, torch.Tensor], hidden: int) -> GaussianProcess | None:
     """What labels taught an encoder of so many hidden features, if any did."""
     arrays = {name: tensor.numpy() for name, tensor in _split(tensors, _TUNED).items()}
-    paths = len(STRUCTURE) - len(SIZES)
-    widths = {"sizes": len(SIZES), "ways": paths, "pooled": 2 * hidden, "totals": hidden + 1}
-    return restored(arrays, widths) if arrays else None
+    return restored(arrays, input_widths(hidden)) if arrays else None
 
 
 def _learnt(stored: Stored, folder: Path) -> Int64[np.ndarray, " n"]:

@@ -20,7 +20,7 @@ from gennape.predictors.ensemble.inputs import EncodedGraphs, encode
 from gennape.predictors.few_shot.active_selection import select_informative
 from gennape.predictors.few_shot.gaussian_process import GaussianProcess, GPInputs, fit_process
 from gennape.predictors.few_shot.scaling_law import ScalingLaw
-from gennape.predictors.few_shot.structure import SIZES, structure
+from gennape.predictors.few_shot.structure import SIZES, STRUCTURE, structure
 from gennape.predictors.predictor import Prediction, TunablePredictor, check_labels
 from gennape.search_spaces.graphs.canonical import canonical_hashes
 from gennape.search_spaces.graphs.graph import PackedGraphs
@@ -217,6 +217,12 @@ class FuzzyEnsemble(TunablePredictor):
         totals = np.concatenate([pooled[:, :hidden] * counts, counts], axis=1)
         sizes, paths = zero_shot.structure[:, : len(SIZES)], zero_shot.structure[:, len(SIZES) :]
         return GPInputs(_log_error(zero_shot.accuracy), sizes, paths, pooled, totals)
+
+
+def input_widths(hidden: int) -> dict[str, int]:
+    """Columns of the inputs of a Gaussian process by stored name, for an encoder of so many hidden features."""
+    paths = len(STRUCTURE) - len(SIZES)
+    return {"sizes": len(SIZES), "ways": paths, "pooled": 2 * hidden, "totals": hidden + 1}
 
 
 def _parts(graphs: PackedGraphs) -> Iterator[Int64[np.ndarray, " k"]]:

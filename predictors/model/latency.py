@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float64
 
 from gennape.errors import InvalidDataError
-from gennape.predictors.few_shot.gaussian_process import GaussianProcess, GPInputs, fit_process
-from gennape.predictors.model.fuzzy_ensemble import FuzzyEnsemble
+from gennape.predictors.few_shot.gaussian_process import GaussianProcess, GPInputs, fit_process, restored
+from gennape.predictors.model.fuzzy_ensemble import FuzzyEnsemble, input_widths
 from gennape.search_spaces.graphs.cost import flops
 from gennape.search_spaces.graphs.graph import PackedGraphs
 
@@ -98,6 +99,28 @@ class LatencyPredictor:
         mean, deviation = self._process.predict(_described(graphs, self._ensemble.describe(graphs)))
         mean, variance = np.round(mean, _DIGITS), np.round(deviation, _DIGITS) ** 2
         return Latencies(np.exp(mean), np.exp(mean + variance / 2) * np.sqrt(np.expm1(variance)))
+
+    def state(self) -> dict[str, Float64[np.ndarray, "..."]]:
+        """All arrays of what was learnt, by name; :meth:`restored` makes the same predictor of them, bit for bit.
+
+        Raises:
+            InvalidDataError: :meth:`fit` was not called before.
+        """
+        if self._process is None:
+            raise InvalidDataError("this latency predictor has learnt from no measurement; call fit first")
+        return self._process.state()
+
+    @classmethod
+    def restored(cls, ensemble: FuzzyEnsemble, state: Mapping[str, np.ndarray]) -> LatencyPredictor:
+        """The predictor whose :meth:`state` this is, on the encoder that it was learnt with.
+
+        Raises:
+            CheckpointError: Arrays are missing, of other sizes, or hold NaN or infinity.
+        """
+        made = cls(ensemble)
+        made._process = restored(state, input_widths(ensemble.pretrained.config.hidden))
+        made._measured = len(made._process.weights)
+        return made
 
 
 def _described(graphs: PackedGraphs, inputs: GPInputs) -> GPInputs:

@@ -19,7 +19,7 @@ from gennape.search_spaces.labels.labelled import Rejected, architecture_of
 from gennape.search_spaces.labels.table import ARCHITECTURE, SUFFIXES, cell_genomes, is_of_cells, tables
 
 #: Suffixes, in lower case, of the files that :func:`read_architectures` reads.
-ARCHITECTURE_SUFFIXES = (*SUFFIXES, ".json")
+ARCHITECTURE_SUFFIXES = (*SUFFIXES, ".json", ".jsonl")
 _MAX_JSON = 2**28  # bytes of a JSON list
 
 
@@ -38,13 +38,16 @@ def holds_architectures(path: Path) -> bool:
 
 
 def read_architectures(path: Path, space: SearchSpace, rejected: Rejected | None = None) -> Iterator[FoundArchitecture]:
-    """The architectures of ``space`` in a table (CSV, also compressed, or Parquet) or a JSON list, row by row.
+    """The architectures of ``space`` in a table (CSV, also compressed, or Parquet) or in JSON, row by row.
 
-    A table has a column ``architecture`` or ``arch``, or holds cells of NAS-Bench-101 as bits. ``rejected`` is called
-    with each row that is not in the family; without it the first such row raises :class:`InvalidDataError`, as does a
-    file that cannot be read or lacks the column.
+    A table has a column ``architecture`` or ``arch``, or holds cells of NAS-Bench-101 as bits. JSON is a list
+    (``.json``), or one architecture a line (``.jsonl``); objects with a key ``architecture`` hold one.
+
+    ``rejected`` is called with each row that the family does not have; without it the first such row raises
+    :class:`InvalidDataError`, as does a file that cannot be read or has no such column.
     """
-    listed = _of_json(path) if path.name.lower().endswith(".json") else _of_tables(path, space, rejected)
+    readers = {".json": lambda: _of_json(path), ".jsonl": lambda: _of_lines(path)}
+    listed = readers.get(path.suffix.lower(), lambda: _of_tables(path, space, rejected))()
     for where, written, known in listed:
         try:
             genome = space.decode(written) if known is None else known
@@ -72,7 +75,23 @@ def _of_json(path: Path) -> _Listed:
         raise InvalidDataError(f"cannot read {path} as JSON: {error}") from error
     if not isinstance(listed, list):
         raise InvalidDataError(f"{path} holds no list; architectures in JSON are a list of them")
-    yield from ((f"{path}, row {row}", each, None) for row, each in enumerate(listed, 1))
+    yield from ((f"{path}, row {row}", _held(each), None) for row, each in enumerate(listed, 1))
+
+
+def _of_lines(path: Path) -> _Listed:
+    try:
+        with open_bounded(path) as stream:
+            lines = bounded(stream, str(path), _MAX_JSON).read().decode().splitlines()
+    except ValueError as error:
+        raise InvalidDataError(f"cannot read {path} as text: {error}") from error
+    for row, line in enumerate(lines, 1):
+        if line.strip():
+            yield f"{path}, row {row}", _held(architecture_of(line)), None
+
+
+def _held(value: Any) -> Any:
+    """The architecture of an object that has a key for it, else the value itself."""
+    return value[ARCHITECTURE[0]] if isinstance(value, dict) and ARCHITECTURE[0] in value else value
 
 
 def _of_tables(path: Path, space: SearchSpace, rejected: Rejected | None) -> _Listed:

@@ -84,7 +84,9 @@ def replace(set_attribute, islands, seconds, tracker):
         yield tracker
 
     set_attribute(gennape.predictors.model.checkpoint, "load_checkpoint", lambda _path=None: SyntheticPredictor())
-    set_attribute(gennape.platform.serving.deployment, "serve_ensemble", lambda _config: nullcontext(_Slow(seconds)))
+    set_attribute(
+        gennape.platform.serving.deployment, "serve_ensemble", lambda _config, **_: nullcontext(_Slow(seconds))
+    )
     set_attribute(gennape.platform.tracking.tracker, "track", track)
     if islands == "inline":
         set_attribute(gennape.platform.cluster.connection, "local_ray", lambda _address=None: nullcontext())

@@ -97,12 +97,13 @@ def test_elites_are_on_the_front_and_hold_both_ends():
 def test_frame_is_sorted_best_first_in_natural_units():
     rows = evaluations([[80, 2], [90, 6]])
     frame = front_frame(front_of(rows, ACCURACY_FLOPS), ACCURACY_FLOPS)
-    assert list(frame.columns) == ["index", "hash", "accuracy", "flops", "params", "architecture"]
+    assert list(frame.columns) == ["index", "architecture", "accuracy", "deviation", "flops", "macs", "params", "hash"]
+    assert frame["deviation"].isna().all()
     assert frame["accuracy"].tolist() == [90, 80]
     assert frame["flops"].tolist() == [6, 2]
     assert frame["flops"].dtype == np.int64
     assert frame["index"].tolist() == [0, 1]
     assert json.loads(frame["architecture"][1]) == SPACE.encode(rows.genomes[0])
     by_params = front_frame(rows, parse_objectives("params:min,accuracy:max"))
-    assert list(by_params.columns) == ["index", "hash", "params", "accuracy", "flops", "architecture"]
+    assert list(by_params.columns) == list(frame.columns)
     assert by_params["params"].tolist() == [6, 18]

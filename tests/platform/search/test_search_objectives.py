@@ -7,7 +7,8 @@ import pytest
 
 from gennape.errors import ConfigError
 from gennape.platform.search.config import refuse_contradictions, search_config
-from gennape.platform.search.objectives import NAMES, Objective, measure, minimised, parse_objectives
+from gennape.platform.search.measures import measure
+from gennape.platform.search.objectives import NAMES, Objective, minimised, parse_objectives
 from gennape.predictors.predictor import Prediction
 from gennape.search_spaces.graphs.builder import GraphBuilder
 from gennape.search_spaces.graphs.graph import pack
