@@ -25,6 +25,7 @@ from gennape.platform.search.objectives import NAMES, measure, minimised
 from gennape.platform.search.searchers.registry import REGISTRY as SEARCHERS
 from gennape.platform.search.searchers.registry import searcher
 from gennape.platform.search.seen import Measurements, SeenNetworks, measurements_of
+from gennape.platform.search.starting import starting_genomes
 from gennape.predictors.predictor import Prediction
 from gennape.search_spaces.families.registry import REGISTRY as FAMILIES
 from gennape.search_spaces.families.registry import family
@@ -99,6 +100,7 @@ class Island:
         # Spawned rather than seeded by index, so that the generators of all islands are independent for every seed.
         seed = np.random.SeedSequence(config.seed).spawn(config.islands)[index]
         self.space = family(config.space)
+        self.config = config
         self.objectives = config.directed
         self.index = index
         self.evaluator = evaluator
@@ -123,15 +125,25 @@ class Island:
         if len(task.immigrants):
             guests = task.immigrants
             self.searcher.immigrate(guests.genomes, minimised(guests.values, self.objectives))
-        genomes = self.searcher.ask()
+        starting = self._starting(task)
+        genomes = np.concatenate([starting, self.searcher.ask()])
         hashes, new, timeouts = self._evaluate(genomes, task)
         self.seen.add(measurements_of(new))
         found, values = self.seen.find(digests_of(hashes))
         if len(new) and not self.seen.any_finite:
             raise no_accuracy_error(new.states, f"{self.space.name}, first {self.space.encode(new.genomes[0])}")
         finite = np.isfinite(values).all(1)
-        self.searcher.tell(genomes[finite], minimised(values[finite], self.objectives))
+        asked, points = np.arange(len(genomes)) >= len(starting), minimised(values, self.objectives)
+        self.searcher.tell(genomes[finite & asked], points[finite & asked])
+        if len(starting):
+            self.searcher.immigrate(genomes[finite & ~asked], points[finite & ~asked])
         return Step(new, int(found.sum()), self.searcher.state(), timeouts)
+
+    def _starting(self, task: Task) -> Int64[np.ndarray, "n g"]:
+        """What the first generation evaluates before all that the searcher asks for."""
+        if task.generation:
+            return np.zeros((0, len(self.space.genes)), np.int64)
+        return starting_genomes(self.config, self.space, self.index)
 
     def _evaluate(self, genomes: Int64[np.ndarray, "n g"], task: Task) -> tuple[list[str], Evaluations, int]:
         """Hashes of all genomes, the evaluations of the first ``quota`` new networks among them, and timeouts."""
