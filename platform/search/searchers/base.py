@@ -49,6 +49,8 @@ class Searcher(ABC):
 
     #: Key on the command line and in tracking.
     name: ClassVar[str]
+    #: Whether others are compared with it, so that it starts from nothing but what it asks for.
+    baseline: ClassVar[bool] = False
 
     def __init__(self, space: SearchSpace, objectives: int, population: int, rng: np.random.Generator) -> None:
         self.space = space

@@ -15,6 +15,7 @@ class RandomSearch(Searcher):
     """Samples the space at random."""
 
     name = "random"
+    baseline = True
 
     def ask(self) -> Int64[np.ndarray, "n g"]:
         """A fresh sample of the population's size."""

@@ -266,7 +266,7 @@ def test_networks_without_an_answer_are_kept_off_the_front_and_not_asked_again(t
 
 
 def test_a_predictor_without_any_answer_ends_the_search(tmp_path):
-    with pytest.raises(ServiceError, match=r"no finite accuracy for any of 20 networks of hiaml"):
+    with pytest.raises(ServiceError, match=r"no finite accuracy for any of 22 networks of hiaml"):
         run(small(), tmp_path / "run", _Counting(lambda accuracy: accuracy * np.nan))
 
 
@@ -276,7 +276,7 @@ def test_a_predictor_that_is_always_late_ends_the_search_as_such(tmp_path):
             raise TimeoutError(f"of {len(graphs)}")
 
     with pytest.raises(ServiceError, match=r"no answer in time for 8 of 8 networks of hiaml.*add replicas") as raised:
-        run(small(islands=1, population=8), tmp_path / "run", _Late())
+        run(small(islands=1, population=6), tmp_path / "run", _Late())
     assert "checkpoint" not in str(raised.value)
 
 

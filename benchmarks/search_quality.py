@@ -1,0 +1,250 @@
+"""How good fronts are at equal evaluations: ``python benchmarks/search_quality.py --cache FOLDER``.
+
+Searches of several variants run one after another in this process, zero-shot with the shipped predictor. A variant is
+``NAME`` or ``NAME:key=value,key=value`` with settings of a search, such as ``two:islands=2,population=100``. Results
+are cached per variant name, space and seed, so that the command goes on where it stopped; give a changed variant
+another name, or remove its folder.
+
+Predicted hypervolume: of the objectives accuracy and FLOPs, each scaled to 0..1 between the best and the worst value
+among all networks that any variant evaluated on the space, with the worst values as reference point. The table gives it
+in percent more than that of ``random``, mean over seeds, and by its standard error behind it.
+
+``--labels DIR`` adds the true hypervolume on ofa_mbv3, ofa_resnet and proxylessnas: of the front as it is predicted, at
+the accuracies of an oracle, as a fraction of that of a front that a long search finds on the oracle itself. The oracle
+is a ridge regression on all pairs of genes, fitted on the labels in DIR; a fifth of them is kept aside and must be
+ranked with a Spearman of .99.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import moocore
+import numpy as np
+import pandas as pd
+from jaxtyping import Float64, Int64
+from scipy.linalg import cho_factor, cho_solve
+
+from gennape.platform.search.config import search_config
+from gennape.platform.search.driver import run_search
+from gennape.platform.search.evaluator import Evaluator
+from gennape.platform.search.islands import LocalIslands
+from gennape.platform.search.searchers.registry import searcher
+from gennape.predictors.metrics import srcc
+from gennape.predictors.model.checkpoint import load_pretrained
+from gennape.search_spaces.families.registry import FAMILIES, family
+from gennape.search_spaces.graphs import cost
+
+BASELINE = "random"
+VARIANTS = (
+    "random:searcher=random,islands=1",
+    "nsga2:searcher=nsga2,islands=1",
+    "two islands:searcher=nsga2,islands=2",
+    "eight islands:searcher=nsga2,islands=8",
+)
+LABELLED = ("ofa_mbv3", "ofa_resnet", "proxylessnas")
+MINIMUM_SRCC = 0.99
+REFERENCE_QUERIES, REFERENCE_POPULATION = 60_000, 400
+
+Points = Float64[np.ndarray, "n 2"]
+
+
+@dataclass(frozen=True)
+class Run:
+    """Every network that a search evaluated: its genome, and accuracy and FLOPs, both to be minimised."""
+
+    genomes: Int64[np.ndarray, "n g"]
+    points: Points
+    seconds: float
+
+    @property
+    def front(self) -> np.ndarray:
+        """Rows of the predicted front."""
+        rows: np.ndarray = np.flatnonzero(moocore.is_nondominated(self.points))
+        return rows
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Print the tables that are asked for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cache", type=Path, required=True, help="folder of finished searches")
+    parser.add_argument("--spaces", nargs="+", default=[space.name for space in FAMILIES])
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--evaluations", type=int, default=5000)
+    parser.add_argument("--variants", nargs="+", default=list(VARIANTS), help="NAME or NAME:key=value,...")
+    parser.add_argument("--labels", type=Path, help="folder of labelled architectures, for true hypervolumes")
+    options = parser.parse_args(arguments)
+    variants = [read_variant(text) for text in options.variants]
+    names = [name for name, _ in variants]
+    if BASELINE not in names:
+        parser.error(f"one variant must be called {BASELINE}, which the others are compared with")
+    runs = {
+        space: {name: searches(options, space, name, settings) for name, settings in variants}
+        for space in options.spaces
+    }
+    say(f"predicted hypervolume over {BASELINE}, percent; {options.evaluations} evaluations, {options.seeds} seeds")
+    table(names, ((space, predicted(runs[space])) for space in options.spaces))
+    if options.labels:
+        say("true hypervolume of the predicted front / that of a reference front")
+        known = [space for space in options.spaces if space in LABELLED]
+        table(names, ((space, true(runs[space], space, options)) for space in known), "{:.4f}")
+
+
+def read_variant(text: str) -> tuple[str, dict[str, Any]]:
+    """Name and settings of ``NAME:key=value,key=value``."""
+    name, _, rest = text.partition(":")
+    pairs = [part.split("=", 1) for part in rest.split(",") if part]
+    return name, {key: int(value) if value.isdigit() else value for key, value in pairs}
+
+
+def searches(options: argparse.Namespace, space: str, name: str, settings: dict[str, Any]) -> list[Run]:
+    """The runs of a variant on a space, one per seed, from the cache where they are there."""
+    folder = options.cache / name.replace(" ", "_")
+    folder.mkdir(parents=True, exist_ok=True)
+    runs = []
+    for seed in range(options.seeds):
+        path = folder / f"{space}-{options.evaluations}-{seed}.npz"
+        if not path.is_file():
+            config = {"space": space, "seed": seed, "evaluations": options.evaluations, **settings}
+            run = search(config, predictor())
+            np.savez(path, genomes=run.genomes, points=run.points, seconds=run.seconds)
+            say(f"{name} {space} seed {seed}: {len(run.points)} networks in {run.seconds:.1f} s", sys.stderr)
+        with np.load(path) as stored:
+            runs.append(Run(stored["genomes"], stored["points"], float(stored["seconds"])))
+    return runs
+
+
+@cache
+def predictor() -> Evaluator:
+    """The shipped predictor."""
+    return load_pretrained()
+
+
+def search(settings: dict[str, Any], evaluator: Evaluator) -> Run:
+    """Run one search in this process."""
+    config = search_config(**settings)
+    with tempfile.TemporaryDirectory() as folder:
+        began = time.perf_counter()
+        result = run_search(config, Path(folder), LocalIslands(config, evaluator))
+        seconds = time.perf_counter() - began
+        rows = result.evaluations[np.isfinite(result.evaluations["accuracy"])]
+    points = np.stack([-rows["accuracy"].to_numpy(np.float64), rows["flops"].to_numpy(np.float64)], axis=1)
+    return Run(np.array(rows["genome"].tolist(), np.int64), points, seconds)
+
+
+def hypervolume(points: Points, best: Float64[np.ndarray, " 2"], worst: Float64[np.ndarray, " 2"]) -> float:
+    """Of points that are scaled to 0..1 between the best and the worst values."""
+    return float(moocore.hypervolume((points - best) / (worst - best), ref=np.ones(2)))
+
+
+def predicted(runs: dict[str, list[Run]]) -> dict[str, np.ndarray]:
+    """Predicted hypervolume of every run, in percent more than the mean of the baseline."""
+    points = np.concatenate([run.points for group in runs.values() for run in group])
+    best, worst = points.min(0), points.max(0)
+    volumes = {name: np.array([hypervolume(run.points, best, worst) for run in group]) for name, group in runs.items()}
+    return {name: 100 * (each / volumes[BASELINE].mean() - 1) for name, each in volumes.items()}
+
+
+def true(runs: dict[str, list[Run]], space: str, options: argparse.Namespace) -> dict[str, np.ndarray]:
+    """True hypervolume of the predicted front of every run, as a fraction of that of the reference front."""
+    oracle = fit_oracle(space, options.labels)
+    reference = reference_front(space, oracle, options)
+    fronts = {
+        name: [np.stack([-oracle(r.genomes[r.front]), r.points[r.front, 1]], axis=1) for r in group]
+        for name, group in runs.items()
+    }
+    points = np.concatenate([reference, *(front for group in fronts.values() for front in group)])
+    best, worst = points.min(0), points.max(0)
+    whole = hypervolume(reference, best, worst)
+    return {name: np.array([hypervolume(f, best, worst) / whole for f in group]) for name, group in fronts.items()}
+
+
+Oracle = Callable[[np.ndarray], Float64[np.ndarray, " n"]]
+
+
+@cache
+def fit_oracle(space: str, labels: Path) -> Oracle:
+    """Ridge on all pairs of one-hot genes, solved in its dual form."""
+    frame = pd.read_csv(labels / f"{space}.csv.gz")
+    genomes = np.stack([family(space).decode(json.loads(text)) for text in frame["architecture"]])
+    order = np.random.default_rng(0).permutation(len(genomes))
+    aside, fitted = order[: len(order) // 5], order[len(order) // 5 :]
+    accuracy = frame["acc"].to_numpy(np.float64)
+    kept, mean = one_hot(space, genomes[fitted]), accuracy[fitted].mean()
+    gram = kernel(kept, kept) + 1e-4 * np.eye(len(kept))
+    weights = cho_solve(cho_factor(gram), accuracy[fitted] - mean)
+
+    def oracle(asked: np.ndarray) -> Float64[np.ndarray, " n"]:
+        answer: Float64[np.ndarray, " n"] = mean + kernel(one_hot(space, asked), kept) @ weights
+        return answer
+
+    reached = srcc(oracle(genomes[aside]), accuracy[aside])
+    say(f"oracle of {space}: Spearman {reached:.4f} on {len(aside)} rows kept aside", sys.stderr)
+    if reached < MINIMUM_SRCC:
+        raise SystemExit(f"the oracle of {space} reaches {reached:.4f}, must reach {MINIMUM_SRCC}")
+    return oracle
+
+
+def one_hot(space: str, genomes: Int64[np.ndarray, "n g"]) -> np.ndarray:
+    """Genes as one-hot columns, those of many ordered values (resolutions) as a number as well."""
+    sizes = [len(gene.values) for gene in family(space).genes]
+    columns = [np.eye(size)[genomes[:, i]] for i, size in enumerate(sizes)]
+    columns += [genomes[:, i : i + 1] / (size - 1) for i, size in enumerate(sizes) if size > 16]
+    return np.concatenate(columns, axis=1)
+
+
+def kernel(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Inner product of all pairs of columns, beside the columns themselves."""
+    product: np.ndarray = (1 + first @ second.T / first.shape[1] ** 0.5) ** 2
+    return product
+
+
+def reference_front(space: str, oracle: Oracle, options: argparse.Namespace) -> Points:
+    """The front of a long NSGA-II search on the oracle itself."""
+    path = options.cache / f"reference-{space}.npz"
+    if not path.is_file():
+        here = family(space)
+        kind = searcher("nsga2")(here, 2, REFERENCE_POPULATION, np.random.default_rng(12345))
+        front = np.zeros((0, 2))
+        for _ in range(REFERENCE_QUERIES // REFERENCE_POPULATION):
+            genomes = kind.ask()
+            flops = cost.flops(here.graphs(genomes)).astype(np.float64)
+            points = np.stack([-oracle(genomes), flops], axis=1)
+            kind.tell(genomes, points)
+            front = np.concatenate([front, points])
+            front = front[moocore.is_nondominated(front)]
+        np.savez(path, front=front)
+    with np.load(path) as stored:
+        points = stored["front"]
+    return points
+
+
+def table(names: Sequence[str], rows: Iterable[tuple[str, dict[str, np.ndarray]]], form: str = "{:+.2f}") -> None:
+    """One line per space, mean and standard error per variant."""
+    width = max(16, *(len(name) + 2 for name in names))
+    say(f"{'':14s}" + "".join(f"{name:>{width}s}" for name in names))
+    for space, values in rows:
+        cells = [
+            f"{form.format(each.mean())} ({each.std(ddof=1) / len(each) ** 0.5 if len(each) > 1 else 0:.2g})"
+            for each in (values[name] for name in names)
+        ]
+        say(f"{space:14s}" + "".join(f"{cell:>{width}s}" for cell in cells))
+
+
+def say(line: str, stream: Any = sys.stdout) -> None:
+    """Print a line at once."""
+    stream.write(line + "\n")
+    stream.flush()
+
+
+if __name__ == "__main__":
+    main()
