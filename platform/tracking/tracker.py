@@ -69,10 +69,16 @@ class Tracker:
         return self._known
 
     def run_id_so_far(self) -> str:
-        """MLflow's id of the run if it is known by now. Does not wait, and asks at most every second."""
+        """MLflow's id of the run if it is known by now, else empty. Does not wait, and asks at most every second.
+
+        Raises :class:`WorkspaceError` when the store of the workspace cannot be opened.
+        """
         if not self._known and time.monotonic() - self._asked > LOOK_S:
             self._asked = time.monotonic()
-            self._known = self._ask().run_id
+            state = self._ask()
+            if self._server is None and not state.run_id and state.failures >= TOLD_AFTER:
+                raise WorkspaceError(state.error)
+            self._known = state.run_id
         return self._known
 
     def metrics(self, step: int, values: Mapping[str, float], child: str | None = None) -> None:
