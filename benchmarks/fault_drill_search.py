@@ -71,7 +71,7 @@ def drive(folder: Path, address: str) -> None:
     from ray import serve  # noqa: PLC0415
 
     from gennape.platform.cluster.connection import local_ray  # noqa: PLC0415
-    from gennape.platform.search.islands import RayIslands  # noqa: PLC0415
+    from gennape.platform.search.ray_islands import RayIslands  # noqa: PLC0415
     from gennape.platform.serving.deployment import ServingConfig, serve_ensemble  # noqa: PLC0415
 
     ray.cloudpickle.register_pickle_by_value(sys.modules["__main__"])

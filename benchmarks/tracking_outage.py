@@ -24,7 +24,6 @@ from pathlib import Path
 
 import numpy as np
 
-from gennape.platform.cluster.connection import local_ray
 from gennape.platform.tracking.resend import resend_pending
 from gennape.platform.tracking.store import ENVIRONMENT
 from gennape.platform.tracking.tracker import Tracker, track
@@ -155,10 +154,7 @@ def drill(folder: Path, seconds: float, kills: int, rng: np.random.Generator) ->
 
     disturber = threading.Thread(target=disturb)
     try:
-        with (
-            local_ray(None, 2),
-            track(folder / "workspace", "drill", {"kills": str(kills)}, server=server.address) as t,
-        ):
+        with track(folder / "workspace", "drill", {"kills": str(kills)}, server=server.address) as t:
             disturber.start()
             load = log_for(t, seconds)
             t.artifacts(report)
@@ -176,7 +172,7 @@ def away_first_and_last(folder: Path, seconds: float) -> Load:
     """A server that comes after the run began and is gone before it ends; the journal is caught up with."""
     server = Server(folder)
     try:
-        with local_ray(None, 2), track(folder / "workspace", "drill", {}, server=server.address) as tracker:
+        with track(folder / "workspace", "drill", {}, server=server.address) as tracker:
             first = log_for(tracker, seconds)
             server.start()
             second = log_for(tracker, seconds, first.calls)

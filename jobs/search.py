@@ -12,7 +12,7 @@ from gennape.jobs.shared.config_options import field_option, help_of
 from gennape.jobs.shared.interruption import INTERRUPTED_STATUS
 from gennape.jobs.shared.own_code import file_option, measure_option, own_options, searcher_option, space_option
 from gennape.jobs.shared.parts_of_spaces import FixedGenes, SubspaceFile
-from gennape.jobs.shared.searching import RunLocation, begin, checkpoint_hash, resume_command, run_to_the_end
+from gennape.jobs.shared.searching import Destination, RunLocation, begin, loaded, resume_command, run_to_the_end
 from gennape.jobs.shared.tracked import Address, TrackingUri, refuse_wrong_address, warn_elsewhere
 from gennape.platform.search.settings import SearchConfig
 from gennape.platform.workspace.hints import command, workspace_option
@@ -81,8 +81,17 @@ def search(
     ] = None,
     address: Address = None,
     tracking_uri: TrackingUri = None,
+    local: Annotated[
+        bool | None,
+        typer.Option(
+            "--local/--cluster",
+            help="Search in this process, or on Ray. The front is the same.",
+            show_default="what ends sooner",
+        ),
+    ] = None,
 ) -> None:
     """Find the Pareto front of a search space, or resume an interrupted search."""
+    from gennape.platform.search.placement import refuse_two_places
     from gennape.platform.search.runs import config_of
     from gennape.platform.workspace.files import find_workspace, open_workspace
     from gennape.search_spaces.families.subspace import fixed_genes
@@ -104,23 +113,24 @@ def search(
         "fixed": fixed_genes(fix or (), subspace) if fix or subspace else None,
     }
     refuse_wrong_address(tracking_uri)
+    refuse_two_places(address, local)
+    destination = Destination(address, tracking_uri, local)
     given = {name: value for name, value in settings.items() if value is not None}
     if resume is None:
-        root, folder = begin(given, checkpoint, workspace, address)
+        location = begin(given, checkpoint, workspace, destination)
     else:
         found = _stored_run(find_workspace(workspace), resume, given, checkpoint)
         if found is None:
             return
-        root, folder = open_workspace(workspace), found
+        location = RunLocation(open_workspace(workspace), found, destination, checkpoint)
+    folder = location.folder
     warn_elsewhere(checkpoint or config_of(folder).checkpoint, config_of(folder).space)
-    elsewhere = checkpoint if resume is not None else None  # a new run stores its checkpoint
     larger = None if resume is None else evaluations  # in case the run stops before the budget is stored
     own = own_options(config_of(folder))
     options = {
-        **own, "--evaluations": larger, "--checkpoint": elsewhere, "--workspace": workspace, "--address": address,
-        "--tracking-uri": tracking_uri,
+        **own, "--evaluations": larger, "--checkpoint": location.checkpoint, "--workspace": workspace,
+        **destination.options,
     }  # fmt: skip
-    location = RunLocation(root, folder, elsewhere, address, tracking_uri)
     try:
         result = run_to_the_end(location, resume_command(folder.name, options), larger)
     except KeyboardInterrupt:
@@ -150,7 +160,7 @@ def _stored_run(workspace: Path, name: str, given: dict[str, Any], checkpoint: P
         typer.echo("give it more --evaluations to go on")
         return None
     path = config.checkpoint if checkpoint is None else str(checkpoint.absolute())
-    if (found := checkpoint_hash(path)) != config.checkpoint_sha256:
+    if (found := loaded(path).sha256) != config.checkpoint_sha256:
         raise ConfigError(
             f"{folder.name} was begun with the checkpoint {config.checkpoint_sha256[:12]}… "
             f"({config.checkpoint or 'shipped'}), but {path or 'the shipped one'} is {found[:12]}…; "

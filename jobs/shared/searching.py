@@ -1,4 +1,4 @@
-"""Run a search from its settings to the front: Ray, the served predictor, islands, tracking and report."""
+"""Run a search from its settings to the front: islands and their predictor, tracking and report."""
 
 from __future__ import annotations
 
@@ -14,16 +14,22 @@ from gennape.errors import ConfigError, GennapeError
 from gennape.jobs.shared.interruption import cause
 from gennape.jobs.shared.own_code import own_settings
 from gennape.jobs.shared.search_line import SearchLine, search_progress
+from gennape.jobs.shared.search_services import islands_here, islands_on_ray
 from gennape.jobs.shared.tracked import refuse_wrong_address, warn_elsewhere
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from rich.console import Console
+
     from gennape.platform.search.config import SearchConfig
     from gennape.platform.search.driver import GenerationRecord, SearchResult
+    from gennape.platform.search.islands import Archipelago
     from gennape.platform.search.measures import Measure
+    from gennape.platform.search.run_report import RunReport
     from gennape.platform.search.searchers.base import Searcher
     from gennape.platform.workspace.run_lock import RunLock
+    from gennape.predictors.model.fuzzy_ensemble import FuzzyEnsemble
     from gennape.search_spaces.families.space import SearchSpace
 
 
@@ -48,11 +54,12 @@ def search(
     workspace: str | Path | None = None,
     address: str | None = None,
     tracking_uri: str | None = None,
+    local: bool | None = None,
 ) -> SearchResult:
     """Find the Pareto front of a search space.
 
-    Starts Ray and serves the predictor on this machine, shows progress on stderr, and leaves the run in the workspace,
-    where ``gennape ui``, ``gennape export`` and ``gennape search --resume`` find it.
+    Runs in this process, or on Ray where that ends sooner, shows progress on stderr, and leaves the run in the
+    workspace, where ``gennape ui``, ``gennape export`` and ``gennape search --resume`` find it.
 
     Args:
         space: A search space: by name, or an object, of a class of your own too.
@@ -78,6 +85,8 @@ def search(
         workspace: Where results go; None takes ``$GENNAPE_WORKSPACE`` or ``./gennape-workspace``.
         address: A Ray cluster to search on; None starts one on this machine.
         tracking_uri: An MLflow server of yours; None keeps the figures in the workspace.
+        local: Whether to search in this process (True) or on Ray (False), which gives the same front; None takes what
+            ends sooner.
 
     Returns:
         The front as a data frame (``.front``), its hypervolume, and where the run lies.
@@ -95,9 +104,11 @@ def search(
         SearchResult(...)
     """
     refuse_wrong_address(tracking_uri)
+    from gennape.platform.search.placement import refuse_two_places
     from gennape.platform.search.registration import known_measure, known_searcher, known_space
     from gennape.search_spaces.families.subspace import fixed_genes
 
+    refuse_two_places(address, local)
     known, algorithm = known_space(space), known_searcher(searcher)
     name = known.name
     given = {
@@ -108,63 +119,82 @@ def search(
         "measures": [known_measure(one) for one in measures], "fixed": fixed_genes(fix, subspace),
         "start": start,
     }  # fmt: skip
-    root, folder = begin(given, _path(checkpoint), _path(workspace), address)
+    location = begin(given, _path(checkpoint), _path(workspace), Destination(address, tracking_uri, local))
     warn_elsewhere(checkpoint, name)
-    options = {"--workspace": workspace, "--address": address, "--tracking-uri": tracking_uri}
-    location = RunLocation(root, folder, address=address, tracking_uri=tracking_uri)
-    return run_to_the_end(location, resume_command(folder.name, options))
+    options = {"--workspace": workspace, **location.destination.options}
+    return run_to_the_end(location, resume_command(location.folder.name, options))
 
 
 def _path(path: str | Path | None) -> Path | None:
     return None if path is None else Path(path)
 
 
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """On which Ray cluster a search runs and to which MLflow server it logs, if any; ``local``: see :func:`search`."""
+
+    address: str | None = None
+    tracking_uri: str | None = None
+    local: bool | None = None
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The options of the command line that say the same."""
+        places = {"--local": self.local is True, "--cluster": self.local is False}
+        return {"--address": self.address, "--tracking-uri": self.tracking_uri, **places}
+
+
+@dataclass(frozen=True, slots=True)
+class RunLocation:
+    """Where a search runs. ``checkpoint``: path of the run's checkpoint, if it was moved since the start.
+
+    ``predictor``: what was loaded from it, if it was.
+    """
+
+    workspace: Path
+    folder: Path
+    destination: Destination
+    checkpoint: Path | None = None
+    predictor: FuzzyEnsemble | None = None
+
+
 def begin(
-    given: dict[str, Any], checkpoint: Path | None, workspace: Path | None, address: str | None
-) -> tuple[Path, Path]:
-    """Check all settings of a new run, then make its folder. Returns the workspace and the folder."""
+    given: dict[str, Any], checkpoint: Path | None, workspace: Path | None, destination: Destination
+) -> RunLocation:
+    """Check all settings of a new run, then make its folder."""
     from gennape.platform.cluster.memory import refuse_small_machine
     from gennape.platform.search.learnt import write_learnt
+    from gennape.platform.search.placement import placement_of
     from gennape.platform.search.runs import create_run, describe_run
     from gennape.platform.workspace.files import find_workspace, open_workspace
 
-    config, learnt = _checked(given, checkpoint, find_workspace(workspace))
+    config, predictor, learnt = _checked(given, checkpoint, find_workspace(workspace))
     root = open_workspace(workspace)
-    if address is None:
+    if destination.address is None and not placement_of(config, None, destination.local).local:
         refuse_small_machine()  # before there is a folder of the run
     folder = create_run(root, config.space, config.seed)
     if learnt:
         write_learnt(folder, learnt)
     describe_run(folder, config)
-    return root, folder
-
-
-@dataclass(frozen=True, slots=True)
-class RunLocation:
-    """Where a search runs. ``checkpoint``: path of the run's checkpoint, if it was moved since the start."""
-
-    workspace: Path
-    folder: Path
-    checkpoint: Path | None = None
-    address: str | None = None
-    tracking_uri: str | None = None
+    return RunLocation(root, folder, destination, predictor=predictor)
 
 
 def resume_command(run: str, options: dict[str, Any]) -> str:
-    """The command that continues a run, with the options that are set."""
+    """The command that continues a run, with the options that are set; a value of True is that of a switch."""
     listed = ((option, value if isinstance(value, list) else [value]) for option, value in options.items() if value)
-    words = [word for option, values in listed for value in values for word in (option, str(value))]
-    return shlex.join(["gennape", "search", "--resume", run, *words])
+    words = [word for option, values in listed for value in values for word in (option, value) if word is not True]
+    return shlex.join(["gennape", "search", "--resume", run, *map(str, words)])
 
 
-def _checked(given: dict[str, Any], checkpoint: Path | None, workspace: Path) -> tuple[SearchConfig, bytes]:
-    """The configuration of a new run, and what was learnt from tables; all is checked before anything is written."""
+def _checked(
+    given: dict[str, Any], checkpoint: Path | None, workspace: Path
+) -> tuple[SearchConfig, FuzzyEnsemble, bytes]:
+    """The configuration of a new run, its predictor, and what was learnt from tables; checked before all writing."""
     from gennape.platform.search.config import search_config, space_of, space_sha256
     from gennape.platform.search.given_starts import read_starts
     from gennape.platform.search.learnt import learn, settings_of, split_sources
     from gennape.platform.search.reachable import refuse_unreachable
     from gennape.platform.search.registration import known_searcher, known_space
-    from gennape.predictors.model.checkpoint import load_checkpoint
     from gennape.search_spaces.families.registry import families
 
     if "space" not in given:
@@ -186,17 +216,17 @@ def _checked(given: dict[str, Any], checkpoint: Path | None, workspace: Path) ->
         given |= {"starts": read_starts(start, part, workspace)}
         given |= {"starts_from": str(start) if isinstance(start, str | Path) else "a list"}
     path = None if checkpoint is None else str(checkpoint.absolute())
-    predictor = load_checkpoint(checkpoint)
+    predictor = loaded(path)
     learnt = learn(sources, space, predictor) if sources else b""
     heads = settings_of(sources, learnt)
-    return search_config(**given, **heads, checkpoint=path, checkpoint_sha256=predictor.sha256), learnt
+    return search_config(**given, **heads, checkpoint=path, checkpoint_sha256=predictor.sha256), predictor, learnt
 
 
-def checkpoint_hash(path: str | None) -> str:
-    """The SHA-256 of a checkpoint, of the shipped one for None."""
+def loaded(path: str | None) -> FuzzyEnsemble:
+    """The predictor of a checkpoint, of the shipped one for None."""
     from gennape.predictors.model.checkpoint import load_checkpoint
 
-    return load_checkpoint(None if path is None else Path(path)).sha256
+    return load_checkpoint(None if path is None else Path(path))
 
 
 def run_to_the_end(location: RunLocation, resume: str, evaluations: int | None = None) -> SearchResult:
@@ -258,45 +288,27 @@ def _run(location: RunLocation, lock: RunLock, report_interruption: Callable[[],
     """Start all services and run the search; ``report_interruption`` is called before they end."""
     from rich.console import Console
 
-    from gennape.platform.cluster.connection import local_ray
     from gennape.platform.search.config import require_measures
     from gennape.platform.search.driver import run_search
-    from gennape.platform.search.front_page import about_run
-    from gennape.platform.search.islands import RayIslands, most_replicas
-    from gennape.platform.search.learnt import read_learnt
-    from gennape.platform.search.run_report import RunReport
     from gennape.platform.search.runs import FINISHED, config_of, set_status, status_of
-    from gennape.platform.serving.deployment import ServingConfig, serve_ensemble
-    from gennape.platform.serving.replica import LoadWithHeads
     from gennape.platform.tracking.tracker import track
 
-    folder = location.folder
-    config, screen = config_of(folder), Console(stderr=True, highlight=False)
+    folder, config = location.folder, config_of(location.folder)
+    screen = Console(stderr=True, highlight=False)
     require_measures(config)
-    learnt = read_learnt(folder, config)
     settings = config.model_dump() | {"starts": len(config.starts) or ""}  # the architectures would be too long
     parameters = {name: str(value) for name, value in settings.items() if value not in ("", ())}
-    began_with = None if config.checkpoint is None else Path(config.checkpoint)
-    checkpoint = location.checkpoint or began_with
-    report = RunReport(folder, config, about_run(folder, config, checkpoint))
+    known, server = status_of(folder).get("tracking_run"), location.destination.tracking_uri
     with ExitStack() as stack, _reporting(report_interruption):
-        with screen.status("starting Ray and the predictor"):
-            stack.enter_context(local_ray(location.address))
-            # Tracking starts in the background while the predictor starts.
-            known, server = status_of(folder).get("tracking_run"), location.tracking_uri
-            tracker = stack.enter_context(
-                track(location.workspace, folder.name, parameters, run_id=known, server=server)
-            )
-            serving = ServingConfig(checkpoint, max_replicas=most_replicas(config.islands))
-            loading: dict[str, Any] = {"load": LoadWithHeads(learnt)} if learnt else {}
-            handle = stack.enter_context(serve_ensemble(serving, **loading))
-            _refuse_another(handle.sha256, config)
-            islands = stack.enter_context(RayIslands(config, handle, lock.check))
+        # First: a process of its own imports MLflow while the predictor starts.
+        tracker = stack.enter_context(track(location.workspace, folder.name, parameters, run_id=known, server=server))
+        islands = stack.enter_context(_islands(location, config, lock, screen))
+        report = _report(location, config)
         live = stack.enter_context(search_progress(screen))
         line = SearchLine(live, screen, config)
 
         def follow(record: GenerationRecord) -> None:
-            if not status_of(folder).get("tracking_run") and (run_id := tracker.run_id):
+            if not status_of(folder).get("tracking_run") and (run_id := tracker.run_id_so_far()):
                 set_status(folder, tracking_run=run_id)
             report.follow(record.front)
             line.show(record)
@@ -307,7 +319,39 @@ def _run(location: RunLocation, lock: RunLock, report_interruption: Callable[[],
         result = run_search(config, folder, islands, follow)
         tracker.artifacts(report.complete(result.front))
         set_status(folder, status=FINISHED, reason=result.reason)
+        if not status_of(folder).get("tracking_run") and (run_id := tracker.run_id):
+            set_status(folder, tracking_run=run_id)
     return result
+
+
+@contextmanager
+def _islands(location: RunLocation, config: SearchConfig, lock: RunLock, screen: Console) -> Iterator[Archipelago]:
+    """The islands and what they need, in this process or on Ray; says which where the user did not."""
+    from gennape.platform.search.learnt import read_learnt
+    from gennape.platform.search.placement import placement_of
+
+    address, local = location.destination.address, location.destination.local
+    place = placement_of(config, address, local)
+    if place.why:
+        screen.print(f"searching {'in this process' if place.local else 'on Ray'}: {place.why}", soft_wrap=True)
+    began_with = None if config.checkpoint is None else Path(config.checkpoint)
+    checkpoint, learnt = location.checkpoint or began_with, read_learnt(location.folder, config)
+    with ExitStack() as stack:
+        with screen.status(f"starting {'the predictor' if place.local else 'Ray and the predictor'}"):
+            islands = stack.enter_context(
+                islands_here(config, checkpoint, location.predictor, learnt, lock.check)
+                if place.local
+                else islands_on_ray(config, checkpoint, address, learnt, lock.check)
+            )
+        yield islands
+
+
+def _report(location: RunLocation, config: SearchConfig) -> RunReport:
+    from gennape.platform.search.front_page import about_run
+    from gennape.platform.search.run_report import RunReport
+
+    checkpoint = location.checkpoint or (None if config.checkpoint is None else Path(config.checkpoint))
+    return RunReport(location.folder, config, about_run(location.folder, config, checkpoint))
 
 
 @contextmanager
@@ -317,12 +361,3 @@ def _reporting(report_interruption: Callable[[], None]) -> Iterator[None]:
     except KeyboardInterrupt:
         report_interruption()
         raise
-
-
-def _refuse_another(sha256: str, config: SearchConfig) -> None:
-    """Raise :class:`ConfigError` if the checkpoint was replaced since the search began."""
-    if sha256 != config.checkpoint_sha256:
-        raise ConfigError(
-            f"the search began with checkpoint {config.checkpoint_sha256[:12]}…, but {sha256[:12]}… is there now; put "
-            "the former back, or start a new search"
-        )

@@ -87,6 +87,15 @@ def local_ray(address: str | None = None, num_cpus: int | None = None) -> Iterat
         yield
 
 
+def connected() -> bool:
+    """Whether this process has started or joined a Ray."""
+    if "ray" not in sys.modules:
+        return False
+    import ray  # noqa: PLC0415 (see above)
+
+    return bool(ray.is_initialized())
+
+
 def alive_nodes() -> frozenset[str]:
     """Ray's ids of the nodes that are alive."""
     import ray  # noqa: PLC0415 (see above)

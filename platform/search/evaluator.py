@@ -6,8 +6,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
-from ray.exceptions import RayError, RayTaskError
-from ray.serve.exceptions import BackPressureError
 
 from gennape.errors import InvalidArchitectureError, InvalidDataError, InvalidGraphError, ServiceError
 from gennape.platform.search.evaluations import stacked
@@ -140,9 +138,20 @@ def _predict(evaluator: Evaluator, graphs: PackedGraphs) -> Prediction | Outcome
     except TimeoutError:
         return Outcome.TIMEOUT
     except ServiceError as error:
-        cause = error.__cause__
-        if isinstance(cause, (TimeoutError, BackPressureError)):
+        if _is_late(error):
             return Outcome.TIMEOUT
-        if isinstance(cause, RayError) and not isinstance(cause, RayTaskError):
+        if _is_lost(error):
             raise IslandLostError(f"the predictor's service was lost: {error}") from error
         raise
+
+
+def _is_late(error: ServiceError) -> bool:
+    from ray.serve.exceptions import BackPressureError  # noqa: PLC0415 (2 s, which searches without Ray do not need)
+
+    return isinstance(error.__cause__, (TimeoutError, BackPressureError))
+
+
+def _is_lost(error: ServiceError) -> bool:
+    from ray.exceptions import RayError, RayTaskError  # noqa: PLC0415 (see above)
+
+    return isinstance(error.__cause__, RayError) and not isinstance(error.__cause__, RayTaskError)

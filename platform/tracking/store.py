@@ -6,7 +6,6 @@ import os
 import re
 import sqlite3
 from contextlib import nullcontext
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import gennape
@@ -16,7 +15,6 @@ from gennape.platform.tracking.database import NAME, database
 from gennape.source import commit
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from pathlib import Path
 
     from mlflow import MlflowClient
@@ -36,23 +34,6 @@ VARIABLE = "MLFLOW_TRACKING_URI"
 EXPERIMENT = "gennape"
 #: MLflow's own name of the tag that ties a child run to its parent.
 PARENT = "mlflow.parentRunId"
-
-
-@dataclass(frozen=True, slots=True)
-class Credentials:
-    """How this process proves to a server who it is: the variables MLFLOW_TRACKING_* but the address. Never shown."""
-
-    variables: Mapping[str, str] = field(repr=False)
-
-    @classmethod
-    def of_this_process(cls) -> Credentials:
-        """As the environment has them now."""
-        names = (name for name in os.environ if name.startswith("MLFLOW_TRACKING_") and name != VARIABLE)
-        return cls({name: os.environ[name] for name in names})
-
-    def use(self) -> None:
-        """Put them into this process's environment, where MLflow looks for them."""
-        os.environ.update(self.variables)
 
 
 def server_address(given: str | None = None) -> str | None:

@@ -1,15 +1,11 @@
-"""Runs in MLflow: one Ray actor owns the client, behind a journal, so that logging never holds up a search."""
+"""Runs in MLflow: a process of its own owns the client, behind a journal, so that logging never holds up a search."""
 
 from __future__ import annotations
 
 import logging
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
-
-import ray
-from ray.exceptions import RayError
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from gennape.errors import WorkspaceError
 from gennape.platform.tracking.journal import (
@@ -24,8 +20,9 @@ from gennape.platform.tracking.journal import (
     values_after,
     write_record,
 )
-from gennape.platform.tracking.sender import Sender, State
-from gennape.platform.tracking.store import Credentials, brief, open_store, provenance, server_address, store_uri
+from gennape.platform.tracking.sender import State
+from gennape.platform.tracking.sender_process import SenderLostError, SenderProcess
+from gennape.platform.tracking.store import brief, open_store, provenance, server_address, store_uri
 from gennape.platform.workspace.hints import command, workspace_option
 
 if TYPE_CHECKING:
@@ -43,30 +40,6 @@ REVIVALS = 5
 log = logging.getLogger(__name__)
 
 
-class _Actor:
-    """Holds the sender of one run. ``run`` is a call that lasts; the others are answered beside it."""
-
-    def __init__(self) -> None:
-        self._sender: Sender | None = None
-
-    def run(self, folder: Path, workspace: Path, credentials: Credentials) -> None:
-        # Passed as an argument: an actor's environment is shown by Ray, and is that of its node, not of the driver.
-        credentials.use()
-        self._sender = Sender(folder, workspace)
-        self._sender.run()
-
-    def state(self) -> State:
-        return State() if self._sender is None else self._sender.state()
-
-    def send_now(self) -> None:
-        if self._sender is not None:
-            self._sender.send_now()
-
-    def abandon(self, status: str) -> None:
-        if self._sender is not None:
-            self._sender.abandon(status)
-
-
 class Tracker:
     """A run in MLflow, from the side of the search. Nothing here raises because of MLflow, except ``run_id``."""
 
@@ -75,9 +48,9 @@ class Tracker:
         self._journal = Journal(folder)
         self._lost: list[str] = []
         self._revived, self._known, self._closed = 0, "", False
-        self._looked = time.monotonic()
-        self._append(start)  # before the actor looks
-        self._start_actor()
+        self._looked = self._asked = time.monotonic()
+        self._append(start)  # before the sender looks
+        self._start_sender()
 
     @property
     def run_id(self) -> str:
@@ -93,6 +66,19 @@ class Tracker:
             if state.failures >= TOLD_AFTER or time.monotonic() > deadline:
                 raise WorkspaceError(state.error or f"MLflow did not open its store in {START_TIMEOUT_S:.0f} s")
             time.sleep(POLL_S)
+        return self._known
+
+    def run_id_so_far(self) -> str:
+        """MLflow's id of the run if it is known by now, else empty. Does not wait, and asks at most every second.
+
+        Raises :class:`WorkspaceError` when the store of the workspace cannot be opened.
+        """
+        if not self._known and time.monotonic() - self._asked > LOOK_S:
+            self._asked = time.monotonic()
+            state = self._ask()
+            if self._server is None and not state.run_id and state.failures >= TOLD_AFTER:
+                raise WorkspaceError(state.error)
+            self._known = state.run_id
         return self._known
 
     def metrics(self, step: int, values: Mapping[str, float], child: str | None = None) -> None:
@@ -116,35 +102,27 @@ class Tracker:
             self._looked = time.monotonic()
             self._revive()
 
-    # The actor -------------------------------------------------------------------------------------------------------
+    # The sender ------------------------------------------------------------------------------------------------------
 
-    def _start_actor(self) -> None:
-        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)  # it reads files
-        actor: Any = ray.remote(_Actor)
-        self._actor = actor.options(num_cpus=0, max_concurrency=3, scheduling_strategy=here).remote()
-        folders = self._folder.absolute(), self._workspace.absolute()
-        self._running = self._actor.run.remote(*folders, Credentials.of_this_process())
+    def _start_sender(self) -> None:
+        self._sender = SenderProcess(self._folder.absolute(), self._workspace.absolute())
 
     def _revive(self) -> str:
-        """Start another actor where the first was lost, a few times; why it was lost, if it was."""
-        if not ray.wait([self._running], timeout=0)[0]:
+        """Start another sender where the first was lost, a few times; why it was lost, if it was."""
+        if not (why := self._sender.lost()):
             return ""
-        try:
-            ray.get(self._running)
-        except RayError as error:
-            if self._revived < REVIVALS:
-                self._revived += 1
-                ray.kill(self._actor)
-                self._start_actor()
-            return f"the tracker was lost: {brief(error)}"
-        return ""  # the run has ended
+        if self._revived < REVIVALS:
+            self._revived += 1
+            self._sender.end()
+            self._start_sender()
+        return f"the tracker was lost: {why}"
 
     def _ask(self) -> State:
         try:
-            state: State = ray.get(self._actor.state.remote(), timeout=START_TIMEOUT_S)
-        except RayError as error:
-            return State(failures=1, error=self._revive() or brief(error))
-        return State(failures=TOLD_AFTER, error=why) if (why := self._revive()) else state
+            return self._sender.state(START_TIMEOUT_S)
+        except SenderLostError as error:
+            given_up = self._revived >= REVIVALS
+            return State(failures=TOLD_AFTER if given_up else 1, error=self._revive() or str(error))
 
     def _close(self, status: str) -> None:
         if not self._folder.is_dir():
@@ -155,9 +133,11 @@ class Tracker:
             self._journal.close()
         except OSError as full:  # a disk may say so only now
             self._lost.append(brief(full))
-        error = self._drain()
-        self._known, self._closed = self._ask().run_id, True
-        ray.kill(self._actor)
+        try:
+            error = self._drain()
+            self._known, self._closed = self._ask().run_id, True
+        finally:
+            self._sender.end()
         if error is None:
             clear(self._folder, status == "FINISHED")
         else:
@@ -174,11 +154,11 @@ class Tracker:
     def _abandon(self, status: str) -> None:
         """End a run whose journal was deleted while it was written: MLflow has what it had got by then."""
         try:
-            ray.get(self._actor.abandon.remote(status), timeout=GRACE_S)
-        except RayError as error:
-            log.warning("the run in MLflow is not ended, its journal %s is gone: %s", self._folder, brief(error))
+            self._sender.abandon(status, GRACE_S)
+        except SenderLostError as error:
+            log.warning("the run in MLflow is not ended, its journal %s is gone: %s", self._folder, error)
         self._closed = True
-        ray.kill(self._actor)
+        self._sender.end()
 
     def _drain(self) -> str | None:
         """Wait until MLflow has everything; else why not. A server that fails is given up soon, one that works not."""
@@ -190,7 +170,8 @@ class Tracker:
                 position, moved = state.position, now
             if (state.failures and now - began > GRACE_S) or now - moved > STILL_S:
                 return state.error or f"nothing moved for {STILL_S:.0f} s"
-            self._actor.send_now.remote()
+            with suppress(SenderLostError):  # the next question finds out, and starts another
+                self._sender.send_now()
             time.sleep(POLL_S)
         return None
 
@@ -199,7 +180,7 @@ class Tracker:
 def track(
     workspace: Path, run_name: str, parameters: Mapping[str, str], run_id: str | None = None, server: str | None = None
 ) -> Iterator[Tracker]:
-    """A run of the experiment "gennape", begun or, where there is one of that name, continued; needs Ray initialised.
+    """A run of the experiment "gennape", begun or, where there is one of that name, continued.
 
     It is recorded at ``server``; without one, where it was recorded before, else at $MLFLOW_TRACKING_URI, else in the
     store of ``workspace``. ``run_id`` names the run to continue where only MLflow knows it; what the workspace's store

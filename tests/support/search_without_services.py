@@ -1,8 +1,9 @@
 """``gennape search`` with its predictor, serving and tracking replaced by stand-ins; run as a script, or in a test.
 
-    python search_without_services.py actors|inline SECONDS_PER_CALL ARGUMENTS...
+    python search_without_services.py actors|local SECONDS_PER_CALL ARGUMENTS...
 
-The islands are Ray actors or objects of this process; the predictor is a formula that takes a while.
+The islands are Ray actors, or with ``inline`` objects of this process in their place; the predictor is a formula that
+takes a while.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import time
 from contextlib import contextmanager, nullcontext
 
 import gennape.platform.cluster.connection
-import gennape.platform.search.islands
+import gennape.platform.search.ray_islands
 import gennape.platform.serving.deployment
 import gennape.platform.tracking.tracker
 import gennape.predictors.model.checkpoint
@@ -34,6 +35,9 @@ class _Tracker:
         self.islands = {}
         self.continued = self.server = None
 
+    def run_id_so_far(self):
+        return self.run_id
+
     def metrics(self, step, values, child=None):
         if child is None:
             self.steps.append((step, dict(values)))
@@ -47,10 +51,9 @@ class _Tracker:
 class _Slow:
     """A predictor that takes its time."""
 
-    sha256 = SyntheticPredictor.sha256
-
     def __init__(self, seconds):
         self.seconds = seconds
+        self.sha256 = SyntheticPredictor.sha256
 
     def predict(self, graphs):
         time.sleep(self.seconds)
@@ -59,14 +62,6 @@ class _Slow:
 
 class InlineIslands(LocalIslands):
     """Islands of this process, used as those on Ray are."""
-
-    def __init__(self, config, evaluator, watch):
-        super().__init__(config, evaluator)
-        self.watch = watch
-
-    def receive(self):
-        self.watch()
-        return super().receive()
 
     def __enter__(self):
         return self
@@ -83,14 +78,14 @@ def replace(set_attribute, islands, seconds, tracker):
         tracker.continued, tracker.server = run_id, server
         yield tracker
 
-    set_attribute(gennape.predictors.model.checkpoint, "load_checkpoint", lambda _path=None: SyntheticPredictor())
+    set_attribute(gennape.predictors.model.checkpoint, "load_checkpoint", lambda _path=None: _Slow(seconds))
     set_attribute(
         gennape.platform.serving.deployment, "serve_ensemble", lambda _config, **_: nullcontext(_Slow(seconds))
     )
     set_attribute(gennape.platform.tracking.tracker, "track", track)
     if islands == "inline":
         set_attribute(gennape.platform.cluster.connection, "local_ray", lambda _address=None: nullcontext())
-        set_attribute(gennape.platform.search.islands, "RayIslands", InlineIslands)
+        set_attribute(gennape.platform.search.ray_islands, "RayIslands", InlineIslands)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from gennape.errors import ConfigError, InvalidDataError, WorkspaceError
+from gennape.platform.search import starting
 from gennape.platform.search.config import search_config, space_of
 from gennape.platform.search.driver import run_search
 from gennape.platform.search.front import front_frame, front_of
@@ -86,8 +87,9 @@ def test_the_first_generation_holds_them(tmp_path, islands, asynchronous):
     assert search_config(**config.model_dump(mode="json")) == config
 
 
-def test_a_searcher_breeds_from_them(tmp_path):
+def test_a_searcher_breeds_from_them(tmp_path, monkeypatch):
     """A network far better than the sample is soon the parent of others: its neighbours are asked for."""
+    monkeypatch.setattr(starting, "extreme_genomes", lambda space, _: np.zeros((0, len(space.genes)), np.int64))
     space = family("ofa_mbv3")
     best = space.canonical(np.array([[24, *[2] * 5, *[8] * 20]]))[0]  # the largest: highest by this predictor
     text = json.dumps(space.encode(best))

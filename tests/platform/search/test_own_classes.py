@@ -23,7 +23,8 @@ from gennape.platform.conversion.convert import ConversionConfig, convert
 from gennape.platform.conversion.inputs import FamilySample
 from gennape.platform.search.config import search_config
 from gennape.platform.search.driver import run_search
-from gennape.platform.search.islands import LocalIslands, RayIslands
+from gennape.platform.search.islands import LocalIslands
+from gennape.platform.search.ray_islands import RayIslands
 from gennape.platform.search.runs import list_runs
 from gennape.platform.search.searchers.registry import REGISTRY as SEARCHERS
 from gennape.platform.search.searchers.testing import SyntheticPredictor

@@ -27,9 +27,10 @@ from gennape.jobs.search import search
 from gennape.platform.cluster.connection import local_ray
 from gennape.platform.search.config import SearchConfig, search_config
 from gennape.platform.search.driver import run_search
-from gennape.platform.search.islands import LocalIslands, RayIslands, most_replicas
+from gennape.platform.search.islands import LocalIslands
 from gennape.platform.search.log import read_log
 from gennape.platform.search.objectives import NAMES
+from gennape.platform.search.ray_islands import RayIslands, most_replicas
 from gennape.platform.search.runs import list_runs, status_of
 from gennape.platform.search.searchers.registry import SEARCHERS
 from gennape.platform.search.searchers.testing import SyntheticPredictor
@@ -236,16 +237,20 @@ def test_a_run_goes_on_with_its_checkpoint_wherever_that_lies_now(tmp_path, monk
     monkeypatch.setattr("gennape.platform.serving.deployment.serve_ensemble", serve)
     with monkeypatch.context() as patch:
         interrupt_at(patch, 1)
-        call(tmp_path, *SMALL, "--checkpoint", str(tmp_path / "old"))
+        call(tmp_path, *SMALL, "--cluster", "--checkpoint", str(tmp_path / "old"))
         (run,) = list_runs(tmp_path)
-        again = call(tmp_path, "--resume", run.name, "--checkpoint", str(tmp_path / "moved"))
-    assert f"--resume {run.name} --checkpoint {tmp_path / 'moved'} --workspace" in again.output
+        again = call(tmp_path, "--resume", run.name, "--cluster", "--checkpoint", str(tmp_path / "moved"))
+    told = [line.split("continue with: ")[1] for line in again.output.splitlines() if "continue with" in line]
+    assert told == [
+        f"gennape search --resume {run.name} --checkpoint {tmp_path / 'moved'} --workspace {tmp_path} --cluster"
+    ]
     with monkeypatch.context() as patch:
         patch.setattr("gennape.platform.serving.deployment.serve_ensemble", lambda _: nullcontext(Replaced()))
         with pytest.raises(ConfigError, match="is there now; put the former back"):
-            call(tmp_path, "--resume", run.name)
+            call(tmp_path, "--resume", run.name, "--cluster")
     assert status_of(run)["status"] == "failed"
-    assert call(tmp_path, "--resume", run.name, "--checkpoint", str(tmp_path / "moved")).exit_code == 0
+    moved = ["--checkpoint", str(tmp_path / "moved")]
+    assert call(tmp_path, "--resume", run.name, "--cluster", *moved).exit_code == 0
     assert served == [tmp_path / "old", tmp_path / "moved", tmp_path / "moved"]
 
 
@@ -325,9 +330,10 @@ def test_actors_find_what_islands_of_one_process_find_even_when_one_is_killed(tm
 
 
 @contextmanager
-def driver_at_work(cut, *arguments):
+def driver_at_work(cut, islands, *arguments):
     """A search in a process, and in a group of processes, of its own: in its third generation."""
-    command = [sys.executable, str(SCRIPT), "actors", "0.5", "search", *arguments, "--workspace", str(cut)]
+    where = {"actors": "--cluster", "local": "--local"}[islands]
+    command = [sys.executable, str(SCRIPT), islands, "0.5", "search", where, *arguments, "--workspace", str(cut)]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
     ) as driver:
@@ -345,17 +351,20 @@ def driver_at_work(cut, *arguments):
 @pytest.mark.usefixtures("tracker")
 @pytest.mark.cluster
 @pytest.mark.parametrize(
-    ("how", "status"),
+    ("islands", "how", "status"),
     [
-        pytest.param(signal.SIGINT, 130, marks=pytest.mark.drill),
-        (signal.SIGTERM, 143),  # to the whole group, as `timeout` and shells send it
-        pytest.param(signal.SIGKILL, -signal.SIGKILL, marks=pytest.mark.drill),
+        ("local", signal.SIGINT, 130),
+        ("local", signal.SIGTERM, 143),
+        ("local", signal.SIGKILL, -signal.SIGKILL),
+        pytest.param("actors", signal.SIGINT, 130, marks=pytest.mark.drill),
+        ("actors", signal.SIGTERM, 143),  # to the whole group, as `timeout` and shells send it
+        pytest.param("actors", signal.SIGKILL, -signal.SIGKILL, marks=pytest.mark.drill),
     ],
 )
-def test_a_driver_ended_in_mid_search_is_continued_to_the_same_front(tmp_path, how, status):
+def test_a_driver_ended_in_mid_search_is_continued_to_the_same_front(tmp_path, islands, how, status):
     call(tmp_path / "whole", *SMALL)
     cut = tmp_path / "cut"
-    with driver_at_work(cut, *SMALL) as driver:
+    with driver_at_work(cut, islands, *SMALL) as driver:
         children = psutil.Process(driver.pid).children(recursive=True)
         (os.killpg if how == signal.SIGTERM else os.kill)(driver.pid, how)
         output, _ = driver.communicate(timeout=PATIENCE_S)
@@ -363,12 +372,13 @@ def test_a_driver_ended_in_mid_search_is_continued_to_the_same_front(tmp_path, h
     assert driver.returncode == status, output
     assert status_of(run)["status"] == "interrupted"
     if how != signal.SIGKILL:
-        told = f"interrupted; continue with: gennape search --resume {run.name} --workspace {cut}"
+        where = {"actors": "--cluster", "local": "--local"}[islands]
+        told = f"interrupted; continue with: gennape search --resume {run.name} --workspace {cut} {where}"
         assert output.splitlines()[-1] == told
         assert "Traceback" not in output
         assert "***" not in output  # as Ray's core begins its stack
         assert status_of(run)["reason"] == {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}[how]
-        assert children
+        assert bool(children) == (islands == "actors")
         psutil.wait_procs(children, timeout=10)
         assert not [child for child in children if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]
     logged = read_log(run, 4)
@@ -380,8 +390,9 @@ def test_a_driver_ended_in_mid_search_is_continued_to_the_same_front(tmp_path, h
 
 
 @pytest.mark.cluster
-def test_a_search_whose_folder_is_deleted_ends_soon(tmp_path):
-    with driver_at_work(tmp_path, *SMALL[:3], "100000", *SMALL[4:]) as driver:
+@pytest.mark.parametrize("islands", ["local", "actors"])
+def test_a_search_whose_folder_is_deleted_ends_soon(tmp_path, islands):
+    with driver_at_work(tmp_path, islands, *SMALL[:3], "100000", *SMALL[4:]) as driver:
         (run,) = list_runs(tmp_path)
         began = time.monotonic()
         while run.exists():  # a report that is written meanwhile keeps its folder a moment longer

@@ -21,7 +21,6 @@ import psutil
 import pytest
 
 from gennape.errors import ServiceError
-from gennape.platform.cluster.connection import local_ray
 from gennape.platform.tracking.store import open_store
 from gennape.platform.tracking.tracker import track
 from gennape.platform.tracking.ui.mlflow import serve_ui
@@ -66,7 +65,6 @@ class Browser:
 
 
 @pytest.mark.cluster
-@pytest.mark.usefixtures("ray_cluster")
 def test_opened_before_any_run_it_shows_later_ones(tmp_path: Path) -> None:
     (tmp_path / "files").mkdir()
     (tmp_path / "files" / "front.csv").write_text("index,accuracy\n")
@@ -75,7 +73,7 @@ def test_opened_before_any_run_it_shows_later_ones(tmp_path: Path) -> None:
         browser = Browser(next(links))
         assert b"<html" in browser.get(ui.address)
         assert browser.runs(ui.address) == []
-        with local_ray(None, num_cpus=1), track(tmp_path, "later", {"space": "hiaml"}) as tracker:
+        with track(tmp_path, "later", {"space": "hiaml"}) as tracker:
             tracker.metrics(0, {"hypervolume": 2.5})
             tracker.artifacts(tmp_path / "files")
         (run,) = browser.runs(ui.address)
