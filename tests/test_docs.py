@@ -34,6 +34,7 @@ from gennape.jobs.cli import PANELS, app
 from gennape.platform.search.config import search_config
 from gennape.platform.search.driver import run_search
 from gennape.platform.search.islands import LocalIslands
+from gennape.platform.search.measures import REGISTRY as MEASURES
 from gennape.platform.search.report import write_report
 from gennape.platform.search.runs import REPORT, describe_run, set_status
 from gennape.platform.search.searchers.registry import REGISTRY as SEARCHERS
@@ -82,6 +83,7 @@ PROGRAMS = (
     "docs/tutorials/own-onnx-model.md",
     "docs/concepts/computation-graph.md",
     "docs/concepts/fuzzy-ensemble.md",
+    "docs/limits.md",
     "docs/search.md",
     "docs/export.md",
     "docs/import.md",
@@ -134,6 +136,7 @@ def own_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("own")
     files = {
         "docs/families.md": "blocks.py",
+        "docs/limits.md": "energy.py",
         "docs/search.md": "climber.py",
         "docs/tutorials/own-family.md": "plain.py",
         "README.md": "tinynet.py",
@@ -148,7 +151,7 @@ def own_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(("page", "command"), COMMANDS, ids=[f"{page}: {command}" for page, command in COMMANDS])
 def test_command_is_understood(page: Path, command: str, own_files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(own_files)
-    for registry in (SPACES, SEARCHERS):
+    for registry in (SPACES, SEARCHERS, MEASURES):
         monkeypatch.setattr(registry, "_own", {})
     program, *arguments = shlex.split(command.replace(".venv/bin/activate", "\\.venv/bin/activate"))
     if Path(program).name == "gennape":
@@ -228,6 +231,7 @@ def test_example_family_passes_the_conformance_suite(page: str, name: str, tmp_p
 @pytest.mark.parametrize("page", PROGRAMS)
 def test_programs_run(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(SEARCHERS, "_own", {})
+    monkeypatch.setattr(MEASURES, "_own", {})
     monkeypatch.chdir(tmp_path)
     for code in blocks(ROOT / page, "python"):
         load(code, tmp_path)

@@ -37,7 +37,7 @@ _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class MeasuredTable:
     """A measure to learn: its ``name``, the ``path`` of the table, and the ``column``, empty for a usual one."""
 
     name: str
@@ -48,7 +48,7 @@ class Source:
         return f"{self.name}={self.path}{':' if self.column else ''}{self.column}"
 
 
-def parse_source(text: str, prefix: str = "") -> Source:
+def parse_source(text: str, prefix: str = "") -> MeasuredTable:
     """Read ``npu=FILE`` or ``npu=FILE:column``; the measure is called ``prefix`` and the name.
 
     Raises :class:`ConfigError` for another form, a name that is taken, and a file that does not exist.
@@ -66,10 +66,10 @@ def parse_source(text: str, prefix: str = "") -> Source:
         path, column = rest, ""
     if not Path(path).is_file():
         raise ConfigError(f"{text}: {missing(Path(path)) if not Path(path).exists() else f'{path} is no file'}")
-    return Source(name, Path(path), column)
+    return MeasuredTable(name, Path(path), column)
 
 
-def split_sources(given: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[Source, ...]]:
+def split_sources(given: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[MeasuredTable, ...]]:
     """The settings of a search without tables, and the tables that ``latency`` and ``measures`` name."""
     others = {name: value for name, value in given.items() if name != "latency"}
     measures = given.get("measures", ())
@@ -80,7 +80,7 @@ def split_sources(given: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[Sourc
     return others, tuple(sources)
 
 
-def read_source(source: Source, space: SearchSpace) -> LabelledArchitectures:
+def read_source(source: MeasuredTable, space: SearchSpace) -> LabelledArchitectures:
     """The measured networks of a table, all of them.
 
     Raises :class:`InvalidDataError`, which names rows, for architectures of another space, values that are not finite
@@ -108,7 +108,7 @@ def read_source(source: Source, space: SearchSpace) -> LabelledArchitectures:
     return labels
 
 
-def _labels(source: Source, space: SearchSpace, rejected: list[str]) -> LabelledArchitectures:
+def _labels(source: MeasuredTable, space: SearchSpace, rejected: list[str]) -> LabelledArchitectures:
     column = source.column or _usual_column(source)
     try:
         return read_labels(source.path, space, column, rejected.append)
@@ -121,7 +121,7 @@ def _labels(source: Source, space: SearchSpace, rejected: list[str]) -> Labelled
         ) from error
 
 
-def _usual_column(source: Source) -> str:
+def _usual_column(source: MeasuredTable) -> str:
     """The column of a table that holds a measure, by its name."""
     short = source.name.removeprefix(LATENCY)
     usual = (short, source.name, f"latency_{short}", f"latency_{short}_ms", f"{short}_ms", "latency", "latency_ms")
@@ -138,7 +138,7 @@ def _usual_column(source: Source) -> str:
     return found
 
 
-def _refuse_repeated(source: Source, labels: LabelledArchitectures) -> None:
+def _refuse_repeated(source: MeasuredTable, labels: LabelledArchitectures) -> None:
     first: dict[str, int] = {}
     for row, identity in enumerate(labels.identity):
         if first.setdefault(identity, row) != row:
@@ -148,7 +148,7 @@ def _refuse_repeated(source: Source, labels: LabelledArchitectures) -> None:
             )
 
 
-def learn(sources: Iterable[Source], space: SearchSpace, ensemble: FuzzyEnsemble) -> bytes:
+def learn(sources: Iterable[MeasuredTable], space: SearchSpace, ensemble: FuzzyEnsemble) -> bytes:
     """What an ensemble learns of all sources, as the bytes of :data:`FILE`; raises as :func:`read_source`."""
     from gennape.predictors.model.heads import fit_heads, pack_heads  # noqa: PLC0415 (torch)
 
@@ -157,7 +157,7 @@ def learn(sources: Iterable[Source], space: SearchSpace, ensemble: FuzzyEnsemble
     return pack_heads(fit_heads(ensemble, measured))
 
 
-def settings_of(sources: Sequence[Source], learnt: bytes) -> dict[str, object]:
+def settings_of(sources: Sequence[MeasuredTable], learnt: bytes) -> dict[str, object]:
     """The settings of a search that say what was learnt."""
     names = [source.name for source in sources]
     twice = next((name for name in names if names.count(name) > 1), None)
