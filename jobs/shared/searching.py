@@ -238,6 +238,7 @@ def _run(location: RunLocation, lock: RunLock, report_interruption: Callable[[],
             handle = stack.enter_context(serve_ensemble(serving))
             _refuse_another(handle.sha256, config)
             islands = stack.enter_context(RayIslands(config, handle, lock.check))
+        stack.enter_context(report)  # draws what is undrawn before Ray and MLflow end, which may take long
         live = stack.enter_context(search_progress(screen))
         line = SearchLine(live, screen, config)
 

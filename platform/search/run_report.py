@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from contextlib import nullcontext, suppress
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict
@@ -51,7 +52,10 @@ class _Front(BaseModel):
 
 
 class RunReport:
-    """The folder ``report`` of a run at work. Every file in it is complete at any moment."""
+    """The folder ``report`` of a run at work. Every file in it is complete at any moment.
+
+    As a context manager it draws, however the block ends, the pictures that lag behind the front.
+    """
 
     def __init__(self, folder: Path, config: SearchConfig, about: About | None = None) -> None:
         self._folder = folder
@@ -59,6 +63,17 @@ class RunReport:
         self._objectives = config.directed
         self._due = 0.0
         self._written: list[str] = []
+        self._undrawn: pd.DataFrame | None = None  # the front of the last generation, if pictures lag behind it
+
+    def __enter__(self) -> RunReport:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if self._undrawn is None:
+            return
+        # What stopped the search, a full disk maybe, may stop this too, and is what is told.
+        with nullcontext() if kind is None else suppress(WorkspaceError, OSError):
+            self.complete(self._undrawn)
 
     def follow(self, front: Evaluations) -> None:
         """Write the front after a generation, and from time to time also the pictures and all evaluations."""
@@ -70,6 +85,7 @@ class RunReport:
         frame, self._written = front_frame(front, self._objectives), hashes
         if not due:
             write_front(self._folder / REPORT, frame, self._objectives)
+            self._undrawn = frame
             return
         self.complete(frame)
         ended = time.monotonic()
@@ -82,6 +98,7 @@ class RunReport:
         # Only what is drawn of the evaluations is held in memory; full rows are copied from file to file.
         write_report(report, front, read_measure_table(self._folder), self._objectives, self._about)
         copy_log(self._folder, report / EVALUATIONS)
+        self._undrawn = None
         return report
 
 

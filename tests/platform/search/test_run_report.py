@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -87,6 +89,53 @@ def test_pictures_take_two_percent_of_the_time_at_most(tmp_path: Path, monkeypat
         report.follow(front)
         now[0] += 1.0
     assert drawn == [0.0, 204.0, 408.0, 612.0, 816.0]  # 4 s each, then 200 s without
+
+
+def _drawn_points(folder: Path) -> int:
+    """The networks that the title of the page counts as its front."""
+    title = re.search(r"Pareto front: (\d+) of", (folder / "report" / "front.html").read_text())
+    assert title is not None
+    return int(title[1])
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, _Stop, None])
+def test_pictures_are_brought_up_to_date_however_a_search_ends(
+    tmp_path: Path, error: type[BaseException] | None
+) -> None:
+    """Pictures are due every 30 s only, and the search stops sooner."""
+    folder = tmp_path / RUNS / "stopped"
+    folder.mkdir(parents=True)
+    config = search_config(space="hiaml", evaluations=200, population=20)
+    describe_run(folder, config)
+    first = []
+
+    def follow(record: GenerationRecord) -> None:
+        report.follow(record.front)
+        first.append(_drawn_points(folder))
+        if error is not None and record.generation == 3:
+            raise error
+
+    with suppress(KeyboardInterrupt, _Stop), RunReport(folder, config) as report:
+        run_search(config, folder, LocalIslands(config, SyntheticPredictor()), follow)
+    front = pd.read_csv(folder / "report" / "front.csv")
+    assert set(first) == {first[0]} != {len(front)}
+    assert _drawn_points(folder) == len(front)
+    assert len(pd.read_parquet(folder / "report" / "evaluations.parquet")) == len(read_log(folder, GENES))
+
+
+def test_a_full_disk_that_stopped_a_search_is_what_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = _searched(tmp_path, "cut", 2)
+    config = search_config(space="hiaml")
+    front = front_of(read_log(folder, GENES), config.directed)
+
+    def full(*_: object) -> None:
+        raise WorkspaceError("no space for a picture")
+
+    with pytest.raises(OSError, match="the first"), RunReport(folder, config) as report:
+        report.follow(front)
+        report.follow(front.take(range(1)))
+        monkeypatch.setattr(run_report, "write_report", full)
+        raise OSError("the first")
 
 
 def test_a_run_is_told_from_a_killed_one_by_its_lock(tmp_path: Path) -> None:
