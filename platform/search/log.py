@@ -114,16 +114,16 @@ def _rows(path: Path) -> int:
 
 
 def read_measure_table(folder: Path) -> pd.DataFrame:
-    """Only the measures of all evaluations, 8 bytes each, for drawing."""
+    """Only the measures of all evaluations, 8 bytes each, for drawing; also while the run is at work."""
     names = list(objectives.NAMES)
-    tables = [_table(shard(folder, number)).select(names) for number in range(count_shards(folder))]
+    tables = [_table(shard(folder, number)).select(names) for number in range(count_shards(folder, repair=False))]
     frame: pd.DataFrame = pa.concat_tables(tables).to_pandas()
     return frame
 
 
 def copy_log(folder: Path, to: Path) -> None:
-    """Write all evaluations to one Parquet file, with one shard in memory at a time."""
-    tables = (_table(shard(folder, number)) for number in range(count_shards(folder)))
+    """Write all evaluations to one Parquet file, with one shard in memory at a time; also while the run is at work."""
+    tables = (_table(shard(folder, number)) for number in range(count_shards(folder, repair=False)))
     first = next(tables)
     with atomic_path(to) as temporary, pq.ParquetWriter(temporary, first.schema) as writer:
         writer.write_table(first)

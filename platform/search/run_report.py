@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext, suppress
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict
@@ -21,6 +23,7 @@ from gennape.platform.workspace.run_files import read_as, refuse_edited
 from gennape.search_spaces.families.registry import family
 
 if TYPE_CHECKING:
+    from concurrent.futures import Future
     from pathlib import Path
 
     import pandas as pd
@@ -54,7 +57,9 @@ class _Front(BaseModel):
 class RunReport:
     """The folder ``report`` of a run at work. Every file in it is complete at any moment.
 
-    As a context manager it draws, however the block ends, the pictures that lag behind the front.
+    A thread writes and draws, so that the search does not wait: at any moment it writes the front of the last
+    generation but those that came while it wrote. Use as a context manager: however the block ends, what lags behind is
+    then written and drawn.
     """
 
     def __init__(self, folder: Path, config: SearchConfig, about: About | None = None) -> None:
@@ -64,19 +69,57 @@ class RunReport:
         self._due = 0.0
         self._written: list[str] = []
         self._undrawn: pd.DataFrame | None = None  # the front of the last generation, if pictures lag behind it
+        self._lock = Lock()
+        self._next: Evaluations | None = None
+        self._writing: Future[None] | None = None
+        self._pool = ThreadPoolExecutor(1, "gennape-report")
 
     def __enter__(self) -> RunReport:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if self._undrawn is None:
-            return
         # What stopped the search, a full disk maybe, may stop this too, and is what is told.
         with nullcontext() if kind is None else suppress(WorkspaceError, OSError):
-            self.complete(self._undrawn)
+            self.settle()
+            if self._undrawn is not None:
+                self.complete(self._undrawn)
+        self._pool.shutdown()
 
     def follow(self, front: Evaluations) -> None:
-        """Write the front after a generation, and from time to time also the pictures and all evaluations."""
+        """Have the front after a generation written, and from time to time also the pictures and all evaluations.
+
+        Raises :class:`WorkspaceError` if a file before could not be written.
+        """
+        with self._lock:
+            if self._writing is not None and self._writing.done():
+                self._writing.result()
+                self._writing = None
+            self._next = front
+            if self._writing is None:
+                self._writing = self._pool.submit(self._write_next)
+
+    def settle(self) -> None:
+        """Wait until all that was given to :meth:`follow` is written; raises what that raised."""
+        with self._lock:
+            writing, self._writing = self._writing, None
+        if writing is not None:
+            writing.result()
+
+    def complete(self, front: pd.DataFrame) -> Path:
+        """Write every file; returns their folder."""
+        self.settle()
+        return self._complete(front)
+
+    def _write_next(self) -> None:
+        while True:
+            with self._lock:
+                front, self._next = self._next, None
+                if front is None:
+                    self._writing = None
+                    return
+            self._write(front)
+
+    def _write(self, front: Evaluations) -> None:
         if not len(front):
             return
         due, hashes = (began := time.monotonic()) >= self._due, front.hashes.tolist()
@@ -87,12 +130,11 @@ class RunReport:
             write_front(self._folder / REPORT, frame, self._objectives)
             self._undrawn = frame
             return
-        self.complete(frame)
+        self._complete(frame)
         ended = time.monotonic()
         self._due = ended + max(EVERY_S, TIMES * (ended - began))
 
-    def complete(self, front: pd.DataFrame) -> Path:
-        """Write every file; returns their folder."""
+    def _complete(self, front: pd.DataFrame) -> Path:
         report = self._folder / REPORT
         make_writable(report, "move away what is there")
         # Only what is drawn of the evaluations is held in memory; full rows are copied from file to file.
