@@ -75,12 +75,12 @@ def readable(name: str, value: float) -> str:
     """A measure's value with its unit: ``93.42 %``, ``620 MFLOPs``."""
     if not math.isfinite(value):
         return "unknown"
-    return _WORDS[name][1](value)
+    return _WORDS[name][1](value) if name in _WORDS else quantity(value)
 
 
 def label(objective: Objective) -> str:
     """The label of an axis."""
-    word = _WORDS[objective.name][0]
+    word = _WORDS[objective.name][0] if objective.name in _WORDS else objective.name
     unit = " [%]" if objective.name == "accuracy" else ""
     return f"{word}{unit}, {'higher' if objective.direction == 'max' else 'lower'} is better"
 
