@@ -9,11 +9,13 @@ import typer
 
 from gennape.errors import ConfigError
 from gennape.jobs.shared.exporting import export_graph
+from gennape.jobs.shared.json_output import Result, one_document
 from gennape.jobs.shared.network import chosen_network
 from gennape.jobs.shared.network_files import Shape
 from gennape.jobs.shared.own_code import space_option
 
 
+@one_document
 def export(
     to: Annotated[Path, typer.Option(help="File to write: .onnx, .pt2 (PyTorch program) or .py (PyTorch module).")],
     run: Annotated[
@@ -35,7 +37,7 @@ def export(
             help="Workspace: the folder that holds all runs.", show_default="$GENNAPE_WORKSPACE or ./gennape-workspace"
         ),
     ] = None,
-) -> None:
+) -> Result:
     """Write a network as ONNX or PyTorch.
 
     The network is one of a run's front, an architecture, or an ONNX file.
@@ -48,3 +50,5 @@ def export(
     export_graph(network.graph, to, seed)
     weights = "" if to.suffix.lower() == ".py" else f"\nuntrained weights, of seed {seed}"
     typer.echo(f"written to {to}: {network.title}{weights}")
+    seed_of = None if to.suffix.lower() == ".py" else seed
+    return Result({"file": to, "name": network.name, "architecture": network.document, "seed": seed_of})

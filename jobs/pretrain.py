@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from gennape.jobs.shared.json_output import Result, one_document
 from gennape.jobs.shared.own_code import space_option, typed
 from gennape.jobs.shared.settings_file import SettingsFile, run_with
 from gennape.jobs.shared.tracked import Register, TrackingUri, refuse_wrong_address, register_result
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from gennape.search_spaces.graphs.graph import PackedGraphs
 
 
+@one_document
 def pretrain(
     context: typer.Context,
     out: Annotated[Path, typer.Option(help="Folder to write the encoder to.")],
@@ -74,7 +76,7 @@ def pretrain(
     address: Annotated[str | None, typer.Option(help="Ray cluster to train on.", show_default="a local one")] = None,
     register: Register = False,
     tracking_uri: TrackingUri = None,
-) -> None:
+) -> Result:
     """Pretrain the graph encoder by contrastive learning.
 
     Networks with similar Laplacian spectra get similar embeddings.
@@ -92,7 +94,8 @@ def pretrain(
     from gennape.predictors.model.checkpoint import check_place
 
     if settings is not None:
-        return run_with(context, settings)
+        again: Result = run_with(context, settings)
+        return again
     refuse_wrong_address(tracking_uri)
     check_place(out)
     contrast = {"gennape": GENNAPE, "general": GENERAL}[config]
@@ -118,9 +121,10 @@ def pretrain(
     if register:
         register_result(out, "pretrain", workspace, tracking_uri)
     first = data[0] if data else "LABELS"
-    again = command("fit", space=typed((space or ["nb101"])[0]), encoder=out, data=first, out="checkpoint")
+    following = command("fit", space=typed((space or ["nb101"])[0]), encoder=out, data=first, out="checkpoint")
     screen = Console(soft_wrap=True, markup=False, highlight=False)
-    screen.print(f"encoder {sha256[:12]} of {count} networks written to {out}\nnext: {again}")
+    screen.print(f"encoder {sha256[:12]} of {count} networks written to {out}\nnext: {following}")
+    return Result({"encoder": out, "sha256": sha256, "networks": count})
 
 
 def _here(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gennape.errors import ConfigError
+from gennape.jobs.shared.json_output import Result, one_document
 from gennape.jobs.shared.network import Network, chosen_network
 from gennape.jobs.shared.network_files import Shape, holds_network, refuse_file
 from gennape.jobs.shared.own_code import space_option, typed
@@ -18,7 +19,11 @@ from gennape.notebook import MAX_PLAIN_NODES
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import numpy as np
+    from jaxtyping import Int64
 
+
+@one_document
 def show(
     arch: Annotated[
         str | None,
@@ -61,7 +66,7 @@ def show(
             help="Workspace: the folder that holds all runs.", show_default="$GENNAPE_WORKSPACE or ./gennape-workspace"
         ),
     ] = None,
-) -> None:
+) -> Result:
     """Summarise a network, or the sizes of a search space's networks. Draw a picture with --to."""
     if arch is not None and holds_network(arch):
         if onnx is not None:
@@ -71,8 +76,7 @@ def show(
     if sample is not None:
         if named or run is not None or index is not None or published:
             raise ConfigError("--sample plots whole search spaces: give it with --space only, no network beside it")
-        _show_sizes(space or [], sample, seed, to)
-        return
+        return _show_sizes(space or [], sample, seed, to)
     if len(named) > 1 or len(space or []) > 1:
         raise ConfigError(f"name one network, got {', '.join([*named, *(space or [])])}")
     if arch is not None:
@@ -90,12 +94,14 @@ def show(
         shape=shape,
     )
     extras = ["--published"] * published + (["--workspace", str(workspace)] if workspace else [])
-    _show_network(network, to, fold, extras)
+    return _show_network(network, to, fold, extras)
 
 
-def _show_network(network: Network, to: Path | None, fold: bool | None, extras: list[str]) -> None:
+def _show_network(network: Network, to: Path | None, fold: bool | None, extras: list[str]) -> Result:
     """Draw a network if asked to, then say what it is."""
     from gennape.search_spaces.drawing.summary import summary
+    from gennape.search_spaces.graphs.cost import macs, params
+    from gennape.search_spaces.graphs.graph import pack
 
     lines = [network.title, summary(network.graph), ""]
     if to is None:
@@ -105,6 +111,19 @@ def _show_network(network: Network, to: Path | None, fold: bool | None, extras: 
         folded = "" if n_boxes == network.graph.n_nodes else f", {n_boxes} boxes; --no-fold draws every node"
         lines.append(f"Picture written to {to}{folded}")
     typer.echo(visible("\n".join(lines)))
+    packed = pack([network.graph])
+    n_macs = int(macs(packed)[0])
+    return Result(
+        {
+            "name": network.name,
+            "architecture": network.document,
+            "nodes": network.graph.n_nodes,
+            "flops": 2 * n_macs,
+            "macs": n_macs,
+            "params": int(params(packed)[0]),
+            "picture": to,
+        }
+    )
 
 
 def _draw(network: Network, to: Path, fold: bool) -> int:
@@ -120,7 +139,7 @@ def _draw(network: Network, to: Path, fold: bool) -> int:
     return len(diagram.boxes)
 
 
-def _show_sizes(spaces: Sequence[str], sample: int, seed: int, to: Path | None) -> None:
+def _show_sizes(spaces: Sequence[str], sample: int, seed: int, to: Path | None) -> Result:
     """Sample every search space from the same seed; say what was found and plot it if asked to."""
     import numpy as np
 
@@ -144,6 +163,15 @@ def _show_sizes(spaces: Sequence[str], sample: int, seed: int, to: Path | None) 
     else:
         draw_sizes(sizes, to)
         typer.echo(f"\nPlot written to {to}")
+    ends = {one.name: {"params": _span(one.params), "macs": _span(one.macs)} for one in sizes}
+    return Result({"sample": sample, "seed": seed, "sizes": ends, "picture": to})
+
+
+def _span(values: Int64[np.ndarray, " n"]) -> dict[str, float]:
+    """Median and range."""
+    ordered = sorted(values.tolist())
+    middle = (ordered[(len(ordered) - 1) // 2] + ordered[len(ordered) // 2]) / 2
+    return {"min": ordered[0], "median": middle, "max": ordered[-1]}
 
 
 def _again(*words: str) -> str:

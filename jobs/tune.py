@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from gennape.jobs.shared.json_output import Result, one_document
 from gennape.jobs.shared.own_code import space_option, typed
 from gennape.jobs.shared.tracked import Address, TrackingUri, Workspace, refuse_wrong_address
 from gennape.platform.workspace.hints import command
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 _VALIDATION_PART = 5  # one of so many rows is a validation row
 
 
+@one_document
 def tune(
     data: Annotated[Path, typer.Option(help="Labelled file to train on, in any format that `gennape data` lists.")],
     out: Annotated[Path, typer.Option(help="Settings file to write (JSON). An unfinished tuning is continued.")],
@@ -56,7 +58,7 @@ def tune(
     workspace: Workspace = None,
     address: Address = None,
     tracking_uri: TrackingUri = None,
-) -> None:
+) -> Result:
     """Tune the settings of `pretrain` and `fit` by successive halving, and write the best."""
     import numpy as np
 
@@ -100,6 +102,18 @@ def tune(
         typer.echo("interrupted; repeat the command to go on, results are kept", err=True)
         raise typer.Exit(130) from None
     _summary(out, space, data, found)
+    options: Any = found.settings.options()
+    return Result(
+        {
+            "file": out,
+            "trial": found.trial,
+            "settings": options,
+            "result": found.result,
+            "results": found.results,
+            "before": found.before,
+            "failed": found.failed,
+        }
+    )
 
 
 def _rows(

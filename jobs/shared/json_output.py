@@ -15,7 +15,8 @@ from typing import Annotated, Any
 
 import typer
 
-_PARAMETER = "as_json"
+#: The argument that the option sets.
+AS_JSON = "as_json"
 _OPTION = Annotated[
     bool,
     typer.Option("--json", help="Print the result as one JSON document on stdout, and messages on stderr."),
@@ -30,7 +31,7 @@ class Result:
     status: int = 0
 
 
-def one_document(verb: Callable[..., Result | None]) -> Callable[..., None]:
+def one_document(verb: Callable[..., Result | None]) -> Callable[..., Result | None]:
     """Give a verb the option ``--json``, which prints its result; end with the status of the result in any case.
 
     With the option, what the verb itself prints on stdout, for people, goes to stderr. A verb that raises, or returns
@@ -38,8 +39,8 @@ def one_document(verb: Callable[..., Result | None]) -> Callable[..., None]:
     """
 
     @wraps(verb)
-    def run(*args: Any, **kwargs: Any) -> None:
-        if not kwargs.pop(_PARAMETER, False):
+    def run(*args: Any, **kwargs: Any) -> Result | None:
+        if not kwargs.pop(AS_JSON, False):
             result = verb(*args, **kwargs)
         else:
             with redirect_stdout(sys.stderr):
@@ -48,9 +49,10 @@ def one_document(verb: Callable[..., Result | None]) -> Callable[..., None]:
                 sys.stdout.write(json.dumps(plain(result.document), allow_nan=False) + "\n")
         if result is not None and result.status:
             raise typer.Exit(result.status)
+        return result
 
     own = inspect.signature(verb, eval_str=True)
-    option = inspect.Parameter(_PARAMETER, inspect.Parameter.KEYWORD_ONLY, default=False, annotation=_OPTION)
+    option = inspect.Parameter(AS_JSON, inspect.Parameter.KEYWORD_ONLY, default=False, annotation=_OPTION)
     # What the command line reads a verb's options from.
     run.__signature__ = own.replace(parameters=[*own.parameters.values(), option])  # type: ignore[attr-defined]
     return run
