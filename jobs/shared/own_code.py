@@ -109,6 +109,11 @@ def own_options(config: SearchConfig) -> dict[str, str]:
     return {option: own.address for option, own in given.items() if own is not None}
 
 
+def own_addresses() -> dict[str, str]:
+    """What the own search spaces of this command were given as, by their names."""
+    return {name: own.address for name, own in _SPACES.items()}
+
+
 def _origin(known: Mapping[str, _Own], kind: type, name: str) -> str:
     return known[name].address if name in known else f"{kind.__module__}:{kind.__qualname__}"
 

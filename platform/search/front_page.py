@@ -36,8 +36,8 @@ _SMALLEST, _LARGEST = 7.0, 17.0  # pixels of a point, by a fourth objective
 _WORDS: dict[str, tuple[str, Callable[[float], str]]] = {
     "accuracy": ("accuracy", lambda value: f"{value:.2f} %"),
     "deviation": ("deviation", lambda value: f"{value:.2f} %"),
-    "flops": ("FLOPs", lambda value: f"{quantity(value)}FLOPs"),
-    "macs": ("MACs", lambda value: f"{quantity(value)}MACs"),
+    "flops": ("FLOPs", lambda value: f"{quantity(value)} FLOPs"),
+    "macs": ("MACs", lambda value: f"{quantity(value)} MACs"),
     "params": ("parameters", lambda value: f"{quantity(value)} parameters"),
 }
 
@@ -72,7 +72,7 @@ def about_run(folder: Path, config: SearchConfig, checkpoint: Path | None = None
 
 
 def readable(name: str, value: float) -> str:
-    """A measure's value with its unit: ``93.42 %``, ``620 MFLOPs``."""
+    """A measure's value with its unit: ``93.42 %``, ``620 M FLOPs``."""
     if not math.isfinite(value):
         return "unknown"
     return _WORDS[name][1](value) if name in _WORDS else quantity(value)
