@@ -15,7 +15,7 @@ from matplotlib.ticker import EngFormatter
 from plotly.subplots import make_subplots
 
 from gennape.platform.search.choice import measures_of
-from gennape.platform.search.front_page import INK, axes_of, is_wide, label, readable
+from gennape.platform.search.front_page import INK, PLOTLY_CONFIG, axes_of, is_wide, label, readable
 from gennape.platform.workspace.files import make_writable
 from gennape.search_spaces.files.atomic import atomic_write_bytes
 
@@ -73,7 +73,7 @@ def comparison_page(comparison: Comparison) -> bytes:
         height=max(560, 430 * len(pairs)),
         legend={"orientation": "h", "y": -0.12 / len(pairs)},
     )
-    page: str = figure.to_html(include_plotlyjs=True, full_html=True, div_id="compare", config={"displaylogo": False})
+    page: str = figure.to_html(include_plotlyjs=True, full_html=True, div_id="compare", config=PLOTLY_CONFIG)
     return page.replace("<head>", f"<head><title>{html.escape(title)} - gennape</title>", 1).encode()
 
 

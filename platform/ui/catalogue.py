@@ -70,6 +70,7 @@ class Catalogue:
             "measures": [{"name": each, "label": _label(each)} for each in history.measures],
             "evaluations": list(history.evaluations),
             "networks": [_point(network) for network in history.networks],
+            "cloud_step": history.cloud_step,
             "cloud": {each: list(values) for each, values in history.cloud.items()},
         }
 

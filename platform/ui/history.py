@@ -62,7 +62,7 @@ class FrontHistory:
         self.evaluations: list[int] = []  # after each generation
         self.cloud: dict[str, list[float]] = {}
         self._front: list[FrontNetwork] = []
-        self._step = 1  # every so many networks are in the cloud
+        self.cloud_step = 1  # every so many networks are in the cloud
         self._last: tuple[int, int] | None = None  # identity of the last file that was read
 
     def update(self) -> None:
@@ -131,10 +131,10 @@ class FrontHistory:
 
     def _add_to_cloud(self, values: dict[str, np.ndarray], before: int) -> None:
         count = len(next(iter(values.values())))
-        while (before + count) // self._step > MAX_CLOUD:
-            self._step *= 2
+        while (before + count) // self.cloud_step > MAX_CLOUD:
+            self.cloud_step *= 2
             self.cloud = {name: column[::2] for name, column in self.cloud.items()}
-        picked = np.arange(-before % self._step, count, self._step)
+        picked = np.arange(-before % self.cloud_step, count, self.cloud_step)
         for name in self.measures:
             self.cloud[name] += values[name][picked].tolist()
 

@@ -24,6 +24,8 @@ needs_chromium = pytest.mark.skipif(
     PROGRAM is None, reason="needs the browser Chromium; install it, e.g. with: apt-get install chromium"
 )
 PATIENCE_S = 120.0
+#: The number and the text of keys.
+KEYS = {"Escape": (27, ""), "Enter": (13, "\r"), "Space": (32, " "), "Tab": (9, "")}
 
 
 class Chromium:
@@ -122,10 +124,12 @@ class Chromium:
         """Prefer ``light`` or ``dark``."""
         self.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": name}])
 
-    def press(self, key: str, code: int) -> None:
-        """Press a key, as on a keyboard."""
+    def press(self, key: str) -> None:
+        """Press one of :data:`KEYS`, as on a keyboard."""
+        number, text = KEYS[key]
+        name = text if text == " " else key
         for kind in ("keyDown", "keyUp"):
-            self.call("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=code)
+            self.call("Input.dispatchKeyEvent", type=kind, key=name, code=key, windowsVirtualKeyCode=number, text=text)
 
     def click(self, x: float, y: float) -> None:
         """Click at a place."""

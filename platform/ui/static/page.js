@@ -131,7 +131,7 @@ function draw() {
   const known = Boolean($("plot").data);
   $("plot").dataset.view = state.view;
   Plotly.react($("plot"), traces, layout, {
-    displaylogo: false, responsive: true, modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"] });
+    displaylogo: false, showSendToCloud: false, responsive: true, modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"] });
   if (!known) $("plot").on("plotly_click", ({ points }) => points[0].customdata && open(...points[0].customdata));
   drawTime(fronts);
   drawTable(fronts);

@@ -74,9 +74,11 @@ export function frontPlot(fronts, generation, x, y, chosen, cloud) {
   const measures = measuresOf(fronts), traces = [], all = { x: [], y: [] };
   fronts.forEach((front, number) => {
     if (!cloud) return;
-    traces.push({ type: "scatter", x: front.cloud[x], y: front.cloud[y], mode: "markers", hoverinfo: "skip",
+    const done = front.evaluations[Math.min(generation, front.evaluations.length) - 1] ?? 0;
+    const drawn = (name) => front.cloud[name].slice(0, Math.ceil(done / front.cloud_step));
+    traces.push({ type: "scatter", x: drawn(x), y: drawn(y), mode: "markers", hoverinfo: "skip",
                   marker: { color: fronts.length > 1 ? colour(number) : css("--quiet"), size: 4, opacity: .22 } });
-    all.x.push(...front.cloud[x].filter(Number.isFinite)), all.y.push(...front.cloud[y].filter(Number.isFinite));
+    for (const [to, name] of [["x", x], ["y", y]]) for (const one of front.cloud[name]) if (Number.isFinite(one)) all[to].push(one);
   });
   fronts.forEach((front, number) => {
     const names = front.objectives.map((one) => one.name);
@@ -113,9 +115,11 @@ export function parallelPlot(fronts, generation, chosen) {
     customdata: networks.flatMap((one) => [...axes.map(() => [front.name, one.key]), null]),
     text: networks.flatMap((one) => [...axes.map(() => hover(front.name, one)), null]) });
   fronts.forEach((front, number) => {
+    const networks = at(front, generation), alpha = Math.max(.06, Math.min(.6, 25 / networks.length));
+    const faint = colour(number) + Math.round(255 * alpha).toString(16).padStart(2, "0");
     traces.push({ type: "scatter", mode: "lines+markers", hovertemplate: "%{text}<extra></extra>",
-                  line: { color: colour(number), width: 1 }, marker: { color: colour(number), size: 5 }, opacity: .55,
-                  connectgaps: false, ...line(at(front, generation), front) });
+                  line: { color: faint, width: 1.2 }, marker: { color: colour(number), size: 5, opacity: .7 },
+                  connectgaps: false, ...line(networks, front) });
   });
   if (chosen) traces.push({ type: "scatter", mode: "lines+markers", hoverinfo: "skip",
                             x: [...axes.keys()], y: axes.map(({ name }) => height(name, chosen.values[name])),
