@@ -215,6 +215,7 @@ def _run(location: RunLocation, lock: RunLock, report_interruption: Callable[[],
     from gennape.platform.search.driver import run_search
     from gennape.platform.search.front_page import about_run
     from gennape.platform.search.islands import RayIslands, most_replicas
+    from gennape.platform.search.report import PICTURE
     from gennape.platform.search.run_report import RunReport
     from gennape.platform.search.runs import FINISHED, config_of, set_status, status_of
     from gennape.platform.serving.deployment import ServingConfig, serve_ensemble
@@ -241,18 +242,25 @@ def _run(location: RunLocation, lock: RunLock, report_interruption: Callable[[],
         stack.enter_context(report)  # draws what is undrawn before Ray and MLflow end, which may take long
         live = stack.enter_context(search_progress(screen))
         line = SearchLine(live, screen, config)
+        last = 0
 
         def follow(record: GenerationRecord) -> None:
+            nonlocal last
+            last = record.generation
             if not status_of(folder).get("tracking_run") and (run_id := tracker.run_id):
                 set_status(folder, tracking_run=run_id)
-            report.follow(record.front)
+            report.follow(record.front, record.generation)
+            if drawn := report.picture():
+                tracker.image(*drawn)
             line.show(record)
             tracker.metrics(record.generation, record.metrics())
             for island, values in record.islands.items():
                 tracker.metrics(record.generation, values, child=island)
 
         result = run_search(config, folder, islands, follow)
-        tracker.artifacts(report.complete(result.front))
+        written = report.complete(result.front)
+        tracker.image(written / PICTURE, last)
+        tracker.artifacts(written)
         set_status(folder, status=FINISHED, reason=result.reason)
     return result
 

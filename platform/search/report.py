@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 
     from gennape.platform.search.objectives import Objective
 
+#: The files of a front: as an interactive page and as a picture.
+PAGE, PICTURE = "front.html", "front.png"
 #: Location of the legend by the directions of y and x: matplotlib's code of the corner opposite to the best one.
 LEGEND_CORNER = {("max", "min"): 4, ("max", "max"): 3, ("min", "min"): 1, ("min", "max"): 2}
 
@@ -60,8 +62,8 @@ def write_report(
     about = about or About()
     written = write_front(folder, front, objectives)
     contents = {
-        "front.html": front_page(front, evaluations, objectives, about),
-        "front.png": _front_png(front, evaluations, objectives, about),
+        PAGE: front_page(front, evaluations, objectives, about),
+        PICTURE: _front_png(front, evaluations, objectives, about),
         "evaluations.parquet": evaluations.to_parquet(index=False),
     }
     for name, content in contents.items():

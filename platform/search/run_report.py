@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict
 from gennape.errors import WorkspaceError
 from gennape.platform.search.front import front_frame, front_of
 from gennape.platform.search.log import copy_log, count_rows, read_log, read_measure_table
-from gennape.platform.search.report import fields_of_front, write_front, write_report
+from gennape.platform.search.report import PICTURE, fields_of_front, write_front, write_report
 from gennape.platform.search.runs import FINISHED, REPORT, RUNNING, config_of, status_of
 from gennape.platform.workspace.files import make_writable
 from gennape.platform.workspace.hints import command, workspace_option
@@ -70,7 +70,8 @@ class RunReport:
         self._written: list[str] = []
         self._undrawn: pd.DataFrame | None = None  # the front of the last generation, if pictures lag behind it
         self._lock = Lock()
-        self._next: Evaluations | None = None
+        self._next: tuple[Evaluations, int] | None = None
+        self._drawn: int | None = None
         self._writing: Future[None] | None = None
         self._pool = ThreadPoolExecutor(1, "gennape-report")
 
@@ -85,7 +86,7 @@ class RunReport:
                 self.complete(self._undrawn)
         self._pool.shutdown()
 
-    def follow(self, front: Evaluations) -> None:
+    def follow(self, front: Evaluations, generation: int = 0) -> None:
         """Have the front after a generation written, and from time to time also the pictures and all evaluations.
 
         Raises :class:`WorkspaceError` if a file before could not be written.
@@ -94,7 +95,7 @@ class RunReport:
             if self._writing is not None and self._writing.done():
                 self._writing.result()
                 self._writing = None
-            self._next = front
+            self._next = front, generation
             if self._writing is None:
                 self._writing = self._pool.submit(self._write_next)
 
@@ -105,6 +106,12 @@ class RunReport:
         if writing is not None:
             writing.result()
 
+    def picture(self) -> tuple[Path, int] | None:
+        """The picture of the front, and the generation that it was drawn after, once for each drawing; else None."""
+        with self._lock:
+            generation, self._drawn = self._drawn, None
+        return None if generation is None else (self._folder / REPORT / PICTURE, generation)
+
     def complete(self, front: pd.DataFrame) -> Path:
         """Write every file; returns their folder."""
         self.settle()
@@ -113,13 +120,13 @@ class RunReport:
     def _write_next(self) -> None:
         while True:
             with self._lock:
-                front, self._next = self._next, None
-                if front is None:
+                following, self._next = self._next, None
+                if following is None:
                     self._writing = None
                     return
-            self._write(front)
+            self._write(*following)
 
-    def _write(self, front: Evaluations) -> None:
+    def _write(self, front: Evaluations, generation: int) -> None:
         if not len(front):
             return
         due, hashes = (began := time.monotonic()) >= self._due, front.hashes.tolist()
@@ -131,6 +138,8 @@ class RunReport:
             self._undrawn = frame
             return
         self._complete(frame)
+        with self._lock:
+            self._drawn = generation
         ended = time.monotonic()
         self._due = ended + max(EVERY_S, TIMES * (ended - began))
 

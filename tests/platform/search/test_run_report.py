@@ -93,6 +93,8 @@ def test_pictures_take_two_percent_of_the_time_at_most(tmp_path: Path, monkeypat
         report.follow(front)
         report.settle()
         now[0] += 1.0
+    assert report.picture() == (folder / "report" / "front.png", 0)
+    assert report.picture() is None
     assert drawn == [0.0, 204.0, 408.0, 612.0, 816.0]  # 4 s each, then 200 s without
 
 
@@ -134,7 +136,7 @@ def test_a_search_does_not_wait_for_its_report(tmp_path: Path, monkeypatch: pyte
     front = front_of(read_log(_searched(tmp_path, "cut", 2), GENES), search_config(space="hiaml").directed)
     begun, go_on, written = Event(), Event(), []
 
-    def write(_self: RunReport, front: Evaluations) -> None:
+    def write(_self: RunReport, front: Evaluations, _generation: int) -> None:
         begun.set()
         assert go_on.wait(60)
         written.append(len(front))
