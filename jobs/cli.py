@@ -14,6 +14,8 @@ from typer.core import TyperGroup
 
 from gennape import __version__
 from gennape.errors import GennapeError
+from gennape.jobs.best import best
+from gennape.jobs.compare import compare
 from gennape.jobs.conform import conform
 from gennape.jobs.convert import convert
 from gennape.jobs.data import data
@@ -64,7 +66,7 @@ app = typer.Typer(
 
 #: What one does, and the verbs for it: the panels of ``gennape --help`` and the groups of README.
 PANELS = {
-    "Search": (search, ui, export, show, verify),
+    "Search": (search, ui, best, compare, export, show, verify),
     "Predict": (predict, serve, evaluate),
     "Train": (pretrain, fit, finetune, tune),
     "Data": (data, label, convert, conform),

@@ -9,17 +9,19 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gennape.errors import InvalidDataError
+from gennape.jobs.shared.json_output import Result, one_document
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress
 
 
+@one_document
 def conform(
     directory: Annotated[
         Path, typer.Argument(metavar="DIR", help="Folder of `SPACE.jsonl` files.", show_default=False)
     ],
-) -> None:
+) -> Result:
     """Check that search spaces build exactly the networks that were measured.
 
     Compares parameters, MACs, layers, shapes and logits.
@@ -38,23 +40,23 @@ def conform(
         disable=not progress_out.is_terminal,
         redirect_stdout=out.is_terminal,  # else the lines of a redirected stdout would end up beside the bar
     )
-    known, passed, failed = 0, 0, 0
+    counts: dict[str, dict[str, int]] = {}
     files = fixture_files(directory)
     with bar as progress:
         for path in files:
             if space_of(path) is None:
                 out.print(f"{path.stem}: no such family here, not checked")
                 continue
-            good, bad = _check_file(path, out, progress)
-            known, passed, failed = known + 1, passed + good, failed + bad
-    unknown = len(files) - known
+            passed, failed = _check_file(path, out, progress)
+            counts[str(path)] = {"passed": passed, "failed": failed}
+    unknown = len(files) - len(counts)
     if unknown:
         out.print(f"{unknown} {'file' if unknown == 1 else 'files'} not checked")
-    if known == 0:
+    if not counts:
         raise InvalidDataError(f"no family was checked: {directory} holds no file named after a family of this project")
+    passed, failed = (sum(count[what] for count in counts.values()) for what in ("passed", "failed"))
     out.print(f"{passed} passed, {failed} failed")
-    if failed:
-        raise typer.Exit(1)
+    return Result({"passed": passed, "failed": failed, "unchecked": unknown, "files": counts}, int(failed > 0))
 
 
 def _check_file(path: Path, out: Console, progress: Progress) -> tuple[int, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,6 +10,7 @@ import typer
 
 from gennape.errors import ConfigError
 from gennape.jobs.shared.config_options import field_option
+from gennape.jobs.shared.json_output import Result, one_document
 from gennape.jobs.shared.network_files import InputShape, Shape
 from gennape.jobs.shared.options import require_one
 from gennape.jobs.shared.own_code import space_option
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 _USUAL = ConversionConfig()
 
 
+@one_document
 def convert(
     to: Annotated[Path, typer.Option(help="Folder of the data set. An unfinished one is continued.")],
     space: Annotated[str | None, space_option("Search space of --sample or --labels.")] = None,
@@ -47,7 +50,7 @@ def convert(
     shape: Shape = None,
     timeout: Annotated[float, field_option(ConversionConfig, "timeout_s", show_default=True)] = _USUAL.timeout_s,
     address: Address = None,
-) -> None:
+) -> Result:
     """Convert samples, labelled files or ONNX files to a Parquet data set of graphs.
 
     The data set also holds costs, canonical hashes and Laplacian spectra.
@@ -71,6 +74,7 @@ def convert(
         typer.echo(f"interrupted; repeat the command to continue, finished files are kept in {to}", err=True)
         raise typer.Exit(130) from None
     _summary(to, result)
+    return Result({"folder": to, **asdict(result)})
 
 
 def _inputs(

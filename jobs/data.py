@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Annotated
@@ -12,6 +13,7 @@ from urllib.parse import urlsplit
 
 import typer
 
+from gennape.jobs.shared.json_output import Result, one_document
 from gennape.jobs.shared.own_code import space_option
 
 if TYPE_CHECKING:
@@ -37,6 +39,7 @@ class Action(StrEnum):
 TAKES = {Action.LIST: (), Action.FETCH: ("--to", "--sha256"), Action.CHECK: ("--space", "--column")}
 
 
+@one_document
 def data(
     action: Annotated[
         Action, typer.Argument(help="What to do: list the benchmarks, fetch one, or check a file.")
@@ -50,7 +53,7 @@ def data(
     sha256: Annotated[str | None, typer.Option(help="For fetch: the expected SHA-256 of the file.")] = None,
     space: Annotated[str | None, space_option("For check: the search space of the architectures.")] = None,
     column: Annotated[str | None, typer.Option(help="For check: the column of the labels.")] = None,
-) -> None:
+) -> Result:
     """List labelled benchmarks, download one, or check the rows of any labelled file."""
     from rich.console import Console
 
@@ -66,7 +69,7 @@ def data(
         Action.FETCH: lambda: _fetch(out, name, to, sha256),
         Action.CHECK: lambda: _check(out, Path(name), space, column),
     }
-    run[action]()
+    return run[action]()
 
 
 def _refuse_others(action: Action, given: dict[str, object]) -> None:
@@ -81,7 +84,7 @@ def _refuse_others(action: Action, given: dict[str, object]) -> None:
 # List -----------------------------------------------------------------------------------------------------------------
 
 
-def _list(out: Console) -> None:
+def _list(out: Console) -> Result:
     from gennape.search_spaces.labels.catalogue import SOURCES
     from gennape.search_spaces.labels.labels import READERS
 
@@ -96,12 +99,14 @@ def _list(out: Console) -> None:
     out.print("\nFormats that are read:")
     for reader in READERS:
         out.print(f"    {reader.name}: {reader.reads}")
+    formats = [{"name": reader.name, "reads": reader.reads} for reader in READERS]
+    return Result({"benchmarks": [asdict(source) for source in SOURCES], "formats": formats})
 
 
 # Fetch ----------------------------------------------------------------------------------------------------------------
 
 
-def _fetch(out: Console, name: str, to: Path | None, sha256: str | None) -> None:
+def _fetch(out: Console, name: str, to: Path | None, sha256: str | None) -> Result:
     from gennape.errors import ConfigError
     from gennape.platform.workspace.hints import command
     from gennape.search_spaces.labels.catalogue import source
@@ -123,7 +128,9 @@ def _fetch(out: Console, name: str, to: Path | None, sha256: str | None) -> None
         fetched = fetch(url, path, expected or None, progress)
     state = "fetched" if fetched else "is there already"
     comparison = "as expected" if expected else "nothing known to compare it with"
-    out.print(f"{path} {state}\nSHA-256 {expected or sha256_of(path)}, {comparison}")
+    found = expected or sha256_of(path)
+    out.print(f"{path} {state}\nSHA-256 {found}, {comparison}")
+    return Result({"file": path, "fetched": bool(fetched), "sha256": found, "compared": bool(expected)})
 
 
 @contextmanager
@@ -144,7 +151,7 @@ def _bytes_bar(what: str) -> Iterator[Progress]:
 # Check ----------------------------------------------------------------------------------------------------------------
 
 
-def _check(out: Console, path: Path, family: str | None, column: str | None) -> None:
+def _check(out: Console, path: Path, family: str | None, column: str | None) -> Result:
     from gennape.search_spaces.labels.catalogue import SOURCES
     from gennape.search_spaces.labels.download import check_sha256
     from gennape.search_spaces.labels.labels import label_blocks, reader_of
@@ -171,8 +178,19 @@ def _check(out: Console, path: Path, family: str | None, column: str | None) -> 
         out.print(f"{len(found)} of them contradict themselves: their labels differ as those of different networks do")
     for one in found[:SHOWN]:
         out.print(f"    {one.lowest:.6g} to {one.highest:.6g}  {json.dumps(space.encode(one.genome))}")
-    if rejected or found or not count.rows:
-        raise typer.Exit(1)
+    bad = bool(rejected or found or not count.rows)
+    same = [{"lowest": one.lowest, "highest": one.highest, "architecture": space.encode(one.genome)} for one in found]
+    return Result(
+        {
+            "file": path,
+            "format": reader.name,
+            "space": space.name,
+            **count.document(),
+            "rejected": rejected,
+            "contradictions": same,
+        },
+        int(bad),
+    )
 
 
 def _space(reader: Reader, path: Path, family: str | None) -> SearchSpace:
@@ -206,6 +224,15 @@ class _Count:
         self.spread.add(block)
         self.lowest = min(self.lowest, float(block.accuracy.min()))
         self.highest = max(self.highest, float(block.accuracy.max()))
+
+    def document(self) -> dict[str, object]:
+        return {
+            "rows": self.rows,
+            "architectures": self.spread.architectures,
+            "column": None if self.first is None else self.first.column,
+            "lowest": self.lowest,
+            "highest": self.highest,
+        }
 
     def show(self, out: Console, space: SearchSpace) -> None:
         if self.first is None:

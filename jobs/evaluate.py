@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,6 +10,7 @@ import typer
 
 from gennape.errors import GennapeError
 from gennape.jobs.shared.input_files import require_file
+from gennape.jobs.shared.json_output import Result, one_document
 from gennape.jobs.shared.own_code import space_option
 from gennape.jobs.shared.tracked import TrackingUri
 from gennape.platform.workspace.hints import command
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from gennape.platform.evaluation.tables import Table
 
 
+@one_document
 def evaluate(
     data: Annotated[Path, typer.Option(help="Folder of labelled files, or with --space one such file.")],
     out: Annotated[Path, typer.Option(help="Folder to write report.json, report.md and report.html to.")],
@@ -51,7 +54,7 @@ def evaluate(
         ),
     ] = None,
     tracking_uri: TrackingUri = None,
-) -> None:
+) -> Result:
     """Measure how well a predictor ranks labelled networks, zero-shot and fine-tuned."""
     import time
     from contextlib import ExitStack
@@ -93,6 +96,7 @@ def evaluate(
             paths = write_evaluation(out, evaluation)
             log(evaluation, paths)
     _show(tables(evaluation), paths, command("ui", workspace=workspace, tracking_uri=tracking_uri))
+    return Result({"report": json.loads(paths[0].read_bytes()), "files": paths})
 
 
 def _numbers(text: str) -> list[int]:

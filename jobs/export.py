@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from gennape.errors import ConfigError
+from gennape.jobs.shared.exporting import export_graph
+from gennape.jobs.shared.json_output import Result, one_document
 from gennape.jobs.shared.network import chosen_network
 from gennape.jobs.shared.network_files import Shape
 from gennape.jobs.shared.own_code import space_option
 
-if TYPE_CHECKING:
-    from gennape.search_spaces.graphs.graph import ComputationGraph
 
-SUFFIXES = (".onnx", ".pt2", ".py")
-
-
+@one_document
 def export(
     to: Annotated[Path, typer.Option(help="File to write: .onnx, .pt2 (PyTorch program) or .py (PyTorch module).")],
     run: Annotated[
@@ -39,7 +37,7 @@ def export(
             help="Workspace: the folder that holds all runs.", show_default="$GENNAPE_WORKSPACE or ./gennape-workspace"
         ),
     ] = None,
-) -> None:
+) -> Result:
     """Write a network as ONNX or PyTorch.
 
     The network is one of a run's front, an architecture, or an ONNX file.
@@ -52,26 +50,5 @@ def export(
     export_graph(network.graph, to, seed)
     weights = "" if to.suffix.lower() == ".py" else f"\nuntrained weights, of seed {seed}"
     typer.echo(f"written to {to}: {network.title}{weights}")
-
-
-def export_graph(graph: ComputationGraph, path: Path, seed: int) -> None:
-    """Write the network of ``graph`` in the format that the suffix of ``path`` names, replacing an existing file.
-
-    ``.onnx`` and ``.pt2`` hold untrained weights drawn from ``seed``; ``.py`` defines the network without weights.
-    Raises :class:`ConfigError` for another suffix, :class:`WorkspaceError` where ``path`` cannot be written.
-    """
-    suffix = path.suffix.lower()
-    if suffix not in SUFFIXES:
-        raise ConfigError(f"cannot export to {path.name!r}: its suffix must be one of {', '.join(SUFFIXES)}")
-    import numpy as np
-
-    from gennape.search_spaces.exporting.onnx import to_onnx, to_pt2, to_python
-    from gennape.search_spaces.graphs.module import compile_graph, initialise
-
-    if suffix == ".py":
-        to_python(graph, path)
-        return
-    module = compile_graph(graph).eval()
-    initialise(module, np.random.default_rng(seed))
-    write = {".onnx": to_onnx, ".pt2": to_pt2}[suffix]
-    write(graph, module, path)
+    seed_of = None if to.suffix.lower() == ".py" else seed
+    return Result({"file": to, "name": network.name, "architecture": network.document, "seed": seed_of})

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from gennape.jobs.shared.json_output import Result, one_document
 from gennape.jobs.shared.own_code import space_option, typed
 from gennape.jobs.shared.tracked import Register, TrackingUri, Workspace, refuse_wrong_address, register_result
 from gennape.platform.workspace.hints import command
@@ -27,6 +28,7 @@ _FOLDS, _FEW, _FEWEST = 5, 10, 3
 _CHANCE = 1.645
 
 
+@one_document
 def finetune(
     space: Annotated[str, space_option("Search space of the rows.")],
     labels: Annotated[Path, typer.Option(help="Labelled file, in any format that `gennape data` lists.")],
@@ -42,7 +44,7 @@ def finetune(
     register: Register = False,
     workspace: Workspace = None,
     tracking_uri: TrackingUri = None,
-) -> None:
+) -> Result:
     """Fine-tune the predictor on some 50 labels of a search space, and write a checkpoint."""
     import numpy as np
     from rich.console import Console
@@ -78,11 +80,16 @@ def finetune(
     for name, value in found.items():
         screen.print(f"{name:<16}{value:.3f}  {_MEANINGS[name]}")
     check = command("data", "check", labels, space=typed(space), column=column)
-    for warning in (*_lessons(found, len(graphs)), *_contradictions(rows, check)):
+    warnings = [*_lessons(found, len(graphs)), *_contradictions(rows, check)]
+    for warning in warnings:
         typer.echo(f"gennape: warning: {warning}", err=True)
     if register:
         register_result(out, "finetune", workspace, tracking_uri)
     screen.print(f"next: {command('search', space=typed(space), checkpoint=out)}", soft_wrap=True, markup=False)
+    return Result(
+        {"checkpoint": out, "sha256": sha256, "space": space, "networks": len(graphs), "metrics": found,
+         "warnings": warnings}
+    )  # fmt: skip
 
 
 #: What the figures are.

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from gennape.jobs.shared.config_options import field_option
+from gennape.jobs.shared.json_output import Result, one_document
 from gennape.jobs.shared.own_code import space_option
 from gennape.jobs.shared.settings_file import SettingsFile, run_with
 from gennape.jobs.shared.tracked import Register, TrackingUri, Workspace, refuse_wrong_address, register_result
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 _ROWS, _HOW, _MEMBERS, _CLUSTERING = RowsConfig(), FitConfig(), MembersConfig(), ClusteringConfig()
 
 
+@one_document
 def fit(
     context: typer.Context,
     encoder: Annotated[Path, typer.Option(help="Folder of a pretrained encoder.")],
@@ -47,7 +49,7 @@ def fit(
     register: Register = False,
     workspace: Workspace = None,
     tracking_uri: TrackingUri = None,
-) -> None:
+) -> Result:
     """Fit the predictor on a labelled file.
 
     Trains on its training rows and reports metrics on its validation and test rows.
@@ -68,7 +70,8 @@ def fit(
     from gennape.search_spaces.labels.labels import read_labels, split
 
     if settings is not None:
-        return run_with(context, settings)
+        again: Result = run_with(context, settings)
+        return again
     refuse_wrong_address(tracking_uri)
     check_place(out, encoder)
     require_bounds(ClusteringConfig(clusters=clusters, fuzzifier=fuzzifier))
@@ -111,6 +114,7 @@ def fit(
     Console().print_json(data=record["metrics"])
     if register:
         register_result(out, "fit", workspace, tracking_uri)
+    return Result({"checkpoint": out, "sha256": sha256, "networks": len(graphs), "metrics": record["metrics"]})
 
 
 def _figures(

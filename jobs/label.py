@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from gennape.errors import ConfigError
+from gennape.jobs.shared.json_output import Result, one_document
 from gennape.jobs.shared.options import require_one
 from gennape.jobs.shared.own_code import refuse_another_space, space_option, typed
 from gennape.jobs.shared.parts_of_spaces import FixedGenes, SubspaceFile, part
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
     from gennape.search_spaces.families.space import SearchSpace
 
 
+@one_document
 def label(
     images: Images,
     out: Annotated[Path, typer.Option(help="Label file to write (.parquet, .csv). An unfinished study is continued.")],
@@ -73,7 +76,7 @@ def label(
     workspace: Workspace = None,
     address: Address = None,
     tracking_uri: TrackingUri = None,
-) -> None:
+) -> Result:
     """Train networks on your images and write their accuracies as labels.
 
     `gennape fit`, `gennape finetune` and `gennape evaluate` read these labels.
@@ -100,6 +103,7 @@ def label(
     of = (tasks, sources, settings, seed, share, address, tracking_uri)
     result = train_networks(out, folder, *of, retry_failed=retry_failed)
     _summary(out, typed(family.name), result)
+    return Result({"file": out, "space": family.name, **asdict(result)}, int(result.labels + result.others == 0))
 
 
 def _parted(space: str | None, fix: list[str] | None, subspace: str | None) -> SearchSpace | str | None:
@@ -160,6 +164,5 @@ def _summary(out: Path, space: str, result: StudyResult) -> None:
         again = "; once mended, repeat the command with --retry-failed"
         typer.echo(f"{result.failed} failed; reasons in {beside(out, '.failed.csv')}{again}")
     typer.echo(f"plot      {beside(out, '.png')}\nrecipe    {beside(out, '.study.json')}")
-    if result.labels + result.others == 0:
-        raise typer.Exit(1)
-    typer.echo(f"next: {command('finetune', space=space, labels=out, out='tuned')}")
+    if result.labels + result.others:
+        typer.echo(f"next: {command('finetune', space=space, labels=out, out='tuned')}")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gennape.errors import ConfigError, GennapeError
+from gennape.jobs.shared.json_output import Result, one_document
 from gennape.jobs.shared.network_files import READERS, InputShape, Shape, holds_network, read_network, refuse_file
 from gennape.jobs.shared.own_code import space_option
 from gennape.jobs.shared.visible_text import visible
@@ -57,6 +58,7 @@ class _Predicted:
     params: Int64[np.ndarray, " n"]
 
 
+@one_document
 def predict(
     networks: Annotated[
         list[str],
@@ -73,8 +75,7 @@ def predict(
         Path | None, typer.Option(help="Folder of a predictor checkpoint.", show_default="the shipped one")
     ] = None,
     shape: Shape = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per line and nothing else.")] = False,
-) -> None:
+) -> Result:
     """Predict accuracy and cost of networks and list the best first.
 
     Needs no training and no Ray.
@@ -94,11 +95,11 @@ def predict(
     if predicted is not None:
         if warning := scale.warning(set(predicted.spaces)):
             typer.echo(f"gennape: warning: {warning}", err=True)
-        (_print_json if as_json else _print_table)(predicted)
+        _print_table(predicted)
         typer.echo(scale.sentence, err=True)
     _report(failures)
-    if failures or predicted is None:
-        raise typer.Exit(1)
+    rows = [] if predicted is None else _rows(predicted)
+    return Result({"scale": scale.name, "networks": rows, "errors": failures}, int(bool(failures or not rows)))
 
 
 def _report(failures: Sequence[str]) -> None:
@@ -221,10 +222,10 @@ def _predicted(
     )  # fmt: skip
 
 
-def _print_json(predicted: _Predicted) -> None:
-    """One object a line, the best first."""
-    for i, name in enumerate(predicted.names):
-        row = {
+def _rows(predicted: _Predicted) -> list[dict[str, object]]:
+    """One document a network, the best first."""
+    return [
+        {
             "network": name,
             "space": predicted.spaces[i],
             "accuracy": float(predicted.accuracy[i]),
@@ -233,7 +234,8 @@ def _print_json(predicted: _Predicted) -> None:
             "macs": int(predicted.macs[i]),
             "params": int(predicted.params[i]),
         }
-        sys.stdout.write(json.dumps(row, allow_nan=False) + "\n")
+        for i, name in enumerate(predicted.names)
+    ]
 
 
 def _print_table(predicted: _Predicted) -> None:

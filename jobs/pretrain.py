@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from gennape.jobs.shared.config_options import field_option
+from gennape.jobs.shared.json_output import Result, one_document
 from gennape.jobs.shared.own_code import space_option, typed
 from gennape.jobs.shared.settings_file import SettingsFile, run_with
 from gennape.jobs.shared.tracked import Register, TrackingUri, refuse_wrong_address, register_result
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 _HOW, _SIZES, _ALONE = PretrainConfig(), EncoderConfig(), WorkersConfig(workers=1, minimum=1)
 
 
+@one_document
 def pretrain(
     context: typer.Context,
     out: Annotated[Path, typer.Option(help="Folder to write the encoder to.")],
@@ -70,7 +72,7 @@ def pretrain(
     address: Annotated[str | None, typer.Option(help="Ray cluster to train on.", show_default="a local one")] = None,
     register: Register = False,
     tracking_uri: TrackingUri = None,
-) -> None:
+) -> Result:
     """Pretrain the graph encoder by contrastive learning.
 
     Networks with similar Laplacian spectra get similar embeddings.
@@ -85,7 +87,8 @@ def pretrain(
     from gennape.predictors.model.checkpoint import check_place
 
     if settings is not None:
-        return run_with(context, settings)
+        again: Result = run_with(context, settings)
+        return again
     refuse_wrong_address(tracking_uri)
     check_place(out)
     how = PretrainConfig(epochs, batch, learning_rate, contrast=CONTRASTS[config])
@@ -108,9 +111,10 @@ def pretrain(
     if register:
         register_result(out, "pretrain", workspace, tracking_uri)
     first = data[0] if data else "LABELS"
-    again = command("fit", space=typed((space or ["nb101"])[0]), encoder=out, data=first, out="checkpoint")
+    following = command("fit", space=typed((space or ["nb101"])[0]), encoder=out, data=first, out="checkpoint")
     screen = Console(soft_wrap=True, markup=False, highlight=False)
-    screen.print(f"encoder {sha256[:12]} of {count} networks written to {out}\nnext: {again}")
+    screen.print(f"encoder {sha256[:12]} of {count} networks written to {out}\nnext: {following}")
+    return Result({"encoder": out, "sha256": sha256, "networks": count})
 
 
 def _here(

@@ -10,6 +10,7 @@ import typer
 from gennape.errors import ConfigError
 from gennape.jobs.shared.config_options import field_option, help_of
 from gennape.jobs.shared.interruption import INTERRUPTED_STATUS
+from gennape.jobs.shared.json_output import Result, one_document
 from gennape.jobs.shared.own_code import file_option, measure_option, own_options, searcher_option, space_option
 from gennape.jobs.shared.parts_of_spaces import FixedGenes, SubspaceFile
 from gennape.jobs.shared.searching import Destination, RunLocation, begin, loaded, resume_command, run_to_the_end
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 _TABLE_ROWS = 10
 
 
+@one_document
 def search(
     *,
     space: Annotated[
@@ -89,10 +91,10 @@ def search(
             show_default="what ends sooner",
         ),
     ] = None,
-) -> None:
+) -> Result:
     """Find the Pareto front of a search space, or resume an interrupted search."""
     from gennape.platform.search.placement import refuse_two_places
-    from gennape.platform.search.runs import config_of
+    from gennape.platform.search.runs import config_of, find_run
     from gennape.platform.workspace.files import find_workspace, open_workspace
     from gennape.search_spaces.families.subspace import fixed_genes
 
@@ -121,7 +123,7 @@ def search(
     else:
         found = _stored_run(find_workspace(workspace), resume, given, checkpoint)
         if found is None:
-            return
+            return _result(find_run(find_workspace(workspace), resume, to_resume=True))
         location = RunLocation(open_workspace(workspace), found, destination, checkpoint)
     folder = location.folder
     warn_elsewhere(checkpoint or config_of(folder).checkpoint, config_of(folder).space)
@@ -136,6 +138,30 @@ def search(
     except KeyboardInterrupt:
         raise typer.Exit(INTERRUPTED_STATUS) from None
     _summary(folder, config_of(folder), result, tracking_uri, own)
+    return _result(folder, result.hypervolume)
+
+
+def _result(folder: Path, hypervolume: float | None = None) -> Result:
+    """The document of a run that has ended; ``hypervolume`` of a search that ended just now."""
+    from gennape.platform.search.log import count_rows
+    from gennape.platform.search.run_report import read_front
+    from gennape.platform.search.runs import REPORT, config_of, status_of
+
+    config, status = config_of(folder), status_of(folder)
+    return Result(
+        {
+            "run": folder.name,
+            "report": folder / REPORT,
+            "status": status.get("status"),
+            "reason": status.get("reason"),
+            "space": config.space,
+            "objectives": config.objectives,
+            "seed": config.seed,
+            "evaluations": count_rows(folder),
+            "hypervolume": hypervolume,
+            "front": read_front(folder),
+        }
+    )
 
 
 def _stored_run(workspace: Path, name: str, given: dict[str, Any], checkpoint: Path | None) -> Path | None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gennape.errors import ConfigError
+from gennape.jobs.shared.json_output import Result, one_document
 from gennape.jobs.shared.network import Network, chosen_network
 from gennape.jobs.shared.network_files import Shape, holds_network, refuse_file
 from gennape.jobs.shared.own_code import space_option, typed
@@ -19,7 +20,11 @@ from gennape.notebook import MAX_PLAIN_NODES
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import numpy as np
+    from jaxtyping import Int64
 
+
+@one_document
 def show(
     arch: Annotated[
         str | None,
@@ -64,7 +69,7 @@ def show(
             help="Workspace: the folder that holds all runs.", show_default="$GENNAPE_WORKSPACE or ./gennape-workspace"
         ),
     ] = None,
-) -> None:
+) -> Result:
     """Summarise a network, or the sizes of a search space's networks. Draw a picture with --to."""
     if arch is not None and holds_network(arch):
         if onnx is not None:
@@ -74,8 +79,7 @@ def show(
     if sample is not None:
         if named or run is not None or index is not None or published:
             raise ConfigError("--sample plots whole search spaces: give it with --space only, no network beside it")
-        _show_sizes(space or [], sample, seed, to, fix, subspace)
-        return
+        return _show_sizes(space or [], sample, seed, to, fix, subspace)
     if fix or subspace:
         raise ConfigError("--fix and --subspace keep to a part of a search space: give --sample with --space")
     if len(named) > 1 or len(space or []) > 1:
@@ -95,12 +99,14 @@ def show(
         shape=shape,
     )
     extras = ["--published"] * published + (["--workspace", str(workspace)] if workspace else [])
-    _show_network(network, to, fold, extras)
+    return _show_network(network, to, fold, extras)
 
 
-def _show_network(network: Network, to: Path | None, fold: bool | None, extras: list[str]) -> None:
+def _show_network(network: Network, to: Path | None, fold: bool | None, extras: list[str]) -> Result:
     """Draw a network if asked to, then say what it is."""
     from gennape.search_spaces.drawing.summary import summary
+    from gennape.search_spaces.graphs.cost import macs, params
+    from gennape.search_spaces.graphs.graph import pack
 
     lines = [network.title, summary(network.graph), ""]
     if to is None:
@@ -110,6 +116,19 @@ def _show_network(network: Network, to: Path | None, fold: bool | None, extras: 
         folded = "" if n_boxes == network.graph.n_nodes else f", {n_boxes} boxes; --no-fold draws every node"
         lines.append(f"Picture written to {to}{folded}")
     typer.echo(visible("\n".join(lines)))
+    packed = pack([network.graph])
+    n_macs = int(macs(packed)[0])
+    return Result(
+        {
+            "name": network.name,
+            "architecture": network.document,
+            "nodes": network.graph.n_nodes,
+            "flops": 2 * n_macs,
+            "macs": n_macs,
+            "params": int(params(packed)[0]),
+            "picture": to,
+        }
+    )
 
 
 def _draw(network: Network, to: Path, fold: bool) -> int:
@@ -132,7 +151,7 @@ def _show_sizes(
     to: Path | None,
     fix: Sequence[str] | None = None,
     subspace: str | None = None,
-) -> None:
+) -> Result:
     """Sample every search space from the same seed; say what was found and plot it if asked to."""
     import numpy as np
 
@@ -158,6 +177,15 @@ def _show_sizes(
     else:
         draw_sizes(sizes, to)
         typer.echo(f"\nPlot written to {to}")
+    ends = {one.name: {"params": _span(one.params), "macs": _span(one.macs)} for one in sizes}
+    return Result({"sample": sample, "seed": seed, "sizes": ends, "picture": to})
+
+
+def _span(values: Int64[np.ndarray, " n"]) -> dict[str, float]:
+    """Median and range."""
+    ordered = sorted(values.tolist())
+    middle = (ordered[(len(ordered) - 1) // 2] + ordered[len(ordered) // 2]) / 2
+    return {"min": ordered[0], "median": middle, "max": ordered[-1]}
 
 
 def _again(*words: str) -> str:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import sys
 import time
+from dataclasses import asdict
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from gennape.jobs.shared.cluster_options import DASHBOARD, Address
+from gennape.jobs.shared.json_output import Result, one_document
 from gennape.jobs.shared.text_table import text_table
 
 if TYPE_CHECKING:
@@ -18,10 +20,11 @@ if TYPE_CHECKING:
 HEAD = ("ID", "VERB", "STATE", "STARTED", "TOOK", "FAILED")
 
 
+@one_document
 def status(
     job: Annotated[str | None, typer.Argument(metavar="[ID]", help="Name of a job.", show_default="all jobs")] = None,
     address: Address = DASHBOARD,
-) -> None:
+) -> Result:
     """Show the state of one job or of all.
 
     Exits with 1 if the job asked for failed or was stopped.
@@ -31,10 +34,10 @@ def status(
     jobs = all_jobs(address) if job is None else [find_job(address, job)]
     if not jobs:
         sys.stderr.write(f"no jobs yet at {address}\n")
-        return
-    sys.stdout.write(table(jobs, time.time()))
-    if job is not None and jobs[0].status != 0:
-        raise typer.Exit(1)
+    else:
+        sys.stdout.write(table(jobs, time.time()))
+    failed = job is not None and jobs[0].status != 0
+    return Result({"jobs": [asdict(one) for one in jobs]}, int(failed))
 
 
 def table(jobs: list[Job], now: float) -> str:

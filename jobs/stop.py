@@ -7,12 +7,14 @@ import sys
 from typing import TYPE_CHECKING
 
 from gennape.jobs.shared.cluster_options import DASHBOARD, WORKSPACE, Address, JobId, at, option_of
+from gennape.jobs.shared.json_output import Result, one_document
 
 if TYPE_CHECKING:
     from gennape.platform.cluster.jobs import Job
 
 
-def stop(job: JobId, address: Address = DASHBOARD) -> None:
+@one_document
+def stop(job: JobId, address: Address = DASHBOARD) -> Result:
     """Stop a job, wait until it has stopped, and list what it leaves behind."""
     from gennape.platform.cluster.jobs import read_log, stop_job
 
@@ -20,6 +22,7 @@ def stop(job: JobId, address: Address = DASHBOARD) -> None:
     stopped = stop_job(address, job)
     text, _ = read_log(address, job)
     sys.stdout.write(left_behind(stopped, text, address))
+    return Result({"job": stopped.id, "state": stopped.state})
 
 
 def left_behind(job: Job, log: str, address: str) -> str:

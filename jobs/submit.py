@@ -13,6 +13,7 @@ import typer
 from gennape.addresses import holds_secret
 from gennape.errors import ConfigError
 from gennape.jobs.shared.cluster_options import DASHBOARD, WORKSPACE, Address, at, option_of, show, show_until_end
+from gennape.jobs.shared.json_output import Result, one_document
 from gennape.jobs.shared.own_code import own_sources, there
 from gennape.search_spaces.files.nearby import did_you_mean
 
@@ -25,6 +26,7 @@ ABOUT_JOBS = ("submit", "status", "logs", "stop")
 TRACKED = ("search", "evaluate", "label", "verify", "tune")
 
 
+@one_document
 def submit(
     context: typer.Context,
     verb: Annotated[
@@ -46,7 +48,7 @@ def submit(
     ] = None,
     workspace: Annotated[str, typer.Option(help="Workspace on the head node.")] = WORKSPACE,
     python: Annotated[str, typer.Option(help="Python interpreter on the head node.")] = "python",
-) -> None:
+) -> Result:
     """Run a verb as a job on a Ray cluster, with this version of gennape."""
     from gennape.platform.cluster.submission import Submission
     from gennape.platform.cluster.submission import submit as submit_job
@@ -67,6 +69,7 @@ def submit(
     else:
         show(f"{job}\n")  # alone on stdout, for scripts
         sys.stderr.write(_about(address, job, verb, workspace))
+    return Result({"job": job, "address": address, "command": verb})
 
 
 def _about(address: str, job: str, verb: list[str], workspace: str) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gennape.jobs.shared.config_options import field_option
+from gennape.jobs.shared.json_output import Result, one_document
 from gennape.jobs.shared.own_code import space_option, typed
 from gennape.jobs.shared.tracked import Address, TrackingUri, Workspace, refuse_wrong_address
 from gennape.platform.training.settings import Epochs, TuningStudy
@@ -27,6 +28,7 @@ _VALIDATION_PART = 5  # one of so many rows is a validation row
 _STUDY = TuningStudy(Path(), ())  # the usual one, of no settings yet
 
 
+@one_document
 def tune(
     data: Annotated[Path, typer.Option(help="Labelled file to train on, in any format that `gennape data` lists.")],
     out: Annotated[Path, typer.Option(help="Settings file to write (JSON). An unfinished tuning is continued.")],
@@ -58,7 +60,7 @@ def tune(
     workspace: Workspace = None,
     address: Address = None,
     tracking_uri: TrackingUri = None,
-) -> None:
+) -> Result:
     """Tune the settings of `pretrain` and `fit` by successive halving, and write the best."""
     import numpy as np
 
@@ -103,6 +105,18 @@ def tune(
         typer.echo("interrupted; repeat the command to go on, results are kept", err=True)
         raise typer.Exit(130) from None
     _summary(out, space, data, found)
+    options: Any = found.settings.options()
+    return Result(
+        {
+            "file": out,
+            "trial": found.trial,
+            "settings": options,
+            "result": found.result,
+            "results": found.results,
+            "before": found.before,
+            "failed": found.failed,
+        }
+    )
 
 
 def _rows(

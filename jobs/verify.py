@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from gennape.jobs.shared.json_output import Result, one_document
 from gennape.jobs.shared.own_code import refuse_another_space, space_option
 from gennape.jobs.shared.tracked import Address, TrackingUri, Workspace, refuse_wrong_address
 from gennape.jobs.shared.training import (
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 LABELS = "labels.parquet"
 
 
+@one_document
 def verify(
     run: Annotated[str, typer.Option(help="Run to verify: its name, or the beginning of it.")],
     images: Images,
@@ -61,7 +63,7 @@ def verify(
     workspace: Workspace = None,
     address: Address = None,
     tracking_uri: TrackingUri = None,
-) -> None:
+) -> Result:
     """Train networks of a front and others, and test whether the predicted order holds."""
     import pandas as pd
 
@@ -91,6 +93,7 @@ def verify(
     parameters = {name: str(value) for name, value in study.items()}
     _say(rows, result, out)  # before logging to MLflow, which may not answer
     finished_run(folder, f"verify-{chosen.space.name}", parameters, metrics_of(result), files, tracking_uri)
+    return Result({"study": study, "networks": rows.to_dict("records"), "result": result, "files": files})
 
 
 def _say(rows: pd.DataFrame, result: Mapping[str, Any], out: Path) -> None:

@@ -136,7 +136,7 @@ def test_a_result_gives_the_best_within_limits(result: gp.SearchResult) -> None:
 
 def test_a_result_shows_itself(result: gp.SearchResult) -> None:
     assert repr(result).startswith(
-        "SearchResult(3 networks on the front: accuracy 91.00 % to 93.50 %, flops 200 MFLOPs"
+        "SearchResult(3 networks on the front: accuracy 91.00 % to 93.50 %, flops 200 M FLOPs"
     )
     assert "<img" not in result._repr_html_()
     assert "&lt;c&gt;" in result._repr_html_()

@@ -32,6 +32,11 @@ class Network:
         """What it is, in one line."""
         return self.architecture if self.architecture.endswith(self.name) else f"{self.name}: {self.architecture}"
 
+    @property
+    def document(self) -> object:
+        """The architecture as JSON has it; of a file its path, as text."""
+        return self.architecture if self.architecture.endswith(self.name) else json.loads(self.architecture)
+
 
 def chosen_network(
     *,

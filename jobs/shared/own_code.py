@@ -153,6 +153,11 @@ def own_options(config: SearchConfig) -> dict[str, Any]:
     return options | ({"--measure": measures} if measures else {})
 
 
+def own_addresses() -> dict[str, str]:
+    """What the own search spaces of this command were given as, by their names."""
+    return {name: own.address for name, own in _SPACES.items()}
+
+
 def _origin(known: Mapping[str, _Own], kind: type, name: str) -> str:
     return known[name].address if name in known else f"{kind.__module__}:{kind.__qualname__}"
 

@@ -290,6 +290,7 @@ def _run(location: RunLocation, lock: RunLock, report_interruption: Callable[[],
 
     from gennape.platform.search.config import require_measures
     from gennape.platform.search.driver import run_search
+    from gennape.platform.search.report import PICTURE
     from gennape.platform.search.runs import FINISHED, config_of, set_status, status_of
     from gennape.platform.tracking.tracker import track
 
@@ -303,21 +304,28 @@ def _run(location: RunLocation, lock: RunLock, report_interruption: Callable[[],
         # First: a process of its own imports MLflow while the predictor starts.
         tracker = stack.enter_context(track(location.workspace, folder.name, parameters, run_id=known, server=server))
         islands = stack.enter_context(_islands(location, config, lock, screen))
-        report = _report(location, config)
+        report = stack.enter_context(_report(location, config))  # draws what is undrawn, however the search ends
         live = stack.enter_context(search_progress(screen))
         line = SearchLine(live, screen, config)
+        last = 0
 
         def follow(record: GenerationRecord) -> None:
+            nonlocal last
+            last = record.generation
             if not status_of(folder).get("tracking_run") and (run_id := tracker.run_id_so_far()):
                 set_status(folder, tracking_run=run_id)
-            report.follow(record.front)
+            report.follow(record.front, record.generation)
+            if drawn := report.picture():
+                tracker.image(*drawn)
             line.show(record)
             tracker.metrics(record.generation, record.metrics())
             for island, values in record.islands.items():
                 tracker.metrics(record.generation, values, child=island)
 
         result = run_search(config, folder, islands, follow)
-        tracker.artifacts(report.complete(result.front))
+        written = report.complete(result.front)
+        tracker.image(written / PICTURE, last)
+        tracker.artifacts(written)
         set_status(folder, status=FINISHED, reason=result.reason)
         if not status_of(folder).get("tracking_run") and (run_id := tracker.run_id):
             set_status(folder, tracking_run=run_id)

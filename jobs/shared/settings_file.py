@@ -10,6 +10,7 @@ import typer
 
 from gennape.errors import ConfigError
 from gennape.jobs.shared.input_files import require_file
+from gennape.jobs.shared.json_output import AS_JSON
 from gennape.search_spaces.files.bounded import read_regular
 
 SettingsFile = Annotated[
@@ -18,8 +19,8 @@ SettingsFile = Annotated[
 ]
 
 
-def run_with(context: typer.Context, path: Path) -> None:
-    """Run the verb again with the options that ``path`` says for it, wherever none was given.
+def run_with(context: typer.Context, path: Path) -> Any:
+    """Run the verb again with the options that ``path`` says for it, wherever none was given; returns its result.
 
     The file is a JSON object that holds, under the name of the verb, an object of options. Raises :class:`ConfigError`
     for a file that is none, an option that the verb does not have, or a value that it does not take.
@@ -43,7 +44,7 @@ def run_with(context: typer.Context, path: Path) -> None:
         except TypeError as error:
             raise ConfigError(f"{path}: {name} is {json.dumps(value)}, which is no value of an option") from error
     callback: Any = context.command.callback
-    callback(**{**context.params, **found, "settings": None})
+    return callback(**{**context.params, **found, "settings": None, AS_JSON: False})  # whoever called prints it
 
 
 def _as_key(option: str) -> str:

@@ -13,7 +13,7 @@ from sklearn.manifold import TSNE
 
 from gennape.platform.evaluation.results import PREDICTOR
 from gennape.platform.evaluation.tables import learning_curves, published_figure, setting_title
-from gennape.platform.search.front_page import CLOUD, FRONT, INK
+from gennape.platform.search.front_page import CLOUD, FRONT, INK, PLOTLY_CONFIG
 from gennape.predictors.evaluation.protocol import ALL, FINE_TUNED, MILLISECONDS, ZERO_SHOT
 from gennape.predictors.metrics import coverage, normal_scale
 
@@ -48,7 +48,7 @@ def plots(evaluation: Evaluation) -> list[tuple[str, str]]:
 def _html(figure: go.Figure, first: bool, name: str) -> str:
     figure.update_layout(template="plotly_white", font={"color": INK}, margin={"t": 60, "b": 50})
     figure.update_layout(legend={"itemsizing": "constant"})  # else as small and pale as the points
-    page: str = figure.to_html(include_plotlyjs=first, full_html=False, div_id=name, config={"displaylogo": False})
+    page: str = figure.to_html(include_plotlyjs=first, full_html=False, div_id=name, config=PLOTLY_CONFIG)
     return page
 
 

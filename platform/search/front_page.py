@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 CLOUD, FRONT, INK = "#9aa5b1", "#0b6e99", "#243b53"
 #: Colour scale of a third objective; distinguishable in greyscale and by colour-blind readers.
 COLOURS = "Viridis"
+#: What Plotly's own buttons may not do: by default one of them uploads the plot to another host.
+PLOTLY_CONFIG = {"displaylogo": False, "showSendToCloud": False}
 #: More points than this are drawn with WebGL.
 MAX_SVG_POINTS = 20_000
 _SMALLEST, _LARGEST = 7.0, 17.0  # pixels of a point, by a fourth objective
@@ -37,8 +39,8 @@ _SMALLEST, _LARGEST = 7.0, 17.0  # pixels of a point, by a fourth objective
 _WORDS: dict[str, tuple[str, Callable[[float], str]]] = {
     "accuracy": ("accuracy", lambda value: f"{value:.2f} %"),
     "deviation": ("deviation", lambda value: f"{value:.2f} %"),
-    "flops": ("FLOPs", lambda value: f"{quantity(value)}FLOPs"),
-    "macs": ("MACs", lambda value: f"{quantity(value)}MACs"),
+    "flops": ("FLOPs", lambda value: f"{quantity(value)} FLOPs"),
+    "macs": ("MACs", lambda value: f"{quantity(value)} MACs"),
     "params": ("parameters", lambda value: f"{quantity(value)} parameters"),
     "memory": ("activation memory", lambda value: f"{quantity(value)}B of activations"),
 }
@@ -74,7 +76,7 @@ def about_run(folder: Path, config: SearchConfig, checkpoint: Path | None = None
 
 
 def readable(name: str, value: float) -> str:
-    """A measure's value with its unit: ``93.42 %``, ``620 MFLOPs``."""
+    """A measure's value with its unit: ``93.42 %``, ``620 M FLOPs``."""
     if not math.isfinite(value):
         return "unknown"
     return _words(name)[1](value)
@@ -154,7 +156,7 @@ def front_page(front: pd.DataFrame, evaluations: pd.DataFrame, objectives: Seque
         yaxis=_axis(y, cloud),
         legend={"x": 0.99, "y": 0.02, "xanchor": "right", "yanchor": "bottom"},
     )
-    page: str = figure.to_html(include_plotlyjs=True, full_html=True, div_id="front", config={"displaylogo": False})
+    page: str = figure.to_html(include_plotlyjs=True, full_html=True, div_id="front", config=PLOTLY_CONFIG)
     head = f"<head><title>{html.escape(f'{about.run or title} - gennape')}</title>"
     return page.replace("<head>", head, 1).encode()
 

@@ -118,15 +118,15 @@ def _rows(path: Path) -> int:
 
 
 def read_measure_table(folder: Path) -> pd.DataFrame:
-    """Only the measures of all evaluations, 8 bytes each, for drawing."""
-    tables = [_table(shard(folder, number)) for number in range(count_shards(folder))]
+    """Only the measures of all evaluations, 8 bytes each, for drawing; also while the run is at work."""
+    tables = [_table(shard(folder, number)) for number in range(count_shards(folder, repair=False))]
     frame: pd.DataFrame = pa.concat_tables([table.select(list(_names(table))) for table in tables]).to_pandas()
     return frame
 
 
 def copy_log(folder: Path, to: Path) -> None:
-    """Write all evaluations to one Parquet file, with one shard in memory at a time."""
-    tables = (_table(shard(folder, number)) for number in range(count_shards(folder)))
+    """Write all evaluations to one Parquet file, with one shard in memory at a time; also while the run is at work."""
+    tables = (_table(shard(folder, number)) for number in range(count_shards(folder, repair=False)))
     first = next(tables)
     with atomic_path(to) as temporary, pq.ParquetWriter(temporary, first.schema) as writer:
         writer.write_table(first)

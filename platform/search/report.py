@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 
     from gennape.platform.search.objectives import Objective
 
+#: The files of a front: as an interactive page and as a picture.
+PAGE, PICTURE = "front.html", "front.png"
 #: Location of the legend by the directions of y and x: matplotlib's code of the corner opposite to the best one.
 LEGEND_CORNER = {("max", "min"): 4, ("max", "max"): 3, ("min", "min"): 1, ("min", "max"): 2}
 
@@ -60,8 +62,8 @@ def write_report(
     about = about or About()
     written = write_front(folder, front, objectives)
     contents = {
-        "front.html": front_page(front, evaluations, objectives, about),
-        "front.png": _front_png(front, evaluations, objectives, about),
+        PAGE: front_page(front, evaluations, objectives, about),
+        PICTURE: _front_png(front, evaluations, objectives, about),
         "evaluations.parquet": evaluations.to_parquet(index=False),
     }
     for name, content in contents.items():
@@ -85,8 +87,11 @@ def _front_json(front: pd.DataFrame, objectives: Sequence[Objective]) -> bytes:
     points = json.loads(front.to_json(orient="records", double_precision=15))
     for point, architecture in zip(points, front["architecture"], strict=True):
         point["architecture"] = json.loads(architecture)
-    content = {"objectives": directed, "points": points}
-    return (json.dumps({**content, DIGESTS: digests_of(fields_of_front(content))}, indent=1) + "\n").encode()
+    digests = digests_of(fields_of_front({"objectives": directed, "points": points}))
+    # One line a point: with `indent`, Python's slow encoder would take most of the time of a generation's report.
+    lines = ",\n".join(json.dumps(point) for point in points)
+    ends = f'{{"objectives": {json.dumps(directed)},\n"points": [\n', f'\n],\n"{DIGESTS}": {json.dumps(digests)}}}\n'
+    return lines.join(ends).encode()
 
 
 def fields_of_front(front: Mapping[str, Any]) -> dict[str, Any]:

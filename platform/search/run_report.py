@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import os
 import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext, suppress
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict
@@ -13,7 +16,7 @@ from gennape.errors import WorkspaceError
 from gennape.platform.search.front import front_frame, front_of
 from gennape.platform.search.limits import nearest
 from gennape.platform.search.log import copy_log, count_rows, read_log, read_measure_table
-from gennape.platform.search.report import fields_of_front, write_front, write_report
+from gennape.platform.search.report import PICTURE, fields_of_front, write_front, write_report
 from gennape.platform.search.runs import FINISHED, REPORT, RUNNING, config_of, status_of
 from gennape.platform.workspace.files import make_writable
 from gennape.platform.workspace.hints import command, workspace_option
@@ -21,6 +24,7 @@ from gennape.platform.workspace.run_files import read_as, refuse_edited
 from gennape.search_spaces.families.registry import family
 
 if TYPE_CHECKING:
+    from concurrent.futures import Future
     from pathlib import Path
 
     import pandas as pd
@@ -52,7 +56,12 @@ class _Front(BaseModel):
 
 
 class RunReport:
-    """The folder ``report`` of a run at work. Every file in it is complete at any moment."""
+    """The folder ``report`` of a run at work. Every file in it is complete at any moment.
+
+    A thread writes and draws, so that the search does not wait: at any moment it writes the front of the last
+    generation but those that came while it wrote. Use as a context manager: however the block ends, what lags behind is
+    then written and drawn.
+    """
 
     def __init__(self, folder: Path, config: SearchConfig, about: About | None = None) -> None:
         self._folder = folder
@@ -60,9 +69,65 @@ class RunReport:
         self._objectives = config.directed
         self._due = 0.0
         self._written: list[str] = []
+        self._undrawn: pd.DataFrame | None = None  # the front of the last generation, if pictures lag behind it
+        self._lock = Lock()
+        self._next: tuple[Evaluations, int] | None = None
+        self._drawn: int | None = None
+        self._writing: Future[None] | None = None
+        self._pool = ThreadPoolExecutor(1, "gennape-report")
 
-    def follow(self, front: Evaluations) -> None:
-        """Write the front after a generation, and from time to time also the pictures and all evaluations."""
+    def __enter__(self) -> RunReport:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        # What stopped the search, a full disk maybe, may stop this too, and is what is told.
+        with nullcontext() if kind is None else suppress(WorkspaceError, OSError):
+            self.settle()
+            if self._undrawn is not None:
+                self.complete(self._undrawn)
+        self._pool.shutdown()
+
+    def follow(self, front: Evaluations, generation: int = 0) -> None:
+        """Have the front after a generation written, and from time to time also the pictures and all evaluations.
+
+        Raises :class:`WorkspaceError` if a file before could not be written.
+        """
+        with self._lock:
+            if self._writing is not None and self._writing.done():
+                self._writing.result()
+                self._writing = None
+            self._next = front, generation
+            if self._writing is None:
+                self._writing = self._pool.submit(self._write_next)
+
+    def settle(self) -> None:
+        """Wait until all that was given to :meth:`follow` is written; raises what that raised."""
+        with self._lock:
+            writing, self._writing = self._writing, None
+        if writing is not None:
+            writing.result()
+
+    def picture(self) -> tuple[Path, int] | None:
+        """The picture of the front, and the generation that it was drawn after, once for each drawing; else None."""
+        with self._lock:
+            generation, self._drawn = self._drawn, None
+        return None if generation is None else (self._folder / REPORT / PICTURE, generation)
+
+    def complete(self, front: pd.DataFrame) -> Path:
+        """Write every file; returns their folder."""
+        self.settle()
+        return self._complete(front)
+
+    def _write_next(self) -> None:
+        while True:
+            with self._lock:
+                following, self._next = self._next, None
+                if following is None:
+                    self._writing = None
+                    return
+            self._write(*following)
+
+    def _write(self, front: Evaluations, generation: int) -> None:
         if not len(front):
             return
         due, hashes = (began := time.monotonic()) >= self._due, front.hashes.tolist()
@@ -71,18 +136,21 @@ class RunReport:
         frame, self._written = front_frame(front, self._objectives), hashes
         if not due:
             write_front(self._folder / REPORT, frame, self._objectives)
+            self._undrawn = frame
             return
-        self.complete(frame)
+        self._complete(frame)
+        with self._lock:
+            self._drawn = generation
         ended = time.monotonic()
         self._due = ended + max(EVERY_S, TIMES * (ended - began))
 
-    def complete(self, front: pd.DataFrame) -> Path:
-        """Write every file; returns their folder."""
+    def _complete(self, front: pd.DataFrame) -> Path:
         report = self._folder / REPORT
         make_writable(report, "move away what is there")
         # Only what is drawn of the evaluations is held in memory; full rows are copied from file to file.
         write_report(report, front, read_measure_table(self._folder), self._objectives, self._about)
         copy_log(self._folder, report / EVALUATIONS)
+        self._undrawn = None
         return report
 
 

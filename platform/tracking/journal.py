@@ -21,7 +21,7 @@ from gennape.errors import WorkspaceError
 from gennape.platform.workspace.files import RUNS
 from gennape.platform.workspace.hints import command, workspace_option
 from gennape.platform.workspace.run_files import read_json
-from gennape.search_spaces.files.atomic import write_json
+from gennape.search_spaces.files.atomic import atomic_write_bytes, write_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 FOLDER = "tracking"
 #: Which run it is and where it is recorded; how far that has got; what MLflow refused for good.
 RECORD, SENT, REFUSED = "run.json", "sent.json", "refused.jsonl"
+#: Pictures that are to be sent.
+IMAGES = "images"
 SEGMENT_BYTES = 4 * 2**20
 _SEGMENTS = "journal-*.jsonl"
 _TRIES = 100
@@ -241,6 +243,12 @@ def refuse(folder: Path, entry: Mapping[str, Any], reason: str) -> None:
         file.write(json.dumps({**entry, "refused": reason}) + "\n")
 
 
+def keep_image(folder: Path, path: Path, name: str) -> None:
+    """Copy a picture into a journal, which holds it until it is sent."""
+    (folder / IMAGES).mkdir(exist_ok=True)
+    atomic_write_bytes(folder / IMAGES / name, path.read_bytes())
+
+
 def clear(folder: Path, finished: bool) -> None:
     """Remove the journal of a run that MLflow has taken wholly; of a finished one outside a run's folder, all.
 
@@ -250,6 +258,7 @@ def clear(folder: Path, finished: bool) -> None:
     try:
         for path in (*segments(folder), folder / SENT):
             path.unlink(missing_ok=True)
+        shutil.rmtree(folder / IMAGES, ignore_errors=True)
         if finished and folder.parent.name == FOLDER and not (folder / REFUSED).exists():
             (folder / RECORD).unlink(missing_ok=True)
             shutil.rmtree(folder)

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import logging
 import os
+import tempfile
 import threading
 import time
+import uuid
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gennape.errors import GennapeError, WorkspaceError
 from gennape.platform.tracking.journal import (
+    IMAGES,
     Offset,
     entries,
     flush,
@@ -33,6 +36,7 @@ MAX_METRICS = 1000  # in one call, a limit of MLflow
 #: How often the journal is looked at, and how long a server that is away is left alone: longer each time.
 POLL_S = 0.25
 FIRST_WAIT_S, MAX_WAIT_S, FLUSH_S = 0.2, 15.0, 1.0
+_THUMBNAIL = 256  # pixels at most, of what MLflow shows first
 TOKEN = "gennape.tracking"  # noqa: S105 (the name of a tag, not a secret)
 log = logging.getLogger(__name__)
 
@@ -171,6 +175,7 @@ class Sender:
 
         actions = {
             "start": self._start, "tag": self._tag, "artifacts": self._artifacts, "model": self._model,
+            "image": self._image,
             "end": self._end,
         }  # fmt: skip
         (kind,) = entry.keys() & actions.keys()
@@ -215,6 +220,26 @@ class Sender:
         if not Path(entry["artifacts"]).is_dir():
             raise FileNotFoundError(f"{entry['artifacts']} is gone")
         self._mlflow().log_artifacts(self._run(), entry["artifacts"])
+
+    def _image(self, entry: Mapping[str, Any]) -> None:
+        """As MLflow's ``log_image`` names files, but so that a picture that is sent again replaces itself."""
+        from mlflow.entities import RunTag  # noqa: PLC0415
+        from mlflow.utils.mlflow_tags import MLFLOW_LOGGED_IMAGES  # noqa: PLC0415
+        from PIL import Image  # noqa: PLC0415
+
+        path = self.folder / IMAGES / entry["image"]
+        unique = uuid.uuid5(uuid.NAMESPACE_OID, f"{self.record.token} {entry['image']}")
+        name = f"{entry['key']}+step+{entry['step']}+timestamp+{entry['time']}+{unique}"
+        with tempfile.TemporaryDirectory(prefix="gennape-image-") as folder:
+            whole, small = Path(folder) / f"{name}.png", Path(folder) / f"{name}+compressed.webp"
+            whole.write_bytes(path.read_bytes())
+            with Image.open(whole) as picture:
+                picture.thumbnail((_THUMBNAIL, _THUMBNAIL))
+                picture.save(small)
+            for each in (whole, small):
+                self._mlflow().log_artifact(self._run(), str(each), "images")
+        self._mlflow().log_batch(self._run(), tags=[RunTag(MLFLOW_LOGGED_IMAGES, "True")])
+        path.unlink(missing_ok=True)
 
     def _model(self, entry: Mapping[str, Any]) -> None:
         from gennape.platform.tracking.model import add_version  # noqa: PLC0415

@@ -32,6 +32,8 @@ IMPATIENT = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
 DEFAULTS = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "20", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3"}
 VARIABLE = "MLFLOW_TRACKING_URI"
 EXPERIMENT = "gennape"
+#: How MLflow's interface shows the experiment: as trainings, not as traces of language models.
+_KIND = {"mlflow.experimentKind": "custom_model_development"}
 #: MLflow's own name of the tag that ties a child run to its parent.
 PARENT = "mlflow.parentRunId"
 
@@ -103,7 +105,7 @@ def _experiment(client: MlflowClient, artifacts: str | None) -> str:
         if found is not None:
             return str(found.experiment_id)
         try:
-            return str(client.create_experiment(EXPERIMENT, artifact_location=artifacts))
+            return str(client.create_experiment(EXPERIMENT, artifact_location=artifacts, tags=_KIND))
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":  # another run may have been quicker
                 raise

@@ -13,6 +13,7 @@ from gennape.platform.tracking.journal import (
     JournalRecord,
     clear,
     journal_folder,
+    keep_image,
     lock_journal,
     new_token,
     read_offset,
@@ -92,6 +93,16 @@ class Tracker:
     def artifacts(self, folder: Path) -> None:
         """Copy the files of ``folder`` into the run, from where they stay: soon, or once the server is back."""
         self._append({"artifacts": str(folder.absolute())})
+
+    def image(self, path: Path, step: int) -> None:
+        """Show a picture (PNG) as it is now among those of its name, at ``step``."""
+        name = f"{path.stem}-{step}{path.suffix}"
+        try:
+            keep_image(self._folder, path, name)
+        except OSError as error:
+            self._lost.append(brief(error))
+            return
+        self._append({"image": name, "key": path.stem, "step": step})
 
     def _append(self, entry: Mapping[str, Any]) -> None:
         try:

@@ -36,7 +36,8 @@ def run(*arguments: object) -> Result:
 
 
 def rows_of(result: Result) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in result.stdout.splitlines()]
+    networks: list[dict[str, Any]] = json.loads(result.stdout)["networks"]
+    return networks
 
 
 def cells(n: int) -> list[str]:
@@ -53,7 +54,7 @@ def write_onnx(path: Path, shape: tuple[int | str, ...] = (1, 3, 8, 8)) -> Path:
     return path
 
 
-def test_json_has_one_object_a_line_the_best_first_and_nothing_else(tmp_path: Path) -> None:
+def test_json_has_one_object_a_network_the_best_first_and_nothing_else(tmp_path: Path) -> None:
     texts, file = cells(4), write_onnx(tmp_path / "one.ONNX")
     result = run("--space", "nb201", "--json", file, *texts)
     assert result.exit_code == 0, result.stderr
@@ -214,4 +215,4 @@ def test_needs_no_ray(tmp_path: Path) -> None:
     arguments = ["predict", "--json", str(write_onnx(tmp_path / "one.onnx"))]
     done = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert list(json.loads(done.stdout)) == KEYS
+    assert [list(row) for row in json.loads(done.stdout)["networks"]] == [KEYS]

@@ -32,6 +32,7 @@ class _Tracker:
     def __init__(self):
         self.steps = []
         self.folders = []
+        self.images = []
         self.islands = {}
         self.continued = self.server = None
 
@@ -43,6 +44,10 @@ class _Tracker:
             self.steps.append((step, dict(values)))
         else:
             self.islands[child] = dict(values)
+
+    def image(self, path, step):
+        assert path.read_bytes().startswith(b"\x89PNG")
+        self.images.append(step)
 
     def artifacts(self, folder):
         self.folders.append(folder)

@@ -6,6 +6,7 @@ Loopback keeps other machines out, but not other users of this one, nor pages of
 from __future__ import annotations
 
 import hmac
+import html
 import secrets
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -34,17 +35,22 @@ _LOCKED = (
 )
 _ELSEWHERE = "Refused: this was asked for by a page of another address. Type the address of this one yourself.\n"
 #: A page and not a redirect: a browser that came from another site sends no cookie before it has been on this one.
-_ENTERED = '<!doctype html><meta http-equiv="refresh" content="0;url=/"><title>MLflow</title><a href="/">MLflow</a>'
+_ENTERED = (
+    '<!doctype html><meta http-equiv="refresh" content="0;url={home}"><title>{title}</title>'
+    '<a href="{home}">{title}</a>'
+)
 
 
 class Door:
     """An application in front of ``app`` that lets only the owner's browser through.
 
-    ``announce`` is told the path of each link: of the first one by :meth:`open`, of the next when one was used.
+    ``announce`` is told the path of each link: of the first one by :meth:`open`, of the next when one was used. A link
+    leads to ``home``; ``title`` names the application.
     """
 
-    def __init__(self, app: ASGIApp, announce: Callable[[str], None]) -> None:
+    def __init__(self, app: ASGIApp, announce: Callable[[str], None], title: str = "MLflow", home: str = "/") -> None:
         self._app = app
+        self._entered = _ENTERED.format(title=html.escape(title), home=html.escape(home))
         self._announce = announce
         self._session = secrets.token_urlsafe(_BYTES)
         self._cookie = f"{COOKIE}-{secrets.token_hex(4)}"  # several interfaces may be open in one browser
@@ -83,7 +89,7 @@ class Door:
             return PlainTextResponse(_LOCKED, 401, _NO_STORE)
         self._link = secrets.token_urlsafe(_BYTES)
         self.open()
-        entered = HTMLResponse(_ENTERED, headers={**_NO_STORE, "content-security-policy": "default-src 'none'"})
+        entered = HTMLResponse(self._entered, headers={**_NO_STORE, "content-security-policy": "default-src 'none'"})
         entered.set_cookie(self._cookie, self._session, path="/", httponly=True, samesite="strict")
         return entered
 

@@ -52,10 +52,10 @@ def serve_ui(workspace: Path, port: int) -> Iterator[Ui]:
     """
     with bound_socket(HOST, port) as bound, tempfile.TemporaryFile() as words:
         address = url_of(bound)
-        open_store(workspace)
+        _, experiment = open_store(workspace)
         reading, writing = os.pipe()
         with os.fdopen(reading, "rb", buffering=0) as told:
-            process = _start(workspace.absolute(), bound.fileno(), writing, words)
+            process = _start(workspace.absolute(), bound.fileno(), writing, experiment, words)
             try:
                 first = _await_link(process, told, words)
                 yield Ui(address, process, address + first, told)
@@ -63,7 +63,7 @@ def serve_ui(workspace: Path, port: int) -> Iterator[Ui]:
                 _end(process)
 
 
-def _start(workspace: Path, listening: int, writing: int, words: IO[bytes]) -> subprocess.Popen[bytes]:
+def _start(workspace: Path, listening: int, writing: int, experiment: str, words: IO[bytes]) -> subprocess.Popen[bytes]:
     command = [
         sys.executable,
         "-P",
@@ -72,6 +72,7 @@ def _start(workspace: Path, listening: int, writing: int, words: IO[bytes]) -> s
         str(workspace),
         str(listening),
         str(writing),
+        experiment,
     ]
     try:
         return subprocess.Popen(  # noqa: S603 (our own arguments)

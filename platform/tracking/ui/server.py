@@ -1,4 +1,4 @@
-"""The process of MLflow's web interface: ``python -m gennape.platform.tracking.ui.server WORKSPACE SOCKET PIPE``.
+"""MLflow's web interface: ``python -m gennape.platform.tracking.ui.server WORKSPACE SOCKET PIPE EXPERIMENT``.
 
 It listens on a socket that it is handed, writes the path of each link that opens it into a pipe, one a line, and ends
 when its standard input does: with the process that started it, however that ends. No secret is in its arguments or
@@ -24,13 +24,15 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
 DRAIN_S = 3
+#: The page of an experiment's runs, in MLflow's view of trainings; that of traces is another.
+HOME = "/#/experiments/{}/runs?workflowType=machine_learning"
 _LAST_S = 5.0
 
 
-def main(workspace: Path, listening: int, told: int) -> None:
-    """Serve until asked to stop, or until nobody is left who could ask."""
+def main(workspace: Path, listening: int, told: int, experiment: str) -> None:
+    """Serve, and lead to the runs of ``experiment``, until asked to stop, or until nobody is left who could ask."""
     os.umask(0o077)
-    door = Door(_application(workspace), lambda link: _tell(told, link))
+    door = Door(_application(workspace), lambda link: _tell(told, link), home=HOME.format(experiment))
     config = uvicorn.Config(
         door,
         loop="asyncio",
@@ -85,4 +87,4 @@ def _end_with_parent(server: uvicorn.Server) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))
+    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4])

@@ -164,7 +164,7 @@ def test_verbs_that_take_a_space(folder: Path) -> None:
     assert (folder / "network.py").stat().st_size > 0
     assert "--space tiny.py:Tiny --sample 20" in call("show", *own, "--sample", 20)
     predicted = [line for line in call("predict", *own, "--json", ARCHITECTURE).splitlines() if line.startswith("{")]
-    assert [json.loads(line)["space"] for line in predicted] == ["tiny"]
+    assert [row["space"] for row in json.loads(*predicted)["networks"]] == ["tiny"]
     space = SPACES.find("tiny")
     genomes = space.sample(np.random.default_rng(0), 60)
     labels = {"architecture": [json.dumps(space.encode(genome)) for genome in genomes], "acc": genomes.sum(1) + 80.0}

@@ -92,9 +92,9 @@ def _figure(folder: Path, objectives: str, about: About | None = None) -> dict[s
 
 def test_what_a_pointer_shows_is_written_for_people(tmp_path: Path) -> None:
     first, second = _figure(tmp_path, "accuracy:max,flops:min")["traces"][1]["text"]  # along x: bb, then aa
-    assert "100 MFLOPs<br>2 M parameters" in first
+    assert "100 M FLOPs<br>2 M parameters" in first
     assert "70.10 %<br>" in first  # its deviation is unknown
-    assert "71.25 % ± 0.25 %<br>300 MFLOPs<br>4 M parameters" in second
+    assert "71.25 % ± 0.25 %<br>300 M FLOPs<br>4 M parameters" in second
     assert '{"depth": 3, "note": "&lt;b&gt;&amp;"}' in second  # quotation marks as they are, which Plotly shows so
     assert "operations" not in first + second
 

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
+import time
+from contextlib import suppress
+from threading import Event
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -27,6 +31,7 @@ from gennape.search_spaces.families.registry import family
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from gennape.platform.search.evaluations import Evaluations
     from gennape.platform.search.search_run import GenerationRecord
 
 GENES = len(family("hiaml").genes)
@@ -47,6 +52,7 @@ def _searched(workspace: Path, name: str, generations: int | None, *, asynchrono
 
     def follow(record: GenerationRecord) -> None:
         report.follow(record.front)
+        report.settle()
         expected = front_frame(front_of(read_log(folder, GENES), config.directed), config.directed)
         csv = pd.read_csv(folder / "report" / "front.csv")
         assert csv["hash"].tolist() == expected["hash"].tolist()
@@ -81,12 +87,112 @@ def test_pictures_take_two_percent_of_the_time_at_most(tmp_path: Path, monkeypat
     folder = _searched(tmp_path, "whole", None)
     config = search_config(space="hiaml")
     monkeypatch.setattr(run_report.time, "monotonic", lambda: now[0])
-    monkeypatch.setattr(RunReport, "complete", complete)
+    monkeypatch.setattr(RunReport, "_complete", complete)
     report, front = RunReport(folder, config), front_of(read_log(folder, GENES), config.directed)
     while now[0] < 1000:
         report.follow(front)
+        report.settle()
         now[0] += 1.0
+    assert report.picture() == (folder / "report" / "front.png", 0)
+    assert report.picture() is None
     assert drawn == [0.0, 204.0, 408.0, 612.0, 816.0]  # 4 s each, then 200 s without
+
+
+def _drawn_points(folder: Path) -> int:
+    """The networks that the title of the page counts as its front."""
+    title = re.search(r"Pareto front: (\d+) of", (folder / "report" / "front.html").read_text())
+    assert title is not None
+    return int(title[1])
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, _Stop, None])
+def test_pictures_are_brought_up_to_date_however_a_search_ends(
+    tmp_path: Path, error: type[BaseException] | None
+) -> None:
+    """Pictures are due every 30 s only, and the search stops sooner."""
+    folder = tmp_path / RUNS / "stopped"
+    folder.mkdir(parents=True)
+    config = search_config(space="hiaml", evaluations=200, population=20)
+    describe_run(folder, config)
+    first = []
+
+    def follow(record: GenerationRecord) -> None:
+        report.follow(record.front)
+        report.settle()
+        first.append(_drawn_points(folder))
+        if error is not None and record.generation == 3:
+            raise error
+
+    with suppress(KeyboardInterrupt, _Stop), RunReport(folder, config) as report:
+        run_search(config, folder, LocalIslands(config, SyntheticPredictor()), follow)
+    front = pd.read_csv(folder / "report" / "front.csv")
+    assert set(first) == {first[0]} != {len(front)}
+    assert _drawn_points(folder) == len(front)
+    assert len(pd.read_parquet(folder / "report" / "evaluations.parquet")) == len(read_log(folder, GENES))
+
+
+def test_a_search_does_not_wait_for_its_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Generations that come while one is written are skipped but for the last."""
+    front = front_of(read_log(_searched(tmp_path, "cut", 2), GENES), search_config(space="hiaml").directed)
+    begun, go_on, written = Event(), Event(), []
+
+    def write(_self: RunReport, front: Evaluations, _generation: int) -> None:
+        begun.set()
+        assert go_on.wait(60)
+        written.append(len(front))
+
+    monkeypatch.setattr(RunReport, "_write", write)
+    with RunReport(tmp_path, search_config(space="hiaml")) as report:
+        report.follow(front.take(range(1)))
+        assert begun.wait(60)
+        report.follow(front.take(range(2)))
+        report.follow(front.take(range(3)))
+        assert written == []
+        go_on.set()
+    assert written == [1, 3]
+
+
+def test_what_cannot_be_written_stops_the_search_at_the_next_generation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = _searched(tmp_path, "cut", 2)
+    config = search_config(space="hiaml")
+    front = front_of(read_log(folder, GENES), config.directed)
+
+    def full(*_: object) -> None:
+        raise WorkspaceError("no space")
+
+    monkeypatch.setattr(run_report, "write_report", full)
+    report = RunReport(folder, config)
+    report.follow(front)
+    with pytest.raises(WorkspaceError, match="no space"):
+        report.complete(front_frame(front, config.directed))
+    report.follow(front)
+    while report._writing is None or not report._writing.done():
+        time.sleep(0.01)
+    with pytest.raises(WorkspaceError, match="no space"):
+        report.follow(front)
+
+
+def test_a_full_disk_that_stopped_a_search_is_what_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = _searched(tmp_path, "cut", 2)
+    config = search_config(space="hiaml")
+    front = front_of(read_log(folder, GENES), config.directed)
+
+    def full(*_: object) -> None:
+        raise WorkspaceError("no space for a picture")
+
+    def stop() -> None:
+        with RunReport(folder, config) as report:
+            report.follow(front)
+            report.settle()
+            report.follow(front.take(range(1)))
+            report.settle()
+            monkeypatch.setattr(run_report, "write_report", full)
+            raise OSError("the first")
+
+    with pytest.raises(OSError, match="the first"):
+        stop()
 
 
 def test_a_run_is_told_from_a_killed_one_by_its_lock(tmp_path: Path) -> None:

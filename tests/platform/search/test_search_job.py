@@ -90,6 +90,7 @@ def test_a_search_leaves_its_results_and_says_where(tmp_path, tracker):
         "tracking_run": "tracked-1",
     }
     assert tracker.folders == [run / "report"]
+    assert tracker.images[-1] == tracker.steps[-1][0]
     assert [step for step, _ in tracker.steps] == list(range(len(tracker.steps)))
     assert tracker.steps[-1][1]["evaluations"] == 200
     assert sorted(tracker.islands) == ["island-0", "island-1"]

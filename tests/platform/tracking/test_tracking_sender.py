@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import time
 from functools import partialmethod
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from PIL import Image
 
 from gennape.errors import CheckpointError, WorkspaceError
 from gennape.platform.tracking import model as registered_model
@@ -15,6 +17,7 @@ from gennape.platform.tracking.journal import (
     Journal,
     JournalRecord,
     journal_folder,
+    keep_image,
     lock_journal,
     read_record,
     write_record,
@@ -189,3 +192,36 @@ def test_two_that_are_registered_in_one_second_do_not_wait_for_each_other(
     with lock_journal(journal_folder(tmp_path, name)):
         assert register_checkpoint(source, tmp_path, "fit").problem == ""
     assert list(_runs(tmp_path)) == [f"{name}-2"]
+
+
+def _pictures(workspace: Path) -> list[str]:
+    client, _ = open_store(workspace)
+    return sorted(file.path for file in client.list_artifacts(_runs(workspace)["label-1"].info.run_id, "images"))
+
+
+def test_pictures_of_generations_are_shown_in_their_order_and_sent_once(tmp_path: Path) -> None:
+    folder = journal_folder(tmp_path, "label-1")
+    _sent(tmp_path, [START])
+    for step in (0, 7):
+        Image.new("RGB", (800, 500), (step, 0, 0)).save(tmp_path / "front.png")
+        keep_image(folder, tmp_path / "front.png", f"front-{step}.png")
+    again = [{"image": f"front-{step}.png", "key": "front", "step": step, "time": 1000 + step} for step in (0, 7)]
+    for entry in again:
+        keep_image(folder, tmp_path / "front.png", entry["image"])
+        sender = Sender(folder, tmp_path)
+        sender._image(entry)  # MLflow took it, and its answer was lost
+        keep_image(folder, tmp_path / "front.png", entry["image"])
+        sender._image(entry)
+    names = [re.fullmatch(r"images/front\+step\+(\d+)\+timestamp\+(\d+)\+[0-9a-f-]{36}(.*)", name)
+             for name in _pictures(tmp_path)]  # fmt: skip
+    assert [found.groups() for found in names if found] == [
+        (step, stamp, end) for step, stamp in (("0", "1000"), ("7", "1007")) for end in ("+compressed.webp", ".png")
+    ]
+    assert _runs(tmp_path)["label-1"].data.tags["mlflow.loggedImages"] == "True"
+    assert list((folder / "images").iterdir()) == []
+
+
+def test_a_picture_that_is_gone_holds_up_nothing(tmp_path: Path) -> None:
+    _sent(tmp_path, [START, {"image": "front-0.png", "key": "front", "step": 0}, _metric(3)])
+    assert _runs(tmp_path)["label-1"].data.metrics == {"loss": 3.0}
+    assert "front-0.png" in (journal_folder(tmp_path, "label-1") / "refused.jsonl").read_text()

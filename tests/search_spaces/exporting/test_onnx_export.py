@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from gennape.errors import ConfigError, InvalidGraphError, WorkspaceError
-from gennape.jobs.export import export_graph
+from gennape.jobs.shared.exporting import export_graph
 from gennape.search_spaces.exporting.onnx import to_onnx, to_pt2, to_python
 from gennape.search_spaces.families.conformance import fill_weights
 from gennape.search_spaces.families.registry import FAMILIES, family
