@@ -32,9 +32,10 @@ def search(
     evaluations: int = 5000,
     islands: int = 2,
     population: int = 100,
+    batch: int = 0,
     seed: int = 0,
     searcher: str | type[Searcher] = "nsga2",
-    migration_every: int = 5,
+    migration_every: int = 2,
     asynchronous: bool = False,
     checkpoint: str | Path | None = None,
     workspace: str | Path | None = None,
@@ -51,7 +52,8 @@ def search(
         objectives: What to optimise, with commas between: accuracy, flops, macs or params, each ``:max`` or ``:min``.
         evaluations: Unique networks to predict.
         islands: Populations that evolve side by side.
-        population: Networks of each island and generation.
+        population: Networks that each island keeps.
+        batch: Networks that an island evaluates per generation; 0 shares the population among islands.
         seed: Decides every random choice: the same seed gives the same front.
         searcher: The search algorithm: ``nsga2``, ``random``, or a :class:`Searcher` class of your own.
         migration_every: Generations between migrations; 0 for none.
@@ -82,8 +84,8 @@ def search(
     name = known.name
     given = {
         "space": name, "objectives": objectives, "evaluations": evaluations,
-        "islands": islands, "population": population, "seed": seed, "searcher": algorithm.name,
-        "migration_every": migration_every, "asynchronous": asynchronous,
+        "islands": islands, "population": population, "batch": batch, "seed": seed,
+        "searcher": algorithm.name, "migration_every": migration_every, "asynchronous": asynchronous,
     }  # fmt: skip
     root, folder = begin(given, _path(checkpoint), _path(workspace), address)
     warn_elsewhere(checkpoint, name)

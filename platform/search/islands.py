@@ -51,7 +51,7 @@ WATCH_S = 2.0
 class Task:
     """One generation of one island.
 
-    ``quota``: maximum number of new networks to evaluate. ``immigrants``: elites of the previous island of the ring.
+    ``quota``: maximum number of new networks to evaluate. ``immigrants``: new elites of all other islands.
     ``recorded``: evaluations of this generation that are already in the log; they are not predicted again.
     """
 
@@ -126,7 +126,7 @@ class Island:
             guests = task.immigrants
             self.searcher.immigrate(guests.genomes, minimised(guests.values, self.objectives))
         starting = self._starting(task)
-        genomes = np.concatenate([starting, self.searcher.ask()])
+        genomes = np.concatenate([starting, self.searcher.ask()[: self.config.share]])
         hashes, new, timeouts = self._evaluate(genomes, task)
         self.seen.add(measurements_of(new))
         found, values = self.seen.find(digests_of(hashes))
@@ -200,7 +200,9 @@ class Island:
 
 def new_searcher(config: SearchConfig, space: SearchSpace, rng: np.random.Generator) -> Searcher:
     """A new searcher as configured."""
-    return searcher(config.searcher)(space, len(config.directed), config.population, rng)
+    new = searcher(config.searcher)(space, len(config.directed), config.population, rng)
+    new.batch = config.share
+    return new
 
 
 class Archipelago(Protocol):

@@ -53,7 +53,7 @@ class SearchState:
     rows. ``stalled``: consecutive rounds without a new network. ``reference``: reference point of the hypervolume,
     minimised; None before the first round. ``searchers``, ``steps`` and ``found``: per island, the state of its
     searcher, its number of generations, and how many networks it was the first to find.
-    ``uncut``: rounds before the first one that the budget cut short, if any. ``front``, and ``fronts`` per island.
+    ``uncut``: rounds before the first one that the budget cut short, if any. ``front`` of all islands.
     ``news``: rows of the last round. ``best_accuracy``: highest so far, percent.
     """
 
@@ -61,7 +61,6 @@ class SearchState:
     steps: list[int]
     found: Int64[np.ndarray, " islands"]
     front: Evaluations
-    fronts: list[Evaluations]
     news: Evaluations
     rounds: int = 0
     evaluations: int = 0
@@ -77,7 +76,7 @@ def new_state(config: SearchConfig, genes: int) -> SearchState:
     """The state before the first round."""
     nothing, islands = none_evaluated(genes), config.islands
     none_found = np.zeros(islands, np.int64)
-    return SearchState([None] * islands, [0] * islands, none_found, nothing, [nothing] * islands, nothing)
+    return SearchState([None] * islands, [0] * islands, none_found, nothing, nothing)
 
 
 def absorb(config: SearchConfig, state: SearchState, news: Evaluations) -> None:
@@ -89,10 +88,6 @@ def absorb(config: SearchConfig, state: SearchState, news: Evaluations) -> None:
     state.log = chained(state.log, news)
     state.stalled = 0 if len(news) else state.stalled + 1
     state.front = extend_front(state.front, news, config.directed)
-    if config.islands > 1 and config.migration_every:
-        for island in np.unique(news.island).tolist():
-            mine = news.take(news.island == island)
-            state.fronts[island] = extend_front(state.fronts[island], mine, config.directed)
     if state.reference is None and len(state.front):
         state.reference = reference_point(news, config.directed)
     accuracy = news.values[news.finite, NAMES.index("accuracy")]
