@@ -40,9 +40,10 @@ def search(
     evaluations: int = 5000,
     islands: int = 2,
     population: int = 100,
+    batch: int = 0,
     seed: int = 0,
     searcher: str | type[Searcher] = "nsga2",
-    migration_every: int = 5,
+    migration_every: int = 2,
     asynchronous: bool = False,
     constraints: Sequence[str] = (),
     latency: Mapping[str, str | Path] | Sequence[str] = (),
@@ -67,7 +68,8 @@ def search(
             own, each ``:max`` or ``:min``.
         evaluations: Unique networks to predict.
         islands: Populations that evolve side by side.
-        population: Networks of each island and generation.
+        population: Networks that each island keeps.
+        batch: Networks that an island evaluates per generation; 0 shares the population among islands.
         seed: Decides every random choice: the same seed gives the same front.
         searcher: The search algorithm: ``nsga2``, ``random``, or a :class:`Searcher` class of your own.
         migration_every: Generations between migrations; 0 for none.
@@ -113,7 +115,7 @@ def search(
     name = known.name
     given = {
         "space": name, "objectives": objectives, "evaluations": evaluations,
-        "islands": islands, "population": population, "seed": seed, "searcher": algorithm.name,
+        "islands": islands, "population": population, "batch": batch, "seed": seed, "searcher": algorithm.name,
         "migration_every": migration_every, "asynchronous": asynchronous, "constraints": constraints,
         "latency": [f"{name}={path}" for name, path in latency.items()] if isinstance(latency, Mapping) else latency,
         "measures": [known_measure(one) for one in measures], "fixed": fixed_genes(fix, subspace),

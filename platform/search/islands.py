@@ -48,7 +48,7 @@ REMEMBERED = 20_000
 class Task:
     """One generation of one island.
 
-    ``quota``: maximum number of new networks to evaluate. ``immigrants``: elites of the previous island of the ring.
+    ``quota``: maximum number of new networks to evaluate. ``immigrants``: new elites of all other islands.
     ``recorded``: evaluations of this generation that are already in the log; they are not predicted again.
     """
 
@@ -125,7 +125,7 @@ class Island:
             guests = task.immigrants
             self.searcher.immigrate(guests.genomes, self._points(guests.values))
         starting = self._starting(task)
-        genomes = np.concatenate([starting, self.searcher.ask()])
+        genomes = np.concatenate([starting, self.searcher.ask()[: self.config.share]])
         hashes, new, timeouts = self._evaluate(genomes, task)
         self.seen.add(measurements_of(new))
         found, values = self.seen.find(digests_of(hashes))
@@ -213,7 +213,9 @@ class Island:
 
 def new_searcher(config: SearchConfig, space: SearchSpace, rng: np.random.Generator) -> Searcher:
     """A new searcher as configured."""
-    return searcher(config.searcher)(space, len(config.directed), config.population, rng)
+    new = searcher(config.searcher)(space, len(config.directed), config.population, rng)
+    new.batch = config.share
+    return new
 
 
 class Archipelago(Protocol):

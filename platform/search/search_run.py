@@ -6,6 +6,8 @@ import time
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from gennape.errors import WorkspaceError
 from gennape.platform.search.evaluations import none_evaluated
 from gennape.platform.search.failures import Failures, Outcome
@@ -75,6 +77,7 @@ class SearchRun:
     failures: Failures
     on_generation: Callable[[GenerationRecord], None]
     _began: float = field(default_factory=time.monotonic)
+    _offered: list[np.ndarray] = field(init=False)  # hashes of elites that each asynchronous island has received
     _already: int = field(init=False)
     _asked: list[int] = field(init=False)
     _logged: int = field(init=False)  # shards; counted once, since nobody else writes any while the run is locked
@@ -83,17 +86,29 @@ class SearchRun:
         self._already = self.state.evaluations
         self._logged = count_shards(self.folder)
         self._asked = [0] * self.config.islands
+        self._offered = [np.zeros(0, "U32")] * self.config.islands
 
     def task(self, island: int, quota: int, recorded: Evaluations | None = None) -> Task:
-        """The next generation of an island. Every ``migration_every`` steps it brings elites of the previous island."""
-        config, step, arrivals = (
-            self.config,
-            self.state.steps[island],
-            none_evaluated(len(self.space.genes), self.config.columns),
-        )
+        """The next generation of an island. Every ``migration_every`` steps it brings new elites of the others."""
+        config, step = self.config, self.state.steps[island]
+        arrivals = none_evaluated(len(self.space.genes), config.columns)
         if config.islands > 1 and config.migration_every > 0 and step > 0 and step % config.migration_every == 0:
-            arrivals = elites(self.state.fronts[island - 1], config.directed, config.migrants)
+            arrivals = elites(self._news_for(island, step), config.directed, config.migrants)
         return Task(step, quota, arrivals, recorded)
+
+    def _news_for(self, island: int, step: int) -> Evaluations:
+        """What others found since the last migration and is on the front.
+
+        From the common front, so that elites need not travel from island to island. Older ones would come back again
+        and again and drive out what an island found itself.
+        """
+        front = self.state.front
+        others = front.take(front.island != island)
+        if not self.config.asynchronous:
+            return others.take(others.generation >= step - self.config.migration_every)
+        # Generations of asynchronous islands are not comparable; what was offered is forgotten at a restart.
+        known, self._offered[island] = self._offered[island], others.hashes
+        return others.take(~np.isin(others.hashes, known))
 
     def recorded(self) -> Evaluations | None:
         """Logged evaluations of the current round, if an interrupted search had already written them; else None."""
@@ -103,6 +118,7 @@ class SearchRun:
     def restart_island(self, island: int, generation: int, loss: Loss, unlogged: Sequence[Evaluations] = ()) -> None:
         """Restart an island from its state before the lost step. Raises the cause when it was lost too often."""
         self.failures.note(island, generation, loss)
+        self._offered[island] = np.zeros(0, "U32")
         measurements = [read_measurements(self.folder, self.state.rounds), *map(measurements_of, unlogged)]
         self.islands.start({island: self.state.searchers[island]}, join_measurements(measurements))
 

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 #: Texts, which JSON gives as a list.
 Texts = Annotated[tuple[str, ...], Field(strict=False)]
+#: Smallest share of a population that an island evaluates per generation, unless told otherwise.
+MIN_SHARE = 8
 
 
 class SearchConfig(BaseModel):
@@ -30,9 +32,12 @@ class SearchConfig(BaseModel):
     )
     evaluations: int = Field(5000, ge=1, description="Number of unique networks to evaluate.")
     islands: int = Field(2, ge=1, le=1024, description="Number of populations that evolve in parallel.")
-    population: int = Field(100, ge=2, le=100_000, description="Networks in each island.")
-    migration_every: int = Field(5, ge=0, description="Generations between migrations; 0 turns migration off.")
-    migrants: int = Field(5, ge=0, description="Elites that move on to the next island at a migration.")
+    population: int = Field(100, ge=2, le=100_000, description="Networks that each island keeps.")
+    batch: int = Field(
+        0, ge=0, description="Networks that an island evaluates per generation; 0 shares the population among islands."
+    )
+    migration_every: int = Field(2, ge=0, description="Generations between migrations; 0 turns migration off.")
+    migrants: int = Field(50, ge=0, description="New elites of all other islands that an island receives at most.")
     seed: int = Field(0, ge=0, description="Random seed. The same seed gives the same front.")
     searcher: str = Field("nsga2", description="Search algorithm: nsga2, random, or your own (file.py:Class).")
     space_from: str = Field("", description="What an own search space was given as; for people, never read again.")
@@ -51,6 +56,11 @@ class SearchConfig(BaseModel):
     heads: Texts = Field((), description="Measures that are learnt from a few networks, such as latency.npu.")
     heads_from: Texts = Field((), description="Tables that they were learnt from; for people, never read again.")
     heads_sha256: str = Field("", description="Hash of what was learnt.")
+
+    @property
+    def share(self) -> int:
+        """Networks that an island evaluates per generation, never more than it keeps."""
+        return min(self.population, self.batch or max(MIN_SHARE, -(-self.population // self.islands)))
 
     @property
     def directed(self) -> tuple[Objective, ...]:

@@ -52,16 +52,15 @@ class SearchState:
     rows. ``stalled``: consecutive rounds without a new network. ``reference``: reference point of the hypervolume,
     minimised; None before the first round. ``searchers``, ``steps`` and ``found``: per island, the state of its
     searcher, its number of generations, and how many networks it was the first to find.
-    ``uncut``: rounds before the first one that the budget cut short, if any. ``front``, and ``fronts`` per island.
-    ``news``: rows of the last round. ``best_accuracy``: highest so far within the limits, percent. ``violation``:
-    smallest total relative violation of the limits so far, 0 once a network is within all of them.
+    ``uncut``: rounds before the first one that the budget cut short, if any. ``front`` of all islands. ``news``: rows
+    of the last round. ``best_accuracy``: highest so far within the limits, percent. ``violation``: smallest total
+    relative violation of the limits so far, 0 once a network is within all of them.
     """
 
     searchers: list[State | None]
     steps: list[int]
     found: Int64[np.ndarray, " islands"]
     front: Evaluations
-    fronts: list[Evaluations]
     news: Evaluations
     rounds: int = 0
     evaluations: int = 0
@@ -78,7 +77,7 @@ def new_state(config: SearchConfig, genes: int) -> SearchState:
     """The state before the first round."""
     nothing, islands = none_evaluated(genes, config.columns), config.islands
     none_found = np.zeros(islands, np.int64)
-    return SearchState([None] * islands, [0] * islands, none_found, nothing, [nothing] * islands, nothing)
+    return SearchState([None] * islands, [0] * islands, none_found, nothing, nothing)
 
 
 def absorb(config: SearchConfig, state: SearchState, news: Evaluations) -> None:
@@ -90,10 +89,6 @@ def absorb(config: SearchConfig, state: SearchState, news: Evaluations) -> None:
     state.log = chained(state.log, news)
     state.stalled = 0 if len(news) else state.stalled + 1
     state.front = extend_front(state.front, news, config.directed)
-    if config.islands > 1 and config.migration_every:
-        for island in np.unique(news.island).tolist():
-            mine = news.take(news.island == island)
-            state.fronts[island] = extend_front(state.fronts[island], mine, config.directed)
     if state.reference is None and news.finite.any():
         state.reference = reference_point(news, config.directed)
     accuracy = news.column("accuracy")[news.within]

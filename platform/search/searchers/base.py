@@ -30,8 +30,11 @@ class Searcher(ABC):
     Args:
         space: The search space.
         objectives: How many there are.
-        population: How many genomes :meth:`ask` proposes, at most.
+        population: How many networks it keeps, and how many genomes :meth:`ask` proposes, at most.
         rng: The generator of every random choice.
+
+    ``batch``, the population at first, is how many genomes of an :meth:`ask` are evaluated; an island sets it, and
+    takes the first of those that are more.
 
     Example:
         >>> import gennape as gp
@@ -55,12 +58,12 @@ class Searcher(ABC):
     def __init__(self, space: SearchSpace, objectives: int, population: int, rng: np.random.Generator) -> None:
         self.space = space
         self.objectives = objectives
-        self.population = population
+        self.population = self.batch = population
         self.rng = rng
 
     @abstractmethod
     def ask(self) -> Int64[np.ndarray, "n g"]:
-        """The next canonical genomes to evaluate, up to ``population``; none when it has nothing left to propose."""
+        """The next canonical genomes to evaluate, up to ``batch``; none when it has nothing left to propose."""
 
     @abstractmethod
     def tell(self, genomes: Int64[np.ndarray, "n g"], objectives: Float64[np.ndarray, "n m"]) -> None:

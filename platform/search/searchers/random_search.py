@@ -18,8 +18,8 @@ class RandomSearch(Searcher):
     baseline = True
 
     def ask(self) -> Int64[np.ndarray, "n g"]:
-        """A fresh sample of the population's size."""
-        return self.space.sample(self.rng, self.population)
+        """A fresh sample."""
+        return self.space.sample(self.rng, self.batch)
 
     def tell(self, genomes: Int64[np.ndarray, "n g"], objectives: Float64[np.ndarray, "n m"]) -> None:
         """Check the objectives and ignore them."""

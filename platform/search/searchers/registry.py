@@ -5,10 +5,12 @@ from __future__ import annotations
 from gennape.platform.search.searchers.base import Searcher
 from gennape.platform.search.searchers.nsga2 import NSGA2
 from gennape.platform.search.searchers.random_search import RandomSearch
+from gennape.platform.search.searchers.sms_emoa import SmsEmoa
 from gennape.registry import Registry
 
 SEARCHERS: tuple[type[Searcher], ...] = (
     NSGA2,
+    SmsEmoa,
     RandomSearch,
 )
 

@@ -34,7 +34,9 @@ def _run(folder: Path, **settings: object) -> SearchResult:
     """Begin a search, or with no settings go on with it."""
     if settings:
         folder.mkdir()
-        describe_run(folder, search_config(**{"space": "hiaml", "population": 20, "migration_every": 2, **settings}))
+        describe_run(
+            folder, search_config(**{"space": "hiaml", "population": 20, "batch": 20, "migration_every": 2, **settings})
+        )
     config = config_of(folder)
     return run_search(config, folder, LocalIslands(config, SyntheticPredictor()))
 

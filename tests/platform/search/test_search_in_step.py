@@ -17,7 +17,7 @@ from gennape.search_spaces.families.registry import family
 from gennape.search_spaces.graphs.canonical import canonical_hashes
 
 SPACE = family("hiaml")
-TWINS = search_config(space="hiaml", evaluations=60, population=20, islands=2)
+TWINS = search_config(space="hiaml", evaluations=60, population=20, batch=20, islands=2)
 
 
 class _Stop(Exception):

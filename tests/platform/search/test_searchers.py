@@ -100,5 +100,5 @@ def test_generator_state_survives_as_bytes():
 def test_unknown_generators_and_searchers_are_refused():
     with pytest.raises(InvalidDataError, match="PCG64"):
         unpack_generator(np.frombuffer(b'{"bit_generator": "MT19937"}', np.uint8))
-    with pytest.raises(ConfigError, match="nsga2, random"):
+    with pytest.raises(ConfigError, match="nsga2, random, sms_emoa"):
         searcher("nsga3")

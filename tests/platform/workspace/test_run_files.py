@@ -48,7 +48,8 @@ def run(tmp_path: Path) -> Path:
 
 EDITS = {
     "space": "nb201", "objectives": "accuracy:max,params:min", "evaluations": 51, "islands": 3, "population": 99,
-    "migration_every": 4, "migrants": 6, "seed": 5, "searcher": "random", "patience": 24, "asynchronous": True,
+    "batch": 9, "migration_every": 4, "migrants": 6, "seed": 5, "searcher": "random", "patience": 24,
+    "asynchronous": True,
     "checkpoint": "/elsewhere", "checkpoint_sha256": "0" * 64, "space_from": "x.py:X", "space_sha256": "0" * 64,
     "searcher_from": "x.py:Y", "constraints": ["flops<=1"], "measures": ["memory"], "measures_from": ["x.py:M"],
     "heads": ["latency.npu"], "heads_from": ["npu=x.csv"], "heads_sha256": "0" * 64, "fixed": ["a=1"],
