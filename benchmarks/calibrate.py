@@ -1,12 +1,13 @@
 """Make the calibrations of a checkpoint from public labels: docs/predict.md says what they are.
 
-    python benchmarks/calibrate.py --data FOLDER --out FOLDER [--checkpoint FOLDER] [--only ofa_mbv3 ...]
+python benchmarks/calibrate.py --data FOLDER --out FOLDER [--checkpoint FOLDER] [--only ofa_mbv3 ...]
 """
 
 from __future__ import annotations
 
 import argparse
 import hashlib
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -79,12 +80,12 @@ def main() -> None:
     for space in options.only:
         made.append(calibration_of(space, options.data))
         record = made[-1].record
-        print(
+        sys.stdout.write(
             f"{space:<13}{record.networks:>6} labels, on {record.held_out} kept aside: Spearman {record.srcc:.4f}, "
-            f"mean error {record.mae_percent:.3f} %, 68 % within {record.deviation:.3f} %",
-            flush=True,
+            f"mean error {record.mae_percent:.3f} %, 68 % within {record.deviation:.3f} %\n"
         )
-    print(f"checkpoint {save_calibrated(options.out, made, options.checkpoint)[:12]} written to {options.out}")
+    sha256 = save_calibrated(options.out, made, options.checkpoint)
+    sys.stdout.write(f"checkpoint {sha256[:12]} written to {options.out}\n")
 
 
 if __name__ == "__main__":

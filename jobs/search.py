@@ -18,6 +18,7 @@ from gennape.platform.workspace.hints import command, workspace_option
 
 if TYPE_CHECKING:
     from gennape.platform.search.driver import SearchResult
+    from gennape.predictors.evaluation.scale import SpaceScale
 
 _TABLE_ROWS = 10
 
@@ -41,6 +42,7 @@ def search(
     asynchronous: Annotated[
         bool | None, field_option(SearchConfig, "asynchronous", "--asynchronous/--synchronous", " /--in-step")
     ] = None,
+    zero_shot: Annotated[bool | None, field_option(SearchConfig, "zero_shot", "--zero-shot/--calibrated")] = None,
     checkpoint: Annotated[
         Path | None, typer.Option(help="Folder of a predictor checkpoint.", show_default="the shipped one")
     ] = None,
@@ -70,6 +72,7 @@ def search(
         "searcher": searcher,
         "migration_every": migration_every,
         "asynchronous": asynchronous,
+        "zero_shot": zero_shot,
     }
     refuse_wrong_address(tracking_uri)
     given = {name: value for name, value in settings.items() if value is not None}
@@ -137,19 +140,22 @@ def _summary(
     from rich.console import Console
     from rich.table import Table
 
+    from gennape.platform.search.front_page import scale_of_run
     from gennape.platform.search.runs import REPORT
 
-    front = result.front
+    front, scale = result.front, scale_of_run(config)
     rows = np.unique(np.linspace(0, len(front) - 1, min(_TABLE_ROWS, len(front))).round().astype(int))
     table = Table(title=f"{len(rows)} of the {len(front)} networks of the front", title_justify="left")
     measures = [c for c in front.columns if c not in ("index", "hash", "architecture")]
     for name in ("index", *measures):
         table.add_column(name, justify="right")
     for _, row in front.iloc[rows].iterrows():
-        table.add_row(str(row["index"]), *(_readable(name, row[name]) for name in measures))
+        table.add_row(str(row["index"]), *(_readable(name, row[name], scale) for name in measures))
     middle = int(front["index"].iloc[rows[len(rows) // 2]])
     out = Console(highlight=False, soft_wrap=True)
     out.print(table)
+    if scale is not None:
+        out.print(scale.sentence, markup=False)
     out.print(f"{result.reason}; hypervolume {result.hypervolume:.6g} of {config.objectives}, seed {config.seed}")
     workspace = workspace_option(folder.parents[1])
     out.print(
@@ -161,5 +167,7 @@ def _summary(
     out.print(f"take home {command('export', **options)}", markup=False)
 
 
-def _readable(name: str, value: float) -> str:
+def _readable(name: str, value: float, scale: SpaceScale | None = None) -> str:
+    if name == "accuracy" and scale is not None:
+        return scale.shown(value)
     return f"{value:.2f} %" if name in ("accuracy", "deviation") else f"{value / 1e6:,.1f} M"

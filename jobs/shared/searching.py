@@ -36,6 +36,7 @@ def search(
     searcher: str | type[Searcher] = "nsga2",
     migration_every: int = 5,
     asynchronous: bool = False,
+    zero_shot: bool = False,
     checkpoint: str | Path | None = None,
     workspace: str | Path | None = None,
     address: str | None = None,
@@ -56,6 +57,7 @@ def search(
         searcher: The search algorithm: ``nsga2``, ``random``, or a :class:`Searcher` class of your own.
         migration_every: Generations between migrations; 0 for none.
         asynchronous: Whether no island waits for another; the front then depends on the machine too.
+        zero_shot: Leave the checkpoint's calibrations on public labels out.
         checkpoint: A folder of a predictor; None takes the one that ships.
         workspace: Where results go; None takes ``$GENNAPE_WORKSPACE`` or ``./gennape-workspace``.
         address: A Ray cluster to search on; None starts one on this machine.
@@ -83,7 +85,7 @@ def search(
     given = {
         "space": name, "objectives": objectives, "evaluations": evaluations,
         "islands": islands, "population": population, "seed": seed, "searcher": algorithm.name,
-        "migration_every": migration_every, "asynchronous": asynchronous,
+        "migration_every": migration_every, "asynchronous": asynchronous, "zero_shot": zero_shot,
     }  # fmt: skip
     root, folder = begin(given, _path(checkpoint), _path(workspace), address)
     warn_elsewhere(checkpoint, name)
@@ -218,6 +220,7 @@ def _run(location: RunLocation, lock: RunLock, report_interruption: Callable[[],
     from gennape.platform.search.run_report import RunReport
     from gennape.platform.search.runs import FINISHED, config_of, set_status, status_of
     from gennape.platform.serving.deployment import ServingConfig, serve_ensemble
+    from gennape.platform.serving.replica import load_checkpoint_at, load_zero_shot_at
     from gennape.platform.tracking.tracker import track
 
     folder = location.folder
@@ -234,8 +237,9 @@ def _run(location: RunLocation, lock: RunLock, report_interruption: Callable[[],
             tracker = stack.enter_context(
                 track(location.workspace, folder.name, parameters, run_id=known, server=server)
             )
+            load = load_zero_shot_at if config.zero_shot else load_checkpoint_at
             serving = ServingConfig(checkpoint, max_replicas=most_replicas(config.islands))
-            handle = stack.enter_context(serve_ensemble(serving))
+            handle = stack.enter_context(serve_ensemble(serving, load))
             _refuse_another(handle.sha256, config)
             islands = stack.enter_context(RayIslands(config, handle, lock.check))
         live = stack.enter_context(search_progress(screen))

@@ -82,3 +82,10 @@ def load_checkpoint_at(path: Path | None) -> Predictor:
     from gennape.predictors.model.checkpoint import load_checkpoint  # noqa: PLC0415 (it imports torch)
 
     return load_checkpoint(path)
+
+
+def load_zero_shot_at(path: Path | None) -> Predictor:
+    """The same without its calibrations."""
+    from gennape.predictors.model.checkpoint import load_checkpoint  # noqa: PLC0415 (it imports torch)
+
+    return load_checkpoint(path, zero_shot=True)

@@ -161,4 +161,3 @@ def calibrated(
         found_accuracy, found = calibration.predict(graphs if len(rows) == len(graphs) else graphs.take(rows))
         accuracy[rows[found]], which[rows[found]] = found_accuracy[found], i
     return accuracy, which
-

@@ -66,8 +66,9 @@ class FuzzyEnsemble(TunablePredictor):
     """The predictor: members for networks like those of the training, a scaling law for others.
 
     Between both, predictions are weighted by the in-distribution score. Networks of search spaces that ``calibrations``
-    are of get the accuracy of their calibration instead. After :meth:`fit` a Gaussian process predicts the logarithm of the error (100 % - accuracy) around these predictions, because errors differ by factors and the
-    worst networks would dominate otherwise.
+    are of get the accuracy of their calibration instead. After :meth:`fit` a Gaussian process predicts the logarithm of
+    the error (100 % - accuracy) around the zero-shot predictions, because errors differ by factors and the worst
+    networks would dominate otherwise.
 
     Computes in double precision and rounds accuracies to 1e-6 percent, so that a prediction does not depend on the
     other graphs in its batch: the same architecture gets the same bytes from any batch.

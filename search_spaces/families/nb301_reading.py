@@ -71,7 +71,8 @@ def _cell(network: _Network, cells: list[int], i: int) -> list[list[object]]:
             raise ValueError("a node is no sum of two")
         for term in network.inputs[node]:
             operation, source = _term(network, term)
-            pairs.append([operation, 2 + nodes.index(source) if source in nodes else _state(network, source, cells[i - 1])])
+            state = 2 + nodes.index(source) if source in nodes else _state(network, source, cells[i - 1])
+            pairs.append([operation, state])
     return pairs
 
 
@@ -95,4 +96,3 @@ def _term(network: _Network, node: int) -> tuple[str, int]:
 def _state(network: _Network, node: int, previous: int) -> int:
     """Which of the two cells before a cell takes in: 1 where the first convolution reads the previous cell."""
     return int(network.back(node, Op.BATCHNORM, Op.CONV, Op.RELU) == previous)
-

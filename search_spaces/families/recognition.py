@@ -26,9 +26,7 @@ _UNREADABLE = (InvalidArchitectureError, ValueError, IndexError, KeyError)
 _ENDS = (Op.INPUT, Op.LINEAR)
 
 
-def recognise(
-    space: SearchSpace, graphs: PackedGraphs
-) -> tuple[Int64[np.ndarray, "g k"], Bool[np.ndarray, " g"]]:
+def recognise(space: SearchSpace, graphs: PackedGraphs) -> tuple[Int64[np.ndarray, "g k"], Bool[np.ndarray, " g"]]:
     """The genomes of the graphs [g] that are networks of ``space``, and which are.
 
     ``graphs`` are in their normal form. An architecture is read off each graph and built anew: only a graph that is the
@@ -57,9 +55,8 @@ def recognise(
 def same_networks(one: PackedGraphs, other: PackedGraphs) -> Bool[np.ndarray, " g"]:
     """Which graphs of two sets of equal length are the same network: those of equal arrays, or of equal hashes."""
     same = np.diff(one.node_offsets) == np.diff(other.node_offsets)
-    if same.all() and all(
-        np.array_equal(a, b) for a, b in ((one.nodes, other.nodes), (one.scalars, other.scalars), (one.edges, other.edges))
-    ):
+    parts = ((one.nodes, other.nodes), (one.scalars, other.scalars), (one.edges, other.edges))
+    if same.all() and all(np.array_equal(a, b) for a, b in parts):
         return same
     rows = np.flatnonzero(same)
     if len(rows):
@@ -76,11 +73,11 @@ def alike(space: SearchSpace, graphs: PackedGraphs) -> Bool[np.ndarray, " g"]:
 
 def _ends(graphs: PackedGraphs) -> Int64[np.ndarray, "g 4"]:
     """Inputs and their channels, classifiers and theirs, of each graph."""
-    op, channels, owner = graphs.nodes[:, Column.OP], graphs.nodes[:, Column.C_OUT], graphs.graph_index
-    return np.stack(
-        [np.bincount(owner, values * (op == end), len(graphs)) for end in _ENDS for values in (np.ones(len(op)), channels)],
-        axis=1,
-    ).astype(np.int64)
+    owner, columns = graphs.graph_index, []
+    for end in _ENDS:
+        there = graphs.nodes[:, Column.OP] == end
+        columns += [np.bincount(owner, what * there, len(graphs)) for what in (1, graphs.nodes[:, Column.C_OUT])]
+    return np.stack(columns, axis=1).astype(np.int64)
 
 
 def _convolutions(graphs: PackedGraphs) -> list[Int64[np.ndarray, "k a"]]:
