@@ -62,7 +62,7 @@ def finetune(
     check_place(out, checkpoint)
     search_space = family(space)
     rows = read_labels(labels, search_space, column)  # before the checkpoint, which takes longer
-    predictor = load_checkpoint(checkpoint)
+    predictor = load_checkpoint(checkpoint, zero_shot=True)
     if limit is not None:
         rows = rows.take(draw_labelled(rows.identity, seed, limit))
     if len(rows.genomes) < 2:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
     import numpy as np
     from jaxtyping import Float64, Int64
 
-    from gennape.predictors.predictor import Predictor
+    from gennape.predictors.evaluation.scale import AccuracyScale, SpaceScale
+    from gennape.predictors.model.fuzzy_ensemble import FuzzyEnsemble
     from gennape.search_spaces.families.space import SearchSpace
     from gennape.search_spaces.graphs.graph import ComputationGraph
 
@@ -47,10 +49,12 @@ class _NetworkArguments:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Predicted:
-    """One row per network in ``names``, which are of ``spaces`` or of none; units as in :class:`Prediction`."""
+    """One row per network in ``names``, which were given as ones of ``spaces`` or of none, with accuracies on
+    ``scales``; units as in :class:`Prediction`."""
 
     names: list[str]
     spaces: list[str | None]
+    scales: list[SpaceScale]
     accuracy: Float64[np.ndarray, " n"]
     deviation: Float64[np.ndarray, " n"] | None
     memberships: Float64[np.ndarray, "n c"]
@@ -75,6 +79,9 @@ def predict(
         Path | None, typer.Option(help="Folder of a predictor checkpoint.", show_default="the shipped one")
     ] = None,
     shape: Shape = None,
+    zero_shot: Annotated[
+        bool, typer.Option("--zero-shot", help="Leave the checkpoint's calibrations on public labels out.")
+    ] = False,
 ) -> Result:
     """Predict accuracy and cost of networks and list the best first.
 
@@ -90,16 +97,28 @@ def predict(
     from gennape.search_spaces.families.registry import family
 
     of = None if space is None else family(space)
-    scale, predictor = scale_of(provenance_of(checkpoint)), load_checkpoint(checkpoint)
-    predicted = _predicted(predictor, _graphs(given, of, shape, failures), show_progress=bool(given.lists))
+    scale, predictor = scale_of(provenance_of(checkpoint), zero_shot), load_checkpoint(checkpoint, zero_shot)
+    graphs = _graphs(given, of, shape, failures)
+    predicted = _predicted(predictor, scale, graphs, show_progress=bool(given.lists))
     if predicted is not None:
         if warning := scale.warning(set(predicted.spaces)):
             typer.echo(f"gennape: warning: {warning}", err=True)
         _print_table(predicted)
-        typer.echo(scale.sentence, err=True)
+        _tell_scales(predicted.scales)
     _report(failures)
     rows = [] if predicted is None else _rows(predicted)
     return Result({"scale": scale.name, "networks": rows, "errors": failures}, int(bool(failures or not rows)))
+
+
+def _tell_scales(scales: Sequence[SpaceScale]) -> None:
+    several = list(dict.fromkeys(scales))
+    for scale in several:
+        typer.echo(scale.sentence, err=True)
+    if len(several) > 1:
+        typer.echo(
+            f"gennape: warning: these accuracies are on {len(several)} scales; compare networks of one scale only",
+            err=True,
+        )
 
 
 def _report(failures: Sequence[str]) -> None:
@@ -191,7 +210,10 @@ def _written(text: str, space: SearchSpace) -> tuple[str, str | None, Computatio
 
 
 def _predicted(
-    predictor: Predictor, networks: Iterator[tuple[str, str | None, ComputationGraph]], show_progress: bool
+    predictor: FuzzyEnsemble,
+    scale: AccuracyScale,
+    networks: Iterator[tuple[str, str | None, ComputationGraph]],
+    show_progress: bool,
 ) -> _Predicted | None:
     """The predictions, the best first and equal ones in their order; None of no networks."""
     import numpy as np
@@ -200,7 +222,7 @@ def _predicted(
     from gennape.search_spaces.graphs.cost import macs, params
     from gennape.search_spaces.graphs.graph import pack
 
-    names, spaces, parts = [], [], []
+    names, spaces, scales, parts = [], [], [], []
     # Whoever reads the messages of a script wants none of how far it is.
     with progress_bar("Predicting", None) if show_progress and sys.stderr.isatty() else nullcontext() as advance:
         while some := list(islice(networks, _AT_ONCE)):
@@ -208,6 +230,13 @@ def _predicted(
             answer = predictor.predict(packed)
             names += [name for name, _, _ in some]
             spaces += [space for _, space, _ in some]
+            if answer.calibration is None:
+                scales += [scale.of(space) for _, space, _ in some]
+            else:  # a file's network may be one of a space that is known
+                known = [one.space for one in predictor.calibrations]
+                which = answer.calibration.tolist()
+                found = [known[i] if i >= 0 else space for i, (_, space, _) in zip(which, some, strict=True)]
+                scales += [scale.of(space) for space in found]
             deviation = np.full(len(some), np.nan) if answer.deviation is None else answer.deviation
             parts.append((answer.accuracy, deviation, answer.memberships, macs(packed), params(packed)))
             if advance is not None:
@@ -217,7 +246,7 @@ def _predicted(
     accuracy, deviation, memberships, n_macs, n_params = (np.concatenate(part) for part in zip(*parts, strict=True))
     order = np.argsort(-accuracy, kind="stable")
     return _Predicted(
-        [names[i] for i in order], [spaces[i] for i in order], accuracy[order],
+        [names[i] for i in order], [spaces[i] for i in order], [scales[i] for i in order], accuracy[order],
         None if np.isnan(deviation).all() else deviation[order], memberships[order], n_macs[order], n_params[order],
     )  # fmt: skip
 
@@ -229,13 +258,21 @@ def _rows(predicted: _Predicted) -> list[dict[str, object]]:
             "network": name,
             "space": predicted.spaces[i],
             "accuracy": float(predicted.accuracy[i]),
-            "deviation": None if predicted.deviation is None else float(predicted.deviation[i]),
+            "deviation": _known(predicted.deviation, i),
             "flops": 2 * int(predicted.macs[i]),
             "macs": int(predicted.macs[i]),
             "params": int(predicted.params[i]),
+            "unit": predicted.scales[i].unit,
+            "scale": predicted.scales[i].name,
         }
         for i, name in enumerate(predicted.names)
     ]
+
+
+def _known(deviation: Float64[np.ndarray, " n"] | None, i: int) -> float | None:
+    """The deviation of a network, None where it is unknown."""
+    value = math.nan if deviation is None else float(deviation[i])
+    return value if math.isfinite(value) else None
 
 
 def _print_table(predicted: _Predicted) -> None:
@@ -245,10 +282,12 @@ def _print_table(predicted: _Predicted) -> None:
 
     rows = []
     for i, name in enumerate(predicted.names):
-        deviation = "-" if predicted.deviation is None else f"{predicted.deviation[i]:.2f} %"
+        known = _known(predicted.deviation, i)
+        deviation = "-" if known is None else f"{known:.2f} %"
         n_macs = int(predicted.macs[i])
         costs = (quantity(2 * n_macs), quantity(n_macs), quantity(int(predicted.params[i])))
         memberships = " ".join(f"{value:.2f}" for value in predicted.memberships[i])
         shown = name if name.isprintable() else json.dumps(name)  # a file may hold what a terminal would obey
-        rows.append((str(i + 1), f"{predicted.accuracy[i]:.2f} %", deviation, *costs, memberships, shown))
+        accuracy = predicted.scales[i].shown(predicted.accuracy[i])
+        rows.append((str(i + 1), accuracy, deviation, *costs, memberships, shown))
     sys.stdout.write(text_table(_HEAD, rows, _RIGHT))

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from gennape.platform.search.driver import SearchResult
+    from gennape.predictors.evaluation.scale import SpaceScale
 
 _TABLE_ROWS = 10
 
@@ -70,6 +71,7 @@ def search(
     asynchronous: Annotated[
         bool | None, field_option(SearchConfig, "asynchronous", "--asynchronous/--synchronous", " /--in-step")
     ] = None,
+    zero_shot: Annotated[bool | None, field_option(SearchConfig, "zero_shot", "--zero-shot/--calibrated")] = None,
     checkpoint: Annotated[
         Path | None, typer.Option(help="Folder of a predictor checkpoint.", show_default="the shipped one")
     ] = None,
@@ -115,6 +117,7 @@ def search(
         "measures": measure,
         "start": start,
         "fixed": fixed_genes(fix or (), subspace) if fix or subspace else None,
+        "zero_shot": zero_shot,
     }
     refuse_wrong_address(tracking_uri)
     refuse_two_places(address, local)
@@ -222,13 +225,14 @@ def _summary(
     from rich.console import Console
     from rich.table import Table
 
+    from gennape.platform.search.front_page import scale_of_run
     from gennape.platform.search.limits import nearest
     from gennape.platform.search.log import read_log
     from gennape.platform.search.runs import REPORT
     from gennape.search_spaces.families.registry import family
 
     out = Console(highlight=False, soft_wrap=True)
-    front = result.front
+    front, scale = result.front, scale_of_run(config)
     if not len(front):
         log = read_log(folder, len(family(config.space).genes))
         out.print(f"{result.reason}; {nearest(log, config.limits)}", markup=False)
@@ -240,9 +244,11 @@ def _summary(
     for name in ("index", *measures):
         table.add_column(name, justify="right")
     for _, row in front.iloc[rows].iterrows():
-        table.add_row(str(row["index"]), *(_readable(name, row[name]) for name in measures))
+        table.add_row(str(row["index"]), *(_readable(name, row[name], scale) for name in measures))
     middle = int(front["index"].iloc[rows[len(rows) // 2]])
     out.print(table)
+    if scale is not None:
+        out.print(scale.sentence, markup=False)
     out.print(f"{result.reason}; hypervolume {result.hypervolume:.6g} of {config.objectives}, seed {config.seed}")
     workspace = workspace_option(folder.parents[1])
     out.print(
@@ -261,10 +267,12 @@ def _shown(front: pd.DataFrame, config: SearchConfig) -> list[str]:
     return [name for name in dict.fromkeys([*named, *others]) if front[name].notna().any()]
 
 
-def _readable(name: str, value: float) -> str:
+def _readable(name: str, value: float, scale: SpaceScale | None = None) -> str:
     from gennape.platform.search.objectives import NAMES
     from gennape.search_spaces.drawing.summary import quantity
 
+    if name == "accuracy" and scale is not None:
+        return scale.shown(value)
     if name in ("accuracy", "deviation"):
         return f"{value:.2f} %"
     return f"{value / 1e6:,.1f} M" if name in NAMES else quantity(value)

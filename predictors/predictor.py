@@ -16,13 +16,16 @@ from gennape.search_spaces.graphs.graph import PackedGraphs
 @dataclass(frozen=True, slots=True)
 class Prediction:
     """One row per graph: ``accuracy`` [g] in percent; ``memberships`` [g, c] in the fuzzy clusters, summing to 1;
-    ``deviation`` [g] in percent, how uncertain the accuracy is, or None where a predictor does not tell; ``heads`` [g]
-    each, what heads that share the encoder predict, such as latencies, by their names."""
+    ``deviation`` [g] in percent, how uncertain the accuracy is, NaN where unknown, or None where a predictor does not
+    tell; ``calibration`` [g], which calibration of the predictor an accuracy is on the scale of, -1 for none, or None
+    where it has none; ``heads`` [g] each, what heads that share the encoder predict, such as latencies, by their
+    names."""
 
     accuracy: Float64[np.ndarray, " g"]
     memberships: Float64[np.ndarray, "g c"]
     deviation: Float64[np.ndarray, " g"] | None = None
     heads: Mapping[str, Float64[np.ndarray, " g"]] | None = None
+    calibration: Int64[np.ndarray, " g"] | None = None
 
 
 class Predictor(ABC):

@@ -114,7 +114,7 @@ def read_inputs(data: Path, space: str | None, column: str | None, checkpoint: P
     """The predictor and the rows that count of all files."""
     from gennape.predictors.model.checkpoint import learnt_numbers, load_checkpoint, provenance_of
 
-    predictor, trained = load_checkpoint(checkpoint), provenance_of(checkpoint)
+    predictor, trained = load_checkpoint(checkpoint, zero_shot=True), provenance_of(checkpoint)
     chosen, absent = _read(data, space, column, trained, learnt_numbers(checkpoint))
     timed = _read_latencies(data) if space is None and data.is_dir() else []
     return EvaluationInputs(predictor, trained, chosen, timed, absent)

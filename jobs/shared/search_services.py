@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from gennape.errors import ConfigError
 
@@ -33,7 +33,7 @@ def islands_here(
     from gennape.predictors.model.heads import unpack_heads
 
     with _one_thread():
-        loaded = load_checkpoint(checkpoint) if predictor is None else predictor
+        loaded = load_checkpoint(checkpoint, zero_shot=config.zero_shot) if predictor is None else predictor
         _refuse_another(loaded.sha256, config)
         yield LocalIslands(config, unpack_heads(loaded, learnt) if learnt else loaded, watch)
 
@@ -48,11 +48,10 @@ def islands_on_ray(
     with local_ray(address):
         from gennape.platform.search.ray_islands import RayIslands, most_replicas
         from gennape.platform.serving.deployment import ServingConfig, serve_ensemble
-        from gennape.platform.serving.replica import LoadWithHeads
+        from gennape.platform.serving.replica import LoadForSearch
 
         serving = ServingConfig(checkpoint, max_replicas=most_replicas(config.islands))
-        loading: dict[str, Any] = {"load": LoadWithHeads(learnt)} if learnt else {}
-        with serve_ensemble(serving, **loading) as handle:
+        with serve_ensemble(serving, LoadForSearch(learnt, config.zero_shot)) as handle:
             _refuse_another(handle.sha256, config)
             with RayIslands(config, handle, watch) as islands:
                 yield islands

@@ -51,6 +51,7 @@ def search(
     fix: Mapping[str, Any] | Sequence[str] = (),
     subspace: str | Path | None = None,
     start: str | Path | Sequence[Any] | None = None,
+    zero_shot: bool = False,
     checkpoint: str | Path | None = None,
     workspace: str | Path | None = None,
     address: str | None = None,
@@ -83,6 +84,7 @@ def search(
         subspace: A JSON file with such an object.
         start: Architectures that the first generation holds: a list, a file of them (JSON, CSV, a front.csv), or the
             name of a run, whose front is taken.
+        zero_shot: Leave the checkpoint's calibrations on public labels out.
         checkpoint: A folder of a predictor; None takes the one that ships.
         workspace: Where results go; None takes ``$GENNAPE_WORKSPACE`` or ``./gennape-workspace``.
         address: A Ray cluster to search on; None starts one on this machine.
@@ -116,10 +118,10 @@ def search(
     given = {
         "space": name, "objectives": objectives, "evaluations": evaluations,
         "islands": islands, "population": population, "batch": batch, "seed": seed, "searcher": algorithm.name,
-        "migration_every": migration_every, "asynchronous": asynchronous, "constraints": constraints,
+        "migration_every": migration_every, "asynchronous": asynchronous, "zero_shot": zero_shot,
         "latency": [f"{name}={path}" for name, path in latency.items()] if isinstance(latency, Mapping) else latency,
         "measures": [known_measure(one) for one in measures], "fixed": fixed_genes(fix, subspace),
-        "start": start,
+        "start": start, "constraints": constraints,
     }  # fmt: skip
     location = begin(given, _path(checkpoint), _path(workspace), Destination(address, tracking_uri, local))
     warn_elsewhere(checkpoint, name)
@@ -218,17 +220,17 @@ def _checked(
         given |= {"starts": read_starts(start, part, workspace)}
         given |= {"starts_from": str(start) if isinstance(start, str | Path) else "a list"}
     path = None if checkpoint is None else str(checkpoint.absolute())
-    predictor = loaded(path)
+    predictor = loaded(path, own.zero_shot)
     learnt = learn(sources, space, predictor) if sources else b""
     heads = settings_of(sources, learnt)
     return search_config(**given, **heads, checkpoint=path, checkpoint_sha256=predictor.sha256), predictor, learnt
 
 
-def loaded(path: str | None) -> FuzzyEnsemble:
+def loaded(path: str | None, zero_shot: bool = False) -> FuzzyEnsemble:
     """The predictor of a checkpoint, of the shipped one for None."""
     from gennape.predictors.model.checkpoint import load_checkpoint
 
-    return load_checkpoint(None if path is None else Path(path))
+    return load_checkpoint(None if path is None else Path(path), zero_shot)
 
 
 def run_to_the_end(location: RunLocation, resume: str, evaluations: int | None = None) -> SearchResult:

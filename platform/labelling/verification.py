@@ -90,7 +90,8 @@ def candidates(
 
 
 def _predictor_of(config: SearchConfig) -> Predictor:
-    predictor = load_checkpoint(None if config.checkpoint is None else Path(config.checkpoint))
+    checkpoint = None if config.checkpoint is None else Path(config.checkpoint)
+    predictor = load_checkpoint(checkpoint, config.zero_shot)
     if predictor.sha256 != config.checkpoint_sha256:
         raise ConfigError(
             f"the search predicted with checkpoint {config.checkpoint_sha256[:12]}…, but "

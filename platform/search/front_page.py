@@ -15,7 +15,7 @@ import plotly.graph_objects as go
 from gennape.errors import CheckpointError
 from gennape.platform.search.measures import RESERVED, unit_of
 from gennape.platform.search.objectives import NAMES, Objective
-from gennape.predictors.evaluation.scale import scale_of
+from gennape.predictors.evaluation.scale import RELATIVE, SpaceScale, scale_of
 from gennape.predictors.model.checkpoint import provenance_of
 from gennape.search_spaces.drawing.summary import quantity
 
@@ -66,13 +66,27 @@ class About:
 
 def about_run(folder: Path, config: SearchConfig, checkpoint: Path | None = None) -> About:
     """Captions of the front in a run's folder. ``checkpoint``: the current path of the run's checkpoint, if moved."""
+    scale = scale_of_run(config, checkpoint)
+    name = f"{config.checkpoint_sha256[:12]} ({config.checkpoint or 'shipped'})"
+    return About(config.space, folder.name, name, _caption(scale))
+
+
+def scale_of_run(config: SearchConfig, checkpoint: Path | None = None) -> SpaceScale | None:
+    """The scale of a run's accuracies; None where its checkpoint was moved since the search began."""
     path = checkpoint or (None if config.checkpoint is None else Path(config.checkpoint))
     try:
-        scale = scale_of(provenance_of(path)).name
-    except CheckpointError:  # moved since the search began
-        scale = ""
-    name = f"{config.checkpoint_sha256[:12]} ({config.checkpoint or 'shipped'})"
-    return About(config.space, folder.name, name, scale)
+        return scale_of(provenance_of(path), config.zero_shot).of(config.space)
+    except CheckpointError:
+        return None
+
+
+def _caption(scale: SpaceScale | None) -> str:
+    """The scale in a few words; of a calibration with its error."""
+    if scale is None:
+        return ""
+    if scale.unit == RELATIVE:
+        return f"{scale.name}, as relative scores"
+    return scale.name if scale.error is None else f"{scale.name} (± {scale.error:.2f} %)"
 
 
 def readable(name: str, value: float) -> str:

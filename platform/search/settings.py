@@ -46,6 +46,7 @@ class SearchConfig(BaseModel):
     patience: int = Field(25, ge=1, description="Generations without any new network after which the search ends.")
     asynchronous: bool = Field(False, description="Run islands without a barrier between generations.")
     checkpoint: str | None = Field(None, description="Folder of a predictor checkpoint; none for the shipped one.")
+    zero_shot: bool = Field(False, description="Leave the checkpoint's calibrations on public labels out.")
     checkpoint_sha256: str = Field("", description="Hash of the predictor's weights.")
     constraints: Texts = Field((), description="Limit of a measure, for example 'flops<=600e6' or 'accuracy>=75'.")
     measures: Texts = Field((), description="Further measure to record of every network: memory.")

@@ -79,17 +79,22 @@ def load_files(files: Mapping[str, bytes], load: Load) -> Predictor:
 
 
 @dataclass(frozen=True)
-class LoadWithHeads:
-    """Loads a predictor together with the heads of a search, which lie in the bytes of a safetensors file."""
+class LoadForSearch:
+    """Loads the predictor of a search.
 
-    heads: bytes
+    ``heads``: what the search learnt, the bytes of a safetensors file, or none. ``zero_shot``: without calibrations.
+    """
+
+    heads: bytes = b""
+    zero_shot: bool = False
 
     def __call__(self, path: Path | None) -> Predictor:
         """The predictor of the checkpoint at ``path`` with its heads."""
         from gennape.predictors.model.checkpoint import load_checkpoint  # noqa: PLC0415 (it imports torch)
         from gennape.predictors.model.heads import unpack_heads  # noqa: PLC0415
 
-        return unpack_heads(load_checkpoint(path), self.heads)
+        predictor = load_checkpoint(path, zero_shot=self.zero_shot)
+        return unpack_heads(predictor, self.heads) if self.heads else predictor
 
 
 def load_checkpoint_at(path: Path | None) -> Predictor:

@@ -15,6 +15,8 @@ import torch
 from jaxtyping import Int64
 
 from gennape.errors import CheckpointError
+from gennape.predictors.calibration.calibration import Calibration, CalibrationRecord
+from gennape.predictors.calibration.calibration import restored as restored_calibration
 from gennape.predictors.encoder.clustered import ClusteredEncoder
 from gennape.predictors.encoder.encoder import GraphEncoder
 from gennape.predictors.encoder.features import N_FEATURES
@@ -59,6 +61,10 @@ _LEARNT = "learnt_architectures"
 _PRETRAINED, _MEMBERS = "pretrained.", "members."
 #: And, where labels of another family were learnt from, of what they taught.
 _TUNED = "tuned."
+#: And of the calibrations, each followed by its search space.
+_CALIBRATED = "calibrated."
+#: Where the provenance has their records.
+_CALIBRATIONS = "calibrations"
 
 
 def shipped_checkpoint() -> Path:
@@ -111,11 +117,32 @@ def save_tuned(
     return write(folder, replace(stored.description, provenance=record), tensors)
 
 
-def load_pretrained() -> FuzzyEnsemble:
+def save_calibrated(folder: Path, calibrations: Collection[Calibration], base: Path | None = None) -> str:
+    """Write a checkpoint with these calibrations in place of any it has; returns its hash.
+
+    ``base`` is the checkpoint that they are added to, by default the shipped one.
+    """
+    stored = read(shipped_checkpoint() if base is None else base, "ensemble")
+    kept = {name: tensor for name, tensor in stored.tensors.items() if not name.startswith(_CALIBRATED)}
+    added = {
+        f"{_CALIBRATED}{one.space}.{name}": torch.from_numpy(array)
+        for one in calibrations
+        for name, array in one.state().items()
+    }
+    records = {one.space: asdict(one.record) for one in calibrations}
+    provenance = {**stored.description.provenance, _CALIBRATIONS: records}
+    return write(folder, replace(stored.description, provenance=provenance), kept | added)
+
+
+def load_pretrained(zero_shot: bool = False) -> FuzzyEnsemble:
     """Load the predictor that ships with the package.
 
-    It was fitted on NAS-Bench-101. It ranks networks of other search spaces from their graphs, and ``fit`` teaches it
-    one of them by some 50 labels.
+    It was fitted on NAS-Bench-101. Networks of search spaces that it has a calibration of are predicted on the scale of
+    their public labels. It ranks networks of other search spaces from their graphs, and ``fit`` teaches it one of them
+    by some 50 labels.
+
+    Args:
+        zero_shot: Leave the calibrations out, so that all networks are predicted without labels of their space.
 
     Returns:
         A predictor with the methods ``predict``, ``rank``, ``choose``, ``fit`` and ``embed``.
@@ -128,20 +155,21 @@ def load_pretrained() -> FuzzyEnsemble:
         >>> space = gp.family("ofa_mbv3")
         >>> graphs = space.graphs(space.sample(np.random.default_rng(0), 20))
         >>> predictor = gp.load_pretrained()
-        >>> predictor.predict(graphs).accuracy.shape  # percent, on the scale of NAS-Bench-101
+        >>> predictor.predict(graphs).accuracy.shape  # percent, ImageNet top-1 of the subnets
         (20,)
         >>> best = graphs[predictor.rank(graphs)[0]]
     """
-    return load_checkpoint(shipped_checkpoint())
+    return load_checkpoint(shipped_checkpoint(), zero_shot)
 
 
-def load_checkpoint(folder: Path | None = None) -> FuzzyEnsemble:
+def load_checkpoint(folder: Path | None = None, zero_shot: bool = False) -> FuzzyEnsemble:
     """Load a predictor from a checkpoint.
 
     Loading executes no code: a checkpoint is a file of weights (safetensors) and a JSON file.
 
     Args:
         folder: The folder that ``gennape fit`` or ``gennape finetune`` wrote; None is the predictor that ships.
+        zero_shot: Leave its calibrations out.
 
     Returns:
         The predictor.
@@ -171,7 +199,26 @@ def load_checkpoint(folder: Path | None = None) -> FuzzyEnsemble:
         raise CheckpointError(f"{where}: {_MEMBERS}{unknown[0]} belongs to no member; copy the checkpoint again")
     _learnt(stored, folder)
     fitted = Fitted(network, members, within, description.law, pretrained)
-    return FuzzyEnsemble(fitted, stored.sha256, _taught(tensors, config.encoder.hidden))
+    calibrations = _calibrations(stored, folder)
+    taught = _taught(tensors, config.encoder.hidden)
+    return FuzzyEnsemble(fitted, stored.sha256, taught, () if zero_shot else calibrations)
+
+
+def _calibrations(stored: Stored, folder: Path) -> list[Calibration]:
+    """The calibrations of a checkpoint, none of one that was made before there were any."""
+    records = stored.description.provenance.get(_CALIBRATIONS) or {}
+    states: dict[str, dict[str, np.ndarray]] = {}
+    for name, tensor in _split(stored.tensors, _CALIBRATED).items():
+        space, _, array = name.rpartition(".")
+        states.setdefault(space, {})[array] = tensor.numpy()
+    if different := sorted(states.keys() ^ records.keys()):
+        raise CheckpointError(
+            f"{folder}: the calibration of {different[0]} lacks its weights or its record; copy the checkpoint again"
+        )
+    return [
+        restored_calibration(space, CalibrationRecord(**records[space]), state)
+        for space, state in sorted(states.items())
+    ]
 
 
 def _check_members(description: Description, config: ClusteringConfig, folder: Path) -> None:
@@ -208,7 +255,7 @@ def _learnt(stored: Stored, folder: Path) -> Int64[np.ndarray, " n"]:
 
 def _split(weights: Mapping[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
     """The tensors whose names begin with ``prefix``, without it; with none, those of the clustered encoder."""
-    others = (_PRETRAINED, _MEMBERS, _TUNED, _LEARNT)
+    others = (_PRETRAINED, _MEMBERS, _TUNED, _CALIBRATED, _LEARNT)
     chosen = (name for name in weights if (name.startswith(prefix) if prefix else not name.startswith(others)))
     return {name.removeprefix(prefix): weights[name] for name in chosen}
 

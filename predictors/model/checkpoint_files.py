@@ -21,6 +21,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from gennape.errors import CheckpointError
+from gennape.predictors.calibration.calibration import CalibrationRecord
 from gennape.predictors.encoder.features import N_FEATURES
 from gennape.predictors.few_shot.scaling_law import ScalingLaw
 from gennape.predictors.restoring import parsed
@@ -59,6 +60,7 @@ class _Provenance:
     data: dict[str, Any] | None = None
     metrics: dict[str, Any] | None = None
     tuned: dict[str, Any] | None = None
+    calibrations: dict[str, CalibrationRecord] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float64, Int64
 
 from gennape.errors import InvalidGraphError
+from gennape.predictors.calibration.calibration import Calibration, calibrated
 from gennape.predictors.encoder.clustered import ClusteredEncoder
 from gennape.predictors.encoder.encoder import GraphEncoder
 from gennape.predictors.encoder.features import batches_of_nodes, featurize
@@ -64,18 +65,27 @@ class _Kept:
 class FuzzyEnsemble(TunablePredictor):
     """The predictor: members for networks like those of the training, a scaling law for others.
 
-    Between both, predictions are weighted by the in-distribution score. After :meth:`fit` a Gaussian process predicts
-    the logarithm of the error (100 % - accuracy) around these predictions, because errors differ by factors and the
-    worst networks would dominate otherwise.
+    Between both, predictions are weighted by the in-distribution score. Networks of search spaces that ``calibrations``
+    are of get the accuracy of their calibration instead. After :meth:`fit` a Gaussian process predicts the logarithm of
+    the error (100 % - accuracy) around the zero-shot predictions, because errors differ by factors and the worst
+    networks would dominate otherwise.
 
     Computes in double precision and rounds accuracies to 1e-6 percent, so that a prediction does not depend on the
     other graphs in its batch: the same architecture gets the same bytes from any batch.
     """
 
-    #: What :meth:`fit` learnt; None zero-shot.
+    #: What :meth:`fit` learnt; None without labels.
     process: GaussianProcess | None
+    #: What public labels of search spaces teach; none where the predictor is zero-shot.
+    calibrations: tuple[Calibration, ...]
 
-    def __init__(self, fitted: Fitted, sha256: str, process: GaussianProcess | None = None) -> None:
+    def __init__(
+        self,
+        fitted: Fitted,
+        sha256: str,
+        process: GaussianProcess | None = None,
+        calibrations: Sequence[Calibration] = (),
+    ) -> None:
         self.network = fitted.network.double().eval()
         self.pretrained = fitted.pretrained.double().eval()
         self.members = fitted.members
@@ -83,11 +93,13 @@ class FuzzyEnsemble(TunablePredictor):
         self.law = fitted.law
         self.sha256 = sha256
         self.process = process
+        self.calibrations = tuple(calibrations)
         self._kept = _Kept()
 
     def __repr__(self) -> str:
         """Whether it is fine-tuned, its members, and its checkpoint."""
-        kind = "zero-shot" if self.process is None else "fine-tuned"
+        untuned = f"calibrated on {len(self.calibrations)} spaces" if self.calibrations else "zero-shot"
+        kind = untuned if self.process is None else "fine-tuned"
         return f"FuzzyEnsemble({kind}, {len(self.members.members)} members, checkpoint {self.sha256[:12]})"
 
     def predict(self, graphs: PackedGraphs) -> Prediction:
@@ -98,19 +110,29 @@ class FuzzyEnsemble(TunablePredictor):
 
         Returns:
             ``accuracy`` [g] in percent; ``memberships`` [g, c] in the c fuzzy clusters, summing to 1; and after
-            :meth:`fit` ``deviation`` [g], half the width of the interval that holds 68 %, in percent (None before).
+            :meth:`fit` ``deviation`` [g], half the width of the interval that holds 68 %, in percent. Before, a
+            predictor with calibrations gives that of the calibration, NaN for networks of other spaces, and
+            ``calibration`` [g]; a zero-shot one gives None.
 
         Raises:
             InvalidGraphError: A graph holds no nodes.
         """
         zero_shot = self._zero_shot(graphs)
         memberships = np.round(zero_shot.encoded.memberships, 9)
+        if self.process is None and self.calibrations:
+            return self._calibrated(zero_shot, memberships)
         if self.process is None:
             return Prediction(np.round(zero_shot.accuracy, 6), memberships)
         mean, spread = self.process.predict(self.describe(graphs))
         error = np.exp(-np.maximum(mean, -_LOG_100))
         deviation = np.minimum(error * np.sinh(np.minimum(spread, 10)), 100)
         return Prediction(np.round(100 - error, 6), memberships, np.round(deviation, 6))
+
+    def _calibrated(self, zero_shot: _ZeroShot, memberships: Float64[np.ndarray, "g c"]) -> Prediction:
+        accuracy, which = calibrated(self.calibrations, zero_shot.encoded.graphs)
+        deviations = np.array([*(one.record.deviation for one in self.calibrations), np.nan])
+        accuracy = np.where(which < 0, zero_shot.accuracy, accuracy)
+        return Prediction(np.round(accuracy, 6), memberships, deviations[which], calibration=which)
 
     def fit(self, graphs: PackedGraphs, accuracy: Float64[np.ndarray, " g"]) -> FuzzyEnsemble:
         """Fine-tune on labelled networks of a search space; takes about a second for 50.

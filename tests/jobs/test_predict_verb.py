@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from click.testing import Result
 
 SPACE = family("nb201")
-KEYS = ["network", "space", "accuracy", "deviation", "flops", "macs", "params"]
+KEYS = ["network", "space", "accuracy", "deviation", "flops", "macs", "params", "unit", "scale"]
 
 
 def run(*arguments: object) -> Result:
@@ -67,7 +67,8 @@ def test_json_has_one_object_a_network_the_best_first_and_nothing_else(tmp_path:
     costs = {row["network"]: (row["flops"], row["macs"], row["params"]) for row in rows}
     assert costs[str(file)] == (2 * 6912, 6912, 108)
     assert costs[texts[1]] == (2 * macs(graphs)[1], macs(graphs)[1], params(graphs)[1])
-    assert {row["deviation"] for row in rows} == {None}  # zero-shot
+    assert {row["space"] for row in rows if row["deviation"] is None} == {None}  # zero-shot
+    assert {row["unit"] for row in rows if row["space"]} == {"%"}
     (file_row,) = [row for row in rows if row["space"] is None]
     assert file_row["network"] == str(file)
     assert "NAS-Bench-101 (CIFAR-10)" in result.stderr

@@ -83,9 +83,9 @@ def replace(set_attribute, islands, seconds, tracker):
         tracker.continued, tracker.server = run_id, server
         yield tracker
 
-    set_attribute(gennape.predictors.model.checkpoint, "load_checkpoint", lambda _path=None: _Slow(seconds))
+    set_attribute(gennape.predictors.model.checkpoint, "load_checkpoint", lambda *_, **__: _Slow(seconds))
     set_attribute(
-        gennape.platform.serving.deployment, "serve_ensemble", lambda _config, **_: nullcontext(_Slow(seconds))
+        gennape.platform.serving.deployment, "serve_ensemble", lambda _config, *_: nullcontext(_Slow(seconds))
     )
     set_attribute(gennape.platform.tracking.tracker, "track", track)
     if islands == "inline":

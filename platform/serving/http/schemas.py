@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
@@ -199,5 +200,5 @@ def rows_of(prediction: Prediction, costs: dict[str, list[int]]) -> list[Predict
     """One row per graph, in order."""
     columns = {"accuracy": prediction.accuracy.tolist(), "memberships": prediction.memberships.tolist(), **costs}
     if prediction.deviation is not None:
-        columns["deviation"] = prediction.deviation.tolist()
+        columns["deviation"] = [value if math.isfinite(value) else None for value in prediction.deviation.tolist()]
     return [PredictionBody(**dict(zip(columns, row, strict=True))) for row in zip(*columns.values(), strict=True)]

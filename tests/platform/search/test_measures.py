@@ -36,7 +36,7 @@ from gennape.platform.search.reachable import refuse_unreachable
 from gennape.platform.search.registration import register
 from gennape.platform.search.searchers.testing import SyntheticPredictor
 from gennape.platform.serving.answers import answer_sets, joined
-from gennape.platform.serving.replica import LoadWithHeads
+from gennape.platform.serving.replica import LoadForSearch
 from gennape.predictors.model.checkpoint import load_checkpoint
 from gennape.predictors.model.heads import unpack_heads
 from gennape.predictors.model.latency import LatencyPredictor
@@ -205,7 +205,7 @@ def test_latency_is_learnt_stored_and_searched_for(tmp_path, ensemble):
     write_learnt(folder, learnt)
     for path in tmp_path.glob("*.csv*"):
         path.unlink()  # never read again
-    predictor = LoadWithHeads(read_learnt(folder, config))(None)
+    predictor = LoadForSearch(read_learnt(folder, config))(None)
     result = run(config, folder, predictor)
     graphs = SPACE.graphs(np.stack([SPACE.decode(json.loads(text)) for text in result.evaluations["architecture"]]))
     error = np.abs(result.evaluations["latency.npu"] / milliseconds(graphs) - 1)
