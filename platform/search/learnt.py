@@ -12,7 +12,8 @@ import numpy as np
 import pandas as pd
 
 from gennape.errors import ConfigError, InvalidDataError, WorkspaceError
-from gennape.platform.search.measures import LATENCY, REGISTRY, RESERVED
+from gennape.platform.search.measures import REGISTRY, RESERVED
+from gennape.platform.search.objectives import LATENCY
 from gennape.search_spaces.files.atomic import atomic_write_bytes
 from gennape.search_spaces.files.bounded import read_regular
 from gennape.search_spaces.files.nearby import missing

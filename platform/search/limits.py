@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from gennape.errors import ConfigError
-from gennape.platform.search.objectives import NAMES, minimised
+from gennape.platform.search.objectives import LATENCY, NAMES, minimised
 from gennape.search_spaces.files.nearby import did_you_mean
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def _parse(text: str, known: Sequence[str] | None) -> Limit:
 
 def _refuse_impossible(limits: Sequence[Limit]) -> None:
     for name in dict.fromkeys(limit.name for limit in limits):
-        least, most = RANGES.get(name, (-math.inf, math.inf))
+        least, most = RANGES.get(name, (0.0 if name.startswith(LATENCY) else -math.inf, math.inf))
         mine = [limit for limit in limits if limit.name == name]
         for limit in mine:
             if limit.bound < least if limit.sign == "<=" else limit.bound > most:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from gennape.errors import ConfigError, ConformanceError
-from gennape.platform.search.objectives import NAMES
+from gennape.platform.search.objectives import LATENCY, NAMES
 from gennape.registry import Registry, require_name
 from gennape.search_spaces.families.nb201 import NasBench201
 from gennape.search_spaces.files.own_code import place_of
@@ -155,10 +155,6 @@ def unit_of(name: str) -> str:
     """The unit of a measure, empty where it is unknown."""
     own = {one.name: one.unit for one in REGISTRY.registered}
     return _UNITS.get(name) or own.get(name) or ("ms" if name.startswith(LATENCY) else "")
-
-
-#: What the names of latencies begin with.
-LATENCY = "latency."
 
 
 def is_whole(name: str) -> bool:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 NAMES = ("accuracy", "flops", "macs", "params")
 #: And those that a run records where they are an objective, limited, or asked for.
 FURTHER = ("memory",)
+#: What the names of latencies begin with.
+LATENCY = "latency."
 DIRECTIONS = ("max", "min")
 
 

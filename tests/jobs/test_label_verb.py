@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from gennape.errors import ConfigError, InvalidDataError, WorkspaceError
 from gennape.jobs.cli import app
-from gennape.jobs.label import _networks
+from gennape.jobs.label import _networks, _parted
 from gennape.jobs.shared.training import device_of, recipe_of
 from gennape.platform.labelling import study as labelling
 from gennape.platform.labelling.study import StudyProgress, StudyResult
@@ -52,6 +52,19 @@ def test_exactly_one_source_of_networks_is_taken(tmp_path):
     ):
         with pytest.raises(ConfigError, match=told):
             networks(tmp_path, **wrong)
+
+
+def test_networks_of_a_part_of_a_space(tmp_path):
+    part = _parted("hiaml", ["block of stage 1=hiaml_z"], None)
+    space, genomes = networks(tmp_path, space=part, sample=20)
+    assert {space.encode(genome)[0] for genome in genomes} == {"hiaml_z"}
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps([space.encode(genomes[0]), ["hiaml_a22"] * 4]))
+    with pytest.raises(InvalidDataError, match="row 2: hiaml: block of stage 1 is 'hiaml_a22', which is outside of"):
+        networks(tmp_path, space=part, architectures=path)
+    assert _parted("hiaml", None, None) == "hiaml"
+    with pytest.raises(ConfigError, match="Give --space"):
+        _parted(None, ["depth=3"], None)
 
 
 def test_the_front_of_a_search(tmp_path):

@@ -104,6 +104,14 @@ def test_sizes(tmp_path: Path) -> None:
     assert "gennape show --space hiaml --sample 20 --seed 3 --to sizes.svg" in alone
 
 
+def test_sizes_of_a_part_of_a_space() -> None:
+    fix = ("--fix", "block*=hiaml_z")
+    alone = run("--space", "hiaml", "--sample", 20, *fix)
+    assert "Subspace('hiaml' with block*=hiaml_z: 1 of 38,416 genomes)" in alone
+    assert re.search(r"hiaml: (.+) parameters \(\1 to \1\), (.+) MACs \(\2 to \2\)", alone)  # one network only
+    assert "--fix 'block*=hiaml_z'" in alone
+
+
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
@@ -121,6 +129,8 @@ def test_sizes(tmp_path: Path) -> None:
         (("--space", "vit", "{}"), ConfigError, "unknown search space 'vit'"),
         (("--run", "never", "--index", "0"), WorkspaceError, "no run 'never'"),
         (("--sample", "5"), ConfigError, "--sample needs a search space"),
+        (("--sample", "5", "--space", "hiaml", "--fix", "depth=3"), ConfigError, "hiaml has no gene 'depth'"),
+        (("--space", "hiaml", TEXT, "--fix", "block*=hiaml_z"), ConfigError, "--fix and --subspace keep to a part"),
         (("--sample", "5", "--space", "vit"), ConfigError, "unknown search space 'vit'"),
         (("--sample", "5", "--space", "nb101", TEXT), ConfigError, "--sample plots whole search spaces"),
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 
 import numpy as np
@@ -62,6 +63,7 @@ def test_limits_are_read_and_written_alike(text, limit, written):
         (["accuracy>=101"], "no network can keep accuracy>=101: accuracy is always from 0 to 100"),
         (["accuracy<=-1"], "no network can keep accuracy<=-1"),
         (["params<=-1"], "params is always at least 0"),
+        (["latency.npu<=-1"], r"latency\.npu is always at least 0"),
     ],
 )
 def test_limits_that_cannot_be_meant_are_refused(texts, says):
@@ -221,6 +223,39 @@ def test_where_nothing_is_within_the_limits_this_is_said(tmp_path, asynchronous)
     RunReport(folder, config).complete(result.front)
     assert list(pd.read_csv(folder / "report" / "front.csv").columns) == list(result.front.columns)
     assert len(pd.read_parquet(folder / "report" / "evaluations.parquet")) == 80
+
+
+def test_a_run_that_began_before_there_were_limits_goes_on(tmp_path):
+    """Its shards have no violation, and its settings none of limits and measures."""
+
+    class _Stop(Exception):
+        pass
+
+    def stop(record):
+        if record.generation == 1:
+            raise _Stop
+
+    whole = run(small(), tmp_path / "whole")
+    folder = create_run(tmp_path, "hiaml", 1)
+    describe_run(folder, small())
+    with pytest.raises(_Stop):
+        run(small(), folder, stop)
+    stored = json.loads((folder / "config.json").read_text())
+    later = [
+        *("constraints", "measures", "measures_from", "heads", "heads_from", "heads_sha256", "fixed"),
+        *("starts", "starts_from"),
+    ]
+    for name in later:
+        del stored["search"][name]
+        del stored["digests"][name]
+    (folder / "config.json").write_text(json.dumps(stored))
+    for path in (folder / "evaluations").iterdir():
+        pd.read_parquet(path).drop(columns="violation").to_parquet(path, index=False)
+    config = config_of(folder)
+    assert config == small()
+    resumed = run(config, folder)
+    pd.testing.assert_frame_equal(resumed.evaluations, whole.evaluations)
+    pd.testing.assert_frame_equal(resumed.front, whole.front)
 
 
 def test_runs_without_limits_have_no_violation(tmp_path):
