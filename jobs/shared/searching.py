@@ -6,6 +6,7 @@ import shlex
 import sys
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -253,21 +254,21 @@ def _run(location: RunLocation, lock: RunLock, report_interruption: Callable[[],
         # First: a process of its own imports MLflow while the predictor starts.
         tracker = stack.enter_context(track(location.workspace, folder.name, parameters, run_id=known, server=server))
         islands = stack.enter_context(_islands(location, config, lock, screen))
-        report = _report(location, config)
         live = stack.enter_context(search_progress(screen))
         line = SearchLine(live, screen, config)
+        report = cache(partial(_report, location, config))  # made after the first generation: it imports for a second
 
         def follow(record: GenerationRecord) -> None:
+            line.show(record)
             if not status_of(folder).get("tracking_run") and (run_id := tracker.run_id_so_far()):
                 set_status(folder, tracking_run=run_id)
-            report.follow(record.front)
-            line.show(record)
+            report().follow(record.front)
             tracker.metrics(record.generation, record.metrics())
             for island, values in record.islands.items():
                 tracker.metrics(record.generation, values, child=island)
 
         result = run_search(config, folder, islands, follow)
-        tracker.artifacts(report.complete(result.front))
+        tracker.artifacts(report().complete(result.front))
         set_status(folder, status=FINISHED, reason=result.reason)
         if not status_of(folder).get("tracking_run") and (run_id := tracker.run_id):
             set_status(folder, tracking_run=run_id)
