@@ -34,7 +34,7 @@ STOP_AFTER_S = 3.0  # once a verb that does not end by itself says that it is re
 TRAINING = "--images images.parquet --epochs 1 --batch 32 --device cpu --workers 1 --workspace ws"
 #: Small forms of the verbs that start something that listens; ``verify`` goes on from what ``search`` left.
 VERBS = {
-    "search": "--space hiaml --evaluations 60 --population 10 --islands 2 --workspace ws",
+    "search": "--space hiaml --evaluations 60 --population 10 --islands 2 --workspace ws --cluster",
     "serve": "--port 0",
     "convert": "--space hiaml --sample 60 --shard-size 20 --workers 2 --to graphs",
     "pretrain": "--space hiaml --sample 200 --epochs 2 --batch 16 --hidden 8 --layers 1 --embedding 4 --workers 2 "

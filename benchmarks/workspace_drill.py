@@ -26,7 +26,7 @@ from pathlib import Path
 
 import psutil
 
-SEARCH = ("--space", "nb201", "--evaluations", "60", "--population", "20")
+SEARCH = ("--space", "nb201", "--evaluations", "60", "--population", "20", "--cluster")
 PATIENCE_S = 900.0
 #: A process of the system may end a moment after the one that waited for it.
 SETTLE_S = 10.0

@@ -1,4 +1,4 @@
-"""Search a space, take the best network within a FLOPs limit, and write it as ONNX. Starts Ray.
+"""Search a space, take the best network within a FLOPs limit, and write it as ONNX.
 
 python examples/first_search.py --space ofa_mbv3 --evaluations 5000
 """

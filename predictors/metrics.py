@@ -9,9 +9,8 @@ NaN: a report shall not hide that a method gave no answer.
 from __future__ import annotations
 
 import numpy as np
+import scipy  # which imports scipy.stats when it is first used: predicting needs no statistics
 from jaxtyping import Float64, Int32, Int64
-from scipy.stats import norm, rankdata, spearmanr
-from sklearn.metrics import ndcg_score
 
 _UNIT = 1e-4  # percent: the published code rounds fractions to 1e-6 before it compares them
 _PAIRS = 2**21  # compared at a time
@@ -22,7 +21,7 @@ def srcc(accuracy: Float64[np.ndarray, " n"], predicted: Float64[np.ndarray, " n
     """Spearman's rank correlation, ties at their average rank; 0 where either side is constant."""
     if len(accuracy) < 2 or np.ptp(accuracy) == 0 or np.ptp(predicted) == 0:
         return 0.0
-    return float(spearmanr(accuracy, predicted).statistic)
+    return float(scipy.stats.spearmanr(accuracy, predicted).statistic)
 
 
 def kendall_tau(
@@ -43,7 +42,7 @@ def kendall_tau(
         return 0.0
     order = np.argsort(-true, kind="stable")
     descending = -true[order]
-    rank = rankdata(answer, method="dense").astype(np.int32)[order]
+    rank = scipy.stats.rankdata(answer, method="dense").astype(np.int32)[order]
     far = round(least_difference / _UNIT, 6)
     # Row i is compared with all rows from first[i] on.
     first = np.searchsorted(descending, descending + far) if far > 0 else np.arange(1, n + 1)
@@ -74,7 +73,9 @@ def ndcg(accuracy: Float64[np.ndarray, " n"], predicted: Float64[np.ndarray, " n
     if len(accuracy) < 2 or np.ptp(accuracy) == 0:
         return 0.0
     relevance = _BEST_RELEVANCE * (accuracy - accuracy.min()) / np.ptp(accuracy)
-    scores = rankdata(predicted)  # ranks, so that an infinite prediction is merely the last
+    scores = scipy.stats.rankdata(predicted)  # ranks, so that an infinite prediction is merely the last
+    from sklearn.metrics import ndcg_score  # noqa: PLC0415 (see above)
+
     return float(ndcg_score(relevance[None], scores[None], k=k if k > 0 else None))
 
 
@@ -131,7 +132,7 @@ def figures(
     """
     if len(accuracy) == 0 or not np.isfinite(accuracy).all() or np.isnan(predicted).any():
         return {**dict.fromkeys(_names(percent), float("nan")), "rows": float(len(accuracy))}
-    rank = rankdata(predicted)
+    rank = scipy.stats.rankdata(predicted)
     values = [
         float(len(accuracy)),
         srcc(accuracy, rank),
@@ -171,7 +172,7 @@ def coverage(
     error = np.abs(actual - predicted)
     if len(error) == 0 or np.isnan(error).any() or np.isnan(deviation).any():
         return float("nan")
-    return float(100 * (error <= norm.ppf(0.5 + level / 200) * deviation).mean())
+    return float(100 * (error <= scipy.stats.norm.ppf(0.5 + level / 200) * deviation).mean())
 
 
 def crps(
@@ -186,6 +187,7 @@ def crps(
         return float("nan")
     error = np.abs(actual - predicted)
     z = np.divide(error, deviation, out=np.zeros(len(error)), where=deviation != 0)
+    norm = scipy.stats.norm
     spread = deviation * (2 * norm.pdf(z) - 2 * z * norm.sf(z) - 1 / np.sqrt(np.pi))
     return float((error + spread).mean())
 
@@ -201,6 +203,7 @@ def log_normal_crps(
     certain = np.where(distance == 0, 0, np.copysign(np.inf, distance))
     z = np.divide(distance, spread, out=certain, where=spread != 0)
     mean = median * np.exp(spread**2 / 2)
+    norm = scipy.stats.norm
     score = actual * (2 * norm.cdf(z) - 1) - 2 * mean * (norm.cdf(z - spread) + norm.cdf(spread / np.sqrt(2)) - 1)
     return float(score.mean())
 

@@ -201,7 +201,6 @@ def test_what_cannot_be_searched_is_refused_before_anything_is_made(tmp_path: Pa
 
 
 @pytest.mark.cluster
-@pytest.mark.usefixtures("ray_cluster")
 def test_a_search_from_python_is_that_of_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The program of the guide."""
     monkeypatch.chdir(tmp_path)

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -308,26 +309,27 @@ def _run(location: RunLocation, lock: RunLock, report_interruption: Callable[[],
         # First: a process of its own imports MLflow while the predictor starts.
         tracker = stack.enter_context(track(location.workspace, folder.name, parameters, run_id=known, server=server))
         islands = stack.enter_context(_islands(location, config, lock, screen))
-        report = stack.enter_context(_report(location, config))  # draws what is undrawn, however the search ends
         live = stack.enter_context(search_progress(screen))
         line = SearchLine(live, screen, config)
+        # Made after the first generation, since it imports for a second; draws what is undrawn, however the search ends.
+        report = cache(lambda: stack.enter_context(_report(location, config)))
         last = 0
 
         def follow(record: GenerationRecord) -> None:
             nonlocal last
             last = record.generation
+            line.show(record)
             if not status_of(folder).get("tracking_run") and (run_id := tracker.run_id_so_far()):
                 set_status(folder, tracking_run=run_id)
-            report.follow(record.front, record.generation)
-            if drawn := report.picture():
+            report().follow(record.front, record.generation)
+            if drawn := report().picture():
                 tracker.image(*drawn)
-            line.show(record)
             tracker.metrics(record.generation, record.metrics())
             for island, values in record.islands.items():
                 tracker.metrics(record.generation, values, child=island)
 
         result = run_search(config, folder, islands, follow)
-        written = report.complete(result.front)
+        written = report().complete(result.front)
         tracker.image(written / PICTURE, last)
         tracker.artifacts(written)
         set_status(folder, status=FINISHED, reason=result.reason)

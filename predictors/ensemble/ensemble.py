@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float64
 from pydantic import Field
 from scipy.optimize import nnls
-from scipy.stats import norm
+from scipy.special import ndtri
 from torch import Tensor
 
 from gennape.errors import CheckpointError, ConfigError
@@ -190,7 +190,7 @@ def zero_shot(members: Sequence[Member], encoded: EncodedGraphs, accuracy: Float
     """
     _check(members, encoded, accuracy)
     member_predictions = np.stack([member.predict(encoded) for member in members])
-    levels = tuple(norm.ppf(_SHARES).tolist())
+    levels = tuple(ndtri(_SHARES).tolist())
     scales = tuple(Curve(_quantiles(row), levels) for row in member_predictions)
     answer = Curve(levels, _quantiles(accuracy))
     weights = (1 / len(members),) * len(members)

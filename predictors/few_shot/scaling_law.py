@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import scipy  # which imports scipy.stats when labels are fitted
 from jaxtyping import Float64
-from scipy.stats import norm, rankdata
 
 from gennape.errors import InvalidDataError
 from gennape.predictors.bounds import Finite, Scale
@@ -57,7 +57,7 @@ def fit_scaling_law(structure: Float64[np.ndarray, "g s"], accuracy: Float64[np.
     terms = structure[:, _COLUMNS]
     deviation = np.maximum(terms.std(0), 1e-9)
     x = (terms - terms.mean(0)) / deviation
-    y = norm.ppf((rankdata(accuracy) - 0.5) / len(accuracy))
+    y = scipy.stats.norm.ppf((scipy.stats.rankdata(accuracy) - 0.5) / len(accuracy))
     prior = _PRIOR_WEIGHTS * deviation
     gram = x.T @ x / len(x) + _STRENGTH * np.eye(len(TERMS))
     weights = (prior + np.linalg.solve(gram, x.T @ (y - x @ prior) / len(x))) / deviation

@@ -102,7 +102,7 @@ def test_ray_is_not_started_where_it_would_be_killed(monkeypatch: pytest.MonkeyP
 
 def test_a_search_that_cannot_start_leaves_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(room, "address_limit", lambda: 2_048_000_000)
-    options = ["--space", "hiaml", "--evaluations", "60", "--workspace", str(tmp_path / "workspace")]
+    options = ["--space", "hiaml", "--evaluations", "60", "--workspace", str(tmp_path / "workspace"), "--cluster"]
     result = CliRunner().invoke(app, ["search", *options])
     assert isinstance(result.exception, ServiceError)
     assert not (tmp_path / "workspace" / "runs").exists()

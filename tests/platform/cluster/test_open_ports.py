@@ -66,6 +66,13 @@ def test_all_that_a_verb_starts_listens_on_loopback(folder, verb):
     assert [listening for listening in found if listening.open] == []
 
 
+@pytest.mark.cluster
+@pytest.mark.timeout(900)
+def test_a_search_in_one_process_listens_nowhere(folder, monkeypatch):
+    monkeypatch.setitem(PORTS.VERBS, "search", PORTS.VERBS["search"].replace("--cluster", "--local"))
+    assert PORTS.measure("search", folder) == set()
+
+
 def test_a_socket_on_every_interface_is_seen():
     with socket.create_server(("0.0.0.0", 0)) as everyone, socket.create_server(("127.0.0.1", 0)) as here:  # noqa: S104
         found = {listening.port: listening.open for listening in PORTS.listening(os.getpid())}
