@@ -14,8 +14,6 @@ import plotly.graph_objects as go
 
 from gennape.errors import CheckpointError
 from gennape.platform.search.objectives import Objective
-from gennape.predictors.evaluation.scale import scale_of
-from gennape.predictors.model.checkpoint import provenance_of
 from gennape.search_spaces.drawing.summary import quantity
 
 if TYPE_CHECKING:
@@ -64,6 +62,9 @@ class About:
 
 def about_run(folder: Path, config: SearchConfig, checkpoint: Path | None = None) -> About:
     """Captions of the front in a run's folder. ``checkpoint``: the current path of the run's checkpoint, if moved."""
+    from gennape.predictors.evaluation.scale import scale_of  # noqa: PLC0415 (PyTorch takes seconds)
+    from gennape.predictors.model.checkpoint import provenance_of  # noqa: PLC0415
+
     path = checkpoint or (None if config.checkpoint is None else Path(config.checkpoint))
     try:
         scale = scale_of(provenance_of(path)).name
