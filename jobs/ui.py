@@ -44,19 +44,21 @@ def ui(
 
     from gennape.platform.serving.http.auth import read_token, require_token
     from gennape.platform.tracking.store import server_address
-    from gennape.platform.ui import serve_page
     from gennape.platform.workspace.files import open_workspace
 
     out = Console(highlight=False, markup=False, soft_wrap=True)
     token = read_token(token_file)
     require_token(host, token)
     server, folder = server_address(tracking_uri), open_workspace(workspace)
-    _catch_up(folder, out)
     if tracking_uri is not None:
+        _catch_up(folder, out)
         out.print(f"MLflow: {server}")
         return
     out.print(f"opening the runs of {folder} ...")
+    from gennape.platform.ui import serve_page
+
     with serve_page(folder, host, port, _announce(out, token), token=token, own_spaces=own_addresses()) as page:
+        _catch_up(folder, out)
         if server is not None:
             page.mlflow = server
             out.print(f"MLflow: {server}  (Ctrl-C stops the page)")

@@ -295,7 +295,6 @@ def _run(location: RunLocation, lock: RunLock, report_interruption: Callable[[],
 
     from gennape.platform.search.config import require_measures
     from gennape.platform.search.driver import run_search
-    from gennape.platform.search.report import PICTURE
     from gennape.platform.search.runs import FINISHED, config_of, set_status, status_of
     from gennape.platform.tracking.tracker import track
 
@@ -311,7 +310,7 @@ def _run(location: RunLocation, lock: RunLock, report_interruption: Callable[[],
         islands = stack.enter_context(_islands(location, config, lock, screen))
         live = stack.enter_context(search_progress(screen))
         line = SearchLine(live, screen, config)
-        # Made after the first generation, since it imports for a second; draws what is undrawn, however the search ends.
+        # Made after the first generation: it imports for a second. It draws what is undrawn, however the search ends.
         report = cache(lambda: stack.enter_context(_report(location, config)))
         last = 0
 
@@ -329,6 +328,8 @@ def _run(location: RunLocation, lock: RunLock, report_interruption: Callable[[],
                 tracker.metrics(record.generation, values, child=island)
 
         result = run_search(config, folder, islands, follow)
+        from gennape.platform.search.report import PICTURE  # as late as the report, see above
+
         written = report().complete(result.front)
         tracker.image(written / PICTURE, last)
         tracker.artifacts(written)

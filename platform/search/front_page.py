@@ -15,8 +15,6 @@ import plotly.graph_objects as go
 from gennape.errors import CheckpointError
 from gennape.platform.search.measures import RESERVED, unit_of
 from gennape.platform.search.objectives import NAMES, Objective
-from gennape.predictors.evaluation.scale import RELATIVE, SpaceScale, scale_of
-from gennape.predictors.model.checkpoint import provenance_of
 from gennape.search_spaces.drawing.summary import quantity
 
 if TYPE_CHECKING:
@@ -25,6 +23,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from gennape.platform.search.config import SearchConfig
+    from gennape.predictors.evaluation.scale import SpaceScale
 
 CLOUD, FRONT, INK = "#9aa5b1", "#0b6e99", "#243b53"
 #: Colour scale of a third objective; distinguishable in greyscale and by colour-blind readers.
@@ -73,6 +72,9 @@ def about_run(folder: Path, config: SearchConfig, checkpoint: Path | None = None
 
 def scale_of_run(config: SearchConfig, checkpoint: Path | None = None) -> SpaceScale | None:
     """The scale of a run's accuracies; None where its checkpoint was moved since the search began."""
+    from gennape.predictors.evaluation.scale import scale_of  # noqa: PLC0415 (PyTorch takes seconds)
+    from gennape.predictors.model.checkpoint import provenance_of  # noqa: PLC0415
+
     path = checkpoint or (None if config.checkpoint is None else Path(config.checkpoint))
     try:
         return scale_of(provenance_of(path), config.zero_shot).of(config.space)
@@ -84,6 +86,8 @@ def _caption(scale: SpaceScale | None) -> str:
     """The scale in a few words; of a calibration with its error."""
     if scale is None:
         return ""
+    from gennape.predictors.evaluation.scale import RELATIVE  # noqa: PLC0415 (see above)
+
     if scale.unit == RELATIVE:
         return f"{scale.name}, as relative scores"
     return scale.name if scale.error is None else f"{scale.name} (± {scale.error:.2f} %)"

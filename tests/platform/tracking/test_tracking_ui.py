@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -19,6 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 import pytest
+from chromium import PROGRAM, Chromium, needs_chromium
+from stored_runs import stored_run
 
 from gennape.errors import ServiceError
 from gennape.platform.tracking.store import open_store
@@ -170,10 +171,10 @@ def test_no_secret_is_where_other_users_see_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.cluster
-@pytest.mark.skipif(shutil.which("chromium") is None, reason="needs the browser Chromium")
+@needs_chromium
 def test_a_real_browser_is_let_in_by_the_link_and_another_one_is_not(tmp_path: Path) -> None:
     def shown(url: str, profile: str) -> str:
-        command = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=30000"]
+        command = [str(PROGRAM), "--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=30000"]
         command += [f"--user-data-dir={tmp_path / profile}", "--dump-dom", url]
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=PATIENCE_S).stdout
 
@@ -182,6 +183,33 @@ def test_a_real_browser_is_let_in_by_the_link_and_another_one_is_not(tmp_path: P
         assert "<title>MLflow</title>" in (page := shown(next(ui.links), "owner"))
         assert "static-files" in page
         assert "This page is locked" in shown(ui.address, "other")
+
+
+@pytest.mark.cluster
+@pytest.mark.usefixtures("ray_cluster")
+@needs_chromium
+def test_it_opens_at_the_runs_in_the_view_of_trainings_and_shows_fronts(tmp_path: Path) -> None:
+    workspace = tmp_path / "workspace"
+    run = stored_run(workspace, "searched")
+    with local_ray(None, num_cpus=1), track(workspace, run.name, {"space": "hiaml"}) as tracker:
+        for generation in (0, 2):
+            tracker.metrics(generation, {"hypervolume": 2.5})
+            tracker.image(run / "report" / "front.png", generation)
+        tracker.artifacts(run / "report")
+    with serve_ui(workspace, 0) as ui, Chromium(tmp_path / "profile") as browser:
+        browser.go(next(ui.links))
+        href = browser.wait("location.href", lambda href: "/experiments/" in href)
+        assert "workflowType=machine_learning" in href
+        browser.wait("document.body.innerText", lambda text: "searched" in text)
+        client, experiment = open_store(workspace)
+        (found,) = client.search_runs([experiment])
+        names = [Path(file.path).name for file in client.list_artifacts(found.info.run_id, "images")]
+        assert sorted({name.split("+")[2] for name in names if name.endswith(".png")}) == ["0", "2"]
+        browser.go("about:blank")
+        browser.go(f"{ui.address}/#/experiments/{experiment}/runs/{found.info.run_id}/artifacts/front.html")
+        frame = "document.querySelector('iframe')"
+        browser.wait(f"{frame}?.src || {frame}?.srcdoc")
+        browser.wait("document.body.innerText", lambda text: "front.csv" in text)
 
 
 @contextmanager
