@@ -47,9 +47,10 @@ from gennape.search_spaces.graphs import cost
 BASELINE = "random"
 VARIANTS = (
     "random:searcher=random,islands=1",
-    "nsga2:searcher=nsga2,islands=1",
-    "two islands:searcher=nsga2,islands=2",
-    "eight islands:searcher=nsga2,islands=8",
+    "nsga2:searcher=nsga2,islands=2",
+    "one island:searcher=sms_emoa,islands=1",
+    "two islands:searcher=sms_emoa,islands=2",
+    "eight islands:searcher=sms_emoa,islands=8",
 )
 LABELLED = ("ofa_mbv3", "ofa_resnet", "proxylessnas")
 MINIMUM_SRCC = 0.99
