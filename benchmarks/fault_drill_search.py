@@ -245,6 +245,7 @@ def main() -> None:
         space="hiaml",
         evaluations=options.evaluations or 400 + 150 * options.kills,
         population=20,
+        batch=20,
         islands=options.islands,
         migration_every=2,
         seed=options.seed,

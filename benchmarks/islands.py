@@ -212,6 +212,7 @@ def config_of(options: argparse.Namespace, islands: int, asynchronous: bool) -> 
         space="ofa_mbv3",
         islands=islands,
         population=options.population,
+        batch=options.population,
         evaluations=islands * options.population * options.rounds,
         asynchronous=asynchronous,
         seed=options.seed,

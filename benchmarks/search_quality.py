@@ -26,7 +26,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import moocore
 import numpy as np
@@ -47,9 +47,10 @@ from gennape.search_spaces.graphs import cost
 BASELINE = "random"
 VARIANTS = (
     "random:searcher=random,islands=1",
-    "nsga2:searcher=nsga2,islands=1",
-    "two islands:searcher=nsga2,islands=2",
-    "eight islands:searcher=nsga2,islands=8",
+    "nsga2:searcher=nsga2,islands=2",
+    "one island:searcher=sms_emoa,islands=1",
+    "two islands:searcher=sms_emoa,islands=2",
+    "eight islands:searcher=sms_emoa,islands=8",
 )
 LABELLED = ("ofa_mbv3", "ofa_resnet", "proxylessnas")
 MINIMUM_SRCC = 0.99
@@ -233,17 +234,16 @@ def table(names: Sequence[str], rows: Iterable[tuple[str, dict[str, np.ndarray]]
     width = max(16, *(len(name) + 2 for name in names))
     say(f"{'':14s}" + "".join(f"{name:>{width}s}" for name in names))
     for space, values in rows:
-        cells = [
-            f"{form.format(each.mean())} ({each.std(ddof=1) / len(each) ** 0.5 if len(each) > 1 else 0:.2g})"
-            for each in (values[name] for name in names)
-        ]
+        cells = []
+        for each in (values[name] for name in names):
+            error = each.std(ddof=1) / len(each) ** 0.5 if len(each) > 1 else 0.0
+            cells.append(f"{form.format(round(each.mean(), 9) + 0.0)} ({error:.2g})")
         say(f"{space:14s}" + "".join(f"{cell:>{width}s}" for cell in cells))
 
 
-def say(line: str, stream: Any = sys.stdout) -> None:
+def say(line: str, stream: TextIO | None = None) -> None:
     """Print a line at once."""
-    stream.write(line + "\n")
-    stream.flush()
+    print(line, file=stream or sys.stdout, flush=True)
 
 
 if __name__ == "__main__":

@@ -111,7 +111,8 @@ def _trials(
     own[genes[same]] = effects[same]
     gains = own[genes] - effects
     order = np.argsort(-gains, kind="stable")
-    together, singly = best.copy(), list[np.ndarray]()
+    together = best.copy()
+    singly: list[np.ndarray] = []
     changed: set[int] = set()
     for gene, value, gain in zip(genes[order].tolist(), values[order].tolist(), gains[order].tolist(), strict=True):
         trial = best.copy()
