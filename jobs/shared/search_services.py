@@ -42,10 +42,15 @@ def islands_on_ray(
         from gennape.platform.serving.deployment import ServingConfig, serve_ensemble
 
         serving = ServingConfig(checkpoint, max_replicas=most_replicas(config.islands))
-        with serve_ensemble(serving) as handle:
-            _refuse_another(handle.sha256, config)
-            with RayIslands(config, handle, watch) as islands:
-                yield islands
+        with RayIslands(config, None, watch) as islands:
+            islands.prepare()  # which imports while the predictor starts
+            with serve_ensemble(serving) as handle:
+                _refuse_another(handle.sha256, config)
+                islands.evaluator = handle
+                try:
+                    yield islands
+                finally:
+                    islands.stop()  # before what they ask
 
 
 @contextmanager
