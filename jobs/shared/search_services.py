@@ -51,10 +51,15 @@ def islands_on_ray(
         from gennape.platform.serving.replica import LoadForSearch
 
         serving = ServingConfig(checkpoint, max_replicas=most_replicas(config.islands))
-        with serve_ensemble(serving, LoadForSearch(learnt, config.zero_shot)) as handle:
-            _refuse_another(handle.sha256, config)
-            with RayIslands(config, handle, watch) as islands:
-                yield islands
+        with RayIslands(config, None, watch) as islands:
+            islands.prepare()  # which imports while the predictor starts
+            with serve_ensemble(serving, LoadForSearch(learnt, config.zero_shot)) as handle:
+                _refuse_another(handle.sha256, config)
+                islands.evaluator = handle
+                try:
+                    yield islands
+                finally:
+                    islands.stop()  # before what they ask
 
 
 @contextmanager

@@ -28,20 +28,44 @@ if TYPE_CHECKING:
 WATCH_S = 2.0
 
 
+class _Host:
+    """An actor, which imports what an island needs when it starts, and gets its island afterwards."""
+
+    def __init__(self) -> None:
+        import gennape.platform.serving.handle  # noqa: F401, PLC0415 (what the island will ask through)
+
+    def settle(self, *island: Any) -> None:
+        """Make the island, from the arguments of :class:`Island`."""
+        self._island = Island(*island)
+
+    def restore(self, state: State | None, measurements: Measurements) -> None:
+        """See :meth:`Island.restore`."""
+        self._island.restore(state, measurements)
+
+    def advance(self, task: Task, news: Measurements) -> Step:
+        """See :meth:`Island.advance`."""
+        return self._island.advance(task, news)
+
+
 class RayIslands:
     """Islands as Ray actors, spread over the cluster. Use as a context manager, which ends the actors.
+
+    ``evaluator`` may be set later, before :meth:`start`.
 
     Each reserves a quarter of a CPU, or less if all islands would otherwise take more than half of the cluster. An
     island that finds no free CPU, as after the loss of a node, waits for one. ``watch`` is called every few seconds
     while islands are running; an error that it raises ends the wait for them.
     """
 
-    def __init__(self, config: SearchConfig, evaluator: Evaluator, watch: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self, config: SearchConfig, evaluator: Evaluator | None, watch: Callable[[], None] = lambda: None
+    ) -> None:
         self.config = config
         self.evaluator = evaluator
         self.watch = watch
         self.actors: dict[int, Any] = {}
-        self._restored: dict[int, Any] = {}  # calls that the first step of each actor waits for
+        self._idle: list[Any] = []  # actors without an island
+        self._restored: dict[int, list[Any]] = {}  # calls that the first step of each actor waits for
         self._running: dict[Any, int] = {}
 
     def __enter__(self) -> RayIslands:
@@ -50,16 +74,24 @@ class RayIslands:
     def __exit__(self, *_: object) -> None:
         self.stop()
 
+    def prepare(self) -> None:
+        """Start the actors' processes, which import while the predictor starts."""
+        self._idle = [self._new_actor() for _ in range(self.config.islands)]
+
     def start(self, states: Mapping[int, State | None], measurements: Measurements) -> None:
-        """Start or restart actors from stored states; the measurements are put into the object store once."""
-        share = ray.cluster_resources().get("CPU", 1) / (2 * self.config.islands)  # type: ignore[no-untyped-call]
-        cpus = max(0.001, math.floor(1000 * min(0.25, share)) / 1000)
-        actor, shared = ray.remote(num_cpus=cpus, scheduling_strategy="SPREAD")(Island), ray.put(measurements)
+        """Start or restart islands from stored states; the measurements are put into the object store once."""
+        shared = ray.put(measurements)
         own = carried(FAMILIES.registered), carried(SEARCHERS.registered), carried(MEASURES.registered)
         for i, state in states.items():
             self._end(i)
-            self.actors[i] = actor.remote(self.config, i, self.evaluator, *own)
-            self._restored[i] = self.actors[i].restore.remote(state, shared)
+            actor = self.actors[i] = self._idle.pop() if self._idle else self._new_actor()
+            settled = actor.settle.remote(self.config, i, self.evaluator, *own)
+            self._restored[i] = [settled, actor.restore.remote(state, shared)]
+
+    def _new_actor(self) -> Any:
+        share = ray.cluster_resources().get("CPU", 1) / (2 * self.config.islands)  # type: ignore[no-untyped-call]
+        cpus = max(0.001, math.floor(1000 * min(0.25, share)) / 1000)
+        return ray.remote(num_cpus=cpus, scheduling_strategy="SPREAD")(_Host).remote()
 
     def send(self, tasks: Mapping[int, Task], news: Measurements) -> None:
         """Call the actors; news for several of them are put into the object store once."""
@@ -73,12 +105,14 @@ class RayIslands:
             self.watch()
         ended, _ = ray.wait(calls, num_returns=len(calls), timeout=0)
         islands = [(self._running.pop(call), call) for call in ended]
-        return [(i, _result([self._restored[i], call])) for i, call in sorted(islands)]
+        return [(i, _result([*self._restored[i], call])) for i, call in sorted(islands)]
 
     def stop(self) -> None:
         """End the actors."""
         for i in list(self.actors):
             self._end(i)
+        while self._idle:
+            ray.kill(self._idle.pop())
 
     def _end(self, island: int) -> None:
         self._running = {call: i for call, i in self._running.items() if i != island}

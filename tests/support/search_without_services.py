@@ -68,6 +68,12 @@ class _Slow:
 class InlineIslands(LocalIslands):
     """Islands of this process, used as those on Ray are."""
 
+    def prepare(self):
+        pass
+
+    def stop(self):
+        pass
+
     def __enter__(self):
         return self
 
