@@ -34,7 +34,8 @@ def best(
     workspace: Workspace = None,
 ) -> Result:
     """Pick the most accurate network of a run's front within limits."""
-    from gennape.platform.search.choice import best_point, measures_of, parse_limit
+    from gennape.platform.search.choice import best_point, measures_of
+    from gennape.platform.search.limits import parse_limits
     from gennape.platform.search.run_report import caution, read_front
     from gennape.platform.search.runs import config_of, find_run
     from gennape.platform.workspace.files import find_workspace
@@ -48,7 +49,7 @@ def best(
     refuse_another_space(name, run, space)
     points = read_front(folder)
     measures = measures_of(points)
-    limits = [parse_limit(text, measures) for text in constraint or []]
+    limits = parse_limits(constraint or [], measures)
     chosen = best_point(points, limits)
     if note := caution(folder):
         typer.echo(note, err=True)

@@ -12,7 +12,6 @@ import pandas as pd
 
 from gennape.errors import CheckpointError, ConfigError, WorkspaceError
 from gennape.platform.search.front import MARGIN
-from gennape.platform.search.objectives import parse_objectives
 from gennape.platform.search.run_report import read_front
 from gennape.platform.search.runs import config_of
 from gennape.predictors.evaluation.scale import scale_of
@@ -70,7 +69,7 @@ def compare_runs(folders: Sequence[Path]) -> Comparison:
     _refuse_different(folders, "search space", [config.space for config in configs])
     _refuse_different(folders, "objectives", [config.objectives for config in configs])
     _refuse_different(folders, "scale of accuracies", scales)
-    objectives = parse_objectives(configs[0].objectives)
+    objectives = configs[0].directed
     fronts = [_table(folder) for folder in folders]
     points = [minimised_front(front, objectives) for front in fronts]
     together = np.concatenate(points)

@@ -44,6 +44,10 @@ class Limit:
         whole = self.bound.is_integer() and abs(self.bound) < 2**53
         return f"{self.name}{self.sign}{int(self.bound) if whole else self.bound!r}"
 
+    def holds(self, value: float) -> bool:
+        """Whether a value is within the bound."""
+        return value <= self.bound if self.sign == "<=" else value >= self.bound
+
     def violation(self, values: Float64[np.ndarray, " n"]) -> Float64[np.ndarray, " n"]:
         """How far values are beyond the bound, as a fraction of it; 0 within, NaN for NaN."""
         beyond = values - self.bound if self.sign == "<=" else self.bound - values

@@ -53,7 +53,7 @@ EDITS = {
     "checkpoint": "/elsewhere", "checkpoint_sha256": "0" * 64, "space_from": "x.py:X", "space_sha256": "0" * 64,
     "searcher_from": "x.py:Y", "constraints": ["flops<=1"], "measures": ["memory"], "measures_from": ["x.py:M"],
     "heads": ["latency.npu"], "heads_from": ["npu=x.csv"], "heads_sha256": "0" * 64, "fixed": ["a=1"],
-    "starts": ["[1]"], "starts_from": "x.csv",
+    "starts": ["[1]"], "starts_from": "x.csv", "zero_shot": True,
 }  # fmt: skip
 
 
