@@ -39,6 +39,8 @@ class Catalogue:
         self._root = workspace.resolve()
         self._histories: OrderedDict[str, FrontHistory] = OrderedDict()
         self._lock = Lock()
+        self._counts: dict[str, tuple[int, int]] = {}  # when a run's evaluations changed last, and how many there are
+        self._configs: dict[str, tuple[tuple[int, ...], SearchConfig]] = {}
         self._drawing = lru_cache(_MAX_DRAWINGS)(_drawing)
 
     def runs(self) -> list[dict[str, Any]]:
@@ -51,7 +53,7 @@ class Catalogue:
         Raises :class:`WorkspaceError` for no run of the workspace and for files that cannot be read.
         """
         folder = self._folder(name)
-        config, status = config_of(folder), status_of(folder)
+        config, status = self._config(folder), status_of(folder)
         history = self._history(folder, config)
         history.update()
         version = f"{config.evaluations}-{len(history.evaluations)}-{status.get('status')}"
@@ -77,7 +79,7 @@ class Catalogue:
     def network(self, name: str, key: str) -> dict[str, Any]:
         """What is known of one network that was on the front of a run: by the hash of its graph."""
         folder = self._folder(name)
-        config, found = config_of(folder), self._network(folder, key)
+        config, found = self._config(folder), self._network(folder, key)
         index = next((point["index"] for point in self._report(folder) if point.get("hash") == key), None)
         space = self._own.get(config.space, config.space)
         which: dict[str, Any] = {"space": space, "architecture": found.architecture}
@@ -98,14 +100,14 @@ class Catalogue:
     def drawing(self, name: str, key: str) -> str:
         """The network as a picture (SVG)."""
         folder = self._folder(name)
-        return self._drawing(config_of(folder).space, self._network(folder, key).architecture)
+        return self._drawing(self._config(folder).space, self._network(folder, key).architecture)
 
     def _report(self, folder: Path) -> list[dict[str, Any]]:
         self._confined(folder / REPORT / FRONT)
         return read_front(folder)
 
     def _network(self, folder: Path, key: str) -> FrontNetwork:
-        history = self._history(folder, config_of(folder))
+        history = self._history(folder, self._config(folder))
         history.update()
         for network in reversed(history.networks):
             if network.key == key:
@@ -126,10 +128,13 @@ class Catalogue:
     def _folder(self, name: str) -> Path:
         for folder in list_runs(self.workspace):
             if folder.name == name:
-                for path in (folder, folder / CONFIG, folder / STATUS):
-                    self._confined(path)
-                return folder
+                return self._check(folder)
         raise WorkspaceError(f"no run {name[:200]!r} in this workspace; reload the page")
+
+    def _check(self, folder: Path) -> Path:
+        for path in (folder, folder / CONFIG, folder / STATUS):
+            self._confined(path)
+        return folder
 
     def _confined(self, path: Path) -> Path:
         """A path of the workspace; raises :class:`WorkspaceError` where links lead out of it."""
@@ -137,13 +142,28 @@ class Catalogue:
             raise WorkspaceError(f"{path} leads out of the workspace, and is not shown")
         return path
 
+    def _config(self, folder: Path) -> SearchConfig:
+        """The configuration of a run, read again only where its files changed: pages ask every two seconds."""
+        changed = tuple(_changed(folder / name) for name in (CONFIG, STATUS))
+        known = self._configs.get(folder.name)
+        if known is None or known[0] != changed:
+            known = self._configs[folder.name] = (changed, config_of(folder))
+        return known[1]
+
+    def _count(self, folder: Path) -> int:
+        """The number of evaluations of a run, counted again only where a file was added."""
+        changed = _changed(self._confined(folder / SHARDS))
+        known = self._counts.get(folder.name)
+        if known is None or known[0] != changed:
+            known = self._counts[folder.name] = (changed, count_rows(folder))
+        return known[1]
+
     def _summary(self, folder: Path) -> dict[str, Any]:
         summary: dict[str, Any] = {"name": folder.name}
         try:
-            self._folder(folder.name)
-            config, status = config_of(folder), status_of(folder)
-            self._confined(folder / SHARDS)
-            done = count_rows(folder)
+            self._check(folder)
+            config, status = self._config(folder), status_of(folder)
+            done = self._count(folder)
         except (GennapeError, OSError) as error:
             return summary | {"problem": str(error)}
         return summary | {
@@ -157,6 +177,14 @@ class Catalogue:
             "target": config.evaluations,
             "began": folder.stat().st_ctime,
         }
+
+
+def _changed(path: Path) -> int:
+    """When a file or folder changed last, in nanoseconds; 0 for none."""
+    try:
+        return path.stat().st_mtime_ns
+    except FileNotFoundError:
+        return 0
 
 
 def _drawing(space: str, architecture: str) -> str:

@@ -50,8 +50,8 @@ def require_token(host: str, token: str | None) -> None:
     if token is None and not is_loopback(host):
         raise ServiceError(
             f"{host} can be reached from other machines, so a bearer token is required, and none is set; put one of at "
-            f"least {SHORTEST} characters into the environment's {TOKEN} or into a file (gennape serve --token-file "
-            f"FILE), or serve on 127.0.0.1"
+            f"least {SHORTEST} characters into the environment's {TOKEN} or into a file (--token-file FILE), "
+            "or serve on 127.0.0.1"
         )
 
 

@@ -39,6 +39,18 @@ def test_runs_say_how_they_stand(workspace: Path) -> None:
     assert found["cut"]["objectives"] == "accuracy:max,flops:min"
 
 
+def test_files_that_did_not_change_are_not_read_again(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    catalogue = Catalogue(workspace)
+    before = catalogue.runs()
+    monkeypatch.setattr("gennape.platform.ui.catalogue.count_rows", lambda _: pytest.fail("counted again"))
+    monkeypatch.setattr("gennape.platform.ui.catalogue.config_of", lambda _: pytest.fail("read again"))
+    assert catalogue.runs() == before
+    monkeypatch.undo()
+    shutil.copy(workspace / "runs" / "one" / "evaluations" / "000002.parquet", workspace / "runs/cut/evaluations")
+    after = {run["name"]: run["evaluations"] for run in catalogue.runs()}
+    assert after["cut"] > {run["name"]: run["evaluations"] for run in before}["cut"]
+
+
 def test_a_run_that_cannot_be_read_hides_no_other(workspace: Path) -> None:
     (workspace / "runs" / "cut" / "config.json").write_text("{")
     (workspace / "runs" / "empty").mkdir()
