@@ -32,7 +32,7 @@ def main() -> None:
     mine = gp.from_torch(my_network(arguments.width, arguments.depth), (3, 32, 32))
     space = gp.family("nb201")
     others = space.graphs(space.sample(np.random.default_rng(0), arguments.others))
-    predictor = gp.load_pretrained()  # accuracies in percent, on the scale of NAS-Bench-101
+    predictor = gp.load_pretrained(zero_shot=True)  # one scale for both, that of NAS-Bench-101
     accuracy = float(predictor.predict(gp.pack([mine])).accuracy[0])
     share = np.mean(predictor.predict(others).accuracy < accuracy)
     print(f"{mine}: {accuracy:.2f} %, {gp.flops(mine) / 1e6:.1f} MFLOPs, {gp.params(mine) / 1e6:.2f} M parameters")

@@ -90,6 +90,11 @@ class GaussianProcess:
             )
         return mean * self.deviation + self.level, spread * self.deviation
 
+    def labelled(self) -> GPInputs:
+        """The inputs of the labelled networks, as they were given."""
+        scaled = zip(self.inputs, self.scale.mean, self.scale.deviation, strict=True)
+        return GPInputs(*(m + x * np.where(np.isfinite(d), d, 0) for x, m, d in scaled))
+
     def state(self) -> dict[str, Float64[np.ndarray, "..."]]:
         """All arrays of the process by name; :func:`restored` rebuilds it from them, bit for bit."""
         groups = {"known": self.inputs, "mean": self.scale.mean, "deviation": self.scale.deviation}

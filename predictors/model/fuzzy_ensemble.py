@@ -19,6 +19,7 @@ from gennape.predictors.encoder.features import batches_of_nodes, featurize
 from gennape.predictors.ensemble.ensemble import MemberEnsemble
 from gennape.predictors.ensemble.inputs import EncodedGraphs, encode
 from gennape.predictors.few_shot.active_selection import select_informative
+from gennape.predictors.few_shot.extrapolation import label_trend
 from gennape.predictors.few_shot.gaussian_process import GaussianProcess, GPInputs, fit_process
 from gennape.predictors.few_shot.scaling_law import ScalingLaw
 from gennape.predictors.few_shot.structure import SIZES, STRUCTURE, structure
@@ -123,7 +124,8 @@ class FuzzyEnsemble(TunablePredictor):
             return self._calibrated(zero_shot, memberships)
         if self.process is None:
             return Prediction(np.round(zero_shot.accuracy, 6), memberships)
-        mean, spread = self.process.predict(self.describe(graphs))
+        inputs = self.describe(graphs)
+        mean, spread = label_trend(self.process).tempered(inputs, *self.process.predict(inputs))
         error = np.exp(-np.maximum(mean, -_LOG_100))
         deviation = np.minimum(error * np.sinh(np.minimum(spread, 10)), 100)
         return Prediction(np.round(100 - error, 6), memberships, np.round(deviation, 6))
