@@ -186,12 +186,11 @@ def test_a_real_browser_is_let_in_by_the_link_and_another_one_is_not(tmp_path: P
 
 
 @pytest.mark.cluster
-@pytest.mark.usefixtures("ray_cluster")
 @needs_chromium
 def test_it_opens_at_the_runs_in_the_view_of_trainings_and_shows_fronts(tmp_path: Path) -> None:
     workspace = tmp_path / "workspace"
     run = stored_run(workspace, "searched")
-    with local_ray(None, num_cpus=1), track(workspace, run.name, {"space": "hiaml"}) as tracker:
+    with track(workspace, run.name, {"space": "hiaml"}) as tracker:
         for generation in (0, 2):
             tracker.metrics(generation, {"hypervolume": 2.5})
             tracker.image(run / "report" / "front.png", generation)
