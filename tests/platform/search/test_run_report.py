@@ -201,7 +201,7 @@ def test_a_run_is_told_from_a_killed_one_by_its_lock(tmp_path: Path) -> None:
     rows = sum(len(pd.read_parquet(path)) for path in (folder / SHARDS).iterdir())
     assert (
         20 < rows < 120
-    )  # two generations of two islands that ask for 10 each, and the ends, less what was found twice
+    )  # two generations of two islands that ask for 10 each, and the ends of the space
     assert caution(folder) == (
         "cut was interrupted (its process was killed, or its machine stopped): "
         f"this is its front after {rows} of 120 evaluations"
