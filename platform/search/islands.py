@@ -133,6 +133,7 @@ class Island:
         if len(new) and not self.seen.any_finite:
             raise no_accuracy_error(new.states, f"{self.space.name}, first {self.space.encode(new.genomes[0])}")
         finite = np.isfinite(values).all(1)
+        self.searcher.novelty = len(new) / max(len(genomes), 1)
         asked, points = np.arange(len(genomes)) >= len(starting), minimised(values, self.objectives)
         self.searcher.tell(genomes[finite & asked], points[finite & asked])
         if len(starting):
