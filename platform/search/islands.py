@@ -132,6 +132,7 @@ class Island:
         if len(new) and not self.seen.any_finite:
             raise self._nothing_measured(new)
         finite = np.isfinite(values).all(1)
+        self.searcher.novelty = len(new) / max(len(genomes), 1)
         asked, points = np.arange(len(genomes)) >= len(starting), self._points(values)
         self.searcher.tell(genomes[finite & asked], points[finite & asked])
         if len(starting):

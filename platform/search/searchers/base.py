@@ -27,14 +27,15 @@ class Searcher(ABC):
     Objectives are always minimised. :func:`gennape.register` runs the conformance suite
     (``gennape.platform.search.searchers.testing``).
 
+    ``batch``, the population at first, is how many genomes of an :meth:`ask` are evaluated; an island sets it, and
+    takes the first of those that are more. ``novelty``, which an island sets too, is the share of the last ones that had
+    not been evaluated before.
+
     Args:
         space: The search space.
         objectives: How many there are.
         population: How many networks it keeps, and how many genomes :meth:`ask` proposes, at most.
         rng: The generator of every random choice.
-
-    ``batch``, the population at first, is how many genomes of an :meth:`ask` are evaluated; an island sets it, and
-    takes the first of those that are more.
 
     Example:
         >>> import gennape as gp
@@ -60,6 +61,7 @@ class Searcher(ABC):
         self.objectives = objectives
         self.population = self.batch = population
         self.rng = rng
+        self.novelty = 1.0
 
     @abstractmethod
     def ask(self) -> Int64[np.ndarray, "n g"]:

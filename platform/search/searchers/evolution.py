@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 CROSSOVER_PROBABILITY = 0.9  # Deb et al., 2002
 #: Share of children in which a gene is redrawn. More disturb what crossover of two good neighbours gives.
 MUTATION_PROBABILITY = 0.3
+#: Share of new networks among children below which half of a batch is a sample: a small space is nearly used up.
+MIN_NOVELTY = 0.5
 #: Networks nearest to the first parent among which the second is drawn.
 NEIGHBOURS = 10
 
@@ -132,8 +134,17 @@ class EvolutionarySearcher(Searcher):
 
     def ask(self) -> Int64[np.ndarray, "n g"]:
         """The initial sample, later the offspring; distinct from each other and from the population."""
+        if self._algorithm.is_initialized and self.novelty < MIN_NOVELTY:
+            children = self._breed(self.batch - self.batch // 2)
+            members = self._algorithm.pop.get("X").astype(np.int64)
+            known = {row.tobytes() for row in np.concatenate([members, children])}
+            drawn = np.unique(self.space.sample(self.rng, self.batch // 2), axis=0)
+            return np.concatenate([children, drawn[[row.tobytes() not in known for row in drawn]]])
+        return self._breed(self.batch)
+
+    def _breed(self, count: int) -> Int64[np.ndarray, "n g"]:
         algorithm = self._algorithm
-        algorithm.n_offsprings = algorithm.pop_size = self.batch
+        algorithm.n_offsprings = algorithm.pop_size = count
         asked = algorithm.ask()
         algorithm.pop_size = self.population
         # pymoo proposes nothing and terminates once every offspring is already in the population.
@@ -168,6 +179,7 @@ class EvolutionarySearcher(Searcher):
     def state(self) -> State:
         """Genomes, objectives, rank and crowding of the population, the generation and the generator."""
         state = super().state() | {"generation": np.array([self._algorithm.n_iter or 0])}
+        state["novelty"] = np.array([self.novelty])
         if self._algorithm.is_initialized:
             population = self._algorithm.pop
             for key, attribute in _ATTRIBUTES:
@@ -178,6 +190,7 @@ class EvolutionarySearcher(Searcher):
         """Rebuild pymoo's population around the stored arrays."""
         super().restore(state)
         algorithm = self._algorithm = self._fresh()
+        self.novelty = float(state["novelty"][0]) if "novelty" in state else 1.0  # older versions stored none
         if "genomes" not in state:
             return
         values = [item for key, attribute in _ATTRIBUTES for item in (attribute, state[key])]

@@ -199,9 +199,7 @@ def test_a_run_is_told_from_a_killed_one_by_its_lock(tmp_path: Path) -> None:
     folder = _searched(tmp_path, "cut", 2)
     assert status_of(folder) == {"status": "interrupted", "reason": "its process was killed, or its machine stopped"}
     rows = sum(len(pd.read_parquet(path)) for path in (folder / SHARDS).iterdir())
-    assert (
-        20 < rows < 120
-    )  # two generations of two islands that ask for 10 each, and the ends of the space
+    assert 20 < rows < 120  # two generations of two islands that ask for 10 each, and the ends of the space
     assert caution(folder) == (
         "cut was interrupted (its process was killed, or its machine stopped): "
         f"this is its front after {rows} of 120 evaluations"

@@ -8,9 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gennape.platform.search.config import search_config
+from gennape.platform.search.driver import run_search
+from gennape.platform.search.islands import LocalIslands
 from gennape.platform.search.searchers.nsga2 import NSGA2
 from gennape.platform.search.searchers.sms_emoa import SmsEmoa, contributions, truncate
-from gennape.platform.search.searchers.testing import POPULATION, toy_objectives
+from gennape.platform.search.searchers.testing import POPULATION, SyntheticPredictor, toy_objectives
 from gennape.search_spaces.families.registry import family
 
 
@@ -91,3 +94,27 @@ def test_a_batch_is_what_is_asked_and_the_population_what_is_kept(kind):
         searcher.tell(genomes, toy_objectives(genomes))
         kept.append(len(searcher.state()["genomes"]))
     assert kept == [5, 10, 12, 12, 12, 12]
+
+
+@pytest.mark.parametrize("kind", [NSGA2, SmsEmoa], ids=lambda kind: kind.name)
+def test_a_nearly_used_up_space_is_sampled_and_a_restored_searcher_knows(kind):
+    space = family("nb201")
+    searcher, other = (kind(space, 2, POPULATION, np.random.default_rng(0)) for _ in range(2))
+    genomes = searcher.ask()
+    searcher.tell(genomes, toy_objectives(genomes))
+    searcher.novelty = 0.1
+    other.restore(searcher.state())
+    asked = searcher.ask()
+    assert np.array_equal(asked, other.ask())
+    everything = np.concatenate([genomes, asked])
+    assert len(np.unique(everything, axis=0)) == len(everything) > POPULATION
+    drawn = asked[POPULATION - POPULATION // 2 :]
+    distances = (drawn[:, None] != genomes[None]).sum(2).min(1)
+    assert distances.max() >= 3  # children differ from a parent in fewer genes
+
+
+def test_a_small_space_is_searched_until_its_evaluations_are_done(tmp_path):
+    config = search_config(space="nb201", evaluations=2500, population=50)
+    result = run_search(config, tmp_path, LocalIslands(config, SyntheticPredictor()))
+    assert result.reason == "all 2,500 evaluations are done"
+    assert result.evaluations["generation"].max() < 150
