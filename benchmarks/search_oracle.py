@@ -18,18 +18,20 @@ from pathlib import Path
 
 import moocore
 import numpy as np
-from calibrate import calibration_of
+from calibrate import PUBLIC, calibration_of
 from jaxtyping import Float64, Int64
 
 from gennape.platform.search.config import search_config
 from gennape.platform.search.driver import run_search
 from gennape.platform.search.islands import LocalIslands
 from gennape.predictors.calibration.calibration import Calibration
+from gennape.predictors.evaluation.protocol import draw_labelled
 from gennape.predictors.model.checkpoint import load_checkpoint
 from gennape.predictors.predictor import Prediction, Predictor
 from gennape.search_spaces.families.registry import family
 from gennape.search_spaces.graphs.graph import PackedGraphs
 from gennape.search_spaces.graphs.normal_form import normal_form
+from gennape.search_spaces.labels.labels import read_labels
 
 SPACES = ("ofa_mbv3", "ofa_resnet", "proxylessnas")
 LIMIT = 600e6  # FLOPs, which are 2 x MACs
@@ -112,11 +114,12 @@ def measures(front: Front, truth: Truth) -> dict[str, float]:
     }
 
 
-def tuned(space: str, oracle: Calibration, seed: int, n: int = LABELS) -> Predictor:
-    """The zero-shot predictor after labels of random networks."""
-    known = family(space)
-    genomes = known.sample(np.random.default_rng([seed, n]), n)
-    return load_checkpoint(zero_shot=True).fit(known.graphs(genomes), oracle.accuracy(genomes))
+def tuned(space: str, folder: Path, seed: int, n: int = LABELS) -> Predictor:
+    """The zero-shot predictor after ``n`` rows of the family's labels, drawn at random."""
+    public = PUBLIC[space]
+    rows = read_labels(folder / public.file, space, public.column)
+    rows = rows.take(draw_labelled(rows.identity, seed, n))
+    return load_checkpoint(zero_shot=True).fit(family(space).graphs(rows.genomes), rows.accuracy)
 
 
 def predictors(space: str, folder: Path, oracle: Calibration) -> dict[str, Callable[[int], Predictor | Oracle]]:
@@ -131,7 +134,7 @@ def predictors(space: str, folder: Path, oracle: Calibration) -> dict[str, Calla
         "oracle": lambda _: Oracle(oracle),
         "calibrated": calibrated,
         "zero-shot": lambda _: load_checkpoint(zero_shot=True),
-        "tuned": lambda seed: tuned(space, oracle, seed),
+        "tuned": lambda seed: tuned(space, folder, seed),
     }
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float64, Int64
+from scipy.stats import norm
 
 from gennape.errors import InvalidDataError
 from gennape.search_spaces.graphs.graph import PackedGraphs
@@ -26,6 +27,13 @@ class Prediction:
     deviation: Float64[np.ndarray, " g"] | None = None
     heads: Mapping[str, Float64[np.ndarray, " g"]] | None = None
     calibration: Int64[np.ndarray, " g"] | None = None
+
+    def lower(self, quantile: float = 0.16) -> Float64[np.ndarray, " g"]:
+        """The accuracies [g] that are reached with probability ``1 - quantile``, by normal errors; NaN where the
+        deviation is unknown."""
+        if self.deviation is None:
+            return np.full(len(self.accuracy), np.nan)
+        return self.accuracy + float(norm.ppf(quantile)) * self.deviation
 
 
 class Predictor(ABC):

@@ -103,7 +103,7 @@ def test_things_say_what_they_are() -> None:
     assert re.fullmatch(r"ComputationGraph\(\d+ nodes, 3x32x32 to 10x1x1\)", repr(graphs[0]))
     assert repr(graphs) == f"PackedGraphs(3 graphs, {len(graphs.nodes)} nodes)"
     predictor = gp.load_pretrained()
-    assert repr(predictor) == f"FuzzyEnsemble(zero-shot, 6 members, checkpoint {predictor.sha256[:12]})"
+    assert repr(predictor) == f"FuzzyEnsemble(calibrated on 5 spaces, 6 members, checkpoint {predictor.sha256[:12]})"
     few = gp.LatencyPredictor(predictor).fit(graphs, np.array([1.0, 2.0, 3.0]))
     assert repr(few) == f"LatencyPredictor(3 measured networks, encoder of {predictor!r})"
     assert [space.name for space in gp.families()] == sorted(space.name for space in gp.families())

@@ -115,7 +115,7 @@ def test_a_third_objective_is_the_colour_and_no_line_joins_what_is_no_neighbour(
 
 
 def test_the_title_says_what_the_front_is_of(tmp_path: Path) -> None:
-    about = About("ofa_mbv3", "ofa_mbv3-20260101-120000-s0", "0123456789ab (shipped)", "NAS-Bench-101 (CIFAR-10)")
+    about = About("ofa_mbv3", "ofa_mbv3-20260101-120000-s0", "0123456789ab (shipped)", "NAS-Bench-101 (CIFAR-10), as relative scores")
     found = _figure(tmp_path, "accuracy:max,flops:min", about)
     title = found["layout"]["title"]
     assert title["text"] == "Pareto front of ofa_mbv3: 2 of 3 evaluated networks"
@@ -126,7 +126,7 @@ def test_the_title_says_what_the_front_is_of(tmp_path: Path) -> None:
 def test_what_a_run_is_of_comes_from_its_settings(tmp_path: Path) -> None:
     config = search_config(space="hiaml", checkpoint_sha256="ab" * 32)
     about = about_run(tmp_path / "hiaml-s0", config)
-    assert about == About("hiaml", "hiaml-s0", "abababababab (shipped)", "NAS-Bench-101 (CIFAR-10)")
+    assert about == About("hiaml", "hiaml-s0", "abababababab (shipped)", "NAS-Bench-101 (CIFAR-10), as relative scores")
     moved = search_config(space="hiaml", checkpoint=str(tmp_path / "gone"), checkpoint_sha256="ab" * 32)
     assert about_run(tmp_path, moved).scale == ""
 
