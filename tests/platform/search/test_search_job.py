@@ -231,7 +231,7 @@ def test_contradictions_and_another_checkpoint_are_refused(tmp_path, monkeypatch
 def test_a_run_goes_on_with_its_checkpoint_wherever_that_lies_now(tmp_path, monkeypatch):
     served = []
 
-    def serve(config):
+    def serve(config, _load):
         served.append(config.checkpoint)
         return nullcontext(SyntheticPredictor())
 
@@ -246,7 +246,7 @@ def test_a_run_goes_on_with_its_checkpoint_wherever_that_lies_now(tmp_path, monk
         f"gennape search --resume {run.name} --checkpoint {tmp_path / 'moved'} --workspace {tmp_path} --cluster"
     ]
     with monkeypatch.context() as patch:
-        patch.setattr("gennape.platform.serving.deployment.serve_ensemble", lambda _: nullcontext(Replaced()))
+        patch.setattr("gennape.platform.serving.deployment.serve_ensemble", lambda *_: nullcontext(Replaced()))
         with pytest.raises(ConfigError, match="is there now; put the former back"):
             call(tmp_path, "--resume", run.name, "--cluster")
     assert status_of(run)["status"] == "failed"
