@@ -28,8 +28,8 @@ class Searcher(ABC):
     (``gennape.platform.search.searchers.testing``).
 
     ``batch``, the population at first, is how many genomes of an :meth:`ask` are evaluated; an island sets it, and
-    takes the first of those that are more. ``novelty``, which an island sets too, is the share of the last ones that had
-    not been evaluated before.
+    takes the first of those that are more. ``novelty``, which an island sets too, is the share of the last ones that
+    had not been evaluated before.
 
     Args:
         space: The search space.
