@@ -140,15 +140,18 @@ def begin(
     given: dict[str, Any], checkpoint: Path | None, workspace: Path | None, destination: Destination
 ) -> RunLocation:
     """Check all settings of a new run, then make its folder."""
-    from gennape.platform.cluster.memory import refuse_small_machine
+    from gennape.platform.cluster.memory import refuse_small_machine, refuse_small_process
     from gennape.platform.search.placement import placement_of
     from gennape.platform.search.runs import create_run, describe_run
     from gennape.platform.workspace.files import open_workspace
 
     config, predictor = _checked(given, checkpoint)
     root = open_workspace(workspace)
-    if destination.address is None and not placement_of(config, None, destination.local).local:
-        refuse_small_machine()  # before there is a folder of the run
+    # Before there is a folder of the run.
+    if placement_of(config, destination.address, destination.local).local:
+        refuse_small_process()
+    elif destination.address is None:
+        refuse_small_machine()
     folder = create_run(root, config.space, config.seed)
     describe_run(folder, config)
     return RunLocation(root, folder, destination, predictor=predictor)
