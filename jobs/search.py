@@ -264,7 +264,7 @@ def _shown(front: pd.DataFrame, config: SearchConfig) -> list[str]:
     """The columns of the table: the objectives first, and no column without numbers."""
     named = [objective.name for objective in config.directed]
     others = ("accuracy", "deviation", "flops", "params", *config.measures)
-    return [name for name in dict.fromkeys([*named, *others]) if front[name].notna().any()]
+    return [name for name in dict.fromkeys([*named, *others]) if name in front and front[name].notna().any()]
 
 
 def _readable(name: str, value: float, scale: SpaceScale | None = None) -> str:

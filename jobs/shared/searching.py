@@ -167,7 +167,7 @@ def begin(
     given: dict[str, Any], checkpoint: Path | None, workspace: Path | None, destination: Destination
 ) -> RunLocation:
     """Check all settings of a new run, then make its folder."""
-    from gennape.platform.cluster.memory import refuse_small_machine
+    from gennape.platform.cluster.memory import refuse_small_machine, refuse_small_process
     from gennape.platform.search.learnt import write_learnt
     from gennape.platform.search.placement import placement_of
     from gennape.platform.search.runs import create_run, describe_run
@@ -175,8 +175,11 @@ def begin(
 
     config, predictor, learnt = _checked(given, checkpoint, find_workspace(workspace))
     root = open_workspace(workspace)
-    if destination.address is None and not placement_of(config, None, destination.local).local:
-        refuse_small_machine()  # before there is a folder of the run
+    # Before there is a folder of the run.
+    if placement_of(config, destination.address, destination.local).local:
+        refuse_small_process()
+    elif destination.address is None:
+        refuse_small_machine()
     folder = create_run(root, config.space, config.seed)
     if learnt:
         write_learnt(folder, learnt)

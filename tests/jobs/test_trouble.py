@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -100,11 +101,17 @@ def test_ray_is_not_started_where_it_would_be_killed(monkeypatch: pytest.MonkeyP
     room.refuse_small_machine()
 
 
-def test_a_search_that_cannot_start_leaves_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(room, "address_limit", lambda: 2_048_000_000)
-    options = ["--space", "hiaml", "--evaluations", "60", "--workspace", str(tmp_path / "workspace"), "--cluster"]
+@pytest.mark.parametrize(
+    ("place", "limit", "needs"), [("--cluster", 5_900_000_000, r"6\.0 GB"), ("--local", 2_900_000_000, r"3\.0 GB")]
+)
+def test_a_search_that_cannot_start_leaves_no_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str, limit: int, needs: str
+) -> None:
+    monkeypatch.setattr(room, "address_limit", lambda: limit)
+    options = ["--space", "hiaml", "--evaluations", "60", "--workspace", str(tmp_path / "workspace"), place]
     result = CliRunner().invoke(app, ["search", *options])
     assert isinstance(result.exception, ServiceError)
+    assert re.search(needs, str(result.exception))
     assert not (tmp_path / "workspace" / "runs").exists()
 
 

@@ -81,7 +81,7 @@ def in_place(_: Any, genomes: Any) -> Any:
 @pytest.mark.parametrize(
     ("thing", "told"),
     [
-        (3, "got 3; what is registered is a SearchSpace, or a class of Searcher"),
+        (3, "got 3; what is registered is a SearchSpace, a Measure, or a class of Searcher"),
         (SearchSpace, "SearchSpace leaves out emit"),
         (changed(name=""), "Changed.name is ''"),
         (changed(name="a/b"), "Changed.name is 'a/b'; must be a text of letters"),
@@ -142,7 +142,7 @@ def test_a_searcher_is_registered_alike() -> None:
         gp.register(Broken)
     with pytest.raises(ConformanceError, match="a searcher gives name, ask and tell"):
         gp.register(gp.Searcher)
-    with pytest.raises(ConformanceError, match="what is registered is a SearchSpace, or a class of Searcher"):
+    with pytest.raises(ConformanceError, match="is registered is a SearchSpace, a Measure, or a class of Searcher"):
         gp.register(int)  # type: ignore[arg-type]
 
 
