@@ -115,7 +115,12 @@ def test_a_third_objective_is_the_colour_and_no_line_joins_what_is_no_neighbour(
 
 
 def test_the_title_says_what_the_front_is_of(tmp_path: Path) -> None:
-    about = About("ofa_mbv3", "ofa_mbv3-20260101-120000-s0", "0123456789ab (shipped)", "NAS-Bench-101 (CIFAR-10), as relative scores")
+    about = About(
+        "ofa_mbv3",
+        "ofa_mbv3-20260101-120000-s0",
+        "0123456789ab (shipped)",
+        "NAS-Bench-101 (CIFAR-10), as relative scores",
+    )
     found = _figure(tmp_path, "accuracy:max,flops:min", about)
     title = found["layout"]["title"]
     assert title["text"] == "Pareto front of ofa_mbv3: 2 of 3 evaluated networks"
