@@ -49,16 +49,17 @@ def test_a_form_is_learnt_and_its_error_is_measured_on_other_rows(fitted):
 
 
 def test_another_source_fills_what_the_first_leaves_out():
-    """Labels of networks with a deep last unit only, and others of all networks with a fifth less error."""
-    genomes, accuracy = made_up("ofa_resnet", 600)
-    deep, others = genomes[:, 5] == 2, made_up("ofa_resnet", 300, 7)
-    more = others[0], 100 - 0.8 * (100 - others[1])
+    """Labels of networks whose last unit is deep, and others of all networks with a fifth less error."""
+    genomes, accuracy = made_up("ofa_resnet", 900)
+    deep, (others, theirs) = genomes[:, 5] == 2, made_up("ofa_resnet", 600, 7)
+    more = others, 100 - 0.8 * (100 - theirs)
     found = [
         fit_calibration("ofa_resnet", genomes[deep], accuracy[deep], RECORD, np.random.default_rng(0), source)
         for source in (None, more)
     ]
     alone, both = (np.abs(one.accuracy(genomes[~deep]) - accuracy[~deep]).mean() for one in found)
-    assert both < 0.5 * alone
+    assert both < alone
+    assert [one.record.networks for one in found] == [deep.sum(), deep.sum() + 600]
 
 
 def test_the_same_labels_give_the_same_weights(fitted):
