@@ -16,17 +16,21 @@ import numpy as np
 from gennape.predictors.calibration.calibration import Calibration, CalibrationRecord
 from gennape.predictors.calibration.fitting import fit_calibration
 from gennape.predictors.model.checkpoint import save_calibrated
-from gennape.search_spaces.labels.labels import read_labels
+from gennape.search_spaces.labels.labels import LabelledArchitectures, read_labels
 
 
 @dataclass(frozen=True, slots=True)
 class PublicLabels:
-    """A file of public labels: what they are, who published them, and the column they are in."""
+    """A file of public labels: what they are, who published them, and the column they are in.
+
+    ``more`` is a file of another source, for parts of the space that the first hardly has.
+    """
 
     file: str
     labels: str
     source: str
     column: str = "acc"
+    more: str | None = None
 
 
 PUBLIC = {
@@ -42,7 +46,8 @@ PUBLIC = {
     "ofa_mbv3": PublicLabels(
         "ofa_mbv3.csv.gz",
         "ImageNet top-1 of OFA-MobileNetV3 subnets, by OFA's accuracy predictor",
-        "Once-for-All, from evoxbench_submit",
+        "Once-for-All, from evoxbench_submit; shallow networks also by AutoBuild's predictor (MIT)",
+        more="ofa_mbv3_profile.csv.gz",  # one unit in a hundred of the first file has two layers, here one in three
     ),
     "ofa_resnet": PublicLabels(
         "ofa_resnet.csv.gz",
@@ -60,12 +65,18 @@ PUBLIC = {
 def calibration_of(space: str, folder: Path, part: int | None = None) -> Calibration:
     """The calibration of a search space's public labels; of every second row where ``part`` is 0 or 1."""
     public = PUBLIC[space]
-    rows = read_labels(folder / public.file, space, public.column)
-    if part is not None:
-        rows = rows.take(np.arange(part, len(rows.genomes), 2))
+    rows = _part(read_labels(folder / public.file, space, public.column), part)
+    more = None
+    if public.more is not None:
+        others = _part(read_labels(folder / public.more, space, public.column), part)
+        more = others.genomes, others.accuracy
     digest = hashlib.sha256((folder / public.file).read_bytes()).hexdigest()
     record = CalibrationRecord(public.labels, public.source, public.file, digest, 0, 0, 0.0, 0.0, 1.0)
-    return fit_calibration(space, rows.genomes, rows.accuracy, record, np.random.default_rng(0))
+    return fit_calibration(space, rows.genomes, rows.accuracy, record, np.random.default_rng(0), more)
+
+
+def _part(rows: LabelledArchitectures, part: int | None) -> LabelledArchitectures:
+    return rows if part is None else rows.take(np.arange(part, len(rows.genomes), 2))
 
 
 def main() -> None:

@@ -114,8 +114,15 @@ def measures(front: Front, truth: Truth) -> dict[str, float]:
     }
 
 
-def tuned(space: str, folder: Path, seed: int, n: int = LABELS) -> Predictor:
-    """The zero-shot predictor after ``n`` rows of the family's labels, drawn at random."""
+def tuned(space: str, oracle: Calibration, seed: int, n: int = LABELS) -> Predictor:
+    """The zero-shot predictor after labels of random networks, by the oracle."""
+    known = family(space)
+    genomes = known.sample(np.random.default_rng([seed, n]), n)
+    return load_checkpoint(zero_shot=True).fit(known.graphs(genomes), oracle.accuracy(genomes))
+
+
+def tuned_on_rows(space: str, folder: Path, seed: int, n: int = LABELS) -> Predictor:
+    """The same after rows of the family's file, which may leave out a part of the space."""
     public = PUBLIC[space]
     rows = read_labels(folder / public.file, space, public.column)
     rows = rows.take(draw_labelled(rows.identity, seed, n))
@@ -134,7 +141,8 @@ def predictors(space: str, folder: Path, oracle: Calibration) -> dict[str, Calla
         "oracle": lambda _: Oracle(oracle),
         "calibrated": calibrated,
         "zero-shot": lambda _: load_checkpoint(zero_shot=True),
-        "tuned": lambda seed: tuned(space, folder, seed),
+        "tuned": lambda seed: tuned(space, oracle, seed),
+        "tuned-rows": lambda seed: tuned_on_rows(space, folder, seed),
     }
 
 
@@ -146,7 +154,7 @@ def rows(options: argparse.Namespace) -> Iterator[tuple[str, str, dict[str, floa
             make = predictors(space, options.data, truth.oracle)[name]
             found = [
                 measures(search(space, make(seed), options.evaluations, seed, islands=options.islands), truth)
-                for seed in range(options.seeds)
+                for seed in range(options.first, options.first + options.seeds)
             ]
             yield space, name, {key: float(np.mean([one[key] for one in found])) for key in found[0]}
 
@@ -165,6 +173,7 @@ def main() -> None:
     given.add_argument("--evaluations", type=int, default=5000)
     given.add_argument("--reference", type=int, default=20_000, help="evaluations of the search on the oracle")
     given.add_argument("--seeds", type=int, default=3)
+    given.add_argument("--first", type=int, default=0, help="first seed")
     given.add_argument("--islands", type=int, default=2)
     for space, name, values in rows(given.parse_args()):
         _say(f"{space:<13}{name:<11}" + "  ".join(f"{key} {value:.4g}" for key, value in values.items()))

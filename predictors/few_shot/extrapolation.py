@@ -17,6 +17,9 @@ from gennape.predictors.few_shot.structure import SIZES
 _FLOPS = SIZES.index("FLOPs")
 #: From how many deviations of the labels on, and how much of what is taken off counts as uncertain.
 _BEYOND, _DOUBT = 1.0, 0.5
+#: How uncertain a prediction may be, in deviations of the labels: from 1 on the labels are of other kinds of networks,
+#: and tell nothing of what is too good; up to 1 less this number all is taken off.
+_FADE = 0.3
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,11 +36,13 @@ class LabelTrend:
         """Mean and deviation [g] of networks, with less of what lies beyond the labels, and more doubt about it.
 
         Of what lies beyond one deviation, the share is taken off that the variance of the prediction has in that of the
-        labels, as if errors and accuracies beyond the labels were independent. Nothing changes within.
+        labels, as if errors and accuracies beyond the labels were independent. Nothing changes within, nor where a
+        prediction is as uncertain as the labels are spread: then they are labels of other kinds of networks.
         """
         above = mean - self.level - self.slope * inputs.sizes[:, _FLOPS]
         beyond = np.maximum(np.abs(above) - _BEYOND * self.deviation, 0)
-        taken = np.minimum((spread / max(self.deviation, 1e-12)) ** 2, 1) * beyond
+        ratio = spread / max(self.deviation, 1e-12)
+        taken = np.clip((1 - ratio) / _FADE, 0, 1) * ratio**2 * beyond
         return mean - np.sign(above) * taken, np.hypot(spread, _DOUBT * taken)
 
 

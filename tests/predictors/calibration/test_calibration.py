@@ -48,6 +48,20 @@ def test_a_form_is_learnt_and_its_error_is_measured_on_other_rows(fitted):
     assert fitted.record.srcc > 0.99
 
 
+def test_another_source_fills_what_the_first_leaves_out():
+    """Labels of networks whose last unit is deep, and others of all networks with a fifth less error."""
+    genomes, accuracy = made_up("ofa_resnet", 900)
+    deep, (others, theirs) = genomes[:, 5] == 2, made_up("ofa_resnet", 600, 7)
+    more = others, 100 - 0.8 * (100 - theirs)
+    found = [
+        fit_calibration("ofa_resnet", genomes[deep], accuracy[deep], RECORD, np.random.default_rng(0), source)
+        for source in (None, more)
+    ]
+    alone, both = (np.abs(one.accuracy(genomes[~deep]) - accuracy[~deep]).mean() for one in found)
+    assert both < alone
+    assert [one.record.networks for one in found] == [deep.sum(), deep.sum() + 600]
+
+
 def test_the_same_labels_give_the_same_weights(fitted):
     again = fit_calibration("ofa_resnet", *made_up("ofa_resnet"), RECORD, np.random.default_rng(0))
     assert all(np.array_equal(array, again.state()[name]) for name, array in fitted.state().items())
