@@ -146,6 +146,8 @@ class RunReport:
 
     def _complete(self, front: pd.DataFrame) -> Path:
         report = self._folder / REPORT
+        if not self._folder.is_dir():  # deleted while the search was at work; it must not come back
+            raise WorkspaceError(f"the folder of the run is gone: {self._folder}; start a new search")
         make_writable(report, "move away what is there")
         # Only what is drawn of the evaluations is held in memory; full rows are copied from file to file.
         write_report(report, front, read_measure_table(self._folder), self._objectives, self._about)
