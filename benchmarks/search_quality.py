@@ -127,7 +127,7 @@ def searches(options: argparse.Namespace, space: str, name: str, settings: dict[
 @cache
 def predictor() -> Evaluator:
     """The shipped predictor."""
-    return load_pretrained()
+    return load_pretrained(zero_shot=True)
 
 
 def search(settings: dict[str, Any], evaluator: Evaluator) -> Run:
