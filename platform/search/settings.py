@@ -35,7 +35,9 @@ class SearchConfig(BaseModel):
     migration_every: int = Field(2, ge=0, description="Generations between migrations; 0 turns migration off.")
     migrants: int = Field(50, ge=0, description="New elites of all other islands that an island receives at most.")
     seed: int = Field(0, ge=0, description="Random seed. The same seed gives the same front.")
-    searcher: str = Field("nsga2", description="Search algorithm: nsga2, random, or your own (file.py:Class).")
+    searcher: str = Field(
+        "nsga2", description="Search algorithm: nsga2, sms_emoa, random, or your own (file.py:Class)."
+    )
     space_from: str = Field("", description="What an own search space was given as; for people, never read again.")
     space_sha256: str = Field("", description="Hash of the genes and some graphs of an own search space.")
     searcher_from: str = Field("", description="What an own searcher was given as; for people, never read again.")
