@@ -73,7 +73,7 @@ def search(
         population: Networks that each island keeps.
         batch: Networks that an island evaluates per generation; 0 shares the population among islands.
         seed: Decides every random choice: the same seed gives the same front.
-        searcher: The search algorithm: ``nsga2``, ``random``, or a :class:`Searcher` class of your own.
+        searcher: The search algorithm: ``nsga2``, ``sms_emoa``, ``random``, or a :class:`Searcher` of your own.
         migration_every: Generations between migrations; 0 for none.
         asynchronous: Whether no island waits for another; the front then depends on the machine too.
         constraints: Limits that networks of the front keep, such as ``["flops<=600e6", "accuracy>=75"]``.
