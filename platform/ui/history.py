@@ -23,8 +23,10 @@ if TYPE_CHECKING:
 
     from gennape.platform.search.objectives import Objective
 
+#: How much a network breaks the limits of its search, 0 for within them; logs of older versions lack the column.
+_VIOLATION = "violation"
 #: Columns of the evaluations that are numbers and no measure.
-_OTHERS = ("island", "generation", "deviation")
+_OTHERS = ("island", "generation", "deviation", _VIOLATION)
 #: Evaluated networks that a plot shows at most, spread evenly over the run.
 MAX_CLOUD = 3000
 
@@ -108,6 +110,8 @@ class FrontHistory:
 
     def _add_to_front(self, table: pa.Table, values: dict[str, np.ndarray], generation: int) -> None:
         finite = np.isfinite(np.stack([values[o.name] for o in self._objectives], axis=1)).all(1)
+        if _VIOLATION in table.column_names:
+            finite &= table[_VIOLATION].to_numpy() == 0
         old = [[network.values[o.name] for o in self._objectives] for network in self._front]
         rows = np.flatnonzero(finite)
         new = np.stack([values[o.name][rows] for o in self._objectives], axis=1)

@@ -57,7 +57,17 @@ def test_every_generation_has_the_front_of_all_evaluations_until_then(tmp_path: 
     report = pd.read_csv(folder / "report" / "front.csv")
     assert front_at(history, len(parts) - 1) == set(report["hash"])
     assert set(history.measures) >= {"accuracy", "flops", "macs", "params"}
-    assert not {"island", "generation", "deviation"} & set(history.measures)
+    assert not {"island", "generation", "deviation", "violation"} & set(history.measures)
+
+
+def test_fronts_hold_networks_within_the_limits_only(tmp_path: Path) -> None:
+    config = search_config(space="hiaml", evaluations=120, population=30, constraints=["params<=500000"])
+    folder = tmp_path / "limited"
+    folder.mkdir()
+    result = run_search(config, folder, LocalIslands(config, SyntheticPredictor()))
+    history = history_of(folder)
+    assert front_at(history, len(history.evaluations) - 1) == set(result.front["hash"])
+    assert all(network.values["params"] <= 500_000 for network in history.networks)
 
 
 def test_it_reads_on_from_where_it_had_got_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
