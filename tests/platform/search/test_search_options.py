@@ -148,7 +148,7 @@ def test_latencies_and_own_measures_are_searched_for(tmp_path, monkeypatch, meas
     monkeypatch.setattr(gennape.predictors.model.checkpoint, "load_checkpoint", load_checkpoint)
     objectives = "accuracy:max,latency.npu:min,energy:min"
     learnt = ["--latency", f"npu={measured}", "--measure", f"watts={measured}:npu", "--measure", own]
-    call(tmp_path / "w", *SMALL, *learnt, "--measure", "memory", "--objectives", objectives)
+    call(tmp_path / "w", *SMALL, "--local", *learnt, "--measure", "memory", "--objectives", objectives)
     front = front_of(tmp_path / "w")
     assert list(front.columns)[7:] == ["energy", "memory", "latency.npu", "watts", "hash"]
     np.testing.assert_allclose(front["energy"], front["params"] / 1e5)
@@ -159,11 +159,11 @@ def test_latencies_and_own_measures_are_searched_for(tmp_path, monkeypatch, meas
     assert config.heads_from == (f"latency.npu={measured}", f"watts={measured}:npu")
     measured.rename(tmp_path / "gone.csv")
     with pytest.raises(ConfigError, match=r"keeps what it has learnt, from latency\.npu=.*; leave out latency\.gpu=x"):
-        call(tmp_path / "w", "--resume", "latest", "--evaluations", "140", "--latency", "gpu=x")
+        call(tmp_path / "w", "--local", "--resume", "latest", "--evaluations", "140", "--latency", "gpu=x")
     REGISTRY._own.clear()
     with pytest.raises(ConfigError, match=r"'energy' of this search is your own; .*--measure"):
-        call(tmp_path / "w", "--resume", "latest", "--evaluations", "140")
-    resumed = call(tmp_path / "w", "--resume", "latest", "--evaluations", "140", "--measure", own)
+        call(tmp_path / "w", "--local", "--resume", "latest", "--evaluations", "140")
+    resumed = call(tmp_path / "w", "--local", "--resume", "latest", "--evaluations", "140", "--measure", own)
     assert len(pd.read_parquet(run / "report" / "evaluations.parquet")) == 140
     assert resumed.exit_code == 0
 
