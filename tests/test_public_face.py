@@ -130,7 +130,7 @@ def test_a_result_gives_the_best_within_limits(result: gp.SearchResult) -> None:
     assert result.best(accuracy=93)["index"] == 0
     with pytest.raises(ConfigError, match="no macs; limits are of accuracy, flops, params"):
         result.best(macs=1)
-    with pytest.raises(ConfigError, match=r"no network.*flops 2e\+08 to 6e\+08"):
+    with pytest.raises(ConfigError, match=r"no network.*flops from 2e\+08 to 6e\+08"):
         result.best(flops=1)
 
 

@@ -210,9 +210,8 @@ def _checked(
         raise ConfigError(f"search needs --space (one of {known}), or --resume to continue a run")
     given, sources = split_sources(given)
     settings = {name: value for name, value in given.items() if name != "start"}
-    own = search_config(
-        **settings, heads=[source.name for source in sources]
-    )  # before the checkpoint, which takes longer
+    # Before the checkpoint, which takes longer.
+    own = search_config(**settings, heads=[source.name for source in sources])
     space = known_space(own.space)
     given = given | own_settings(space, known_searcher(own.searcher), own.measures)
     part = space_of(own)
@@ -315,27 +314,24 @@ def _run(location: RunLocation, lock: RunLock, report_interruption: Callable[[],
         line = SearchLine(live, screen, config)
         # Made after the first generation: it imports for a second. It draws what is undrawn, however the search ends.
         report = cache(lambda: stack.enter_context(_report(location, config)))
-        last = 0
+
+        def show_picture() -> None:
+            if drawn := report().picture():
+                tracker.image(*drawn)
 
         def follow(record: GenerationRecord) -> None:
-            nonlocal last
-            last = record.generation
             line.show(record)
             if not status_of(folder).get("tracking_run") and (run_id := tracker.run_id_so_far()):
                 set_status(folder, tracking_run=run_id)
             report().follow(record.front, record.generation)
-            if drawn := report().picture():
-                tracker.image(*drawn)
+            show_picture()
             tracker.metrics(record.generation, record.metrics())
             for island, values in record.islands.items():
                 tracker.metrics(record.generation, values, child=island)
 
         result = run_search(config, folder, islands, follow)
-        from gennape.platform.search.report import PICTURE  # as late as the report, see above
-
-        written = report().complete(result.front)
-        tracker.image(written / PICTURE, last)
-        tracker.artifacts(written)
+        tracker.artifacts(report().complete(result.front))
+        show_picture()
         set_status(folder, status=FINISHED, reason=result.reason)
         if not status_of(folder).get("tracking_run") and (run_id := tracker.run_id):
             set_status(folder, tracking_run=run_id)

@@ -30,7 +30,7 @@ def best_point(points: Sequence[Mapping[str, Any]], limits: Iterable[Limit]) -> 
     if within:
         return max(within, key=lambda point: float(point["accuracy"]))
     if not points:
-        raise ConfigError("the front is empty; search with more evaluations")
+        raise ConfigError("the front is empty: no network is within the limits of the search; change its constraints")
     spans = {limit.name: [float(point[limit.name]) for point in points if point.get(limit.name) is not None]
              for limit in chosen}  # fmt: skip
     found = "; ".join(f"{name} from {min(values):g} to {max(values):g}" for name, values in spans.items() if values)

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any, SupportsFloat
 
 from gennape.errors import ConfigError
 from gennape.platform.search.asynchronous import run_asynchronously
+from gennape.platform.search.choice import best_point
 from gennape.platform.search.config import space_of
 from gennape.platform.search.failures import Failures
 from gennape.platform.search.front import front_frame
+from gennape.platform.search.limits import Limit
 from gennape.platform.search.log import read_measurements, read_table
 from gennape.platform.search.measures import RESERVED
 from gennape.platform.search.runs import REPORT
@@ -102,19 +104,11 @@ class SearchResult:
         wrong = [name for name in limits if name not in known]
         if wrong:
             raise ConfigError(f"the front has no {', '.join(wrong)}; limits are of {', '.join(known)}")
-        within = self.front
-        for name, limit in ((name, float(limit)) for name, limit in limits.items()):
-            kept = within[name] >= limit if name == "accuracy" else within[name] <= limit
-            within = within[kept]
-        if not len(self.front):
-            raise ConfigError(
-                "the front is empty: no network is within the limits of the search; change its constraints"
-            )
-        if not len(within):
-            ends = ", ".join(f"{name} {self.front[name].min():.6g} to {self.front[name].max():.6g}" for name in limits)
-            raise ConfigError(f"no network of the front is within these limits; it has {ends}")
-        row: pd.Series[Any] = within.iloc[int(within["accuracy"].argmax())]
-        return row
+        records: list[dict[str, Any]] = self.front.to_dict("records")  # type: ignore[assignment]
+        points = [{**point, "row": row} for row, point in enumerate(records)]
+        wanted = [Limit(name, ">=" if name == "accuracy" else "<=", float(bound)) for name, bound in limits.items()]
+        found: pd.Series[Any] = self.front.iloc[int(best_point(points, wanted)["row"])]
+        return found
 
     @cached_property
     def evaluations(self) -> pd.DataFrame:

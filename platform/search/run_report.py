@@ -73,6 +73,7 @@ class RunReport:
         self._lock = Lock()
         self._next: tuple[Evaluations, int] | None = None
         self._drawn: int | None = None
+        self._generation = 0  # the last one that was followed
         self._writing: Future[None] | None = None
         self._pool = ThreadPoolExecutor(1, "gennape-report")
 
@@ -96,7 +97,7 @@ class RunReport:
             if self._writing is not None and self._writing.done():
                 self._writing.result()
                 self._writing = None
-            self._next = front, generation
+            self._next, self._generation = (front, generation), generation
             if self._writing is None:
                 self._writing = self._pool.submit(self._write_next)
 
@@ -116,7 +117,10 @@ class RunReport:
     def complete(self, front: pd.DataFrame) -> Path:
         """Write every file; returns their folder."""
         self.settle()
-        return self._complete(front)
+        written = self._complete(front)
+        with self._lock:
+            self._drawn = self._generation
+        return written
 
     def _write_next(self) -> None:
         while True:

@@ -10,13 +10,12 @@ from pymoo.core.population import Population
 from pymoo.core.survival import Survival
 from pymoo.util.nds.non_dominated_sorting import NonDominatedSorting
 
+from gennape.platform.search.limits import PENALTY
 from gennape.platform.search.searchers.evolution import EvolutionarySearcher
 
 if TYPE_CHECKING:
     from jaxtyping import Float64, Int64
 
-#: Objectives at least as large as this are penalties, which no scale is taken from.
-PENALTY = 1e20
 #: Reference point of a front that is scaled to 0..1, where objectives are more than two.
 _REFERENCE = 2.0
 #: From this many objectives on, contributions are slow, and this share of those to remove leaves at once.
