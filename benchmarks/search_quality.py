@@ -10,19 +10,16 @@ among all networks that any variant evaluated on the space, with the worst value
 in percent more than that of ``random``, mean over seeds, and by its standard error behind it.
 
 ``--labels DIR`` adds the true hypervolume on ofa_mbv3, ofa_resnet and proxylessnas: of the front as it is predicted, at
-the accuracies of an oracle, as a fraction of that of a front that a long search finds on the oracle itself. The oracle
-is a ridge regression on all pairs of genes, fitted on the labels in DIR; a fifth of them is kept aside and must be
-ranked with a Spearman of .99.
+the accuracies of the oracle of search_oracle.py, as a share of that of a front that a long search finds on the oracle.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -30,19 +27,14 @@ from typing import Any, TextIO
 
 import moocore
 import numpy as np
-import pandas as pd
 from jaxtyping import Float64, Int64
-from scipy.linalg import cho_factor, cho_solve
 
 from gennape.platform.search.config import search_config
 from gennape.platform.search.driver import run_search
 from gennape.platform.search.evaluator import Evaluator
 from gennape.platform.search.islands import LocalIslands
-from gennape.platform.search.searchers.registry import searcher
-from gennape.predictors.metrics import srcc
 from gennape.predictors.model.checkpoint import load_pretrained
-from gennape.search_spaces.families.registry import FAMILIES, family
-from gennape.search_spaces.graphs import cost
+from gennape.search_spaces.families.registry import FAMILIES
 
 BASELINE = "random"
 VARIANTS = (
@@ -53,8 +45,7 @@ VARIANTS = (
     "eight islands:searcher=sms_emoa,islands=8",
 )
 LABELLED = ("ofa_mbv3", "ofa_resnet", "proxylessnas")
-MINIMUM_SRCC = 0.99
-REFERENCE_QUERIES, REFERENCE_POPULATION = 60_000, 400
+REFERENCE_EVALUATIONS = 20_000  # of the search on the oracle, as in search_oracle.py
 
 Points = Float64[np.ndarray, "n 2"]
 
@@ -156,77 +147,16 @@ def predicted(runs: dict[str, list[Run]]) -> dict[str, np.ndarray]:
 
 
 def true(runs: dict[str, list[Run]], space: str, options: argparse.Namespace) -> dict[str, np.ndarray]:
-    """True hypervolume of the predicted front of every run, as a fraction of that of the reference front."""
-    oracle = fit_oracle(space, options.labels)
-    reference = reference_front(space, oracle, options)
-    fronts = {
-        name: [np.stack([-oracle(r.genomes[r.front]), r.points[r.front, 1]], axis=1) for r in group]
-        for name, group in runs.items()
-    }
-    points = np.concatenate([reference, *(front for group in fronts.values() for front in group)])
-    best, worst = points.min(0), points.max(0)
-    whole = hypervolume(reference, best, worst)
-    return {name: np.array([hypervolume(f, best, worst) / whole for f in group]) for name, group in fronts.items()}
+    """True hypervolume of the predicted front of every run, as a share of that of the oracle's front."""
+    from search_oracle import truth_of  # noqa: PLC0415 (it needs files of labels, other tables do not)
 
+    truth = truth_of(space, options.labels, REFERENCE_EVALUATIONS)
 
-Oracle = Callable[[np.ndarray], Float64[np.ndarray, " n"]]
+    def share(run: Run) -> float:
+        errors = 100 - truth.oracle.accuracy(run.genomes[run.front])
+        return truth.share(np.stack([errors, run.points[run.front, 1]], axis=1))
 
-
-@cache
-def fit_oracle(space: str, labels: Path) -> Oracle:
-    """Ridge on all pairs of one-hot genes, solved in its dual form."""
-    frame = pd.read_csv(labels / f"{space}.csv.gz")
-    genomes = np.stack([family(space).decode(json.loads(text)) for text in frame["architecture"]])
-    order = np.random.default_rng(0).permutation(len(genomes))
-    aside, fitted = order[: len(order) // 5], order[len(order) // 5 :]
-    accuracy = frame["acc"].to_numpy(np.float64)
-    kept, mean = one_hot(space, genomes[fitted]), accuracy[fitted].mean()
-    gram = kernel(kept, kept) + 1e-4 * np.eye(len(kept))
-    weights = cho_solve(cho_factor(gram), accuracy[fitted] - mean)
-
-    def oracle(asked: np.ndarray) -> Float64[np.ndarray, " n"]:
-        answer: Float64[np.ndarray, " n"] = mean + kernel(one_hot(space, asked), kept) @ weights
-        return answer
-
-    reached = srcc(oracle(genomes[aside]), accuracy[aside])
-    say(f"oracle of {space}: Spearman {reached:.4f} on {len(aside)} rows kept aside", sys.stderr)
-    if reached < MINIMUM_SRCC:
-        raise SystemExit(f"the oracle of {space} reaches {reached:.4f}, must reach {MINIMUM_SRCC}")
-    return oracle
-
-
-def one_hot(space: str, genomes: Int64[np.ndarray, "n g"]) -> np.ndarray:
-    """Genes as one-hot columns, those of many ordered values (resolutions) as a number as well."""
-    sizes = [len(gene.values) for gene in family(space).genes]
-    columns = [np.eye(size)[genomes[:, i]] for i, size in enumerate(sizes)]
-    columns += [genomes[:, i : i + 1] / (size - 1) for i, size in enumerate(sizes) if size > 16]
-    return np.concatenate(columns, axis=1)
-
-
-def kernel(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Inner product of all pairs of columns, beside the columns themselves."""
-    product: np.ndarray = (1 + first @ second.T / first.shape[1] ** 0.5) ** 2
-    return product
-
-
-def reference_front(space: str, oracle: Oracle, options: argparse.Namespace) -> Points:
-    """The front of a long NSGA-II search on the oracle itself."""
-    path = options.cache / f"reference-{space}.npz"
-    if not path.is_file():
-        here = family(space)
-        kind = searcher("nsga2")(here, 2, REFERENCE_POPULATION, np.random.default_rng(12345))
-        front = np.zeros((0, 2))
-        for _ in range(REFERENCE_QUERIES // REFERENCE_POPULATION):
-            genomes = kind.ask()
-            flops = cost.flops(here.graphs(genomes)).astype(np.float64)
-            points = np.stack([-oracle(genomes), flops], axis=1)
-            kind.tell(genomes, points)
-            front = np.concatenate([front, points])
-            front = front[moocore.is_nondominated(front)]
-        np.savez(path, front=front)
-    with np.load(path) as stored:
-        points = stored["front"]
-    return points
+    return {name: np.array([share(run) for run in group]) for name, group in runs.items()}
 
 
 def table(names: Sequence[str], rows: Iterable[tuple[str, dict[str, np.ndarray]]], form: str = "{:+.2f}") -> None:
